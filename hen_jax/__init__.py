@@ -1,0 +1,1 @@
+"""hen_jax teaches language models context-calibrated empathy. Importing it changes nothing."""

@@ -1,0 +1,47 @@
+"""The records that cross floors, and the legend of dimension letters.
+
+Letters, in annotations and einsum strings alike:
+`B` batch rows, `T` query positions, `S` key positions, `D` width, `N` query heads, `K` key/value
+heads, `G = N / K`, `H` head width, `F` mlp width, `V` vocabulary, `L` layers, `R` rank, `E`
+experts.
+
+This module imports no jax: loader workers build `Batch`es of numpy arrays and start fast.
+"""
+
+from typing import Any, NamedTuple
+
+Array = Any
+"""A numpy or a jax array; the comment beside a field gives shape and dtype."""
+
+Tree = Any
+"""A nested dict of arrays."""
+
+
+class Batch(NamedTuple):
+    """A batch of token rows; every field of the first five is always present.
+
+    Row `b` holds one or several packed documents. Position `t` of row `b` belongs to document
+    `segments[b, t]` (0 is padding), is the `positions[b, t]`-th token of it (from 0), and predicts
+    `targets[b, t]`, the token after it in the same document. `mask` is 1 where that prediction
+    trains. Targets are shifted once, in `hen_jax.data.examples`, and nowhere else.
+    """
+
+    tokens: Array  # [B, T] int32
+    targets: Array  # [B, T] int32
+    mask: Array  # [B, T] float32, 0 or 1
+    positions: Array  # [B, T] int32
+    segments: Array  # [B, T] int32, 0 = padding
+    weight: Array | None = None  # [B] float32
+    task: Array | None = None  # [B] int32
+    expert: Array | None = None  # [B] int32
+
+
+class Mean(NamedTuple):
+    """A sum and how many items it sums; divided once, after all accumulation.
+
+    Two `Mean`s add fieldwise: `Mean(6., 2.) + Mean(1., 1.)` would concatenate tuples, so use
+    `jax.tree.map(operator.add, a, b)`; the mean of both is then 7 / 3, not the mean of means.
+    """
+
+    total: Array  # scalar float32
+    count: Array  # scalar float32
