@@ -1,4 +1,4 @@
-"""What shape a decoder has: one frozen record for every family."""
+"""What shape a decoder has, and how it is run: one frozen record each, for every family."""
 
 import dataclasses
 from typing import Literal
@@ -35,7 +35,7 @@ class DecoderConfig:
     rope_theta: float
     rope_scaling: RopeScaling | None = None
     activation: Literal["silu"] = "silu"
-    tied_head: bool = True  # the unembedding is the embedding transposed
+    tied_head: bool = True  # the unembedding is the embedding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,4 +51,20 @@ class LoraConfig:
 
     @property
     def scale(self) -> float:
+        """The factor on the low-rank product: `alpha / rank`."""
         return self.alpha / self.rank
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How a decoder computes. None of it changes what is computed, but for rounding.
+
+    Norms, softmax and losses are always float32; parameters keep the dtype they are stored in and
+    are cast to `compute_dtype` where they are used.
+
+    `remat` names what the backward pass recomputes: "none" keeps every activation, "dots" keeps the
+    outputs of matrix products with parameters, "block" keeps only each block's input.
+    """
+
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Literal["none", "dots", "block"] = "block"

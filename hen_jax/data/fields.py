@@ -1,0 +1,93 @@
+"""Reading the fields of a JSON row, each with the error that names it and what is allowed."""
+
+import re
+from collections.abc import Callable, Collection
+from typing import TypeVar
+
+from hen_jax.core.errors import InputError
+from hen_jax.data.jsonl import Row
+
+Item = TypeVar("Item")
+
+_REFUSED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and halves of characters that no tokenizer can encode."""
+
+
+def known_keys(row: Row, required: Collection[str], optional: Collection[str] = ()) -> None:
+    """Refuses a row with a missing or an unknown key, so that a misspelt one is not lost."""
+    for key in required:
+        if key not in row:
+            raise InputError(f"{key}: missing; every record needs {', '.join(required)}")
+    for key in row:
+        if key not in required and key not in optional:
+            allowed = ", ".join([*required, *optional])
+            raise InputError(f"{key}: unknown key; allowed: {allowed}")
+
+
+def text_field(row: Row, key: str) -> str:
+    """A text that is not blank and holds no control character."""
+    value = row.get(key)
+    if not isinstance(value, str):
+        raise InputError(f"{key}: {_shown(value)} is not text; allowed: a JSON string")
+    if not value.strip():
+        raise InputError(f"{key}: empty; allowed: a text that is not blank")
+    if refused := _REFUSED.search(value):
+        raise InputError(
+            f"{key}: holds {refused.group()!a} at character {refused.start() + 1}; "
+            "allowed: text without control characters or lone surrogates"
+        )
+    return value
+
+
+def label_field(row: Row, key: str, allowed: Collection[str]) -> str:
+    """One of `allowed`."""
+    value = row.get(key)
+    if not isinstance(value, str) or value not in allowed:
+        raise InputError(f"{key}: {_shown(value)} is no label; allowed: {', '.join(allowed)}")
+    return value
+
+
+def conditional_label(row: Row, key: str, allowed: Collection[str], *, given: bool) -> str | None:
+    """One of `allowed` where the record's task gives this condition, else null or left out."""
+    if given:
+        return label_field(row, key, allowed)
+    if row.get(key) is not None:
+        raise InputError(
+            f"{key}: {_shown(row[key])} in a task that does not give it; allowed: null"
+        )
+    return None
+
+
+def number_field(row: Row, key: str, low: float, high: float) -> float:
+    """A number from `low` to `high`."""
+    value = row.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise InputError(f"{key}: {_shown(value)}; allowed: a number from {low:g} to {high:g}")
+    return float(value)
+
+
+def items_field(row: Row, key: str, parse: Callable[[Row], Item]) -> tuple[Item, ...]:
+    """A list of objects, each through `parse`; its errors name the place, as `turns[0].user`."""
+    value = row.get(key)
+    if not isinstance(value, list):
+        raise InputError(f"{key}: {_shown(value)}; allowed: a list of JSON objects")
+    return tuple(_parse_at(f"{key}[{index}]", item, parse) for index, item in enumerate(value))
+
+
+def item_field(row: Row, key: str, parse: Callable[[Row], Item]) -> Item:
+    """An object, through `parse`; its errors name the place, as `persona.need`."""
+    return _parse_at(key, row.get(key), parse)
+
+
+def _parse_at(place: str, value: object, parse: Callable[[Row], Item]) -> Item:
+    if not isinstance(value, dict):
+        raise InputError(f"{place}: {_shown(value)}; allowed: a JSON object")
+    try:
+        return parse(value)
+    except InputError as error:
+        raise InputError(f"{place}.{error}") from None
+
+
+def _shown(value: object) -> str:
+    shown = ascii(value) if isinstance(value, str) and _REFUSED.search(value) else repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."

@@ -1,0 +1,181 @@
+"""Several examples in one row, with everything that keeps them apart.
+
+Tokens, targets, mask, positions and segments are laid down together, so no later stage can lose
+one of them. `packing="none"` is the same code with one example a row.
+"""
+
+import bisect
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.types import Batch
+from hen_jax.data.examples import Example, shift
+
+Packing = Literal["fewest_rows", "best_fit", "first_fit", "none"]
+
+
+def pack(
+    lengths: Sequence[int], row_length: int, packing: Packing = "fewest_rows"
+) -> list[list[int]]:
+    """Deals items of the given lengths to rows; each row lists the indices of its items.
+
+    `best_fit` takes the longest item first and puts it where the least room is left (best-fit
+    decreasing). `fewest_rows` also fills one row after another, each with the longest item left
+    and the others that fill it up best, and keeps the better of the two: short items want the
+    second, items of a third to a half of a row the first. `first_fit` keeps the order and takes
+    the first row with room; `none` gives each item its own row.
+    `pack([6, 5, 4, 3], 9)` is `[[0, 3], [1, 2]]`.
+
+    Raises:
+      InputError: an item is longer than a row.
+    """
+    if lengths and max(lengths) > row_length:
+        raise InputError(
+            f"an example of {max(lengths)} positions does not fit in a row of {row_length}; "
+            "raise row_length, or encode with this row length as the greatest"
+        )
+    methods = {
+        "fewest_rows": _fewest_rows,
+        "best_fit": _best_fit,
+        "first_fit": _first_fit,
+        "none": _one_each,
+    }
+    return methods[packing](lengths, row_length)
+
+
+def efficiency(
+    examples: Sequence[Example], rows: Sequence[Sequence[int]], row_length: int
+) -> float:
+    """The share of positions that hold a token, in [0, 1]."""
+    filled = sum(examples[index].length for row in rows for index in row)
+    return filled / (len(rows) * row_length)
+
+
+def pack_row(examples: Sequence[Example], row_length: int) -> Batch:
+    """One row of a `Batch` (fields `[T]`): the examples one after another, then padding.
+
+    Two examples of 3 and 2 positions in a row of 6 have segments `1 1 1 2 2 0` and positions
+    `0 1 2 0 1 0`. No example at all gives a row of padding.
+    """
+    row = Batch(
+        tokens=np.zeros(row_length, np.int32),
+        targets=np.zeros(row_length, np.int32),
+        mask=np.zeros(row_length, np.float32),
+        positions=np.zeros(row_length, np.int32),
+        segments=np.zeros(row_length, np.int32),
+    )
+    start = 0
+    for segment, example in enumerate(examples, start=1):
+        tokens, targets, mask = shift(example)
+        place = slice(start, start + len(tokens))
+        row.tokens[place] = tokens
+        row.targets[place] = targets
+        row.mask[place] = mask
+        row.positions[place] = np.arange(len(tokens))
+        row.segments[place] = segment
+        start = place.stop
+    return row
+
+
+def stack_rows(rows: Sequence[Batch]) -> Batch:
+    """Rows of `[T]` as one batch of `[B, T]`."""
+    return Batch(
+        tokens=np.stack([row.tokens for row in rows]),
+        targets=np.stack([row.targets for row in rows]),
+        mask=np.stack([row.mask for row in rows]),
+        positions=np.stack([row.positions for row in rows]),
+        segments=np.stack([row.segments for row in rows]),
+    )
+
+
+def _one_each(lengths: Sequence[int], row_length: int) -> list[list[int]]:
+    del row_length
+    return [[index] for index in range(len(lengths))]
+
+
+_CANDIDATES = 256
+"""Items tried for the rest of a row: so many already reach nearly every sum."""
+
+
+def _fewest_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
+    return min(_best_fit(lengths, row_length), _row_by_row(lengths, row_length), key=len)
+
+
+def _row_by_row(lengths: Sequence[int], row_length: int) -> list[list[int]]:
+    rows: list[list[int]] = []
+    left = sorted(range(len(lengths)), key=lambda index: (lengths[index], -index))
+    while left:
+        longest = left.pop()
+        room = row_length - lengths[longest]
+        fitting = bisect.bisect_right(left, room, key=lambda index: lengths[index])
+        stride = max(1, -(-fitting // _CANDIDATES))
+        places = range(fitting - 1, -1, -stride)  # longer first, so that short ones are kept
+        chosen = [places[i] for i in _fill([lengths[left[place]] for place in places], room)]
+        rows.append([longest, *(left[place] for place in chosen)])
+        for place in chosen:
+            del left[place]
+    return rows
+
+
+def _fill(sizes: Sequence[int], room: int) -> list[int]:
+    """The indices, rising, of those sizes whose sum comes closest to `room` from below.
+
+    Bit `s` of the `i`-th number says whether some of the first `i` sizes sum to `s`.
+    """
+    reached = [1]
+    within = (1 << (room + 1)) - 1
+    for size in sizes:
+        reached.append((reached[-1] | reached[-1] << size) & within)
+        if reached[-1] >> room:
+            break
+    total = reached[-1].bit_length() - 1
+    chosen = []
+    for index in range(len(reached) - 2, -1, -1):
+        if not reached[index] >> total & 1:
+            chosen.append(index)
+            total -= sizes[index]
+    return chosen[::-1]
+
+
+def _best_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
+    # Rows are kept by the room they have left. There are at most row_length + 1 different rooms,
+    # so finding the tightest is a bisection over these and not over all rows.
+    rows: list[list[int]] = []
+    rows_with_room: dict[int, list[int]] = {}
+    rooms: list[int] = []  # sorted
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        at = bisect.bisect_left(rooms, lengths[index])
+        if at == len(rooms):
+            row, room = len(rows), row_length
+            rows.append([])
+        else:
+            room = rooms[at]
+            row = rows_with_room[room].pop()
+            if not rows_with_room[room]:
+                del rooms[at]
+        rows[row].append(index)
+        left = room - lengths[index]
+        if not rows_with_room.setdefault(left, []):
+            bisect.insort(rooms, left)
+        rows_with_room[left].append(row)
+    return rows
+
+
+def _first_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
+    # A binary tree of the most room among the rows below each node: log(n) per item, not n.
+    leaves = 1 << max(len(lengths) - 1, 1).bit_length()
+    most = [row_length] * (2 * leaves)
+    rows: list[list[int]] = [[] for _ in lengths]
+    for index, length in enumerate(lengths):
+        node = 1
+        while node < leaves:
+            node = 2 * node if most[2 * node] >= length else 2 * node + 1
+        rows[node - leaves].append(index)
+        most[node] -= length
+        while node > 1:
+            node //= 2
+            most[node] = max(most[2 * node], most[2 * node + 1])
+    return [row for row in rows if row]

@@ -1,0 +1,80 @@
+"""Log-probabilities of trained positions, without ever building all logits."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from hen_jax.core.types import Mean
+
+
+class TokenScores(NamedTuple):
+    """What the model says of each target; zero where `mask` is zero."""
+
+    log_probs: Float[Array, "B T"]  # natural log
+    correct: Float[Array, "B T"]  # 1 where the target has the highest logit
+
+
+def score_tokens(
+    logits: Callable[[Float[Array, "B C D"]], Float[Array, "B C V"]],
+    hidden: Float[Array, "B T D"],
+    targets: Int[Array, "B T"],
+    mask: Float[Array, "B T"],
+    capacity: int | None = None,
+    chunk: int = 64,
+) -> TokenScores:
+    """Scores the targets of the positions with mask > 0; `logits` is the decoder's, in float32.
+
+    In each row these positions are moved to the front and only the first `capacity` of a row (the
+    most that any row trains, known to whoever packed the rows; default `T`) go through the
+    vocabulary product, `chunk` at a time: the largest temporary is `[B, chunk, V]`, the backward
+    pass recomputes it, and rows stay on their device when `B` is sharded. A row that trains more
+    positions than `capacity` scores NaN rather than being cut short.
+
+    Worked example: with `T = 512` and 22 % trained, `capacity = 128` runs 2 chunks of 64, not 8.
+    """
+    T = targets.shape[1]
+    capacity = min(capacity or T, T)
+    chunk = min(chunk, capacity)
+    order = jnp.argsort(mask <= 0, axis=1, stable=True)[:, :capacity]
+    padding = -capacity % chunk
+
+    def to_chunks(x: Array) -> Array:
+        front = jnp.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), axis=1)
+        padded = jnp.pad(front, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(padded.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
+
+    @jax.checkpoint
+    def score(_: None, part: tuple[Array, Array]) -> tuple[None, TokenScores]:
+        h, y = part
+        scores = logits(h)
+        at_target = jnp.take_along_axis(scores, y[..., None], axis=-1)[..., 0]
+        log_probs = at_target - jax.nn.logsumexp(scores, axis=-1)
+        correct = (at_target >= scores.max(axis=-1)).astype(jnp.float32)
+        return None, TokenScores(log_probs, correct)
+
+    _, scored = jax.lax.scan(score, None, (to_chunks(hidden), to_chunks(targets)))
+    rows = jnp.arange(len(targets))[:, None]
+    overfull = (mask > 0).sum(axis=1, keepdims=True) > capacity
+
+    def to_rows(x: Array) -> Array:
+        front = jnp.moveaxis(x, 0, 1).reshape(len(targets), -1)[:, :capacity]
+        placed = jnp.zeros(targets.shape, x.dtype).at[rows, order].set(front)
+        return jnp.where(mask > 0, jnp.where(overfull, jnp.nan, placed), 0.0)
+
+    return TokenScores(*map(to_rows, scored))
+
+
+def negative_log_likelihood(
+    scores: TokenScores, mask: Float[Array, "B T"], weight: Float[Array, "B"] | None = None
+) -> tuple[Mean, dict[str, Mean]]:
+    """Token cross-entropy in nats as a sum and a count, and the share of right top-1 guesses.
+
+    A row's `weight` scales both its sum and its count: `sum(w m nll) / sum(w m)`.
+    """
+    rows = mask if weight is None else mask * weight[:, None]
+    count = rows.sum()
+    loss = Mean(-(scores.log_probs * rows).sum(), count)
+    return loss, {"accuracy": Mean((scores.correct * rows).sum(), count)}

@@ -1,0 +1,237 @@
+"""Generation: prefill, then a `lax.while_loop` over a static cache until every row has stopped.
+
+Everything here is pure and shape-static: one compilation serves all prompts of one bucket. Prefill
+and decode are separate, so that several rollouts of a prompt can start from one prefill.
+"""
+
+import bisect
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from hen_jax.core.errors import InputError
+from hen_jax.models.cache import Cache, LayerCache
+from hen_jax.models.decoder import Decoder, apart
+from hen_jax.models.layers import Block
+from hen_jax.sampling.logits import Drawn, Sampling, draw
+
+BUCKETS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+"""Lengths that prompts are padded to: one compilation each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Generating:
+    """What a generation does besides its inputs; static, so each distinct one compiles anew."""
+
+    max_new_tokens: int
+    stop: tuple[int, ...]  # a row ends with the first of these tokens it draws
+    pad: int = 0  # what fills a row after its end
+    sampling: Sampling = Sampling()
+
+    def __post_init__(self):
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {self.max_new_tokens}; give 1 or more")
+
+
+class Prompts(NamedTuple):
+    """Prompts of different lengths, padded at the left so that they end together."""
+
+    tokens: Int[Array, "B T"]
+    lengths: Int[Array, "B"]
+
+
+class Weights(NamedTuple):
+    """A decoder with its arrays laid out for decoding; see `lay_out`."""
+
+    model: Decoder
+    blocks: tuple[Block, ...] | None  # None: the stacked blocks of `model` are scanned
+    unembedding: Float[Array, "D V"] | None  # None: that of `model` is used as it lies
+
+
+class Start(NamedTuple):
+    """Where decoding starts: after the prompts, before the first new token."""
+
+    cache: Cache
+    logits: Float[Array, "B V"]  # of the first new token
+    positions: Int[Array, "B"]  # of the first new token
+
+
+class Generation(NamedTuple):
+    """New tokens of each row, its stop token included, then `pad`; log-probabilities in nats.
+
+    Past a row's length all its log-probabilities are 0. `sampling.logits.Drawn` says which is
+    which.
+    """
+
+    tokens: Int[Array, "B M"]
+    log_probs: Float[Array, "B M"]
+    sampling_log_probs: Float[Array, "B M"]
+    lengths: Int[Array, "B"]
+
+
+def pad_prompts(
+    prompts: Sequence[Sequence[int]], buckets: Sequence[int] = BUCKETS, pad: int = 0
+) -> Prompts:
+    """Pads token lists at the left to the smallest bucket that holds the longest.
+
+    `pad_prompts([[5, 6], [7]], buckets=(4,)).tokens` is `[[0, 0, 5, 6], [0, 0, 0, 7]]`.
+
+    Raises:
+      InputError: no prompt, an empty one, or one longer than every bucket.
+    """
+    lengths = [len(prompt) for prompt in prompts]
+    if min(lengths, default=0) == 0:
+        raise InputError("a prompt holds no token; give at least one")
+    buckets = sorted(buckets)
+    place = bisect.bisect_left(buckets, max(lengths))
+    if place == len(buckets):
+        raise InputError(
+            f"a prompt has {max(lengths)} tokens, above the largest bucket ({buckets[-1]}); "
+            "shorten it or add a bucket"
+        )
+    tokens = np.full((len(lengths), buckets[place]), pad, np.int32)
+    for row, prompt in zip(tokens, prompts, strict=True):
+        row[-len(prompt) :] = prompt
+    return Prompts(tokens, np.asarray(lengths, np.int32))
+
+
+def lay_out(model: Decoder, unroll_layers: bool | None = None) -> Weights:
+    """The model's weights as decoding reads them fastest.
+
+    With `unroll_layers` each layer's weights become arrays of their own, once, and the layers are
+    unrolled: XLA's CPU back-end copies the layer's slice of stacked weights at every token, which
+    costs as much as using it. A tied unembedding is transposed once for a like reason. Elsewhere
+    slices are read in place, and a scan compiles faster. None chooses by the default back-end.
+
+    The cost is a copy of the blocks and of the unembedding. Jit it alone to pay it once for many
+    generations; compose it with `generate` under one jit where weights change at every call.
+    """
+    if unroll_layers is None:
+        unroll_layers = jax.default_backend() == "cpu"
+    if not unroll_layers:
+        return Weights(model, None, None)
+    blocks = apart(model.blocks, model.config.layers)
+    if model.head is not None:
+        return Weights(model, blocks, None)
+    vectors = model.embed.embedding[...].astype(model.execution.compute_dtype)
+    # Without the barrier XLA folds the transposition into every product.
+    return Weights(model, blocks, jax.lax.optimization_barrier(vectors.T))
+
+
+def generate(
+    weights: Weights, prompts: Prompts, key: PRNGKeyArray, settings: Generating
+) -> Generation:
+    """Continues each prompt; pure, to be jitted with `settings` static.
+
+    ```
+    weights = jax.jit(lay_out)(merge(graphdef, params))
+    run = jax.jit(generate, static_argnames="settings")
+    run(weights, pad_prompts([[1, 2, 3], [4]]), jax.random.key(0), Generating(64, stop=(2,)))
+    ```
+    """
+    start = prefill(weights, prompts, settings.max_new_tokens)
+    return decode(weights, start, key, settings)
+
+
+def prefill(weights: Weights, prompts: Prompts, max_new_tokens: int) -> Start:
+    """Reads the prompts into a cache with room for `max_new_tokens` more.
+
+    Logits are formed of the last position only.
+    """
+    T = prompts.tokens.shape[1]
+    positions = jnp.arange(T) - (T - prompts.lengths[:, None])
+    segments = (positions >= 0).astype(jnp.int32)
+    hidden, cache = weights.model.prefill(
+        prompts.tokens, jnp.maximum(positions, 0), segments, T + max_new_tokens
+    )
+    if weights.blocks is not None:
+        cache = cache._replace(layers=apart(cache.layers, len(weights.blocks)))
+    return Start(cache, _logits(weights, hidden[:, -1]), prompts.lengths)
+
+
+def repeated(start: Start, times: int) -> Start:
+    """Each row `times` times in a row, for rollouts in groups: the prompt is read once."""
+
+    def rows(leaf: Array, axis: int = 0) -> Array:
+        return jnp.repeat(leaf, times, axis=axis)
+
+    # A stacked cache has its layers before its rows.
+    axis = 1 if isinstance(start.cache.layers, LayerCache) else 0
+    layers = jax.tree.map(lambda leaf: rows(leaf, axis), start.cache.layers)
+    cache = Cache(layers, rows(start.cache.valid), start.cache.slot)
+    return Start(cache, rows(start.logits), rows(start.positions))
+
+
+def decode(
+    weights: Weights, start: Start, key: PRNGKeyArray, settings: Generating
+) -> Generation:
+    """Draws tokens until each row has drawn a stop token or `max_new_tokens`.
+
+    Row `b` draws its token `i` with a key made of `key`, `b` and `i` alone: what it becomes does
+    not hang on its neighbours.
+    """
+    rows = start.logits.shape[0]
+    keys = jax.random.split(key, rows)
+
+    def unfinished(state: _State) -> Bool[Array, ""]:
+        return (state.step < settings.max_new_tokens) & ~state.done.all()
+
+    def advance(state: _State) -> _State:
+        previous = jax.lax.dynamic_index_in_dim(
+            state.out.tokens, state.step - 1, axis=1, keepdims=False
+        )
+        positions = start.positions + state.step - 1
+        hidden, cache = weights.model.decode(previous, positions, state.cache, weights.blocks)
+        return _append(state, cache, _logits(weights, hidden), keys, settings)
+
+    first = _append(_empty(rows, start.cache, settings), start.cache, start.logits, keys, settings)
+    return jax.lax.while_loop(unfinished, advance, first).out
+
+
+class _State(NamedTuple):
+    cache: Cache
+    out: Generation
+    done: Bool[Array, "B"]
+    step: Int[Array, ""]  # tokens written so far
+
+
+def _empty(rows: int, cache: Cache, settings: Generating) -> _State:
+    shape = (rows, settings.max_new_tokens)
+    nothing = jnp.zeros(shape, jnp.float32)
+    out = Generation(
+        jnp.full(shape, settings.pad, jnp.int32), nothing, nothing, jnp.zeros(rows, jnp.int32)
+    )
+    return _State(cache, out, jnp.zeros(rows, bool), jnp.zeros((), jnp.int32))
+
+
+def _append(
+    state: _State,
+    cache: Cache,
+    logits: Float[Array, "B V"],
+    keys: PRNGKeyArray,
+    settings: Generating,
+) -> _State:
+    """Draws the next token of each row that is not done, and writes it."""
+    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, state.step)
+    drawn = draw(logits, step_keys, settings.sampling)
+    blank = Drawn(settings.pad, 0.0, 0.0)
+    kept = [jnp.where(state.done, rest, new) for new, rest in zip(drawn, blank, strict=True)]
+    columns = [
+        jax.lax.dynamic_update_index_in_dim(buffer, column.astype(buffer.dtype), state.step, 1)
+        for buffer, column in zip(state.out[:3], kept, strict=True)
+    ]
+    lengths = state.out.lengths + ~state.done
+    stopped = jnp.isin(drawn.tokens, jnp.asarray(settings.stop, jnp.int32))
+    out = Generation(*columns, lengths)
+    return _State(cache, out, state.done | stopped, state.step + 1)
+
+
+def _logits(weights: Weights, hidden: Float[Array, "B D"]) -> Float[Array, "B V"]:
+    if weights.unembedding is None:
+        return weights.model.logits(hidden)
+    return jnp.matmul(hidden, weights.unembedding, preferred_element_type=jnp.float32)

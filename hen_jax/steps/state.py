@@ -1,0 +1,26 @@
+"""What a training step changes."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from hen_jax.core.types import Tree
+
+
+class State(NamedTuple):
+    """Everything a step reads and writes; donated to it, and saved in checkpoints."""
+
+    params: Tree  # what trains: the adapter, or the whole model
+    opt_state: optax.OptState
+    step: Int[Array, ""]  # updates done
+    key: PRNGKeyArray
+
+
+def init_state(params: Tree, optimizer: optax.GradientTransformation, seed: int) -> State:
+    """The state before the first update."""
+    return State(
+        params, optimizer.init(params), jnp.zeros((), jnp.int32), jax.random.key(seed)
+    )

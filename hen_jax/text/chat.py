@@ -1,0 +1,314 @@
+"""Conversations as token ids together with the mask of what trains, in one call.
+
+The mask comes from the renderer itself. Chat templates rarely carry the `{% generation %}` tags
+from which others derive it, and without them they train on nothing and say nothing.
+
+Two rules decide everything here:
+
+* Only assistant content and the stop token after it train. Role headers, and whatever the format
+  puts after the stop token, do not.
+* What a person wrote is never a control token. A user who types `<|im_end|>` gets the ordinary
+  tokens of those ten characters; the tokenizer's own template would end the turn there. On every
+  other text the ids equal `tokenizer.apply_chat_template(..., tokenize=True)`, and
+  `detect_format` only ever answers with a format for which that was seen.
+"""
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import numpy as np
+
+from hen_jax.core.errors import InputError
+from hen_jax.text.conversation import Conversation, Message
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatFormat:
+    """How a model family writes a conversation down; each string may hold control tokens."""
+
+    name: str
+    header: str  # opens a turn; "{role}" stands for the speaker
+    stop: str  # the one control token that ends a turn
+    after: str  # between a turn's stop token and the next header
+    begin: str = ""  # opens the conversation
+    default_system: str | None = None  # said when a conversation has no system message
+
+
+FORMATS: tuple[ChatFormat, ...] = (
+    ChatFormat(name="chatml", header="<|im_start|>{role}\n", stop="<|im_end|>", after="\n"),
+    ChatFormat(
+        name="smollm2",
+        header="<|im_start|>{role}\n",
+        stop="<|im_end|>",
+        after="\n",
+        default_system="You are a helpful AI assistant named SmolLM, trained by Hugging Face",
+    ),
+)
+"""Every format that `detect_format` knows. A new family is a new row."""
+
+
+class Rendered(NamedTuple):
+    """Token ids, and which of them train."""
+
+    tokens: np.ndarray  # [n] int32
+    mask: np.ndarray  # [n] bool
+
+
+class _Piece(NamedTuple):
+    text: str
+    said: bool  # by a person, not by the format: never holds a control token
+    trains: bool
+
+
+class _Run(NamedTuple):
+    """A stretch of plain text between control tokens, or one control token.
+
+    The tokenizer cuts its input at control tokens before it does anything else, so encoding each
+    run alone gives the ids of the whole, while encoding each message alone would not: a header's
+    last newline and a message's first may be one token.
+    """
+
+    text: str
+    control: int | None
+    trained: tuple[tuple[int, int], ...]  # character spans of `text`
+
+
+def render(
+    conversation: Conversation, tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat
+) -> Rendered:
+    """The token ids of a conversation and the mask of its assistant turns.
+
+    In ChatML, `user: Hi`, `assistant: Hello` becomes (trained tokens in brackets)
+    `<|im_start|> user \\n Hi <|im_end|> \\n <|im_start|> assistant \\n [Hello] [<|im_end|>] \\n`.
+
+    A token that holds characters of both a header and the reply does not train: in generation it
+    belongs to the prompt.
+
+    Raises:
+      InputError: the tokenizer lacks the format's control tokens.
+    """
+    return render_all([conversation], tokenizer, chat_format)[0]
+
+
+def render_all(
+    conversations: Iterable[Conversation],
+    tokenizer: "PreTrainedTokenizerFast",
+    chat_format: ChatFormat,
+) -> list[Rendered]:
+    """`render` of many conversations; each distinct stretch of text is tokenised once."""
+    scripts = [_script(conversation.messages, chat_format) for conversation in conversations]
+    return _render_scripts(scripts, tokenizer, chat_format)
+
+
+def render_prompt(
+    messages: Sequence[Message], tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat
+) -> np.ndarray:
+    """`[n]` int32 ids of a conversation so far, ending with the header of the assistant's turn.
+
+    Raises:
+      InputError: the tokenizer lacks the format's control tokens, or there is no message.
+    """
+    messages = Conversation(tuple(messages)).messages
+    script = [*_script(messages, chat_format), _header("assistant", chat_format)]
+    return _render_scripts([script], tokenizer, chat_format)[0].tokens
+
+
+def stop_ids(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> tuple[int, ...]:
+    """The ids at which generation ends: the format's stop token and the tokenizer's own end.
+
+    Raises:
+      InputError: the format's stop token is not a control token of this tokenizer.
+    """
+    controls = _control_ids(tokenizer, chat_format)
+    ends = (chat_format.stop, tokenizer.eos_token)
+    return tuple(dict.fromkeys(controls[end] for end in ends if end in controls))
+
+
+def detect_format(
+    tokenizer: "PreTrainedTokenizerFast", formats: Sequence[ChatFormat] = FORMATS
+) -> ChatFormat:
+    """The format that writes probe conversations exactly as the tokenizer's own template does.
+
+    Raises:
+      InputError: the tokenizer has no chat template, or no known format equals it.
+    """
+    if tokenizer.chat_template is None:
+        raise InputError(
+            "this tokenizer has no chat template; use an instruction-tuned model, or add its "
+            "chat_template.jinja to the model folder"
+        )
+    for chat_format in formats:
+        if _equals_template(tokenizer, chat_format):
+            return chat_format
+    raise InputError(
+        "this tokenizer's chat template is none of the known formats "
+        f"({', '.join(chat_format.name for chat_format in formats)}); "
+        "add a ChatFormat for it to hen_jax/text/chat.py"
+    )
+
+
+def _header(role: str, chat_format: ChatFormat) -> _Piece:
+    return _Piece(chat_format.header.replace("{role}", role), said=False, trains=False)
+
+
+def _script(messages: Sequence[Message], chat_format: ChatFormat) -> list[_Piece]:
+    if chat_format.default_system is not None and messages[0].role != "system":
+        messages = (Message("system", chat_format.default_system), *messages)
+    pieces = [_Piece(chat_format.begin, said=False, trains=False)]
+    for message in messages:
+        trains = message.role == "assistant"
+        pieces += [
+            _header(message.role, chat_format),
+            _Piece(message.content, said=True, trains=trains),
+            _Piece(chat_format.stop, said=False, trains=trains),
+            _Piece(chat_format.after, said=False, trains=False),
+        ]
+    return pieces
+
+
+def _control_ids(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> dict[str, int]:
+    controls = {
+        token.content: index
+        for index, token in tokenizer.added_tokens_decoder.items()
+        if token.special
+    }
+    if chat_format.stop not in controls:
+        raise InputError(
+            f"{chat_format.stop!r} of the chat format {chat_format.name!r} is not a control "
+            "token of this tokenizer; the format belongs to another model family"
+        )
+    return controls
+
+
+def _render_scripts(
+    scripts: list[list[_Piece]],
+    tokenizer: "PreTrainedTokenizerFast",
+    chat_format: ChatFormat,
+) -> list[Rendered]:
+    controls = _control_ids(tokenizer, chat_format)
+    cut = re.compile("(" + "|".join(re.escape(text) for text in controls) + ")")
+    runs = [list(_runs(script, controls, cut)) for script in scripts]
+    plain = dict.fromkeys(run.text for row in runs for run in row if run.control is None)
+    encodings = _encode_plain(list(plain), tokenizer.backend_tokenizer)
+    return [_join(row, encodings) for row in runs]
+
+
+def _runs(script: list[_Piece], controls: dict[str, int], cut: re.Pattern[str]) -> Iterator[_Run]:
+    text, trained = "", []
+    for piece in script:
+        for part in [piece.text] if piece.said else cut.split(piece.text):
+            if piece.said or part not in controls:
+                if piece.trains:
+                    trained.append((len(text), len(text) + len(part)))
+                text += part
+                continue
+            if text:
+                yield _Run(text, None, tuple(trained))
+            yield _Run(part, controls[part], ((0, len(part)),) if piece.trains else ())
+            text, trained = "", []
+    if text:
+        yield _Run(text, None, tuple(trained))
+
+
+def _encode_plain(texts: list[str], backend: "Tokenizer") -> "dict[str, Encoding]":
+    with _plain_text_only(backend):
+        encodings = backend.encode_batch(texts, add_special_tokens=False)
+    return dict(zip(texts, encodings, strict=True))
+
+
+@contextlib.contextmanager
+def _plain_text_only(backend: "Tokenizer") -> Iterator[None]:
+    """Control tokens written out in a text are encoded as the characters they are."""
+    before = backend.encode_special_tokens
+    # A tokenizer.json may ask to cut or fill every text; a part of a conversation must be whole.
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    try:
+        yield
+    finally:
+        backend.encode_special_tokens = before
+
+
+def _join(runs: list[_Run], encodings: "dict[str, Encoding]") -> Rendered:
+    tokens: list[int] = []
+    mask: list[bool] = []
+    for run in runs:
+        if run.control is not None:
+            tokens.append(run.control)
+            mask.append(bool(run.trained))
+            continue
+        encoding = encodings[run.text]
+        tokens += encoding.ids
+        mask += _trained(encoding, run.trained) if run.trained else [False] * len(encoding.ids)
+    return Rendered(np.asarray(tokens, np.int32), np.asarray(mask, np.bool_))
+
+
+def _trained(encoding: "Encoding", spans: tuple[tuple[int, int], ...]) -> list[bool]:
+    """A token trains if the character it begins with lies in a trained span.
+
+    Its begin is the smaller of its own offset and the end of the token before it. Neither alone
+    will do: byte-level post-processing moves the offset past leading white space, and where one
+    character takes several tokens, the end of the token before lies past that character.
+    """
+    mask, covered = [], 0
+    for start, end in encoding.offsets:
+        begin = min(start, covered)
+        mask.append(any(first <= begin < last for first, last in spans))
+        covered = max(covered, end)
+    return mask
+
+
+_HELLO = Message("user", "Hello there, 12 of you?")
+_REPLY = Message("assistant", "  Hi!\n\n- 你好，\n  3 of us. ")
+_PROBES: tuple[tuple[Message, ...], ...] = (
+    (_HELLO, _REPLY),
+    (Message("system", "Be kind.\n"), _HELLO, _REPLY),
+    (_HELLO, _REPLY, Message("user", "\nAnd you?"), Message("assistant", "Fine.")),
+)
+
+
+def _equals_template(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> bool:
+    try:
+        return all(
+            _template_ids(tokenizer, messages, prompt=prompt)
+            == _probe_ids(tokenizer, chat_format, messages, prompt=prompt)
+            for probe in _PROBES
+            for messages, prompt in [(probe, False), (probe[:-1], True)]
+        )
+    except InputError:
+        return False  # this format's control tokens are not in this tokenizer
+
+
+def _probe_ids(
+    tokenizer: "PreTrainedTokenizerFast",
+    chat_format: ChatFormat,
+    messages: tuple[Message, ...],
+    *,
+    prompt: bool,
+) -> list[int]:
+    if prompt:
+        return render_prompt(messages, tokenizer, chat_format).tolist()
+    return render(Conversation(messages), tokenizer, chat_format).tokens.tolist()
+
+
+def _template_ids(
+    tokenizer: "PreTrainedTokenizerFast", messages: tuple[Message, ...], *, prompt: bool
+) -> list[int] | None:
+    from jinja2 import TemplateError  # with transformers, only when a template is run
+
+    rows = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        ids = tokenizer.apply_chat_template(
+            rows, tokenize=True, add_generation_prompt=prompt, return_dict=False
+        )
+    except TemplateError:
+        return None  # a template that refuses a probe, say its system message, equals no format
+    return cast(list[int], ids)

@@ -1,0 +1,99 @@
+"""The words that ask for empathy: conditions and patterns as system prompts, in both languages.
+
+HEN publishes that its four tasks give the statement with its emotion and, by task, a role and a
+personality; how it words them is not public, so the sentences and the high-context rules are
+ours. All of it is data: a task changes which lines appear, never a line.
+"""
+
+import dataclasses
+
+from hen_jax.empathy.clusters import CONTEXTS
+from hen_jax.empathy.labels import EMOTIONS, PERSONALITIES, ROLES, Language, Words
+from hen_jax.empathy.patterns import PATTERNS
+from hen_jax.text.conversation import Message
+
+HIGH_CONTEXT_RULES: tuple[Words, ...] = (
+    Words("Reply as people who know each other do: one or two short spoken sentences.",
+          "像身边的人那样回话，一两句口语就够。"),
+    Words("Leave the feeling unnamed; show that you caught it.",
+          "不点破情绪，让对方觉得你懂。"),
+    Words("Care through what you notice, offer or do.",
+          "关心落在你留意到的、能帮上的小事里。"),
+    Words("No lectures, no lists.",
+          "不讲大道理，不列条条。"),
+)  # fmt: skip
+"""High-context style: indirect, short, colloquial, in the role of the one who replies."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ConditionWords:
+    """How each condition is put; the braces take the label's own words."""
+
+    emotion: str
+    role: str
+    personality: str
+
+
+CONDITIONS: dict[Language, ConditionWords] = {
+    "en": ConditionWords(
+        emotion="They feel: {words}.",
+        role="You are their {words}.",
+        personality="Your personality: {label} ({words}).",
+    ),
+    "zh": ConditionWords(
+        emotion="对方的心情：{words}。",
+        role="你是对方的{words}。",
+        personality="你的性格：{label}（{words}）。",
+    ),
+}
+
+CONTEXT_WORDS = Words(
+    "The conversation is about {words}. Empathy wanted, from 0 to 1: {level:g}.",
+    "这次谈话关于{words}。需要的共情程度（0 到 1）：{level:g}。",
+)
+
+
+def hed_messages(
+    statement: str,
+    *,
+    emotion: str,
+    role: str | None = None,
+    personality: str | None = None,
+    language: Language = "en",
+    history: tuple[Message, ...] = (),
+) -> tuple[Message, ...]:
+    """The prompt of a high-context empathy record: style, the given conditions, the statement.
+
+    `hed_messages("Exam tomorrow.", emotion="worried", role="parent")` is a system message that
+    ends `You are their parent. They feel: worried.` and the user message `Exam tomorrow.`
+    """
+    words = CONDITIONS[language]
+    lines = [rule.spoken(language) for rule in HIGH_CONTEXT_RULES]
+    if role is not None:
+        lines.append(words.role.format(words=ROLES[role].spoken(language)))
+    if personality is not None:
+        described = PERSONALITIES[personality].spoken(language)
+        lines.append(words.personality.format(label=personality, words=described))
+    lines.append(words.emotion.format(words=EMOTIONS[emotion].spoken(language)))
+    return (
+        Message("system", _paragraph(lines, language)),
+        *history,
+        Message("user", statement),
+    )
+
+
+def context_message(context: str, language: Language = "en") -> Message:
+    """The system message that asks in words for a context's empathy pattern.
+
+    This is the "system prompt" arm against which an expert adapter is measured: the adapter must
+    do without it.
+    """
+    pattern = PATTERNS[context]
+    about = CONTEXTS[context].words.spoken(language)
+    lines = [CONTEXT_WORDS.spoken(language).format(words=about, level=pattern.level)]
+    lines += [rule.spoken(language) for rule in pattern.rules]
+    return Message("system", _paragraph(lines, language))
+
+
+def _paragraph(lines: list[str], language: Language) -> str:
+    return {"en": " ", "zh": ""}[language].join(lines)

@@ -1,0 +1,35 @@
+"""Opening the tokenizer of a local model folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hen_jax.core.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+def load_tokenizer(folder: str | Path) -> "PreTrainedTokenizerFast":
+    """The fast tokenizer of a Hugging Face model folder; reads local files only.
+
+    Raises:
+      InputError: no such folder, no `tokenizer.json` in it, or transformers cannot read it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; `hen import MODEL {folder}` makes one")
+    if not (folder / "tokenizer.json").is_file():
+        raise InputError(
+            f"{folder}: no tokenizer.json; hen_jax needs a fast tokenizer, "
+            "so save the model's with `tokenizer.save_pretrained` of transformers"
+        )
+    # Imported here: transformers takes two seconds, and most commands never need it.
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
+    except Exception as error:  # the tokenizers library raises bare Exception on a damaged file
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{folder}: transformers cannot read this tokenizer ({first_line}); import it again"
+        ) from error

@@ -1,0 +1,124 @@
+"""PEFT adapter folders: the round trip is exact, and settings we do not have are refused."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.trees import flatten, unflatten
+from hen_jax.io import names, peft
+from hen_jax.models.config import DecoderConfig, LoraConfig
+
+CONFIG = DecoderConfig(
+    family="llama",
+    vocab_size=40,
+    width=16,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=6,
+    mlp_width=20,
+    max_length=64,
+    norm_eps=1e-5,
+    rope_theta=1e4,
+)
+LORA = LoraConfig(rank=3, alpha=6.0, targets=("q", "o", "down"))
+
+
+def random_adapter(lora: LoraConfig):
+    rng = np.random.default_rng(1)
+    shapes = names.shapes(CONFIG, lora)
+    leaves = {p: s for p, s in shapes.items() if p.endswith(("lora_a", "lora_b"))}
+    return unflatten({p: rng.standard_normal(s).astype(np.float32) for p, s in leaves.items()})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    adapter = random_adapter(LORA)
+    peft.write_adapter(tmp_path / "a", CONFIG, LORA, adapter, base_model="org/base")
+    return tmp_path / "a"
+
+
+def edit(folder, **changes):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_round_trip_is_bit_exact(folder):
+    lora, adapter = peft.read_adapter(folder, CONFIG)
+    assert lora == LORA
+    expected = flatten(random_adapter(LORA))
+    found = flatten(adapter)
+    assert found.keys() == expected.keys()
+    for path in expected:
+        np.testing.assert_array_equal(found[path], expected[path], err_msg=path)
+
+
+def test_names_shapes_and_settings_are_those_of_peft(folder):
+    tensors = load_file(folder / "adapter_model.safetensors")
+    prefix = "base_model.model.model.layers.1.mlp.down_proj"
+    assert tensors[f"{prefix}.lora_A.weight"].shape == (3, 20)
+    assert tensors[f"{prefix}.lora_B.weight"].shape == (16, 3)
+    assert len(tensors) == 3 * 2 * 2
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    assert settings["target_modules"] == ["q_proj", "o_proj", "down_proj"]
+    assert (settings["r"], settings["lora_alpha"], settings["use_rslora"]) == (3, 6, False)
+    assert settings["base_model_name_or_path"] == "org/base"
+    card = (folder / "README.md").read_text()
+    assert 'base_model: "org/base"' in card
+    assert "base_model:adapter:org/base" in card
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"use_dora": True}, "'use_dora' is True; only plain LoRA"),
+        ({"bias": "all"}, "'bias' is 'all'"),
+        ({"modules_to_save": ["lm_head"]}, "'modules_to_save'"),
+        ({"rank_pattern": {"q_proj": 8}}, "'rank_pattern'"),
+        ({"use_rslora": True}, "'use_rslora'"),
+        ({"init_lora_weights": "pissa"}, "'pissa', which changes the base"),
+        ({"warp_drive": 9}, r"'warp_drive' \(9\) is not known"),
+        ({"r": None}, "both must be numbers"),
+        ({"r": 4}, r"lora_A\.weight has shape \[3, 16\]"),
+    ],
+)
+def test_settings_that_change_the_result_are_refused(folder, change, message):
+    edit(folder, **change)
+    with pytest.raises(InputError, match=message):
+        peft.read_adapter(folder, CONFIG)
+
+
+def test_settings_without_effect_are_read(folder):
+    edit(folder, lora_dropout=0.1, inference_mode=False, peft_version="0.99", rank_pattern=None)
+    assert peft.read_adapter(folder, CONFIG)[0] == LORA
+
+
+def test_a_missing_half_is_named(folder):
+    path = folder / "adapter_model.safetensors"
+    tensors = dict(load_file(path))
+    tensors.pop("base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight")
+    save_file(tensors, path)
+    with pytest.raises(InputError, match=r"missing weights: .*layers\.0.*q_proj\.lora_B"):
+        peft.read_adapter(folder, CONFIG)
+
+
+def test_a_pickled_adapter_is_refused(folder):
+    (folder / "adapter_model.safetensors").unlink()
+    (folder / "adapter_model.bin").write_bytes(b"")
+    with pytest.raises(InputError, match="pickle"):
+        peft.read_adapter(folder, CONFIG)
+
+
+def test_writing_refuses_what_does_not_fit(tmp_path):
+    adapter = random_adapter(LORA)
+    out = tmp_path / "a"
+    with pytest.raises(InputError, match="leftover weights: blocks/mlp/down"):
+        peft.write_adapter(out, CONFIG, LoraConfig(3, 6.0, ("q", "o")), adapter, base_model="b")
+    with pytest.raises(InputError, match=r"'lm_head'.* match nothing"):
+        peft.write_adapter(out, CONFIG, LoraConfig(3, 6.0, ("lm_head",)), adapter, base_model="b")
+    with pytest.raises(InputError, match="has shape"):
+        peft.write_adapter(out, CONFIG, LoraConfig(4, 6.0, LORA.targets), adapter, base_model="b")
+    assert not out.exists()
