@@ -32,7 +32,7 @@ def loss(theta, log_rates, batch):
 inner = InnerLoop(loss, lambda eta: descend(jax.tree.map(jnp.exp, eta)), steps=10, repeat=True)
 meta = jax.jit(meta_gradient(inner, loss))
 theta = {"small": jnp.float32(0), "large": jnp.float32(0)}
-log_rates = {"small": jnp.log(1e-3), "large": jnp.log(1e-3)}
+log_rates = dict.fromkeys(theta, jnp.log(1e-3))
 outer = optax.adam(0.2)
 state = outer.init(log_rates)
 
@@ -48,7 +48,7 @@ for _ in range(60):
 # input, so the rate of the small input must end up well above that of the large one.
 
 # %%
-rates = {name: float(jnp.exp(value)) for name, value in log_rates.items()}
+rates = jax.tree.map(lambda log_rate: float(jnp.exp(log_rate)), log_rates)
 print(f"loss after 10 steps: {history[0]:.4f} -> {history[-1]:.6f}; rates {rates}")
 assert history[-1] < 1e-2 * history[0]
 assert rates["small"] > 20 * rates["large"]

@@ -3,8 +3,9 @@
 #
 # Ren et al., ICML 2018. Labels of positive examples are often wrong: 80 % of them say negative.
 # (Noise that does not depend on the example would average out; this does not.) 50 examples are
-# known to be clean. At each step every example of the batch gets the weight by which the loss of the clean set would
-# like to see it: minus the meta-gradient with respect to weights that start at zero.
+# known to be clean. At each step every example of the batch gets the weight by which the loss of
+# the clean set would like to see it: minus the meta-gradient with respect to weights that start at
+# zero.
 
 # %%
 import jax

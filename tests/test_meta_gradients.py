@@ -1,5 +1,7 @@
 """Meta-gradients against each other, finite differences and closed forms."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from hen_jax.meta.gradients import meta_gradient
 from hen_jax.meta.implicit import conjugate_gradient, neumann
 from hen_jax.meta.inner import InnerLoop, descend
 
+QUICK = {"xla_backend_optimization_level": 0}  # halves the time to compile
 STEPS, ROWS, LAYERS, WIDTH, RANK = 4, 3, 2, 4, 2
 
 
@@ -74,7 +77,8 @@ def in_float64(tree):
 
 
 def gradients(mode, inner, theta, eta, batches=BATCHES, query=QUERY, **options):
-    found = jax.jit(meta_gradient(inner, query_loss, mode, **options))(theta, eta, batches, query)
+    meta = jax.jit(meta_gradient(inner, query_loss, mode, **options), compiler_options=QUICK)
+    found = meta(theta, eta, batches, query)
     return found.theta, found.eta
 
 
@@ -101,9 +105,9 @@ def distance(found, expected):
 )
 def test_mixflow_equals_unroll_equals_finite_differences(name, theta, learnt_rates):
     eta, optimizer = setting(name, theta, learnt_rates)
-    inner = InnerLoop(loss, optimizer, STEPS)
+    inner = InnerLoop(loss, optimizer, STEPS, block=1)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICK)
     def value(theta, eta):
         return query_loss(inner(theta, eta, batches).theta, eta, query)
 
@@ -142,9 +146,9 @@ def test_no_nan_where_adam_meets_the_zero_gradient_of_a_fresh_adapter():
 
 
 def test_any_block_of_inner_steps_gives_the_same_gradient():
-    eta, optimizer = setting("adam", LORA, learnt_rates=True)
-    reference = gradients("mixflow", InnerLoop(loss, optimizer, STEPS), LORA, eta)
-    for options in ({"block": STEPS}, {"block": 1, "offload": True}):
+    eta, optimizer = setting("momentum", LORA, learnt_rates=True)
+    reference = gradients("mixflow", InnerLoop(loss, optimizer, STEPS, block=1), LORA, eta)
+    for options in ({}, {"block": STEPS, "offload": True}):
         found = gradients("mixflow", InnerLoop(loss, optimizer, STEPS, **options), LORA, eta)
         assert distance(found, reference) < 1e-6
 
@@ -297,4 +301,4 @@ def test_bad_input_names_the_remedy():
     with pytest.raises(InputError, match="window"):
         meta_gradient(inner, query_loss, "reptile", window=1)
     with pytest.raises(InputError, match="first_order"):
-        meta_gradient(inner, query_loss, "fomaml")
+        meta_gradient(inner, query_loss, "fomaml")  # pyright: ignore[reportArgumentType]

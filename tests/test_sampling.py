@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hen_jax.core.errors import InputError
+from hen_jax.models.cache import taken_apart
 from hen_jax.models.config import DecoderConfig, LoraConfig
 from hen_jax.models.decoder import Decoder
 from hen_jax.sampling import generate as g
@@ -53,7 +54,7 @@ def teacher_forced(model: Decoder, unroll: bool, continuation: np.ndarray) -> np
     weights = g.lay_out(model, unroll)
     start = g.prefill(weights, g.pad_prompts(PROMPTS, buckets=(9,)), continuation.shape[1])
     step = jax.jit(lambda t, p, c: model.decode(t, p, c, weights.blocks))
-    logits, cache = [start.logits], start.cache
+    logits, cache = [start.logits], taken_apart(start.cache) if unroll else start.cache
     for offset, column in enumerate(continuation.T):
         hidden, cache = step(jnp.asarray(column), start.positions + offset, cache)
         logits.append(model.logits(hidden))
@@ -126,7 +127,9 @@ def test_the_loop_runs_only_until_all_rows_are_done(
     assert len(steps) == free.index(free[3])  # the prefill gives the first token's logits
 
 
-@pytest.mark.parametrize(("top_k", "top_p"), [(5, 1.0), (0, 0.6), (7, 0.5), (500, 0.999), (1, 1e-6)])
+@pytest.mark.parametrize(
+    ("top_k", "top_p"), [(5, 1.0), (0, 0.6), (7, 0.5), (500, 0.999), (1, 1e-6)]
+)
 def test_truncation_keeps_what_a_sort_keeps(top_k: int, top_p: float):
     logits = np.random.default_rng(top_k).normal(size=(4, 301)).astype(np.float32) * 3
     kept = np.isfinite(np.asarray(truncated(jnp.asarray(logits), top_k, top_p)))
@@ -153,9 +156,7 @@ def test_draws_follow_the_tempered_distribution():
     expected = np.exp(logits / 2) / np.exp(logits / 2).sum()
     share = np.bincount(drawn.tokens, minlength=4) / 20_000
     np.testing.assert_allclose(share, expected, atol=0.012)  # 3.5 standard errors
-    np.testing.assert_allclose(
-        drawn.sampling_log_probs, np.log(expected)[drawn.tokens], atol=1e-5
-    )
+    np.testing.assert_allclose(drawn.sampling_log_probs, np.log(expected)[drawn.tokens], atol=1e-5)
 
 
 def test_what_a_row_becomes_does_not_hang_on_its_neighbours(model: Decoder):

@@ -125,6 +125,12 @@ def batches_per_epoch(examples: Sequence[Example], config: PipelineConfig) -> fl
     return len(_rows(examples, config)) / config.batch_size
 
 
+def trained_capacity(examples: Sequence[Example], config: PipelineConfig) -> int:
+    """The most positions that any packed row trains; what `score_tokens` calls its capacity."""
+    trained = [int(example.mask[1:].sum()) for example in examples]
+    return max(sum(trained[index] for index in row) for row in _rows(examples, config))
+
+
 def _rows(examples: Sequence[Example], config: PipelineConfig) -> list[list[int]]:
     if not examples:
         raise InputError("no example to batch; the split or the file is empty")

@@ -6,7 +6,6 @@ proposal, to be replaced by levels measured on rated conversations when there ar
 
 import dataclasses
 
-from hen_jax.core.errors import InputError
 from hen_jax.empathy.labels import Words
 
 
@@ -46,14 +45,4 @@ CONTEXTS: dict[str, Context] = {
 CONTEXT_OF_TASK: dict[str, str] = {
     task: name for name, context in CONTEXTS.items() for task in context.tasks
 }
-
-
-def context_of(task: str) -> str:
-    """The context of a conversation task: `context_of("work_issue") == "career"`.
-
-    Raises:
-      InputError: no such task; lists the eight.
-    """
-    if task not in CONTEXT_OF_TASK:
-        raise InputError(f"no task {task!r}; allowed: {', '.join(CONTEXT_OF_TASK)}")
-    return CONTEXT_OF_TASK[task]
+"""`CONTEXT_OF_TASK["work_issue"] == "career"`."""

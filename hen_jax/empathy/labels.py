@@ -45,15 +45,16 @@ EMOTIONS: dict[str, Words] = {
 }
 
 ROLES: dict[str, Words] = {
-    "parent": Words("parent", "父母"),
-    "partner": Words("partner", "爱人"),
-    "friend": Words("friend", "朋友"),
-    "colleague": Words("colleague", "同事"),
-    "teacher": Words("teacher", "老师"),
-    "classmate": Words("classmate", "同学"),
-    "sibling": Words("brother or sister", "兄弟姐妹"),
-    "stranger": Words("passing stranger", "陌生人"),
+    "parent": Words("their parent", "对方的父母"),
+    "partner": Words("their partner", "对方的爱人"),
+    "friend": Words("their friend", "对方的朋友"),
+    "colleague": Words("their colleague", "对方的同事"),
+    "teacher": Words("their teacher", "对方的老师"),
+    "classmate": Words("their classmate", "对方的同学"),
+    "sibling": Words("their brother or sister", "对方的兄弟姐妹"),
+    "stranger": Words("a stranger passing by", "一个路过的陌生人"),
 }
+"""Who replies, as seen from the one who made the statement."""
 
 PERSONALITIES: dict[str, Words] = {
     "ISTJ": Words("dutiful, exact, says little", "踏实守规矩，话不多"),

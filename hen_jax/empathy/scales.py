@@ -6,8 +6,6 @@ before both are normalised.
 
 import dataclasses
 
-from hen_jax.core.errors import InputError
-
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
@@ -21,10 +19,10 @@ class Scale:
         """`rating` in [0, 1]: a 2 is 0.5 on `DESIRED` and 0.25 on `PERCEIVED`.
 
         Raises:
-          InputError: the rating is off the scale or not a number.
+          ValueError: the rating is off the scale or not a number; readers of files check before.
         """
         if not self.low <= rating <= self.high:
-            raise InputError(
+            raise ValueError(
                 f"{self.name} is {rating}; allowed: {self.low:g} to {self.high:g} "
                 "(leave a missing rating out)"
             )

@@ -8,7 +8,7 @@ Tasks run in parallel under `jax.vmap(meta, in_axes=(None, None, 0, 0))`; take t
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def meta_gradient(
         case "mixflow" | "unroll" | "first_order":
             train = jax.tree_util.Partial(inner, rule=mode, window=window)
         case _:
-            raise InputError(f"unknown mode {mode!r}; use one of {', '.join(Mode.__args__)}")
+            raise InputError(f"unknown mode {mode!r}; use one of {', '.join(get_args(Mode))}")
 
     def objective(theta: Tree, eta: Tree, batches: Tree, query: Tree, state: Tree | None):
         trained = train(theta, eta, batches, state)

@@ -160,6 +160,8 @@ def _scan(
     block = inner.block if steps == inner.steps and inner.block else _nearest_to_root(steps)
     policy = _saving_policy(inner.offload)
     saved_step = jax.checkpoint(body, policy=policy, prevent_cse=False)
+    if block == 1:
+        return jax.lax.scan(saved_step, carry, xs, length=steps)
 
     def several(carry: tuple, xs: Tree) -> tuple[tuple, Array]:
         return jax.lax.scan(saved_step, carry, xs, length=block)

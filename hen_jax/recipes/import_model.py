@@ -13,9 +13,13 @@ from hen_jax.core.files import require_ours
 from hen_jax.io import gguf, gguf_tokenizer, hf, packages
 from hen_jax.io.cards import Card
 from hen_jax.io.shards import Written, dtype_named
+from hen_jax.recipes.tiny_model import write_tiny_model
 
 PACKAGED = {"smollm2-135m": packages.SMOLLM2_135M}
 """Names of models that come inside a package."""
+
+TINY = "tiny"
+"""Name of the random model that `hen_jax.recipes.tiny_model` makes."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _HUB_FILES = [
@@ -33,7 +37,7 @@ def import_model(source: str, out: Path, dtype: str | None = None) -> Written:
     """Writes the model `source` names to the folder `out` and says what was written.
 
     Args:
-      source: `smollm2-135m`, a Hugging Face folder, a `.gguf` file, or a hub id `OWNER/NAME`,
+      source: `smollm2-135m`, `tiny`, a Hugging Face folder, a `.gguf` file, or a hub id `OWNER/NAME`,
         optionally `OWNER/NAME@REVISION`.
       out: a folder that does not exist yet or that hen_jax wrote.
       dtype: float32, bfloat16 or float16; None keeps what is stored, and float32 for a GGUF, which
@@ -45,7 +49,9 @@ def import_model(source: str, out: Path, dtype: str | None = None) -> Written:
     require_ours(out)
     if dtype is not None:
         dtype_named(dtype)
-    if source in PACKAGED:
+    if source == TINY:
+        written = write_tiny_model(out, dtype)
+    elif source in PACKAGED:
         written = _import_package(source, out, dtype)
     elif Path(source).is_dir():
         written = _import_folder(Path(source), out, dtype, source)
@@ -56,7 +62,7 @@ def import_model(source: str, out: Path, dtype: str | None = None) -> Written:
     else:
         raise InputError(
             f"{source!r} is no folder, .gguf file or hub id OWNER/NAME; "
-            f"known by name: {', '.join(PACKAGED)}"
+            f"known by name: {', '.join([*PACKAGED, TINY])}"
         )
     print(
         f"wrote {out}: {written.parameters:,} parameters, {written.dtype}, "

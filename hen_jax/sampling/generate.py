@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from hen_jax.core.errors import InputError
-from hen_jax.models.cache import Cache, LayerCache
+from hen_jax.models import cache
+from hen_jax.models.cache import Cache
 from hen_jax.models.decoder import Decoder, apart
 from hen_jax.models.layers import Block
 from hen_jax.sampling.logits import Drawn, Sampling, draw
@@ -146,30 +147,19 @@ def prefill(weights: Weights, prompts: Prompts, max_new_tokens: int) -> Start:
     T = prompts.tokens.shape[1]
     positions = jnp.arange(T) - (T - prompts.lengths[:, None])
     segments = (positions >= 0).astype(jnp.int32)
-    hidden, cache = weights.model.prefill(
+    hidden, kept = weights.model.prefill(
         prompts.tokens, jnp.maximum(positions, 0), segments, T + max_new_tokens
     )
-    if weights.blocks is not None:
-        cache = cache._replace(layers=apart(cache.layers, len(weights.blocks)))
-    return Start(cache, _logits(weights, hidden[:, -1]), prompts.lengths)
+    return Start(kept, _logits(weights, hidden[:, -1]), prompts.lengths)
 
 
 def repeated(start: Start, times: int) -> Start:
     """Each row `times` times in a row, for rollouts in groups: the prompt is read once."""
-
-    def rows(leaf: Array, axis: int = 0) -> Array:
-        return jnp.repeat(leaf, times, axis=axis)
-
-    # A stacked cache has its layers before its rows.
-    axis = 1 if isinstance(start.cache.layers, LayerCache) else 0
-    layers = jax.tree.map(lambda leaf: rows(leaf, axis), start.cache.layers)
-    cache = Cache(layers, rows(start.cache.valid), start.cache.slot)
-    return Start(cache, rows(start.logits), rows(start.positions))
+    logits, positions = (jnp.repeat(x, times, axis=0) for x in (start.logits, start.positions))
+    return Start(cache.repeated(start.cache, times), logits, positions)
 
 
-def decode(
-    weights: Weights, start: Start, key: PRNGKeyArray, settings: Generating
-) -> Generation:
+def decode(weights: Weights, start: Start, key: PRNGKeyArray, settings: Generating) -> Generation:
     """Draws tokens until each row has drawn a stop token or `max_new_tokens`.
 
     Row `b` draws its token `i` with a key made of `key`, `b` and `i` alone: what it becomes does
@@ -186,10 +176,11 @@ def decode(
             state.out.tokens, state.step - 1, axis=1, keepdims=False
         )
         positions = start.positions + state.step - 1
-        hidden, cache = weights.model.decode(previous, positions, state.cache, weights.blocks)
-        return _append(state, cache, _logits(weights, hidden), keys, settings)
+        hidden, kept = weights.model.decode(previous, positions, state.cache, weights.blocks)
+        return _append(state._replace(cache=kept), _logits(weights, hidden), keys, settings)
 
-    first = _append(_empty(rows, start.cache, settings), start.cache, start.logits, keys, settings)
+    kept = start.cache if weights.blocks is None else cache.taken_apart(start.cache)
+    first = _append(_empty(rows, kept, settings), start.logits, keys, settings)
     return jax.lax.while_loop(unfinished, advance, first).out
 
 
@@ -200,18 +191,17 @@ class _State(NamedTuple):
     step: Int[Array, ""]  # tokens written so far
 
 
-def _empty(rows: int, cache: Cache, settings: Generating) -> _State:
+def _empty(rows: int, kept: Cache, settings: Generating) -> _State:
     shape = (rows, settings.max_new_tokens)
     nothing = jnp.zeros(shape, jnp.float32)
     out = Generation(
         jnp.full(shape, settings.pad, jnp.int32), nothing, nothing, jnp.zeros(rows, jnp.int32)
     )
-    return _State(cache, out, jnp.zeros(rows, bool), jnp.zeros((), jnp.int32))
+    return _State(kept, out, jnp.zeros(rows, bool), jnp.zeros((), jnp.int32))
 
 
 def _append(
     state: _State,
-    cache: Cache,
     logits: Float[Array, "B V"],
     keys: PRNGKeyArray,
     settings: Generating,
@@ -228,7 +218,7 @@ def _append(
     lengths = state.out.lengths + ~state.done
     stopped = jnp.isin(drawn.tokens, jnp.asarray(settings.stop, jnp.int32))
     out = Generation(*columns, lengths)
-    return _State(cache, out, state.done | stopped, state.step + 1)
+    return _State(state.cache, out, state.done | stopped, state.step + 1)
 
 
 def _logits(weights: Weights, hidden: Float[Array, "B D"]) -> Float[Array, "B V"]:

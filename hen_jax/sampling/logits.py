@@ -45,9 +45,7 @@ class Drawn(NamedTuple):
     sampling_log_probs: Float[Array, "B"]
 
 
-def draw(
-    logits: Float[Array, "B V"], keys: PRNGKeyArray, sampling: Sampling
-) -> Drawn:
+def draw(logits: Float[Array, "B V"], keys: PRNGKeyArray, sampling: Sampling) -> Drawn:
     """Draws a token per row; `keys` has one key per row, so no row's draw depends on the others."""
     own = jnp.asarray(logits, jnp.float32)
     if sampling.temperature == 0:

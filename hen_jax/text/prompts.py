@@ -37,12 +37,12 @@ class ConditionWords:
 CONDITIONS: dict[Language, ConditionWords] = {
     "en": ConditionWords(
         emotion="They feel: {words}.",
-        role="You are their {words}.",
+        role="You are {words}.",
         personality="Your personality: {label} ({words}).",
     ),
     "zh": ConditionWords(
         emotion="对方的心情：{words}。",
-        role="你是对方的{words}。",
+        role="你是{words}。",
         personality="你的性格：{label}（{words}）。",
     ),
 }

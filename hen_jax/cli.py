@@ -1,0 +1,121 @@
+"""The `hen` command. Only `argparse` loads before a verb is chosen: `--help` answers at once."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EPILOG = """\
+examples:
+  hen import smollm2-135m models/smollm2
+  hen run --config=configs/sft.py:tiny --workdir=runs/tiny
+  hen generate --model models/smollm2 --prompt "My scooter broke down in the rain."
+  hen export --run runs/tiny --format peft --out exports/tiny
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb; 0 when it succeeded, 2 for bad input, which is told in one line."""
+    parser = _parser()
+    chosen, overrides = parser.parse_known_args(arguments)
+    strange = [word for word in overrides if not word.startswith("--config.")]
+    if strange or (overrides and chosen.verb is not _run):
+        parser.error(f"unrecognized arguments: {' '.join(strange or overrides)}")
+    from hen_jax.core.errors import InputError
+
+    try:
+        chosen.verb(chosen, overrides)
+    except InputError as error:
+        print(f"hen: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        # A full disk or a missing right is the user's to mend; what was whole before still is.
+        print(f"hen: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _import(chosen: argparse.Namespace, _: list[str]) -> None:
+    from hen_jax.recipes.import_model import import_model
+
+    import_model(chosen.source, chosen.out, chosen.dtype)
+
+
+def _run(chosen: argparse.Namespace, overrides: list[str]) -> None:
+    from hen_jax.recipes.launch import run
+
+    run(chosen.config, overrides, chosen.workdir)
+
+
+def _generate(chosen: argparse.Namespace, _: list[str]) -> None:
+    from hen_jax.recipes.generate import Request, generate_replies
+
+    generate_replies(
+        Request(
+            model=chosen.model,
+            prompts=tuple(chosen.prompt),
+            adapter=chosen.adapter,
+            system=chosen.system,
+            max_new_tokens=chosen.max_new_tokens,
+            temperature=chosen.temperature,
+            top_k=chosen.top_k,
+            top_p=chosen.top_p,
+            seed=chosen.seed,
+            dtype=chosen.dtype,
+            raw=chosen.raw,
+        )
+    )
+
+
+def _export(chosen: argparse.Namespace, _: list[str]) -> None:
+    from hen_jax.recipes.export import describe, export
+
+    print(describe(export(chosen.run, chosen.out, chosen.format, chosen.dtype)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hen",
+        description="Teaches language models context-calibrated empathy.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    verb = verbs.add_parser("import", help="bring a model into a Hugging Face folder")
+    verb.add_argument("source", help="smollm2-135m, tiny, a folder, a .gguf file or a hub id")
+    verb.add_argument("out", type=Path, help="a folder that does not exist yet")
+    verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: as stored)")
+    verb.set_defaults(verb=_import)
+
+    verb = verbs.add_parser("run", help="run a recipe; again, to go on where it stopped")
+    verb.add_argument("--config", required=True, help="FILE.py or FILE.py:VARIANT")
+    verb.add_argument("--workdir", required=True, type=Path, help="where everything is written")
+    verb.epilog = "Override any field: --config.optimizer.learning_rate=1e-4"
+    verb.set_defaults(verb=_run)
+
+    verb = verbs.add_parser("generate", help="reply to prompts")
+    verb.add_argument("--model", required=True, type=Path, help="a Hugging Face folder")
+    verb.add_argument("--adapter", type=Path, help="a PEFT adapter folder for that model")
+    verb.add_argument("--prompt", required=True, action="append", help="repeat for a batch")
+    verb.add_argument("--system", help="a system message")
+    verb.add_argument("--max-new-tokens", type=int, default=128)
+    verb.add_argument("--temperature", type=float, default=0.7, help="0 is greedy")
+    verb.add_argument("--top-k", type=int, default=0, help="0 keeps all")
+    verb.add_argument("--top-p", type=float, default=1.0, help="1 keeps all")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    verb.add_argument("--raw", action="store_true", help="continue the text; no chat format")
+    verb.set_defaults(verb=_generate)
+
+    verb = verbs.add_parser("export", help="write a run's weights for other tools")
+    verb.add_argument("--run", required=True, type=Path, help="the --workdir of a run")
+    verb.add_argument("--format", required=True, choices=("hf", "peft"))
+    verb.add_argument("--out", required=True, type=Path, help="a folder that does not exist yet")
+    verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the base's)")
+    verb.set_defaults(verb=_export)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

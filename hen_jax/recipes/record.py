@@ -1,0 +1,80 @@
+"""The run record: what a checkpoint was made from, kept beside it."""
+
+import dataclasses
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.files import RECORD, read_json, require_ours, write_json
+from hen_jax.models.config import DecoderConfig
+from hen_jax.recipes.models import fingerprint
+
+PACKAGES = ("hen_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers")
+
+
+def run_record(config: Any, base: Path, model: DecoderConfig) -> dict[str, Any]:
+    """The record of a run with the settings `config` on the base model in folder `base`."""
+    return {
+        "config": dataclasses.asdict(config),
+        "base": {
+            "folder": str(base.absolute()),
+            "weights_sha256": fingerprint(base, "*.safetensors"),
+            "tokenizer_sha256": fingerprint(base, "tokenizer*.json"),
+            "model": dataclasses.asdict(model),
+        },
+        "versions": {"python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in PACKAGES},
+        "commit": _commit(),
+    }
+
+
+def claim(workdir: Path, record: dict[str, Any]) -> None:
+    """Makes `workdir` the folder of this run, or finds that it is already.
+
+    Raises:
+      InputError: the folder is not ours, or holds a run with other settings or another base.
+    """
+    require_ours(workdir)
+    path = workdir / RECORD
+    if not path.exists():
+        write_json(path, record)
+        return
+    before = read_json(path)
+    for part in ("config", "base"):
+        change = _difference(before[part], read_back(record[part]), part)
+        if change:
+            raise InputError(
+                f"{workdir} holds a run with other settings ({change}); "
+                "give another --workdir, or the settings it was started with"
+            )
+
+
+def read_back(value: Any) -> Any:
+    """`value` as JSON gives it back: tuples as lists."""
+    if isinstance(value, dict):
+        return {key: read_back(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [read_back(item) for item in value]
+    return value
+
+
+def _difference(before: Any, now: Any, path: str) -> str | None:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before.keys() | now.keys():
+            found = _difference(before.get(key), now.get(key), f"{path}.{key}")
+            if found:
+                return found
+        return None
+    return None if before == now else f"{path} was {before!r}, is {now!r}"
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, if hen_jax runs from one."""
+    folder = Path(__file__).parent
+    found = subprocess.run(
+        ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or None

@@ -1,0 +1,171 @@
+"""Supervised fine-tuning from settings to checkpoints: the SFT stage of HEN, LoRA or full."""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from hen_jax.adapters.lora import check_targets
+from hen_jax.core.mesh import MeshConfig, make_mesh
+from hen_jax.core.trees import count
+from hen_jax.core.types import Tree
+from hen_jax.data.examples import Example
+from hen_jax.data.pipeline import (
+    PipelineConfig,
+    batches_per_epoch,
+    encode_for,
+    eval_batches,
+    train_batches,
+    trained_capacity,
+)
+from hen_jax.models.config import Execution, LoraConfig
+from hen_jax.models.decoder import Decoder
+from hen_jax.recipes.models import (
+    ModelSettings,
+    Opened,
+    Words,
+    model_folder,
+    open_model,
+    open_words,
+)
+from hen_jax.recipes.record import claim, run_record
+from hen_jax.recipes.sources import Source, documents
+from hen_jax.steps.sft import sft_loss
+from hen_jax.steps.state import State
+from hen_jax.steps.update import update_step
+from hen_jax.training.checkpoints import Checkpoints
+from hen_jax.training.loop import LoopConfig, Run, evaluator, resume, train
+from hen_jax.training.metrics import MetricLog
+from hen_jax.training.optimizers import OptimizerConfig, make_optimizer, make_schedule
+from hen_jax.training.placement import initial_adapter, initial_state, to_devices
+
+
+@dataclasses.dataclass(frozen=True)
+class SftSettings:
+    """Everything that decides what an SFT run computes."""
+
+    recipe: Literal["sft", "quickstart"]
+    model: ModelSettings
+    sources: tuple[Source, ...]
+    optimizer: OptimizerConfig
+    epochs: float
+    adapter: LoraConfig | None = None  # None: all parameters train
+    data: PipelineConfig = PipelineConfig()
+    execution: Execution = Execution()
+    loop: LoopConfig = LoopConfig()
+    mesh: MeshConfig = MeshConfig()
+    microbatches: int = 1
+    logit_chunk: int = 64  # positions per row that meet the vocabulary at a time
+    seed: int = 0
+
+
+class Examples(NamedTuple):
+    """Rendered documents of the parts that a run uses."""
+
+    train: list[Example]
+    valid: list[Example]
+
+
+class Session(NamedTuple):
+    """A run with everything in memory, before its first update."""
+
+    settings: SftSettings
+    mesh: Mesh
+    words: Words
+    model: Opened
+    examples: Examples
+    trainable: Tree
+    frozen: Tree
+    steps: int
+    record: dict[str, Any]
+
+
+def run(settings: SftSettings, workdir: Path) -> State:
+    """Trains, or goes on where a killed run stopped; returns the state after the last update."""
+    return fit(open_session(settings, workdir), workdir)
+
+
+def open_session(settings: SftSettings, workdir: Path) -> Session:
+    """Claims the work directory, then reads the model and the data.
+
+    Raises:
+      InputError: bad settings, model or data, or a work directory that holds something else.
+    """
+    mesh = make_mesh(settings.mesh)
+    found = documents(settings.sources)
+    folder = model_folder(settings.model)
+    words = open_words(folder)
+    encoded = [encode_for(settings.data, part, *words) for part in (found.train, found.valid)]
+    for name, part in zip(("train", "valid"), encoded, strict=True):
+        print(f"{name}: {part.summary()}")
+    examples = Examples(*(part.examples for part in encoded))
+    model = open_model(
+        folder,
+        mesh,
+        lora=settings.adapter,
+        execution=settings.execution,
+        dtype=settings.model.dtype,
+    )
+    trainable, frozen = _divide(settings, model)
+    steps = max(1, round(settings.epochs * batches_per_epoch(examples.train, settings.data)))
+    record = run_record(settings, folder, model.config)
+    claim(workdir, record)
+    print(
+        f"{count(trainable):,} of {count(trainable) + count(frozen):,} parameters train; "
+        f"{steps} updates on {len(mesh.devices.flat)} device(s)"
+    )
+    return Session(settings, mesh, words, model, examples, trainable, frozen, steps, record)
+
+
+def fit(session: Session, workdir: Path) -> State:
+    """Runs the updates that are left, from the newest checkpoint if there is one."""
+    settings = session.settings
+    schedule = make_schedule(settings.optimizer, session.steps)
+    optimizer = make_optimizer(settings.optimizer, schedule)
+    loss = sft_loss(session.model.graphdef, capacity(session), settings.logit_chunk)
+    state = initial_state(session.trainable, optimizer, settings.seed, session.mesh)
+    shards = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    put = to_devices(session.mesh)
+    with Checkpoints(workdir / "checkpoints", settings.loop.keep_checkpoints) as checkpoints:
+        start = checkpoints.latest() or 0
+        with MetricLog(workdir, start, session.steps) as log:
+            loop = Run(
+                step=jax.jit(
+                    update_step(loss, optimizer, settings.microbatches), donate_argnums=0
+                ),
+                evaluate=evaluator(
+                    loss,
+                    session.frozen,
+                    put,
+                    partial(eval_batches, session.examples.valid, settings.data, **shards),
+                ),
+                put=put,
+                schedule=schedule,
+                batches=train_batches(session.examples.train, settings.data, **shards),
+                checkpoints=checkpoints,
+                log=log,
+                record=session.record,
+            )
+            state = resume(loop, state)
+            return train(settings.loop, loop, state, session.frozen, session.steps)
+
+
+def capacity(session: Session) -> int:
+    """The most positions that any row of the run trains, the held-out rows included."""
+    return max(trained_capacity(part, session.settings.data) for part in session.examples)
+
+
+def _divide(settings: SftSettings, model: Opened) -> tuple[Tree, Tree]:
+    """What trains and what does not."""
+    if settings.adapter is None:
+        return model.base, {}
+
+    def build(key: jax.Array) -> Decoder:
+        return Decoder(key, model.config, settings.adapter, settings.execution)
+
+    adapter = initial_adapter(build, model.shardings, settings.seed)
+    check_targets(settings.adapter, adapter)
+    return adapter, model.base

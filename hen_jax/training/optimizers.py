@@ -1,0 +1,62 @@
+"""From a few numbers to an optax chain and its schedule."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import optax
+from jaxtyping import Array, Float, Int
+
+from hen_jax.core.trees import map_with_path
+from hen_jax.core.types import Tree
+
+Schedule = Callable[[Int[Array, ""] | int], Float[Array, ""]]
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with a warm-up, a decay and clipping by the global norm."""
+
+    learning_rate: float  # at its highest
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup: float = 0.03  # share of all steps
+    final: float = 0.0  # learning rate at the end, as a share of the highest
+    clip_norm: float = 1.0
+    weight_decay: float = 0.0  # decoupled; norms and biases are left out
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+
+def make_schedule(config: OptimizerConfig, steps: int) -> Schedule:
+    """Learning rate by step: linear from 0 over `warmup * steps`, then down to `final`."""
+    peak, warmup = config.learning_rate, round(config.warmup * steps)
+    rest = max(steps - warmup, 1)
+    decays = {
+        "constant": optax.constant_schedule(peak),
+        "linear": optax.linear_schedule(peak, peak * config.final, rest),
+        "cosine": optax.cosine_decay_schedule(peak, rest, alpha=config.final),
+    }
+    decay = decays[config.schedule]
+    if warmup == 0:
+        return decay
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup])
+
+
+def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+    """Clip, then AdamW (Loshchilov and Hutter, 2019)."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(
+            schedule,
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            mask=_decays,
+        ),
+    )
+
+
+def _decays(params: Tree) -> Tree:
+    return map_with_path(lambda path, _: not path.endswith(("/scale", "/bias")), params)

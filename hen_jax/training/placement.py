@@ -1,0 +1,71 @@
+"""Where every array of a run lives: parameters by their logical axes, the rest by theirs."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+
+from hen_jax.core.mesh import batch_sharding, parameter_sharding, replicated
+from hen_jax.core.trees import map_with_path
+from hen_jax.core.types import Array, Batch, Tree
+from hen_jax.models.decoder import Decoder, split
+from hen_jax.models.parameters import parameter_table
+from hen_jax.steps.state import State, init_state
+
+Shardings = dict[str, NamedSharding]
+"""Path of a parameter -> where it lives."""
+
+
+def parameter_shardings(model: Decoder, mesh: Mesh) -> Shardings:
+    """The sharding of every parameter of a (possibly abstract) decoder."""
+    return {
+        path: parameter_sharding(parameter.axes, parameter.shape, mesh)
+        for path, parameter in parameter_table(model).items()
+    }
+
+
+def initial_adapter(
+    build: Callable[[jax.Array], Decoder], shardings: Shardings, seed: int
+) -> Tree:
+    """The adapter of `build(key)`, each leaf made where it lives; the base is never built."""
+
+    def adapter(key: jax.Array) -> Tree:
+        return split(build(key)).adapter
+
+    key = jax.random.key(seed)
+    where = map_with_path(lambda path, _: shardings[path], jax.eval_shape(adapter, key))
+    return jax.jit(adapter, out_shardings=where)(key)
+
+
+def initial_state(
+    params: Tree,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    mesh: Mesh,
+) -> State:
+    """`init_state` with the optimizer's moments on the shardings of their parameters."""
+    here = replicated(mesh)
+    abstract = jax.eval_shape(lambda p: init_state(p, optimizer, seed), params)
+    like_params = jax.tree.map(lambda leaf: leaf.sharding, params)
+    moments = optax.tree_map_params(
+        optimizer,
+        lambda _, where: where,
+        abstract.opt_state,
+        like_params,
+        transform_non_params=lambda _: here,
+    )
+    shardings = State(like_params, moments, here, here)
+    return jax.jit(lambda p: init_state(p, optimizer, seed), out_shardings=shardings)(params)
+
+
+def to_devices(mesh: Mesh) -> Callable[[Batch], Batch]:
+    """A function that spreads the rows of a batch of this process's numpy arrays over the mesh."""
+    where = batch_sharding(mesh)
+
+    def put(leaf: np.ndarray) -> Array:
+        return jax.make_array_from_process_local_data(where, leaf)
+
+    return lambda batch: jax.tree.map(put, batch)
+
