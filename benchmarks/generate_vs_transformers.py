@@ -39,7 +39,8 @@ def serve_peer(model: str) -> None:
     peer = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     peer.generation_config.eos_token_id = None
     peer.generation_config.pad_token_id = 0
-    print(json.dumps({"transformers": transformers.__version__, "torch": torch.__version__}))
+    versions = {"transformers": transformers.__version__, "torch": str(torch.__version__)}
+    print(json.dumps(versions), flush=True)
     for line in sys.stdin:
         task = json.loads(line)
         width = max(map(len, task["prompts"]))
@@ -64,11 +65,13 @@ class Peer:
         self.versions = self._read()
 
     def generate(self, prompts: list[list[int]], new: int) -> dict:
+        """Seconds and tokens of one call there."""
         self.process.stdin.write(json.dumps({"prompts": prompts, "new": new}) + "\n")
         self.process.stdin.flush()
         return self._read()
 
     def close(self) -> None:
+        """Lets it end by itself, at the end of its input."""
         self.process.stdin.close()
         self.process.wait()
 

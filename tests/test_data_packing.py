@@ -44,7 +44,7 @@ def shipped(name: str) -> list[Example]:
     else:
         contexts = ("distress", "career", "learning", "writing")
         records = [r for c in contexts for r in read_steered(samples.path(f"eea/{c}.jsonl"))]
-        documents = [Document(r.id, r.base_id, steered_conversation(r)) for r in records]
+        documents = [Document(r.id, r.group, steered_conversation(r)) for r in records]
     encoded = encode(documents, TOKENIZER, CHATML, max_length=1024)
     assert encoded.dropped == encoded.truncated == ()
     return encoded.examples

@@ -140,7 +140,7 @@ def test_shipped_data_loads_and_is_as_the_card_says():
         by_id = {record.id: record for record in plain}
         for pair in hard:
             assert pair.fault
-            assert steered_conversation(pair) == steered_conversation(by_id[pair.base_id])
+            assert steered_conversation(pair) == steered_conversation(by_id[pair.group])
     assert (
         "CC0 1.0 Universal" in (samples.path("hed/hed.en.jsonl").parents[1] / "LICENSE").read_text()
     )
@@ -188,6 +188,6 @@ def test_shares_are_eight_one_one_and_depend_on_the_salt():
 def test_a_hard_pair_goes_with_its_base_pair():
     plain = read_steered(samples.path("eea/learning.jsonl"))
     hard = read_steered(samples.path("eea/learning.hard.jsonl"))
-    parts = split([*plain, *hard], lambda record: record.base_id)
+    parts = split([*plain, *hard], lambda record: record.group)
     for part in parts:
-        assert {r.base_id for r in part if r.fault} <= {r.id for r in part}
+        assert {r.group for r in part if r.fault} <= {r.id for r in part}

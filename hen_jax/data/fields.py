@@ -1,16 +1,20 @@
 """Reading the fields of a JSON row, each with the error that names it and what is allowed."""
 
+import json
 import re
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from hen_jax.core.errors import InputError
-from hen_jax.data.jsonl import Row
+from hen_jax.data.rows import Row
 
 Item = TypeVar("Item")
 
 _REFUSED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 """Control characters, and halves of characters that no tokenizer can encode."""
+
+LONGEST_TEXT = 1_000_000
+"""Characters of one text: what is longer is no turn of a conversation but a broken file."""
 
 
 def known_keys(row: Row, required: Collection[str], optional: Collection[str] = ()) -> None:
@@ -31,6 +35,8 @@ def text_field(row: Row, key: str) -> str:
         raise InputError(f"{key}: {_shown(value)} is not text; allowed: a JSON string")
     if not value.strip():
         raise InputError(f"{key}: empty; allowed: a text that is not blank")
+    if len(value) > LONGEST_TEXT:
+        raise InputError(f"{key}: {len(value):,} characters; allowed: up to {LONGEST_TEXT:,}")
     if refused := _REFUSED.search(value):
         raise InputError(
             f"{key}: holds {refused.group()!a} at character {refused.start() + 1}; "
@@ -59,24 +65,36 @@ def conditional_label(row: Row, key: str, allowed: Collection[str], *, given: bo
 
 
 def number_field(row: Row, key: str, low: float, high: float) -> float:
-    """A number from `low` to `high`."""
-    value = row.get(key)
+    """A number from `low` to `high`, or one written as text, as all of CSV is."""
+    value = _from_text(row.get(key))
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise InputError(f"{key}: {_shown(value)}; allowed: a number from {low:g} to {high:g}")
     return float(value)
 
 
 def items_field(row: Row, key: str, parse: Callable[[Row], Item]) -> tuple[Item, ...]:
-    """A list of objects, each through `parse`; its errors name the place, as `turns[0].user`."""
-    value = row.get(key)
+    """A list of objects, each through `parse`; its errors name the place, as `turns[0].user`.
+
+    The list may be given as JSON text, as a CSV cell must.
+    """
+    value = _from_text(row.get(key))
     if not isinstance(value, list):
         raise InputError(f"{key}: {_shown(value)}; allowed: a list of JSON objects")
     return tuple(_parse_at(f"{key}[{index}]", item, parse) for index, item in enumerate(value))
 
 
 def item_field(row: Row, key: str, parse: Callable[[Row], Item]) -> Item:
-    """An object, through `parse`; its errors name the place, as `persona.need`."""
-    return _parse_at(key, row.get(key), parse)
+    """An object, or its JSON text, through `parse`; errors name the place, as `persona.need`."""
+    return _parse_at(key, _from_text(row.get(key)), parse)
+
+
+def _from_text(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def _parse_at(place: str, value: object, parse: Callable[[Row], Item]) -> Item:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import cast
 
 from hen_jax.data import fields
-from hen_jax.data.jsonl import Parsed, Row, parse_records, read_records
+from hen_jax.data.records import Parsed, parse_records, read_records
+from hen_jax.data.rows import Row
 from hen_jax.empathy.labels import (
     EMOTIONS,
     LANGUAGES,
@@ -18,8 +19,9 @@ from hen_jax.empathy.labels import (
     TASKS,
     Language,
 )
+from hen_jax.empathy.traits import AGES, GENDERS, SCENES, TRAITS, Level
 from hen_jax.text.conversation import Conversation, Message, Role
-from hen_jax.text.prompts import hed_messages
+from hen_jax.text.prompts import NO_CIRCUMSTANCES, Circumstances, hed_messages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +47,13 @@ class HedRecord:
     response: str
     rejected: tuple[Rejected, ...] = ()
     history: tuple[Message, ...] = ()  # turns before the statement
+    circumstances: Circumstances = NO_CIRCUMSTANCES  # traits, age, gender, scene (CPED)
 
 
 def read_hed(path: str | Path) -> list[HedRecord]:
-    """The records of a HED-style JSON-lines file.
+    """The records of a HED-style file: JSON lines, a JSON array, CSV, Parquet.
+
+    In CSV an empty cell is null, and `rejected` and `history` are cells of JSON.
 
     Raises:
       InputError: `file:line:field: what; allowed: ...` of the first bad line, with the count of
@@ -76,13 +81,15 @@ def hed_prompt(record: HedRecord) -> tuple[Message, ...]:
         personality=record.personality,
         language=record.language,
         history=record.history,
+        circumstances=record.circumstances,
     )
 
 
 def parse_hed(row: Row) -> HedRecord:
     """One JSON object as a record.
 
-    `statement_id` may be left out: the statement itself then groups its records.
+    `statement_id` may be left out: the statement itself then groups its records. A task that
+    gives a personality may give `traits` of the Big Five in place of an MBTI type.
 
     Raises:
       InputError: `field: what; allowed: ...`.
@@ -90,12 +97,13 @@ def parse_hed(row: Row) -> HedRecord:
     fields.known_keys(
         row,
         required=("id", "task", "lang", "emotion", "statement", "response"),
-        optional=("statement_id", "role", "personality", "rejected", "history"),
+        optional=("statement_id", "role", "personality", "rejected", "history", *_CIRCUMSTANCES),
     )
     row = {"rejected": [], "history": [], **row}
     task = fields.label_field(row, "task", TASKS)
     statement = fields.text_field(row, "statement")
     gives = TASKS[task]
+    circumstances = _circumstances(row)
     return HedRecord(
         id=fields.text_field(row, "id"),
         statement_id=fields.text_field(row, "statement_id") if "statement_id" in row else statement,
@@ -104,13 +112,65 @@ def parse_hed(row: Row) -> HedRecord:
         emotion=fields.label_field(row, "emotion", EMOTIONS),
         role=fields.conditional_label(row, "role", ROLES, given=gives.role),
         personality=fields.conditional_label(
-            row, "personality", PERSONALITIES, given=gives.personality
+            row,
+            "personality",
+            PERSONALITIES,
+            given=gives.personality and not circumstances.traits,
         ),
         statement=statement,
         response=fields.text_field(row, "response"),
         rejected=fields.items_field(row, "rejected", _parse_rejected),
         history=fields.items_field(row, "history", _parse_message),
+        circumstances=circumstances,
     )
+
+
+def hed_row(record: HedRecord) -> Row:
+    """The record as the JSON object that `parse_hed` reads back."""
+    given = record.circumstances
+    optional = {
+        "traits": dict(given.traits),
+        "age": given.age,
+        "gender": given.gender,
+        "scene": given.scene,
+    }
+    return {
+        "id": record.id,
+        "statement_id": record.statement_id,
+        "task": record.task,
+        "lang": record.language,
+        "emotion": record.emotion,
+        "role": record.role,
+        "personality": record.personality,
+        "statement": record.statement,
+        "response": record.response,
+        "rejected": [dataclasses.asdict(rejected) for rejected in record.rejected],
+        "history": [dataclasses.asdict(message) for message in record.history],
+        **{key: value for key, value in optional.items() if value},
+    }
+
+
+_CIRCUMSTANCES = ("traits", "age", "gender", "scene")
+
+
+def _circumstances(row: Row) -> Circumstances:
+    """Conditions that only CPED gives; each may be null or left out."""
+
+    def levels(traits: Row) -> tuple[tuple[str, Level], ...]:
+        fields.known_keys(traits, required=(), optional=TRAITS)
+        return tuple(
+            (trait, cast(Level, fields.label_field(traits, trait, TRAITS[trait])))
+            for trait in traits
+        )
+
+    allowed = {"age": AGES, "gender": GENDERS, "scene": SCENES}
+    labels = {
+        key: fields.label_field(row, key, allowed[key])
+        for key in allowed
+        if row.get(key) is not None
+    }
+    traits = fields.item_field(row, "traits", levels) if row.get("traits") else ()
+    return Circumstances(traits=traits, **labels)
 
 
 def _parse_rejected(row: Row) -> Rejected:

@@ -32,9 +32,13 @@ def part_of(group: str, salt: str = SALT) -> Part:
     and two files that share a group agree. The price is that shares of a small set only come
     close to 8/1/1.
     """
+    return PART_OF_TENTH.get(part_number(group, 10, salt), "train")
+
+
+def part_number(group: str, parts: int, salt: str) -> int:
+    """Which of `parts` equal shares of the hash range a group's name falls into, from 0."""
     digest = hashlib.sha256(f"{salt}\0{group}".encode()).digest()
-    tenth = int.from_bytes(digest[:8]) * 10 >> 64
-    return PART_OF_TENTH.get(tenth, "train")
+    return int.from_bytes(digest[:8]) * parts >> 64
 
 
 def split(

@@ -10,7 +10,8 @@ from typing import Literal
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields
-from hen_jax.data.jsonl import Parsed, Row, parse_records, read_records
+from hen_jax.data.records import Parsed, parse_records, read_records
+from hen_jax.data.rows import Row
 from hen_jax.empathy.clusters import CONTEXT_OF_TASK, CONTEXTS
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.prompts import context_message
@@ -55,7 +56,7 @@ class SteeredRecord:
     fault: str | None = None  # hard pairs only
 
     @property
-    def base_id(self) -> str:
+    def group(self) -> str:
         """The split group: a hard pair shares its turns with the pair it was made from."""
         return self.id.removesuffix(HARD_SUFFIX)
 

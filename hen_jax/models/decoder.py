@@ -151,7 +151,11 @@ class Decoder(nnx.Module):
 
 def apart(stacked: Tree, layers: int) -> tuple[Tree, ...]:
     """The tree of each layer, from a tree stacked on a leading `L`."""
-    return tuple(jax.tree.map(lambda leaf: leaf[index], stacked) for index in range(layers))
+
+    def layer(index: int) -> Tree:
+        return jax.tree.map(lambda leaf: leaf[index], stacked)
+
+    return tuple(map(layer, range(layers)))
 
 
 def _decode_unrolled(

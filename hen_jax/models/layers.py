@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from hen_jax.models.config import DecoderConfig, LoraConfig
+from hen_jax.models.products import product
 from hen_jax.models.rope import rotate
 
 Carry = TypeVar("Carry")
@@ -45,10 +46,10 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
         """Both products in the compute dtype."""
-        y = x @ self.kernel[...].astype(self.dtype)
+        y = product(x, self.kernel[...].astype(self.dtype))
         if self.lora_a is not None and self.lora_b is not None:
-            low = x @ self.lora_a[...].astype(self.dtype)
-            y = y + self.scale * (low @ self.lora_b[...].astype(self.dtype))
+            low = product(x, self.lora_a[...].astype(self.dtype))
+            y = y + product(self.scale * low, self.lora_b[...].astype(self.dtype))
         return y
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-
 from hen_jax.adapters.lora import merge_adapter
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json

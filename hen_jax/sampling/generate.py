@@ -32,7 +32,7 @@ class Generating:
     max_new_tokens: int
     stop: tuple[int, ...]  # a row ends with the first of these tokens it draws
     pad: int = 0  # what fills a row after its end
-    sampling: Sampling = Sampling()
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
 
     def __post_init__(self):
         if self.max_new_tokens < 1:

@@ -10,6 +10,7 @@ import dataclasses
 from hen_jax.empathy.clusters import CONTEXTS
 from hen_jax.empathy.labels import EMOTIONS, PERSONALITIES, ROLES, Language, Words
 from hen_jax.empathy.patterns import PATTERNS
+from hen_jax.empathy.traits import AGES, GENDERS, SCENES, TRAITS, Level
 from hen_jax.text.conversation import Message
 
 HIGH_CONTEXT_RULES: tuple[Words, ...] = (
@@ -32,6 +33,10 @@ class ConditionWords:
     emotion: str
     role: str
     personality: str
+    traits: str
+    age: str
+    gender: str
+    scene: str
 
 
 CONDITIONS: dict[Language, ConditionWords] = {
@@ -39,13 +44,35 @@ CONDITIONS: dict[Language, ConditionWords] = {
         emotion="They feel: {words}.",
         role="You are {words}.",
         personality="Your personality: {label} ({words}).",
+        traits="Your character: {words}.",
+        age="Your age: {words}.",
+        gender="You are {words}.",
+        scene="You two are {words}.",
     ),
     "zh": ConditionWords(
         emotion="对方的心情：{words}。",
         role="你是{words}。",
         personality="你的性格：{label}（{words}）。",
+        traits="你的性格：{words}。",
+        age="你的年纪：{words}。",
+        gender="你的性别：{words}。",
+        scene="你们在{words}。",
     ),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Circumstances:
+    """What CPED adds about the one who replies; anything may be unknown."""
+
+    traits: tuple[tuple[str, Level], ...] = ()  # of the Big Five: ("openness", "high"), ...
+    age: str | None = None
+    gender: str | None = None
+    scene: str | None = None
+
+
+NO_CIRCUMSTANCES = Circumstances()
+
 
 CONTEXT_WORDS = Words(
     "The conversation is about {words}. Empathy wanted, from 0 to 1: {level:g}.",
@@ -61,6 +88,7 @@ def hed_messages(
     personality: str | None = None,
     language: Language = "en",
     history: tuple[Message, ...] = (),
+    circumstances: Circumstances = NO_CIRCUMSTANCES,
 ) -> tuple[Message, ...]:
     """The prompt of a high-context empathy record: style, the given conditions, the statement.
 
@@ -74,6 +102,7 @@ def hed_messages(
     if personality is not None:
         described = PERSONALITIES[personality].spoken(language)
         lines.append(words.personality.format(label=personality, words=described))
+    lines += _circumstance_lines(circumstances, language)
     lines.append(words.emotion.format(words=EMOTIONS[emotion].spoken(language)))
     return (
         Message("system", _paragraph(lines, language)),
@@ -93,6 +122,22 @@ def context_message(context: str, language: Language = "en") -> Message:
     lines = [CONTEXT_WORDS.spoken(language).format(words=about, level=pattern.level)]
     lines += [rule.spoken(language) for rule in pattern.rules]
     return Message("system", _paragraph(lines, language))
+
+
+def _circumstance_lines(given: Circumstances, language: Language) -> list[str]:
+    words, lines = CONDITIONS[language], []
+    if given.traits:
+        levels = [TRAITS[trait][level].spoken(language) for trait, level in given.traits]
+        comma = {"en": ", ", "zh": "，"}[language]
+        lines.append(words.traits.format(words=comma.join(levels)))
+    for sentence, labels, label in (
+        (words.age, AGES, given.age),
+        (words.gender, GENDERS, given.gender),
+        (words.scene, SCENES, given.scene),
+    ):
+        if label is not None:
+            lines.append(sentence.format(words=labels[label].spoken(language)))
+    return lines
 
 
 def _paragraph(lines: list[str], language: Language) -> str:

@@ -20,7 +20,11 @@ def path(name: str) -> Path:
 def names() -> list[str]:
     """Every shipped data file."""
     folder = _folder()
-    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.jsonl"))
+    return sorted(
+        file.relative_to(folder).as_posix()
+        for file in folder.rglob("*")
+        if file.suffix in (".jsonl", ".xlsx")
+    )
 
 
 def _folder() -> Path:

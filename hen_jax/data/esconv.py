@@ -1,0 +1,87 @@
+"""ESConv (Liu et al., ACL 2021): emotional support conversations with a strategy per reply.
+
+Reads `ESConv.json` and `FailedESConv.json` as published. The data (CC BY-NC 4.0) does not come
+with hen_jax.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from hen_jax.core.errors import InputError
+from hen_jax.data import fields
+from hen_jax.data.examples import Document
+from hen_jax.data.records import Parsed, parse_records
+from hen_jax.data.rows import Row
+from hen_jax.text.conversation import Conversation, Message, Role
+
+STRATEGIES = (
+    "Question",
+    "Restatement or Paraphrasing",
+    "Reflection of feelings",
+    "Self-disclosure",
+    "Affirmation and Reassurance",
+    "Providing Suggestions",
+    "Information",
+    "Others",
+)
+
+SPEAKERS: dict[str, Role] = {
+    "seeker": "user",
+    "usr": "user",
+    "speaker": "user",
+    "supporter": "assistant",
+    "sys": "assistant",
+    "listener": "assistant",
+}
+"""The main file and the file of failed conversations name the two differently."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SupportConversation:
+    """One conversation between someone who seeks support and someone who gives it."""
+
+    id: str
+    emotion: str
+    problem: str
+    situation: str
+    conversation: Conversation
+    strategies: tuple[str | None, ...]  # one per message; None where none is given
+
+    def document(self) -> Document:
+        """The conversation, grouped by its situation."""
+        return Document(self.id, self.situation, self.conversation)
+
+
+def check_esconv(path: str | Path) -> Parsed[SupportConversation]:
+    """The conversations of an ESConv file.
+
+    Raises:
+      InputError: the file cannot be read at all.
+    """
+    return parse_records(path, _parse, lambda record: record.id, number=True)
+
+
+def _parse(row: Row) -> SupportConversation:
+    said = fields.items_field(row, "dialog", _parse_turn)
+    messages = tuple(message for message, _ in said)
+    if all(message.role != "assistant" for message in messages):
+        raise InputError("dialog: no turn of the supporter; nothing of this record would train")
+    return SupportConversation(
+        id=row["id"],
+        emotion=fields.text_field(row, "emotion_type"),
+        problem=fields.text_field(row, "problem_type"),
+        situation=fields.text_field(row, "situation"),
+        conversation=Conversation(messages),
+        strategies=tuple(strategy for _, strategy in said),
+    )
+
+
+def _parse_turn(row: Row) -> tuple[Message, str | None]:
+    role = SPEAKERS[fields.label_field(row, "speaker", SPEAKERS)]
+    annotation = row.get("annotation") or {}
+    if not isinstance(annotation, dict):
+        raise InputError("annotation: not an object; allowed: a JSON object")
+    strategy = None
+    if annotation.get("strategy") is not None:
+        strategy = fields.label_field(annotation, "strategy", STRATEGIES)
+    return Message(role, fields.text_field(row, "content").strip()), strategy

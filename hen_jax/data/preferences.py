@@ -1,0 +1,200 @@
+"""Pairs, labels and ratings: what people or judges preferred, in the columns TRL reads."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from hen_jax.core.errors import InputError
+from hen_jax.data import fields
+from hen_jax.data.conversations import group_of, messages_field, text_of, turns
+from hen_jax.data.hed import HedRecord, hed_prompt
+from hen_jax.data.records import Parsed, parse_records
+from hen_jax.data.rows import Row
+from hen_jax.data.steered import SteeredRecord, steered_conversation
+from hen_jax.empathy.scales import PERCEIVED, Scale
+from hen_jax.text.conversation import Conversation, Message
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two ways to go on from one prompt, the better first.
+
+    Each may be several turns, the user's among them; both begin after the prompt.
+    """
+
+    id: str
+    group: str
+    prompt: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    kind: str = ""  # why the rejected one is worse, where the data says so
+
+    def conversations(self) -> tuple[Conversation, Conversation]:
+        """The prompt with each continuation."""
+        return Conversation(self.prompt + self.chosen), Conversation(self.prompt + self.rejected)
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """A conversation marked good or bad (TRL's unpaired preference)."""
+
+    id: str
+    group: str
+    conversation: Conversation
+    label: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Rated:
+    """A conversation with a rating, brought to [0, 1]."""
+
+    id: str
+    group: str
+    conversation: Conversation
+    rating: float
+
+
+def check_pairs(path: str | Path) -> Parsed[Pair]:
+    """Pairs of a file of `prompt`, `chosen`, `rejected` rows, the prompt explicit or shared.
+
+    Raises:
+      InputError: the file cannot be read at all.
+    """
+    return parse_records(path, parse_pair, lambda record: record.id, number=True)
+
+
+def check_labelled(path: str | Path) -> Parsed[Labelled]:
+    """Records of a file of `prompt`, `completion` (or `messages`) and `label` rows.
+
+    Raises:
+      InputError: the file cannot be read at all.
+    """
+    return parse_records(path, parse_labelled, lambda record: record.id, number=True)
+
+
+def check_rated(path: str | Path) -> Parsed[Rated]:
+    """Records of a file of `prompt`, `completion` (or `messages`) and `rating` rows.
+
+    Raises:
+      InputError: the file cannot be read at all.
+    """
+    return parse_records(path, parse_rated, lambda record: record.id, number=True)
+
+
+def parse_pair(row: Row) -> Pair:
+    """One row as a pair; without `prompt`, what both continuations begin with is the prompt.
+
+    Two texts without a prompt must mark their turns with `Human:` and `Assistant:`, each on a
+    line of its own after a blank one, as the HH-RLHF files do.
+
+    Raises:
+      InputError: `field: what; allowed: ...`; also for two equal continuations, or two that
+        share no prompt.
+    """
+    chosen, rejected = (_continuation(row, key) for key in ("chosen", "rejected"))
+    if "prompt" in row:
+        prompt = turns(row, "prompt", "user")
+    else:
+        shared = _shared(chosen, rejected)
+        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+    if not prompt:
+        raise InputError("prompt: missing, and chosen and rejected do not begin alike; add one")
+    if chosen == rejected:
+        raise InputError("rejected: the same as chosen; such a pair says nothing")
+    for key, said in {"chosen": chosen, "rejected": rejected}.items():
+        if all(message.role != "assistant" for message in said):
+            raise InputError(f"{key}: no assistant turn after the prompt; nothing to prefer")
+    return Pair(text_of(row, "id"), group_of(row, prompt), prompt, chosen, rejected)
+
+
+def parse_labelled(row: Row) -> Labelled:
+    """One row as a labelled conversation; `label` is true, false, 1 or 0.
+
+    Raises:
+      InputError: `field: what; allowed: ...`.
+    """
+    label = row.get("label")
+    if label in ("true", "True", "1", "false", "False", "0"):  # as CSV has it
+        label = label in ("true", "True", "1")
+    if label not in (True, False):
+        raise InputError(f"label: {label!r}; allowed: true, false, 1 or 0")
+    messages = _messages(row)
+    group = group_of(row, messages)
+    return Labelled(text_of(row, "id"), group, Conversation(messages), bool(label))
+
+
+def parse_rated(row: Row, scale: Scale = PERCEIVED) -> Rated:
+    """One row as a rated conversation; `rating` is on `scale`, 1 to 5 unless said otherwise.
+
+    Raises:
+      InputError: `field: what; allowed: ...`.
+    """
+    rating = scale.to_unit(fields.number_field(row, "rating", scale.low, scale.high))
+    messages = _messages(row)
+    group = group_of(row, messages)
+    return Rated(text_of(row, "id"), group, Conversation(messages), rating)
+
+
+def hed_pairs(record: HedRecord) -> list[Pair]:
+    """The record's reply against each of its rejected ones."""
+    prompt, chosen = hed_prompt(record), (Message("assistant", record.response),)
+    return [
+        Pair(
+            id=f"{record.id}/{index}-{rejected.kind}",
+            group=record.statement_id,
+            prompt=prompt,
+            chosen=chosen,
+            rejected=(Message("assistant", rejected.text),),
+            kind=rejected.kind,
+        )
+        for index, rejected in enumerate(record.rejected)
+    ]
+
+
+def steered_pair(record: SteeredRecord) -> Pair:
+    """The two branches; the prompt is the user's first turn, as the replies differ from there."""
+    branches = [steered_conversation(record, branch).messages for branch in ("chosen", "rejected")]
+    return Pair(
+        id=record.id,
+        group=record.group,
+        prompt=branches[0][:1],
+        chosen=branches[0][1:],
+        rejected=branches[1][1:],
+        kind=record.fault or "",
+    )
+
+
+def _messages(row: Row) -> tuple[Message, ...]:
+    if "messages" in row:
+        return messages_field(row, "messages")
+    return (*turns(row, "prompt", "user"), *turns(row, "completion", "assistant"))
+
+
+_MARK = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+
+
+def _continuation(row: Row, key: str) -> tuple[Message, ...]:
+    if "prompt" in row or not isinstance(row.get(key), str):
+        return turns(row, key, "assistant")
+    parts = _MARK.split(fields.text_field(row, key))
+    if len(parts) < 3 or parts[0].strip():
+        raise InputError(
+            f"{key}: a text without prompt; add a prompt column, or begin its turns with Human: "
+            "and Assistant:"
+        )
+    speakers, said = parts[1::2], parts[2::2]
+    return tuple(
+        Message("user" if speaker == "Human" else "assistant", text.strip())
+        for speaker, text in zip(speakers, said, strict=True)
+        if text.strip()
+    )
+
+
+def _shared(first: tuple[Message, ...], second: tuple[Message, ...]) -> int:
+    """How many messages both begin with, up to the last that leaves the assistant the word."""
+    alike = 0
+    while alike < min(len(first), len(second)) and first[alike] == second[alike]:
+        alike += 1
+    while alike and first[alike - 1].role == "assistant":
+        alike -= 1
+    return alike

@@ -1,0 +1,116 @@
+"""Records from rows: every bad one is found, named and counted; none stops the reading."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+from hen_jax.core.errors import InputError
+from hen_jax.data.rows import Row, numbered_rows
+
+Record = TypeVar("Record")
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A line that gave no record."""
+
+    file: Path
+    line: int
+    what: str  # "field: what is wrong; allowed: ..."
+    text: str = dataclasses.field(default="", repr=False)  # the line itself
+
+    def __str__(self):
+        return f"{self.file}:{self.line}:{self.what}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Parsed(Generic[Record]):
+    """The records of a file and the problems of its other lines, both in file order."""
+
+    records: list[Record]
+    problems: list[Problem]
+
+    def whole(self, path: str | Path) -> list[Record]:
+        """The records, if there is one and no line is bad.
+
+        Raises:
+          InputError: names the first bad line and how many others there are.
+        """
+        if self.problems:
+            others = len(self.problems) - 1
+            more = f" (and {others} more bad line{'s' if others > 1 else ''})" if others else ""
+            raise InputError(f"{self.problems[0]}{more}")
+        if not self.records:
+            raise InputError(f"{path}: no record in this file")
+        return self.records
+
+
+class Sifted(NamedTuple, Generic[Record]):
+    """A row beside what became of it: a record, or a problem."""
+
+    row: Row | None
+    record: Record | None
+    problem: Problem | None
+
+
+def sift(
+    path: str | Path,
+    parse: Callable[[Row], Record],
+    identity: Callable[[Record], str],
+    *,
+    number: bool = False,
+) -> Iterator[Sifted[Record]]:
+    """Every row of `path` through `parse`, which raises `InputError` on a row it refuses.
+
+    An `identity` that an earlier line has already is a problem of the later line. With `number`, a
+    row without an `id` gets its file's name and line as one.
+
+    Raises:
+      InputError: the file cannot be read at all.
+    """
+    path = Path(path)
+    line_of_id: dict[str, int] = {}
+    for line, row, text, fault in numbered_rows(path):
+        try:
+            if row is None:
+                raise InputError(fault)
+            named = {"id": f"{path.name}:{line}", **row} if number else row
+            record = parse(named)
+            name = identity(record)
+            if line_of_id.setdefault(name, line) != line:
+                first = line_of_id[name]
+                raise InputError(f"id: {name!r} is also on line {first}; give each record its own")
+        except InputError as error:
+            yield Sifted(row, None, Problem(path, line, str(error), text))
+        else:
+            yield Sifted(row, record, None)
+
+
+def parse_records(
+    path: str | Path,
+    parse: Callable[[Row], Record],
+    identity: Callable[[Record], str],
+    *,
+    number: bool = False,
+) -> Parsed[Record]:
+    """The good records of a file beside the problem of each bad row; `sift` has the details."""
+    parsed: Parsed[Record] = Parsed([], [])
+    for _, record, problem in sift(path, parse, identity, number=number):
+        if problem is not None:
+            parsed.problems.append(problem)
+        elif record is not None:
+            parsed.records.append(record)
+    return parsed
+
+
+def read_records(
+    path: str | Path, parse: Callable[[Row], Record], identity: Callable[[Record], str]
+) -> list[Record]:
+    """The records of a file in which every line is good.
+
+    Raises:
+      InputError: names the first bad line and how many others there are, or says that the file
+        cannot be read or holds no record.
+    """
+    return parse_records(path, parse, identity).whole(path)
