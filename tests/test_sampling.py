@@ -18,7 +18,7 @@ CONFIG = DecoderConfig(
     family="llama",
     vocab_size=97,
     width=32,
-    layers=3,
+    layers=2,
     heads=4,
     kv_heads=2,
     head_dim=8,
@@ -30,6 +30,9 @@ CONFIG = DecoderConfig(
 PROMPTS = ([5, 6, 7, 8, 9, 10, 11], [12], [13, 14, 15])
 GREEDY = g.Generating(10, stop=(), sampling=Sampling(temperature=0.0))
 run = jax.jit(g.generate, static_argnames="settings")
+prefill = jax.jit(g.prefill, static_argnames="max_new_tokens")
+decode = jax.jit(g.decode, static_argnames="settings")
+lay_out = jax.jit(g.lay_out, static_argnames="unroll_layers")
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +45,23 @@ def model() -> Decoder:
     return model
 
 
+@jax.jit
+def training_logits(model: Decoder, tokens: jax.Array, segments: jax.Array) -> jax.Array:
+    hidden = model.hidden(tokens, jnp.arange(tokens.shape[1])[None], segments)
+    return model.logits(hidden)
+
+
 def uncached(model: Decoder, tokens: list[int]) -> np.ndarray:
-    """Logits `[T, V]` by the training forward pass, row alone, no padding."""
-    row = jnp.asarray([tokens])
-    hidden = model.hidden(row, jnp.arange(len(tokens))[None], jnp.ones_like(row))
-    return np.asarray(model.logits(hidden)[0])
+    """Logits `[T, V]` by the training forward pass of one row, padded at the right."""
+    T = len(tokens)
+    row = jnp.asarray([tokens + [0] * (24 - T)])
+    return np.asarray(training_logits(model, row, (jnp.arange(24) < T).astype(int)[None]))[0, :T]
 
 
 def teacher_forced(model: Decoder, unroll: bool, continuation: np.ndarray) -> np.ndarray:
     """Logits `[B, M + 1, V]` of the cached path when it is fed `continuation` `[B, M]`."""
-    weights = g.lay_out(model, unroll)
-    start = g.prefill(weights, g.pad_prompts(PROMPTS, buckets=(9,)), continuation.shape[1])
+    weights = lay_out(model, unroll)
+    start = prefill(weights, g.pad_prompts(PROMPTS, buckets=(9,)), continuation.shape[1])
     step = jax.jit(lambda t, p, c: model.decode(t, p, c, weights.blocks))
     logits, cache = [start.logits], taken_apart(start.cache) if unroll else start.cache
     for offset, column in enumerate(continuation.T):
@@ -72,7 +81,7 @@ def test_cached_logits_equal_uncached_ones_for_ragged_prompts(model: Decoder, un
 
 @pytest.mark.parametrize("unroll", [True, False])
 def test_greedy_takes_the_argmax_of_the_uncached_logits(model: Decoder, unroll: bool):
-    out = run(g.lay_out(model, unroll), g.pad_prompts(PROMPTS), jax.random.key(0), GREEDY)
+    out = run(lay_out(model, unroll), g.pad_prompts(PROMPTS), jax.random.key(0), GREEDY)
     for prompt, new in zip(PROMPTS, out.tokens.tolist(), strict=True):
         chosen = uncached(model, prompt + new[:-1]).argmax(-1)[len(prompt) - 1 :]
         assert new == chosen.tolist()
@@ -80,7 +89,7 @@ def test_greedy_takes_the_argmax_of_the_uncached_logits(model: Decoder, unroll: 
 
 def test_stored_log_probs_equal_those_the_training_forward_recomputes(model: Decoder):
     settings = g.Generating(8, (), sampling=Sampling(temperature=0.7, top_k=20, top_p=0.9))
-    out = run(g.lay_out(model), g.pad_prompts(PROMPTS), jax.random.key(3), settings)
+    out = run(lay_out(model), g.pad_prompts(PROMPTS), jax.random.key(3), settings)
     for row, prompt in enumerate(PROMPTS):
         new = out.tokens[row].tolist()
         logits = uncached(model, prompt + new[:-1])[len(prompt) - 1 :]
@@ -92,7 +101,7 @@ def test_stored_log_probs_equal_those_the_training_forward_recomputes(model: Dec
 
 
 def test_a_row_ends_with_its_stop_token_and_the_loop_with_the_last_row(model: Decoder):
-    weights, prompts = g.lay_out(model), g.pad_prompts(PROMPTS)
+    weights, prompts = lay_out(model), g.pad_prompts(PROMPTS)
     free = np.asarray(run(weights, prompts, jax.random.key(0), GREEDY).tokens)
     stop = (int(free[0, 2]), int(free[1, 4]))
     settings = dataclasses.replace(GREEDY, stop=stop, pad=96)
@@ -109,7 +118,7 @@ def test_a_row_ends_with_its_stop_token_and_the_loop_with_the_last_row(model: De
 def test_the_loop_runs_only_until_all_rows_are_done(
     model: Decoder, monkeypatch: pytest.MonkeyPatch
 ):
-    weights, key = g.lay_out(model), jax.random.key(0)
+    weights, key = lay_out(model), jax.random.key(0)
     free = run(weights, g.pad_prompts([PROMPTS[0]] * 2), key, GREEDY).tokens[0].tolist()
     settings = dataclasses.replace(GREEDY, stop=(free[3],))
     steps = []
@@ -120,7 +129,7 @@ def test_the_loop_runs_only_until_all_rows_are_done(
 
     one_step = Decoder.decode
     monkeypatch.setattr(Decoder, "decode", counted)
-    start = g.prefill(weights, g.pad_prompts([PROMPTS[0]] * 2), settings.max_new_tokens)
+    start = prefill(weights, g.pad_prompts([PROMPTS[0]] * 2), settings.max_new_tokens)
     out = g.decode(weights, start, key, settings)
     jax.effects_barrier()
     assert out.lengths.tolist() == [free.index(free[3]) + 1] * 2
@@ -160,7 +169,7 @@ def test_draws_follow_the_tempered_distribution():
 
 
 def test_what_a_row_becomes_does_not_hang_on_its_neighbours(model: Decoder):
-    weights, key = g.lay_out(model), jax.random.key(5)
+    weights, key = lay_out(model), jax.random.key(5)
     settings = g.Generating(6, stop=())
     together = run(weights, g.pad_prompts(PROMPTS), key, settings).tokens
     other = run(weights, g.pad_prompts([PROMPTS[0], [1, 2], [3]]), key, settings).tokens
@@ -178,11 +187,11 @@ def test_texts_of_any_length_hit_one_compilation(model: Decoder):
         traces.append(prompts.tokens.shape)
         return g.generate(weights, prompts, key, g.Generating(4, stop=(1,)))
 
-    weights = jax.jit(g.lay_out)(model)
+    weights = lay_out(model)
     for length in (1, 2, 15, 31, 32):
         prompts = g.pad_prompts([list(range(length)), [3]])
         counted(weights, prompts, jax.random.key(length))
-    weights = jax.jit(g.lay_out)(jax.tree.map(lambda x: x * 0.5, model))  # as after a train step
+    weights = lay_out(jax.tree.map(lambda x: x * 0.5, model))  # as after a train step
     counted(weights, prompts, jax.random.key(0))
     assert traces == [(2, 32)]
     assert counted._cache_size() == 1
@@ -190,11 +199,12 @@ def test_texts_of_any_length_hit_one_compilation(model: Decoder):
 
 @pytest.mark.parametrize("unroll", [True, False])
 def test_rollouts_may_share_a_prefill(model: Decoder, unroll: bool):
-    weights = g.lay_out(model, unroll)
+    weights = lay_out(model, unroll)
     settings, key = g.Generating(6, stop=()), jax.random.key(2)
-    alone = g.prefill(weights, g.pad_prompts([PROMPTS[0]]), 6)
-    shared = g.decode(weights, g.repeated(alone, 3), key, settings)
-    own = g.decode(weights, g.prefill(weights, g.pad_prompts([PROMPTS[0]] * 3), 6), key, settings)
+    alone = prefill(weights, g.pad_prompts([PROMPTS[0]]), 6)
+    three = prefill(weights, g.pad_prompts([PROMPTS[0]] * 3), 6)
+    shared = decode(weights, g.repeated(alone, 3), key, settings)
+    own = decode(weights, three, key, settings)
     assert shared.tokens.tolist() == own.tokens.tolist()
     assert len({tuple(row) for row in shared.tokens.tolist()}) == 3
 

@@ -28,8 +28,8 @@ def staged_file(path: Path) -> Iterator[Path]:
     staged = Path(name)
     try:
         yield staged
-        os.chmod(staged, 0o666 & ~_umask())
-        os.replace(staged, path)
+        staged.chmod(0o666 & ~_umask())
+        staged.replace(path)
     finally:
         staged.unlink(missing_ok=True)
 
@@ -48,16 +48,16 @@ def staged_folder(path: Path) -> Iterator[Path]:
     require_ours(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    os.chmod(staged, 0o777 & ~_umask())
+    staged.chmod(0o777 & ~_umask())
     try:
         yield staged
         if path.exists():
             retired = staged.with_suffix(".old")
-            os.replace(path, retired)
-            os.replace(staged, path)
+            path.replace(retired)
+            staged.replace(path)
             shutil.rmtree(retired)
         else:
-            os.replace(staged, path)
+            staged.replace(path)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 

@@ -32,9 +32,7 @@ def unflatten(leaves: dict[str, Any]) -> Tree:
 def map_with_path(function: Callable[[str, Any], Any], tree: Tree) -> Tree:
     """`function(path, leaf)` at every leaf."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: function(
-            jax.tree_util.keystr(path, simple=True, separator="/"), leaf
-        ),
+        lambda path, leaf: function(jax.tree_util.keystr(path, simple=True, separator="/"), leaf),
         tree,
     )
 

@@ -2,8 +2,8 @@
 
 Letters, in annotations and einsum strings alike:
 `B` batch rows, `T` query positions, `S` key positions, `D` width, `N` query heads, `K` key/value
-heads, `G = N / K`, `H` head width, `F` mlp width, `V` vocabulary, `L` layers, `R` rank, `E`
-experts.
+heads, `G = N / K`, `H` head width, `P = H / 2` rotated pairs, `F` mlp width, `V` vocabulary, `L`
+layers, `R` rank, `E` experts.
 
 This module imports no jax: loader workers build `Batch`es of numpy arrays and start fast.
 """

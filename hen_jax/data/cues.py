@@ -72,7 +72,7 @@ def _held_out(differences: np.ndarray, fold: np.ndarray) -> float:
 
 
 def _fit(differences: np.ndarray) -> np.ndarray:
-    """Weights of a ridge Bradley-Terry ranker: sigma(w . (chosen - rejected)) by Newton's method."""
+    """Weights of a ridge Bradley-Terry ranker, sigma(w . (chosen - rejected)), by Newton."""
     weights = np.zeros(differences.shape[1])
     for _ in range(_NEWTON_STEPS):
         wrong = 1 / (1 + np.exp(np.clip(differences @ weights, -30, 30)))

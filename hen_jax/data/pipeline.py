@@ -75,25 +75,58 @@ def train_batches(
       InputError: no example, one longer than a row, or a batch that does not divide over the
         processes.
     """
-    local_size = _local_size(config, process_index, process_count)
-    rows = _rows(examples, config)
+    return mixed_batches(
+        [examples], [1.0], config, process_index=process_index, process_count=process_count
+    )
+
+
+def mixed_batches(
+    sources: Sequence[Sequence[Example]],
+    weights: Sequence[float],
+    config: PipelineConfig,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> "grain.DatasetIterator[Batch]":
+    """`train_batches` of several sets: of every so many rows, each set gives its weight's share.
+
+    Each set is packed by itself, shuffled and repeated at its own pace, so a small set may have
+    gone round three times while a large one has not been seen whole. The mixing is exact and not
+    by chance: weights 3 and 1 give three rows of the first set to each of the second.
+
+    Raises:
+      InputError: as `train_batches`; also weights that are not one positive number for each set.
+    """
+    local = local_size(config, process_index, process_count)
+    if len(weights) != len(sources) or not all(weight > 0 for weight in weights):
+        raise InputError(
+            f"{len(sources)} sets and the weights {list(weights)}; give each set a positive weight"
+        )
+    packed = [_rows(examples, config) for examples in sources]
     # Imported here: grain itself imports jax, and this module must load without.
     import grain
 
-    batches = (
+    streams = [
         grain.MapDataset.source(rows)
-        .seed(config.seed)
+        .seed(config.seed + index)
         .shuffle()
         .repeat()
-        .map(lambda row: _packed(row, examples, config))
-        .batch(local_size, drop_remainder=True, batch_fn=stack_rows)
-    )
-    local = batches[process_index::process_count]
-    # One thread packs ahead of the step; more would only queue for the interpreter's lock.
-    options = grain.ReadOptions(
+        .map(lambda row, examples=examples: _packed(row, examples, config))
+        for index, (rows, examples) in enumerate(zip(packed, sources, strict=True))
+    ]
+    # A single set is not mixed: its stream, and so an old run's place in it, stays what it was.
+    rows = streams[0] if len(streams) == 1 else grain.MapDataset.mix(streams, weights)
+    batches = rows.batch(local, drop_remainder=True, batch_fn=stack_rows)
+    return iter(batches[process_index::process_count].to_iter_dataset(read_ahead(config)))
+
+
+def read_ahead(config: PipelineConfig) -> "grain.ReadOptions":
+    """One thread packs ahead of the step; more would only queue for the interpreter's lock."""
+    import grain
+
+    return grain.ReadOptions(
         num_threads=min(config.prefetch, 1), prefetch_buffer_size=config.prefetch
     )
-    return iter(local.to_iter_dataset(options))
 
 
 def eval_batches(
@@ -111,13 +144,29 @@ def eval_batches(
     Raises:
       InputError: as `train_batches`.
     """
-    local_size = _local_size(config, process_index, process_count)
+    local = local_size(config, process_index, process_count)
     rows = _rows(examples, config)
     rows += [[] for _ in range(-len(rows) % config.batch_size)]
     return (
-        stack_rows([_packed(row, examples, config) for row in rows[start : start + local_size]])
-        for start in range(process_index * local_size, len(rows), config.batch_size)
+        stack_rows([_packed(row, examples, config) for row in rows[start : start + local]])
+        for start in range(process_index * local, len(rows), config.batch_size)
     )
+
+
+def local_size(config: PipelineConfig, process_index: int, process_count: int) -> int:
+    """Rows of each batch that one process holds.
+
+    Raises:
+      InputError: the batch does not divide over the processes, or there is no such process.
+    """
+    if config.batch_size % process_count:
+        raise InputError(
+            f"batch_size {config.batch_size} does not divide over {process_count} processes; "
+            f"give a multiple of {process_count}"
+        )
+    if not 0 <= process_index < process_count:
+        raise InputError(f"process_index {process_index}; allowed: 0 to {process_count - 1}")
+    return config.batch_size // process_count
 
 
 def batches_per_epoch(examples: Sequence[Example], config: PipelineConfig) -> float:
@@ -139,14 +188,3 @@ def _rows(examples: Sequence[Example], config: PipelineConfig) -> list[list[int]
 
 def _packed(row: Sequence[int], examples: Sequence[Example], config: PipelineConfig) -> Batch:
     return pack_row([examples[index] for index in row], config.row_length)
-
-
-def _local_size(config: PipelineConfig, process_index: int, process_count: int) -> int:
-    if config.batch_size % process_count:
-        raise InputError(
-            f"batch_size {config.batch_size} does not divide over {process_count} processes; "
-            f"give a multiple of {process_count}"
-        )
-    if not 0 <= process_index < process_count:
-        raise InputError(f"process_index {process_index}; allowed: 0 to {process_count - 1}")
-    return config.batch_size // process_count

@@ -37,11 +37,11 @@ MASKS: Mapping[str, str] = {
 """Kind -> what it looks like, in half-width characters. The first kind that matches wins."""
 
 _ANY = re.compile(
-    "|".join(rf"(?P<{kind}>(?<![A-Za-z0-9])(?:{form})(?![A-Za-z0-9]))" for kind, form in MASKS.items())
+    "|".join(
+        rf"(?P<{kind}>(?<![A-Za-z0-9])(?:{form})(?![A-Za-z0-9]))" for kind, form in MASKS.items()
+    )
 )
-_WIDTHS = {
-    code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFF01, 0xFF5F)
-}
+_WIDTHS = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFF01, 0xFF5F)}
 """Full-width letters, digits and signs to half-width, one for one, so that places stay the same."""
 
 

@@ -2,7 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
+
+from hen_jax.core.types import Array
 
 MASKED = -1e30
 """Added to the score of a key that must not be seen: finite, so that no row is all infinite."""

@@ -40,7 +40,7 @@ class DecoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
-    """Low-rank adapters: `y = x W + (alpha / rank) (x A) B`, `A [in, R]`, `B [R, out]` zero at start.
+    """Low-rank adapters: `y = x W + (alpha / rank) (x A) B`; `A [in, R]`, `B [R, out]` starts at 0.
 
     `targets` name linear layers of a block: any of q, k, v, o, gate, up, down.
     """

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
-from hen_jax.core.types import Tree
+from hen_jax.core.types import Array, Tree
 from hen_jax.models.attention import attend, document_mask
 from hen_jax.models.cache import Cache, LayerCache, attend_cached, filled, opened, written
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
@@ -122,8 +122,10 @@ class Decoder(nnx.Module):
         return self.norm(x)[:, 0], Cache(layers, cache.valid, cache.slot + 1)
 
     def _decode_scanned(
-        self, x: Float[Array, "B 1 D"], angles: Float[Array, "B 1 H/2"], cache: Cache
+        self, x: Float[Array, "B 1 D"], angles: Float[Array, "B 1 P"], cache: Cache
     ) -> tuple[Float[Array, "B 1 D"], LayerCache]:
+        assert isinstance(cache.layers, LayerCache), "give the blocks, or a stacked cache"
+
         def step(carry: tuple[Array, LayerCache], layer: tuple[Array, Block]):
             (x, kept), (index, block) = carry, layer
 
@@ -161,9 +163,10 @@ def apart(stacked: Tree, layers: int) -> tuple[Tree, ...]:
 def _decode_unrolled(
     blocks: tuple[Block, ...],
     x: Float[Array, "B 1 D"],
-    angles: Float[Array, "B 1 H/2"],
+    angles: Float[Array, "B 1 P"],
     cache: Cache,
 ) -> tuple[Float[Array, "B 1 D"], tuple[LayerCache, ...]]:
+    assert not isinstance(cache.layers, LayerCache), "take the cache apart too"
     layers = []
     for block, kept in zip(blocks, cache.layers, strict=True):
 

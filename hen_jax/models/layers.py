@@ -10,8 +10,9 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
+from hen_jax.core.types import Array
 from hen_jax.models.config import DecoderConfig, LoraConfig
 from hen_jax.models.products import product
 from hen_jax.models.rope import rotate
@@ -80,7 +81,7 @@ class Attention(nnx.Module):
         self.o = linear("o", keys[3], (N * H, D), ("heads", "embed"))
 
     def __call__(
-        self, x: Float[Array, "B T D"], angles: Float[Array, "B T H/2"], attend: Attend[Carry]
+        self, x: Float[Array, "B T D"], angles: Float[Array, "B T P"], attend: Attend[Carry]
     ) -> tuple[Float[Array, "B T D"], Carry]:
         """The attended values, projected back, and what `attend` keeps."""
         B, T, _ = x.shape
@@ -121,7 +122,7 @@ class Block(nnx.Module):
         self.mlp = Mlp(mlp_key, config, linear)
 
     def __call__(
-        self, x: Float[Array, "B T D"], angles: Float[Array, "B T H/2"], attend: Attend[Carry]
+        self, x: Float[Array, "B T D"], angles: Float[Array, "B T P"], attend: Attend[Carry]
     ) -> tuple[Float[Array, "B T D"], Carry]:
         """The residual stream after this block, and what `attend` keeps."""
         attended, carry = self.attn(self.attn_norm(x), angles, attend)

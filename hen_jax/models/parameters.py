@@ -1,4 +1,4 @@
-"""The parameter table: every leaf's shape and logical axes, folded from the layers' declarations."""
+"""The parameter table: each leaf's shape and logical axes, folded from the layers' declarations."""
 
 from typing import NamedTuple
 
@@ -27,5 +27,5 @@ def parameter_table(model: Decoder) -> dict[str, Parameter]:
         axes = variable.get_metadata()["axes"]
         stacked = ("layers",) if path[0] == "blocks" else ()
         shape = jax.tree.leaves(variable)[0].shape
-        table["/".join(path)] = Parameter(shape, stacked + axes)
+        table["/".join(map(str, path))] = Parameter(shape, stacked + axes)
     return table

@@ -1,28 +1,27 @@
-"""Rotary position embeddings (Su et al., 2021), in the rotate-half layout of Hugging Face models."""
+"""Rotary position embeddings (Su et al., 2021), in Hugging Face's rotate-half layout."""
 
 import math
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from hen_jax.core.types import Array
 from hen_jax.models.config import DecoderConfig, RopeScaling
 
 
-def rope_angles(config: DecoderConfig, positions: Int[Array, "B T"]) -> Float[Array, "B T H/2"]:
+def rope_angles(config: DecoderConfig, positions: Int[Array, "B T"]) -> Float[Array, "B T P"]:
     """Angles in radians, float32: position times the frequency of each pair of a head."""
     return positions[..., None].astype(jnp.float32) * frequencies(config)
 
 
-def frequencies(config: DecoderConfig) -> Float[Array, "H/2"]:
+def frequencies(config: DecoderConfig) -> Float[Array, "P"]:
     """Radians per position for each of the `H / 2` pairs, highest first."""
     exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
     inverse = 1.0 / config.rope_theta**exponents
     return inverse if config.rope_scaling is None else _llama3(inverse, config.rope_scaling)
 
 
-def rotate(
-    x: Float[Array, "B T N H"], angles: Float[Array, "B T H/2"]
-) -> Float[Array, "B T N H"]:
+def rotate(x: Float[Array, "B T N H"], angles: Float[Array, "B T P"]) -> Float[Array, "B T N H"]:
     """Rotates each pair `(x[h], x[h + H/2])` by its angle; computed in float32."""
     cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)

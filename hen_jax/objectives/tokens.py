@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
-from hen_jax.core.types import Mean
+from hen_jax.core.types import Array, Mean
 
 
 class TokenScores(NamedTuple):
@@ -36,10 +36,10 @@ def score_tokens(
     Worked example: with `T = 512` and 22 % trained, `capacity = 128` runs 2 chunks of 64, not 8.
     """
     T = targets.shape[1]
-    capacity = min(capacity or T, T)
-    chunk = min(chunk, capacity)
-    order = jnp.argsort(mask <= 0, axis=1, stable=True)[:, :capacity]
-    padding = -capacity % chunk
+    most = T if capacity is None else min(capacity, T)
+    chunk = min(chunk, most)
+    order = jnp.argsort(mask <= 0, axis=1, stable=True)[:, :most]
+    padding = -most % chunk
 
     def to_chunks(x: Array) -> Array:
         front = jnp.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), axis=1)
@@ -57,10 +57,10 @@ def score_tokens(
 
     _, scored = jax.lax.scan(score, None, (to_chunks(hidden), to_chunks(targets)))
     rows = jnp.arange(len(targets))[:, None]
-    overfull = (mask > 0).sum(axis=1, keepdims=True) > capacity
+    overfull = (mask > 0).sum(axis=1, keepdims=True) > most
 
     def to_rows(x: Array) -> Array:
-        front = jnp.moveaxis(x, 0, 1).reshape(len(targets), -1)[:, :capacity]
+        front = jnp.moveaxis(x, 0, 1).reshape(len(targets), -1)[:, :most]
         placed = jnp.zeros(targets.shape, x.dtype).at[rows, order].set(front)
         return jnp.where(mask > 0, jnp.where(overfull, jnp.nan, placed), 0.0)
 

@@ -98,7 +98,7 @@ def draw_lengths(lengths: np.ndarray, trained: np.ndarray, unit: str, path: Path
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
-    bins = np.linspace(0, max(int(lengths.max()), 1), 41)
+    bins = np.linspace(0, max(int(lengths.max()), 1), 41).tolist()
     axes.hist(lengths, bins, color="#9aa5b1", label=f"whole ({int(lengths.sum()):,})")
     axes.hist(
         trained, bins, histtype="step", color="#b03a48", lw=2, label=f"trained ({trained.sum():,})"

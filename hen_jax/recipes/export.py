@@ -6,13 +6,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from hen_jax.adapters.lora import merge_adapter, merge_rounding, zero_adapter
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD, read_json
 from hen_jax.core.mesh import MeshConfig, make_mesh
-from hen_jax.core.types import Tree
+from hen_jax.core.types import Array, Tree
 from hen_jax.io import hf, peft
 from hen_jax.io.cards import Card
 from hen_jax.models.config import Execution, LoraConfig
@@ -81,9 +81,7 @@ def export(run: Path, out: Path, form: Format, dtype: str | None = None) -> Expo
     return export_trained(open_trained(run), out, form, dtype)
 
 
-def export_trained(
-    trained: Trained, out: Path, form: Format, dtype: str | None = None
-) -> Exported:
+def export_trained(trained: Trained, out: Path, form: Format, dtype: str | None = None) -> Exported:
     """`export` of a run that is already open."""
     if form == "peft":
         return _export_peft(trained, out, dtype)

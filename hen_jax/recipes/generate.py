@@ -145,7 +145,7 @@ def read_replies(
         prompts, out.tokens, out.log_probs, out.lengths, strict=True
     ):
         stopped = int(tokens[length - 1]) in stops
-        text = tokenizer.decode(tokens[: length - stopped].tolist())
+        text = str(tokenizer.decode(tokens[: length - stopped].tolist()))
         replies.append(Reply(prompt, text, int(length), stopped, float(log_probs[:length].mean())))
     return replies
 

@@ -37,8 +37,8 @@ def import_model(source: str, out: Path, dtype: str | None = None) -> Written:
     """Writes the model `source` names to the folder `out` and says what was written.
 
     Args:
-      source: `smollm2-135m`, `tiny`, a Hugging Face folder, a `.gguf` file, or a hub id `OWNER/NAME`,
-        optionally `OWNER/NAME@REVISION`.
+      source: `smollm2-135m`, `tiny`, a Hugging Face folder, a `.gguf` file, or a hub id
+        `OWNER/NAME` or `OWNER/NAME@REVISION`.
       out: a folder that does not exist yet or that hen_jax wrote.
       dtype: float32, bfloat16 or float16; None keeps what is stored, and float32 for a GGUF, which
         alone holds each dequantised value exactly.

@@ -44,4 +44,6 @@ def load_config(config_file: str, overrides: list[str]) -> ConfigDict:
         raise InputError(f"{config_file}: {error}") from None
     if len(rest) > 1:
         raise InputError(f"{rest[1]!r} is not understood; override with --config.FIELD=VALUE")
-    return values["config"].value
+    config = values["config"].value
+    assert isinstance(config, ConfigDict)  # of absl's flag, which is untyped
+    return config

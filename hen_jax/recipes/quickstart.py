@@ -82,7 +82,8 @@ def replies(session: Session, params: Tree, asked: Sequence[Document]) -> list[s
     out = jax.jit(generate, static_argnames="settings")(
         weights, pad_prompts(rows), jax.random.key(0), made
     )
-    tokens = [row[:length] for row, length in zip(*jax.device_get((out.tokens, out.lengths)))]
+    tokens, lengths = jax.device_get((out.tokens, out.lengths))
+    tokens = [row[:length] for row, length in zip(tokens, lengths, strict=True)]
     return words.tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
 
@@ -124,11 +125,7 @@ def _line(text: str) -> str:
 
 def _written(workdir: Path) -> list[str]:
     """Every file of the work directory; a checkpoint's many parts count as one."""
-    found = {workdir / SUMMARY}
-    for path in workdir.rglob("*"):
-        parts = path.relative_to(workdir).parts
-        if path.is_file() and parts[0] != "checkpoints":
-            found.add(path)
-        elif len(parts) == 2 and parts[0] == "checkpoints":
-            found.add(path)
-    return [str(path) for path in sorted(found)]
+    files = [path for path in workdir.rglob("*") if path.is_file()]
+    saved = workdir / "checkpoints"
+    found = {path for path in files if saved not in path.parents} | {workdir / SUMMARY}
+    return [str(path) for path in sorted(found | set(saved.iterdir()))]

@@ -12,7 +12,17 @@ from hen_jax.core.files import RECORD, read_json, require_ours, write_json
 from hen_jax.models.config import DecoderConfig
 from hen_jax.recipes.models import fingerprint
 
-PACKAGES = ("hen_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers")
+PACKAGES = (
+    "hen_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "transformers",
+)
+"""Whose versions are recorded: what a result can hang on."""
 
 
 def run_record(config: Any, base: Path, model: DecoderConfig) -> dict[str, Any]:

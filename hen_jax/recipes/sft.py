@@ -133,9 +133,7 @@ def fit(session: Session, workdir: Path) -> State:
         start = checkpoints.latest() or 0
         with MetricLog(workdir, start, session.steps) as log:
             loop = Run(
-                step=jax.jit(
-                    update_step(loss, optimizer, settings.microbatches), donate_argnums=0
-                ),
+                step=jax.jit(update_step(loss, optimizer, settings.microbatches), donate_argnums=0),
                 evaluate=evaluator(
                     loss,
                     session.frozen,

@@ -57,9 +57,7 @@ def write_tiny_model(out: Path, dtype: str | None, seed: int = 0) -> Written:
         ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
         write_json(folder / "generation_config.json", ids)
         card = Card("tiny", "A random model for trying things out; it says nothing sensible.")
-        return hf.write_model(
-            out, CONFIG, params, source_folder=folder, dtype=dtype, card=card
-        )
+        return hf.write_model(out, CONFIG, params, source_folder=folder, dtype=dtype, card=card)
 
 
 def _trained_tokenizer() -> Tokenizer:

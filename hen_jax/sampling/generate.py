@@ -12,14 +12,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, Key, PRNGKeyArray
 
+from hen_jax.core import types
 from hen_jax.core.errors import InputError
+from hen_jax.core.types import Array
 from hen_jax.models import cache
 from hen_jax.models.cache import Cache
 from hen_jax.models.decoder import Decoder, apart
 from hen_jax.models.layers import Block
-from hen_jax.sampling.logits import Drawn, Sampling, draw
+from hen_jax.sampling.logits import Sampling, draw
 
 BUCKETS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 """Lengths that prompts are padded to: one compilation each."""
@@ -42,8 +44,8 @@ class Generating:
 class Prompts(NamedTuple):
     """Prompts of different lengths, padded at the left so that they end together."""
 
-    tokens: Int[Array, "B T"]
-    lengths: Int[Array, "B"]
+    tokens: types.Array  # [B, T] int32
+    lengths: types.Array  # [B] int32
 
 
 class Weights(NamedTuple):
@@ -203,22 +205,26 @@ def _empty(rows: int, kept: Cache, settings: Generating) -> _State:
 def _append(
     state: _State,
     logits: Float[Array, "B V"],
-    keys: PRNGKeyArray,
+    keys: Key[Array, "B"],
     settings: Generating,
 ) -> _State:
     """Draws the next token of each row that is not done, and writes it."""
-    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, state.step)
+    out, done, step = state.out, state.done, state.step
+    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
     drawn = draw(logits, step_keys, settings.sampling)
-    blank = Drawn(settings.pad, 0.0, 0.0)
-    kept = [jnp.where(state.done, rest, new) for new, rest in zip(drawn, blank, strict=True)]
-    columns = [
-        jax.lax.dynamic_update_index_in_dim(buffer, column.astype(buffer.dtype), state.step, 1)
-        for buffer, column in zip(state.out[:3], kept, strict=True)
-    ]
-    lengths = state.out.lengths + ~state.done
+
+    def put(buffer: Array, column: Array, rest: int | float) -> Array:
+        kept = jnp.where(done, rest, column).astype(buffer.dtype)
+        return jax.lax.dynamic_update_index_in_dim(buffer, kept, step, axis=1)
+
+    extended = Generation(
+        put(out.tokens, drawn.tokens, settings.pad),
+        put(out.log_probs, drawn.log_probs, 0.0),
+        put(out.sampling_log_probs, drawn.sampling_log_probs, 0.0),
+        out.lengths + ~done,
+    )
     stopped = jnp.isin(drawn.tokens, jnp.asarray(settings.stop, jnp.int32))
-    out = Generation(*columns, lengths)
-    return _State(state.cache, out, state.done | stopped, state.step + 1)
+    return _State(state.cache, extended, done | stopped, step + 1)
 
 
 def _logits(weights: Weights, hidden: Float[Array, "B D"]) -> Float[Array, "B V"]:

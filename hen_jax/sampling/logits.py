@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, Key, UInt
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.types import Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Drawn(NamedTuple):
     sampling_log_probs: Float[Array, "B"]
 
 
-def draw(logits: Float[Array, "B V"], keys: PRNGKeyArray, sampling: Sampling) -> Drawn:
+def draw(logits: Float[Array, "B V"], keys: Key[Array, "B"], sampling: Sampling) -> Drawn:
     """Draws a token per row; `keys` has one key per row, so no row's draw depends on the others."""
     own = jnp.asarray(logits, jnp.float32)
     if sampling.temperature == 0:
@@ -98,19 +99,19 @@ def _largest(
     """
     ranks = _ordered(logits)
 
-    def narrow(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+    def narrow(_: Int[Array, ""], ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends  # `ranks >= low` is enough, `ranks >= high` is not
         middle = low + (high - low) // 2
         holds = enough(ranks >= middle[:, None])
         return jnp.where(holds, middle, low), jnp.where(holds, high, middle)
 
     rows = logits.shape[:1]
-    ends = (jnp.zeros(rows, jnp.uint32), jnp.full(rows, jnp.iinfo(jnp.uint32).max))
+    ends = (jnp.zeros(rows, jnp.uint32), jnp.full(rows, jnp.iinfo(jnp.uint32).max, jnp.uint32))
     low, _ = jax.lax.fori_loop(0, 32, narrow, ends)
     return ranks >= low[:, None]
 
 
-def _ordered(x: Float[Array, "B V"]) -> Int[Array, "B V"]:
+def _ordered(x: Float[Array, "B V"]) -> UInt[Array, "B V"]:
     """Unsigned integers in the order of the float32 numbers: all bits of negatives flipped."""
     bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
     sign = jnp.uint32(1 << 31)

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Int, PRNGKeyArray
 
-from hen_jax.core.types import Tree
+from hen_jax.core.types import Array, Tree
 
 
 class State(NamedTuple):
@@ -21,6 +21,4 @@ class State(NamedTuple):
 
 def init_state(params: Tree, optimizer: optax.GradientTransformation, seed: int) -> State:
     """The state before the first update."""
-    return State(
-        params, optimizer.init(params), jnp.zeros((), jnp.int32), jax.random.key(seed)
-    )
+    return State(params, optimizer.init(params), jnp.zeros((), jnp.int32), jax.random.key(seed))

@@ -17,9 +17,7 @@ Loss = Callable[[Tree, Tree, Batch], tuple[Mean, Metrics]]
 Step = Callable[[State, Tree, Batch], tuple[State, Metrics]]
 
 
-def update_step(
-    loss: Loss, optimizer: optax.GradientTransformation, microbatches: int = 1
-) -> Step:
+def update_step(loss: Loss, optimizer: optax.GradientTransformation, microbatches: int = 1) -> Step:
     """A pure step: the gradient of `sum(total) / sum(count)` over all microbatches, one update.
 
     `microbatches` must divide the batch's rows. Rows are dealt out like cards, so that each
@@ -53,9 +51,7 @@ def summed_gradients(
 
     if microbatches == 1:
         return one(batch)
-    parts = jax.tree.map(
-        lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch
-    )
+    parts = jax.tree.map(lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
     zeros = jax.tree.map(
         lambda s: jnp.zeros(s.shape, s.dtype),
         jax.eval_shape(one, jax.tree.map(operator.itemgetter(0), parts)),

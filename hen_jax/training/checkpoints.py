@@ -70,9 +70,9 @@ class Checkpoints:
     def record(self) -> Record:
         """The run record of the newest checkpoint."""
         step = self._require_latest()
-        return self._manager.restore(
-            step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
-        )["record"]
+        return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))[
+            "record"
+        ]
 
     def params(self, like: Any) -> Any:
         """Only the trained parameters of the newest checkpoint, on the shardings of `like`."""

@@ -17,8 +17,14 @@ class Batches(Protocol):
     """An endless iterator of batches that knows its place (grain's `DatasetIterator`)."""
 
     def __next__(self) -> Batch: ...
-    def get_state(self) -> Any: ...
-    def set_state(self, state: Any) -> None: ...
+
+    def get_state(self) -> Any:
+        """The place in the stream, as JSON."""
+        ...
+
+    def set_state(self, state: Any) -> None:
+        """Moves to a place."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)

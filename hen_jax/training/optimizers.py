@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Literal
 
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from hen_jax.core.trees import map_with_path
-from hen_jax.core.types import Tree
+from hen_jax.core.types import Array, Tree
 
 Schedule = Callable[[Int[Array, ""] | int], Float[Array, ""]]
 

@@ -26,9 +26,7 @@ def parameter_shardings(model: Decoder, mesh: Mesh) -> Shardings:
     }
 
 
-def initial_adapter(
-    build: Callable[[jax.Array], Decoder], shardings: Shardings, seed: int
-) -> Tree:
+def initial_adapter(build: Callable[[jax.Array], Decoder], shardings: Shardings, seed: int) -> Tree:
     """The adapter of `build(key)`, each leaf made where it lives; the base is never built."""
 
     def adapter(key: jax.Array) -> Tree:
@@ -56,8 +54,8 @@ def initial_state(
         like_params,
         transform_non_params=lambda _: here,
     )
-    shardings = State(like_params, moments, here, here)
-    return jax.jit(lambda p: init_state(p, optimizer, seed), out_shardings=shardings)(params)
+    where = abstract._replace(params=like_params, opt_state=moments, step=here, key=here)  # pyright: ignore
+    return jax.jit(lambda p: init_state(p, optimizer, seed), out_shardings=where)(params)
 
 
 def to_devices(mesh: Mesh) -> Callable[[Batch], Batch]:
@@ -68,4 +66,3 @@ def to_devices(mesh: Mesh) -> Callable[[Batch], Batch]:
         return jax.make_array_from_process_local_data(where, leaf)
 
     return lambda batch: jax.tree.map(put, batch)
-

@@ -1,0 +1,47 @@
+# What CI runs, and what a newcomer types. `make PYTHON=python3.12 setup` picks the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+INTEROP ?= .venv-interop
+BIN := $(VENV)/bin
+INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: setup quickstart test test-slow lint interop bench
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(INSTALL) --editable '.[dev]'
+	touch $@
+
+# Model, training, replies before and after, exports: the whole job, on any machine.
+quickstart: setup
+	$(BIN)/hen run --config=configs/quickstart.py --workdir=runs/quickstart
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+# Equality with transformers and PEFT, in an environment of its own: torch is never ours.
+interop: $(INTEROP)/ready
+	$(INTEROP)/bin/python -m pytest tests/interop
+
+$(INTEROP)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/python $(INSTALL) torch==2.13.0
+	$(INTEROP)/bin/python $(INSTALL) --editable '.[dev]' accelerate peft trl
+	touch $@
+
+# Ratios against the peers, on this machine; needs the model that quickstart fetched.
+bench: setup $(INTEROP)/ready
+	$(BIN)/hen import smollm2-135m models/smollm2-135m
+	$(BIN)/python benchmarks/sft_vs_trl.py --model models/smollm2-135m --peer-python $(INTEROP)/bin/python
+	$(BIN)/python benchmarks/generate_vs_transformers.py --model models/smollm2-135m --peer-python $(INTEROP)/bin/python
