@@ -34,6 +34,7 @@ def get_config(variant: str = "smollm2") -> ConfigDict:
         config.model.source = "tiny"
         config.sources = config.sources[:1]
         config.data = ConfigDict({"row_length": 256, "batch_size": 4})
-        config.optimizer.learning_rate = 2e-2
+        config.adapter = None  # a random base has nothing for an adapter to steer
+        config.optimizer.learning_rate = 1e-2
         config.epochs = 1.0
     return config

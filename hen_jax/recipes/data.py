@@ -99,9 +99,10 @@ def _good_rows(
     if not schema.rows_are_records:
         yield from (document_row(schema.document(record)) for record in records)
         return
-    bad = {problem.line for problem in problems}
-    for line, row, _, _ in numbered_rows(file):
-        if row is not None and line not in bad:
+    # A line of a JSON array may hold several rows, so the line alone does not name one.
+    bad = {(problem.line, problem.text) for problem in problems}
+    for line, row, text, _ in numbered_rows(file):
+        if row is not None and (line, text) not in bad:
             yield row
 
 

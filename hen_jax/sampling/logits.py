@@ -1,12 +1,11 @@
 """From logits to a token: temperature, top-k, top-p, and the log-probability of what was drawn."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int, Key, UInt
+from jaxtyping import Bool, Float, Int, Key
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import Array
@@ -80,39 +79,27 @@ def truncated(logits: Float[Array, "B V"], top_k: int, top_p: float) -> Float[Ar
 
 def top_k_mask(logits: Float[Array, "B V"], top_k: int) -> Bool[Array, "B V"]:
     """True at the `top_k` largest, and at all that tie with the last of them."""
-    return _largest(logits, lambda keep: keep.sum(axis=-1) >= top_k)
+    largest, _ = jax.lax.top_k(logits, top_k)
+    # Not `largest[:, -1:]`: of a top-k that only its last entry is read XLA makes a full sort.
+    return logits >= largest.min(axis=-1, keepdims=True)
 
 
 def top_p_mask(logits: Float[Array, "B V"], top_p: float) -> Bool[Array, "B V"]:
-    """True at the fewest largest whose probabilities sum to at least `top_p`, ties included."""
-    probs = jax.nn.softmax(logits, axis=-1)
-    return _largest(logits, lambda keep: jnp.where(keep, probs, 0.0).sum(axis=-1) >= top_p)
+    """True at the fewest largest whose probabilities sum to at least `top_p`, ties included.
 
-
-def _largest(
-    logits: Float[Array, "B V"], enough: Callable[[Array], Bool[Array, "B"]]
-) -> Bool[Array, "B V"]:
-    """The smallest set `{v: logits[v] >= threshold}` that is `enough`, by bisection.
-
-    Thresholds are searched bit by bit over all float32 numbers, so the answer is exact after 32
-    reductions of the row; a sort of 50,000 logits costs several times that.
+    The smallest probability kept is found by bisection over the bits of float32, which are in the
+    order of the numbers: exact, in 30 sums of the row. On a CPU a sort of 8 x 49,152 logits took
+    twenty times as long.
     """
-    ranks = _ordered(logits)
+    probs = jax.nn.softmax(logits, axis=-1)
+    ranks = jax.lax.bitcast_convert_type(probs, jnp.int32)
 
     def narrow(_: Int[Array, ""], ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends  # `ranks >= low` is enough, `ranks >= high` is not
-        middle = low + (high - low) // 2
-        holds = enough(ranks >= middle[:, None])
-        return jnp.where(holds, middle, low), jnp.where(holds, high, middle)
+        low, high = ends  # probabilities from `low` on are enough, from `high` on they are not
+        middle = (low + high) // 2
+        enough = jnp.where(ranks >= middle[:, None], probs, 0.0).sum(axis=-1) >= top_p
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
-    rows = logits.shape[:1]
-    ends = (jnp.zeros(rows, jnp.uint32), jnp.full(rows, jnp.iinfo(jnp.uint32).max, jnp.uint32))
-    low, _ = jax.lax.fori_loop(0, 32, narrow, ends)
+    above_one = jnp.full(logits.shape[:1], 0x3F800001, jnp.int32)  # the bits after those of 1.0
+    low, _ = jax.lax.fori_loop(0, 30, narrow, (jnp.zeros_like(above_one), above_one))
     return ranks >= low[:, None]
-
-
-def _ordered(x: Float[Array, "B V"]) -> UInt[Array, "B V"]:
-    """Unsigned integers in the order of the float32 numbers: all bits of negatives flipped."""
-    bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
-    sign = jnp.uint32(1 << 31)
-    return jnp.where(bits >= sign, ~bits, bits | sign)

@@ -30,7 +30,7 @@ def update_step(loss: Loss, optimizer: optax.GradientTransformation, microbatche
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         one = jnp.ones((), jnp.float32)
-        metrics |= {"loss": mean, "grad_norm": Mean(optax.global_norm(grads), one)}
+        metrics |= {"loss": mean, "grad_norm": Mean(optax.tree.norm(grads), one)}
         return State(params, opt_state, state.step + 1, state.key), metrics
 
     return step

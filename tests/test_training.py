@@ -1,0 +1,171 @@
+"""A run, from its config to its checkpoints: resumed bit for bit, compiled once, never torn."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.trees import flatten
+from hen_jax.data import samples
+from hen_jax.recipes import sft
+from hen_jax.recipes.settings import settings
+from hen_jax.recipes.tiny_model import write_tiny_model
+from hen_jax.training.checkpoints import Checkpoints
+from hen_jax.training.metrics import read_metrics
+from hen_jax.training.optimizers import OptimizerConfig, make_schedule
+
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_tiny_model(folder, None)
+    return folder
+
+
+def config(base: Path, **changes) -> ConfigDict:
+    fields = {
+        "recipe": "sft",
+        "model": {"source": str(base)},
+        "sources": ({"schema": "hed", "path": "shipped:hed/hed.en.jsonl"},),
+        "adapter": {"rank": 2, "alpha": 4.0},
+        "data": {"row_length": 256, "batch_size": 8},
+        "optimizer": {"learning_rate": 1e-2},
+        "loop": {"checkpoint_every": 3},
+        "epochs": 0.25,
+    }
+    return ConfigDict(fields | changes)
+
+
+def run(base: Path, workdir: Path, **changes):
+    return sft.run(settings(sft.SftSettings, config(base, **changes)), workdir)
+
+
+def test_a_run_killed_at_a_random_moment_ends_as_one_that_was_not(base, tmp_path):
+    whole = flatten(jax.device_get(run(base, tmp_path / "whole").params))
+    lines = read_metrics(tmp_path / "whole")
+    steps = [line["step"] for line in lines if line["kind"] == "train"]
+    assert steps == list(range(1, len(steps) + 1))
+    script = (
+        "import sys, json; from pathlib import Path; from ml_collections import ConfigDict;"
+        "from hen_jax.recipes import sft; from hen_jax.recipes.settings import settings;"
+        "import jax; jax.config.update('jax_num_cpu_devices', 8);"
+        "config = ConfigDict(json.loads(sys.argv[1]));"
+        "sft.run(settings(sft.SftSettings, config), Path(sys.argv[2]))"
+    )
+    killed = tmp_path / "killed"
+    slow = config(base).to_dict()
+    command = [sys.executable, "-c", script, json.dumps(slow), str(killed)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    saved = killed / "checkpoints"
+    while process.poll() is None and not (saved.is_dir() and any(p.name.isdigit() for p in saved.iterdir())):
+        time.sleep(0.01)
+    time.sleep(random.random() * 0.2)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() in (-signal.SIGKILL, 0)
+    resumed = flatten(jax.device_get(run(base, killed).params))
+    for path, leaf in whole.items():
+        np.testing.assert_array_equal(resumed[path], leaf, err_msg=path)
+    again = [line for line in read_metrics(killed) if line["kind"] == "train"]
+    assert [line["step"] for line in again] == steps
+    assert [line["loss"] for line in again] == [
+        line["loss"] for line in lines if line["kind"] == "train"
+    ]
+
+
+def test_one_compilation_serves_texts_of_any_length(base, tmp_path, monkeypatch):
+    jitted = []
+    plain = jax.jit
+
+    def recorded(function, *args, **kwargs):
+        jitted.append(plain(function, *args, **kwargs))
+        return jitted[-1]
+
+    monkeypatch.setattr(sft.jax, "jit", recorded)
+    lengths = [1, 5, 60]
+    path = tmp_path / "mixed.jsonl"
+    template = json.loads(samples.path("hed/hed.en.jsonl").read_text().splitlines()[0])
+    rows = [
+        template | {"id": f"r{i}", "statement_id": f"s{i}", "response": "well " * lengths[i % 3]}
+        for i in range(60)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = ({"schema": "hed", "path": str(path)},)
+    run(base, tmp_path / "run", sources=sources, epochs=1.0, loop={"eval_every": 1})
+    named = {f.__wrapped__.__name__: f._cache_size() for f in jitted}
+    assert named["step"] == 1
+    assert named["score"] == 1
+
+
+def test_a_failing_write_leaves_the_older_checkpoint_usable(base, tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    run(base, workdir, epochs=0.1)
+    with Checkpoints(workdir / "checkpoints", 2) as checkpoints:
+        before = checkpoints.latest()
+    assert before
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    # The disk fills up between the checkpoint's parts and the rename that makes it one.
+    monkeypatch.setattr(os, "rename", full)
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="No space left"):
+        longer(base, workdir)
+    monkeypatch.undo()
+    with Checkpoints(workdir / "checkpoints", 2) as checkpoints:
+        assert checkpoints.latest() == before
+    assert int(longer(base, workdir).step) > before
+
+
+def longer(base: Path, workdir: Path):
+    """Goes on with the run for more updates than it was started for."""
+    parsed = settings(sft.SftSettings, config(base, epochs=0.1))
+    session = sft.open_session(parsed, workdir)
+    return sft.fit(session._replace(steps=session.steps + 2), workdir)
+
+
+def test_a_work_directory_of_other_settings_is_refused(base, tmp_path):
+    run(base, tmp_path / "run", epochs=0.05)
+    with pytest.raises(InputError, match=r"config\.epochs was 0\.05, is 0\.1"):
+        run(base, tmp_path / "run", epochs=0.1)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="not written by hen_jax"):
+        run(base, tmp_path / "other")
+    assert (tmp_path / "other" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimiser": {}}, r"config\.optimiser: no such field"),
+        ({"optimizer": {"lr": 1e-3}}, r"config\.optimizer\.lr: no such field"),
+        ({"optimizer": {}}, r"config\.optimizer\.learning_rate is missing"),
+        ({"epochs": "two"}, r"config\.epochs is 'two'; it must be a float"),
+        ({"execution": {"remat": "all"}}, r"config\.execution\.remat is 'all'; allowed: 'none'"),
+        ({"sources": ({"schema": "hed"},)}, r"config\.sources\[0\]\.path is missing"),
+        ({"microbatches": True}, r"config\.microbatches is True"),
+    ],
+)
+def test_a_config_field_nobody_reads_or_of_the_wrong_type_is_named(base, change, message):
+    with pytest.raises(InputError, match=message):
+        settings(sft.SftSettings, config(base, **change))
+
+
+def test_the_learning_rate_warms_up_and_falls():
+    schedule = make_schedule(OptimizerConfig(1.0, warmup=0.1, final=0.2), 100)
+    np.testing.assert_allclose(
+        [schedule(0), schedule(5), schedule(10), schedule(100)], [0.0, 0.5, 1.0, 0.2], atol=1e-6
+    )
