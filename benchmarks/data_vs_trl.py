@@ -1,10 +1,11 @@
 """Preparing conversations for training: hen_jax against TRL, on the same file and machine.
 
-Both read JSON lines of `messages`, render them with the model's template (ChatML or SmolLM2's), mark
-what trains (the assistant's turns alone), and pack into rows of 1,024. TRL refuses to mask by a
-template without generation markers, so its copy of the template is given them here. TRL runs in an interpreter of its own, given
-by `--peer-python`, without its caches; hen_jax runs in this one. Each is timed several times in
-turns, from rows in memory to packed rows; importing and reading the file do not count. TRL writes
+Both read JSON lines of `messages`, render them with the model's template (ChatML or SmolLM2's),
+mark what trains (the assistant's turns alone), and pack into rows of 1,024. TRL refuses to mask by
+a template without generation markers, so its copy of the template is given them here. TRL runs in
+an interpreter of its own, given by `--peer-python`, without its caches; hen_jax runs in this one.
+Each is timed several times in turns, from rows in memory to packed rows; importing and reading the
+file do not count. TRL cuts the end off a long conversation, hen_jax its oldest turns; TRL writes
 packed lists to Arrow, hen_jax all five arrays of every batch.
 
     python benchmarks/data_vs_trl.py MODEL_FOLDER CONVERSATIONS.jsonl --peer-python PYTHON

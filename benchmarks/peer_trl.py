@@ -20,7 +20,7 @@ import torch
 import transformers
 import trl
 from datasets import Dataset
-from measure import cpu_seconds, peak_bytes
+from measure import PROBE, best_rate, cpu_seconds, peak_bytes
 
 
 def trainer(task: dict, workdir: str) -> trl.SFTTrainer:
@@ -79,16 +79,27 @@ def contamination(run: trl.SFTTrainer, examples: list[dict]) -> float:
     return float((together - alone).abs() / (packed["labels"] >= 0).sum())
 
 
-def matmul_rate(rounds: int = 20) -> float:
-    """Float operations per second of [1024, 576] x [576, 1536] in float32; the best round."""
-    x, y = torch.rand(1024, 576), torch.rand(576, 1536)
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.perf_counter()
-        for _ in range(8):
-            x @ y
-        best = min(best, time.perf_counter() - start)
-    return 8 * 2 * 1024 * 576 * 1536 / best
+def counted(run: trl.SFTTrainer) -> list[tuple[int, int]]:
+    """A list that grows, as batches are made, by the tokens and the trained tokens of each."""
+    counts: list[tuple[int, int]] = []
+    collate = run.data_collator
+
+    def counting(rows: list[dict]) -> dict:
+        batch = collate(rows)
+        trained = int((batch["labels"][:, 1:] >= 0).sum())
+        documents = sum(len(row.get("seq_lengths", [0])) for row in rows)
+        tokens = sum(len(row["input_ids"]) for row in rows) - documents  # the last predicts nothing
+        counts.append((tokens, trained))
+        return batch
+
+    run.data_collator = counting
+    return counts
+
+
+def matmul_rate() -> float:
+    a, b, c = PROBE
+    x, y = torch.rand(a, b), torch.rand(b, c)
+    return best_rate(lambda: x @ y)
 
 
 def main() -> None:
@@ -98,18 +109,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as workdir:
         run = trainer(task, workdir)
         leak = contamination(run, task["examples"]) if task["packing"] else 0.0
+        counts = counted(run)
         start, cpu = time.perf_counter(), cpu_seconds()
         run.train()
         seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
     losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
+    # The loader makes batches ahead of the updates: those after the last one do not count.
+    tokens, trained = (sum(some) for some in zip(*counts[: len(losses)], strict=True))
     result = {
+        "tokens": tokens,
+        "trained": trained,
         "seconds": seconds,
         "cpu_seconds": cpu,
         "compile_s": 0.0,
         "peak_bytes": peak_bytes(),
         "losses": losses,
-        "contamination": leak,
-        "trainable": sum(p.numel() for p in run.model.parameters() if p.requires_grad),
+        "leak": leak,
         "matmul_rate": matmul_rate(),
         "versions": {
             module.__name__: str(module.__version__) for module in (torch, transformers, peft, trl)

@@ -1,5 +1,14 @@
 """All tests run on 8 fake CPU devices, with the array annotations of hen_jax checked."""
 
+import os
+
+# Tests compile many small programs and run each once: the compiler's effort is most of their time.
+# Memory and speed are measured in benchmarks/, which leave the compiler as it is.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
+
 import jax
 from jaxtyping import install_import_hook
 

@@ -77,7 +77,10 @@ def hed_lines() -> list[dict]:
     ("spoil", "expected"),
     [
         (lambda row: json.dumps(row | {"emotion": "hangry"}), (":3:emotion:", "allowed: ")),
-        (lambda row: json.dumps({k: v for k, v in row.items() if k != "response"}), (":3:response",)),
+        (
+            lambda row: json.dumps({k: v for k, v in row.items() if k != "response"}),
+            (":3:response",),
+        ),
         (lambda row: json.dumps(row)[:-9], (":3:", "JSON")),
         (lambda row: json.dumps(row | {"response": ""}), (":3:response",)),
     ],

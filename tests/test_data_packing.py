@@ -1,6 +1,7 @@
 """One shift, and rows in which nothing is lost and nothing runs into its neighbour."""
 
 import functools
+import itertools
 from typing import get_args
 
 import numpy as np
@@ -28,6 +29,11 @@ def document(name: str, *contents: str) -> Document:
     roles = ["system", *["user", "assistant"] * len(contents)]
     messages = [Message(role, text) for role, text in zip(roles, contents, strict=False)]
     return Document(name, name, Conversation(tuple(messages)))
+
+
+def unsystematic(one: Document) -> Document:
+    """Without its system message, in whose place a format may have one of its own."""
+    return Document(one.id, one.group, Conversation(one.conversation.messages[1:]))
 
 
 def example(length: int, seed: int = 0) -> Example:
@@ -82,6 +88,16 @@ def test_a_long_document_loses_its_oldest_turns_or_is_left_out():
     assert (cut.truncated, cut.dropped) == (("long",), ("hopeless",))
     assert cut.examples[0].tokens.tolist() == render(kept, **options).tokens.tolist()
     assert "1 of them without their oldest turns, 1 left out" in cut.summary()
+
+    plain = document("plain", *[message.content for message in long.conversation.messages])
+    for one, chat_format in itertools.product((long, unsystematic(plain)), FORMATS):
+        for limit in range(20, exact + 40, 3):
+            quick = encode([one], TOKENIZER, chat_format, max_length=limit).examples
+            with pytest.MonkeyPatch.context() as slowly:
+                slowly.setattr("hen_jax.data.examples.message_starts", lambda *_: None)
+                slow = encode([one], TOKENIZER, chat_format, max_length=limit).examples
+            assert [e.tokens.tolist() for e in quick] == [e.tokens.tolist() for e in slow]
+            assert [e.mask.tolist() for e in quick] == [e.mask.tolist() for e in slow]
 
     shorter = encode([long], **options, max_length=exact - 1)
     assert TOKENIZER.decode(shorter.examples[0].tokens).count("<|im_end|>") == 3

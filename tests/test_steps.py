@@ -9,7 +9,7 @@ from tiny_model import CONFIG, LORA, batch_of, documents, stirred, tiny
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh, parameter_sharding
-from hen_jax.core.trees import combine, flatten, map_with_path
+from hen_jax.core.trees import flatten, map_with_path
 from hen_jax.models.decoder import abstract
 from hen_jax.steps.sft import sft_loss
 from hen_jax.steps.state import init_state
@@ -63,14 +63,10 @@ def test_eight_devices_step_as_one_does(mesh, full):
     put = to_devices(devices)(jax.tree.map(np.asarray, batch()))
     spread, sums = jax.jit(step, donate_argnums=0)(state, base, put)
 
-    np.testing.assert_allclose(
-        sums["loss"].total, float(metrics["loss"].total), rtol=1e-5
-    )
+    np.testing.assert_allclose(sums["loss"].total, float(metrics["loss"].total), rtol=1e-5)
     assert_close(jax.device_get(alone.params), jax.device_get(spread.params), atol=1e-4)
-    used = {
-        axis for leaf in jax.tree.leaves(combine(placed, base)) for axis in leaf.sharding.spec
-    }
-    assert used - {None} == {axis for axis in ("fsdp", "tensor") if devices.shape[axis] > 1}
+    spread_over = {a for x in jax.tree.leaves((placed, base)) for a in x.sharding.spec if a}
+    assert spread_over >= {axis for axis in ("fsdp", "tensor") if devices.shape[axis] > 1}
 
 
 def test_moments_live_where_their_parameters_do():
@@ -87,8 +83,9 @@ def test_jit_changes_nothing():
     optimizer = optax.sgd(0.1)
     step = update_step(sft_loss(parts.graphdef), optimizer)
     state = init_state(parts.base, optimizer, 0)
-    plain, _ = step(state, {}, batch())
-    jitted, _ = jax.jit(step)(state, {}, batch())
+    rows = batch()
+    plain, _ = step(state, {}, rows)
+    jitted, _ = jax.jit(step)(state, {}, rows)
     assert_close(plain.params, jitted.params, atol=1e-6)
 
 

@@ -69,7 +69,9 @@ def test_a_run_killed_at_a_random_moment_ends_as_one_that_was_not(base, tmp_path
     command = [sys.executable, "-c", script, json.dumps(slow), str(killed)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     saved = killed / "checkpoints"
-    while process.poll() is None and not (saved.is_dir() and any(p.name.isdigit() for p in saved.iterdir())):
+    while process.poll() is None and not (
+        saved.is_dir() and any(p.name.isdigit() for p in saved.iterdir())
+    ):
         time.sleep(0.01)
     time.sleep(random.random() * 0.2)
     process.send_signal(signal.SIGKILL)
@@ -84,15 +86,7 @@ def test_a_run_killed_at_a_random_moment_ends_as_one_that_was_not(base, tmp_path
     ]
 
 
-def test_one_compilation_serves_texts_of_any_length(base, tmp_path, monkeypatch):
-    jitted = []
-    plain = jax.jit
-
-    def recorded(function, *args, **kwargs):
-        jitted.append(plain(function, *args, **kwargs))
-        return jitted[-1]
-
-    monkeypatch.setattr(sft.jax, "jit", recorded)
+def test_one_compilation_serves_texts_of_any_length(base, tmp_path, caplog):
     lengths = [1, 5, 60]
     path = tmp_path / "mixed.jsonl"
     template = json.loads(samples.path("hed/hed.en.jsonl").read_text().splitlines()[0])
@@ -102,10 +96,12 @@ def test_one_compilation_serves_texts_of_any_length(base, tmp_path, monkeypatch)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     sources = ({"schema": "hed", "path": str(path)},)
-    run(base, tmp_path / "run", sources=sources, epochs=1.0, loop={"eval_every": 1})
-    named = {f.__wrapped__.__name__: f._cache_size() for f in jitted}
-    assert named["step"] == 1
-    assert named["score"] == 1
+    with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
+        run(base, tmp_path / "run", sources=sources, epochs=1.0, loop={"eval_every": 1})
+    finished = [record.getMessage() for record in caplog.records]
+    for name in ("step", "score"):
+        compiled = [line for line in finished if f"XLA compilation of jit({name})" in line]
+        assert len(compiled) == 1, compiled
 
 
 def test_a_failing_write_leaves_the_older_checkpoint_usable(base, tmp_path, monkeypatch):

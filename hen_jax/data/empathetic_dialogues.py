@@ -60,7 +60,8 @@ def check_empathetic_dialogues(path: str | Path) -> Parsed[EmpatheticDialogue]:
             continue
         try:
             row = _row(text)
-            utterances.setdefault(fields.text_field(row, "conv_id"), []).append(_parse(line, row))
+            name, said = fields.text_field(row, "conv_id"), _parse(line, row)
+            utterances.setdefault(name, []).append(said)
         except InputError as error:
             parsed.problems.append(Problem(path, line, str(error), text))
     for name, said in utterances.items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.text.chat import ChatFormat, Rendered, render, render_all
+from hen_jax.text.chat import ChatFormat, Rendered, message_starts, render, render_all
 from hen_jax.text.conversation import Conversation
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def encode(
             continue
         fitting = None
         if overlong == "truncate":
-            fitting = _without_oldest(document, tokenizer, chat_format, max_length)
+            fitting = _without_oldest(document, whole, tokenizer, chat_format, max_length)
         if fitting is None:
             dropped.append(document.id)
         else:
@@ -118,6 +118,7 @@ def _example(document: Document, rendered: Rendered) -> Example:
 
 def _without_oldest(
     document: Document,
+    whole: Rendered,
     tokenizer: "PreTrainedTokenizerFast",
     chat_format: ChatFormat,
     max_length: int,
@@ -129,10 +130,19 @@ def _without_oldest(
         for index, message in enumerate(messages)
         if index > len(system) and message.role == "user"
     ]
+    at = message_starts(whole, document.conversation, tokenizer, chat_format)
     for start in starts:
-        shorter = Conversation((*system, *messages[start:]))
-        rendered = render(shorter, tokenizer, chat_format)
+        if at is None:
+            shorter = Conversation((*system, *messages[start:]))
+            rendered = render(shorter, tokenizer, chat_format)
+        else:
+            rendered = _joined(whole, at[len(system)], at[start])
         if len(rendered.tokens) - 1 <= max_length:
             # A user turn at the end without a reply is no exchange to learn from.
             return rendered if rendered.mask.any() else None
     return None
+
+
+def _joined(whole: Rendered, end: int, start: int) -> Rendered:
+    """The ids up to `end`, the first turn's header, and from `start`, a later one's, on."""
+    return Rendered(*(np.concatenate([part[:end], part[start:]]) for part in whole))

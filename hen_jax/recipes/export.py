@@ -12,6 +12,7 @@ from hen_jax.adapters.lora import merge_adapter, merge_rounding, zero_adapter
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD, read_json
 from hen_jax.core.mesh import MeshConfig, make_mesh
+from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Array, Tree
 from hen_jax.io import hf, peft
 from hen_jax.io.cards import Card
@@ -62,7 +63,11 @@ def open_trained(run: Path) -> Trained:
     model = open_model(
         base, make_mesh(MeshConfig()), lora=lora, dtype=record["config"]["model"]["dtype"]
     )
-    like = split(abstract(model.config, lora)).adapter if lora else model.base
+    shapes = split(abstract(model.config, lora)).adapter if lora else model.base
+    like = map_with_path(
+        lambda path, x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=model.shardings[path]),
+        shapes,
+    )
     with Checkpoints(run / "checkpoints", keep=1, asynchronous=False) as checkpoints:
         params = checkpoints.params(like)
     return Trained(record, model, lora, params)

@@ -78,7 +78,7 @@ def replies(session: Session, params: Tree, asked: Sequence[Document]) -> list[s
     ]
     structure = split(abstract(session.model.config, execution=Execution(remat="none"))).graphdef
     weights = jax.jit(partial(_laid_out, structure))(jax.tree.map(jnp.asarray, params))
-    made = Generating(NEW_TOKENS, stops, sampling=Sampling(temperature=0))
+    made = Generating(NEW_TOKENS, stops, sampling=Sampling(temperature=0.0))
     out = jax.jit(generate, static_argnames="settings")(
         weights, pad_prompts(rows), jax.random.key(0), made
     )

@@ -133,7 +133,12 @@ def fit(session: Session, workdir: Path) -> State:
         start = checkpoints.latest() or 0
         with MetricLog(workdir, start, session.steps) as log:
             loop = Run(
-                step=jax.jit(update_step(loss, optimizer, settings.microbatches), donate_argnums=0),
+                step=jax.jit(
+                    update_step(loss, optimizer, settings.microbatches),
+                    donate_argnums=0,
+                    # As it came, or the second call would compile anew for where it went.
+                    out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), None),
+                ),
                 evaluate=evaluator(
                     loss,
                     session.frozen,

@@ -120,6 +120,27 @@ def render_prompt(
     return _render_scripts([script], tokenizer, chat_format)[0].tokens
 
 
+def message_starts(
+    rendered: Rendered,
+    conversation: Conversation,
+    tokenizer: "PreTrainedTokenizerFast",
+    chat_format: ChatFormat,
+) -> np.ndarray | None:
+    """`[messages]`: where the header of each message begins in the ids of its conversation.
+
+    From there on the ids are those of the messages from that one on, so a conversation can be
+    shortened without rendering it again. None for a format whose headers do not begin with a
+    control token of their own: there the ids depend on what stands before.
+    """
+    controls = _control_ids(tokenizer, chat_format)
+    opening = [index for text, index in controls.items() if chat_format.header.startswith(text)]
+    if len(opening) != 1:
+        return None
+    starts = np.flatnonzero(rendered.tokens == opening[0])
+    added = len(starts) - len(conversation.messages)  # the format's own system message
+    return starts[added:] if added in (0, 1) else None
+
+
 def stop_ids(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> tuple[int, ...]:
     """The ids at which generation ends: the format's stop token and the tokenizer's own end.
 
@@ -195,15 +216,18 @@ def _render_scripts(
     controls = _control_ids(tokenizer, chat_format)
     cut = re.compile("(" + "|".join(re.escape(text) for text in controls) + ")")
     runs = [list(_runs(script, controls, cut)) for script in scripts]
-    plain = dict.fromkeys(run.text for row in runs for run in row if run.control is None)
-    encodings = _encode_plain(list(plain), tokenizer.backend_tokenizer)
+    trained: dict[str, bool] = {}
+    for run in (run for row in runs for run in row if run.control is None):
+        trained[run.text] = trained.get(run.text, False) or bool(run.trained)
+    encodings = _encode_plain(trained, tokenizer.backend_tokenizer)
     return [_join(row, encodings) for row in runs]
 
 
 def _runs(script: list[_Piece], controls: dict[str, int], cut: re.Pattern[str]) -> Iterator[_Run]:
     text, trained = "", []
     for piece in script:
-        for part in [piece.text] if piece.said else cut.split(piece.text):
+        parts = [piece.text] if piece.said else cut.split(piece.text)
+        for part in filter(None, parts):
             if piece.said or part not in controls:
                 if piece.trains:
                     trained.append((len(text), len(text) + len(part)))
@@ -217,10 +241,15 @@ def _runs(script: list[_Piece], controls: dict[str, int], cut: re.Pattern[str]) 
         yield _Run(text, None, tuple(trained))
 
 
-def _encode_plain(texts: list[str], backend: "Tokenizer") -> "dict[str, Encoding]":
+def _encode_plain(trained: dict[str, bool], backend: "Tokenizer") -> "dict[str, Encoding]":
+    """Each text encoded; where nothing of it trains, without the offsets, which cost as much."""
+    encodings: dict[str, Encoding] = {}
     with _plain_text_only(backend):
-        encodings = backend.encode_batch(texts, add_special_tokens=False)
-    return dict(zip(texts, encodings, strict=True))
+        for trains, encode in ((True, backend.encode_batch), (False, backend.encode_batch_fast)):
+            texts = [text for text, trained_too in trained.items() if trained_too == trains]
+            found = encode(texts, add_special_tokens=False)
+            encodings.update(zip(texts, found, strict=True))
+    return encodings
 
 
 @contextlib.contextmanager
@@ -247,19 +276,35 @@ def _join(runs: list[_Run], encodings: "dict[str, Encoding]") -> Rendered:
             continue
         encoding = encodings[run.text]
         tokens += encoding.ids
-        mask += _trained(encoding, run.trained) if run.trained else [False] * len(encoding.ids)
+        mask += _trained(encoding, run) if run.trained else [False] * len(encoding.ids)
     return Rendered(np.asarray(tokens, np.int32), np.asarray(mask, np.bool_))
 
 
-def _trained(encoding: "Encoding", spans: tuple[tuple[int, int], ...]) -> list[bool]:
+def _trained(encoding: "Encoding", run: _Run) -> list[bool]:
     """A token trains if the character it begins with lies in a trained span.
 
     Its begin is the smaller of its own offset and the end of the token before it. Neither alone
     will do: byte-level post-processing moves the offset past leading white space, and where one
     character takes several tokens, the end of the token before lies past that character.
     """
+    first, last = run.trained[0][0], run.trained[-1][1]
+    if len(run.trained) > 1 or last < len(run.text):
+        return _trained_between(encoding.offsets, run.trained)
+    # All that follows the header trains, so the offsets of the header's tokens are enough.
+    count, covered = len(encoding), 0
+    for index in range(count):
+        start, end = encoding.token_to_chars(index) or (covered, covered)
+        if min(start, covered) >= first:
+            return [False] * index + [True] * (count - index)
+        covered = max(covered, end)
+    return [False] * count
+
+
+def _trained_between(
+    offsets: list[tuple[int, int]], spans: tuple[tuple[int, int], ...]
+) -> list[bool]:
     mask, covered = [], 0
-    for start, end in encoding.offsets:
+    for start, end in offsets:
         begin = min(start, covered)
         mask.append(any(first <= begin < last for first, last in spans))
         covered = max(covered, end)

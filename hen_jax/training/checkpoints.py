@@ -78,9 +78,12 @@ class Checkpoints:
         """Only the trained parameters of the newest checkpoint, on the shardings of `like`."""
         step = self._require_latest()
         item = {"params": like}
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(item, partial_restore=True))
+        wanted = ocp.args.PyTreeRestore(
+            item,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+            partial_restore=True,
         )
+        restored = self._manager.restore(step, args=ocp.args.Composite(state=wanted))
         return restored["state"]["params"]
 
     def _require_latest(self) -> int:
