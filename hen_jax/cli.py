@@ -1,9 +1,11 @@
 """The `hen` command. Only `argparse` loads before a verb is chosen: `--help` answers at once."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 EPILOG = """\
 examples:
@@ -23,8 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(strange or overrides)}")
     from hen_jax.core.errors import InputError
 
+    # transformers would advise every user to install torch, of which hen_jax needs nothing.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
-        chosen.verb(chosen, overrides)
+        return chosen.verb(chosen, overrides) or 0
     except InputError as error:
         print(f"hen: {error}", file=sys.stderr)
         return 2
@@ -32,7 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A full disk or a missing right is the user's to mend; what was whole before still is.
         print(f"hen: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _import(chosen: argparse.Namespace, _: list[str]) -> None:
@@ -71,6 +74,30 @@ def _export(chosen: argparse.Namespace, _: list[str]) -> None:
     from hen_jax.recipes.export import describe, export
 
     print(describe(export(chosen.run, chosen.out, chosen.format, chosen.dtype)))
+
+
+def _validate(chosen: argparse.Namespace, _: list[str]) -> int:
+    from hen_jax.recipes.data import validate
+
+    return 1 if validate(chosen.file, chosen.schema, chosen.out).problems else 0
+
+
+def _stats(chosen: argparse.Namespace, _: list[str]) -> None:
+    from hen_jax.recipes.data_stats import stats
+
+    stats(chosen.file, chosen.schema, chosen.out, chosen.model)
+
+
+def _scrub(chosen: argparse.Namespace, _: list[str]) -> None:
+    from hen_jax.recipes.data import scrub
+
+    scrub(chosen.file, chosen.out)
+
+
+def _sense7(chosen: argparse.Namespace, _: list[str]) -> None:
+    from hen_jax.recipes.data_sense7 import analyse
+
+    analyse(chosen.file, chosen.out, chosen.contexts, chosen.seed)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,7 +141,38 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", required=True, type=Path, help="a folder that does not exist yet")
     verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the base's)")
     verb.set_defaults(verb=_export)
+
+    data = verbs.add_parser("data", help="look into a data file before training on it")
+    _add_data_verbs(data.add_subparsers(required=True, metavar="VERB"))
     return parser
+
+
+def _add_data_verbs(verbs: Any) -> None:
+    schema = "hed, steered, messages, preference, ...; a wrong one lists all"
+    verb = verbs.add_parser("validate", help="list every bad record; exit 1 if there is one")
+    verb.add_argument("file", type=Path)
+    verb.add_argument("--schema", required=True, help=schema)
+    verb.add_argument("--out", type=Path, help="folder for good.jsonl and quarantine.jsonl")
+    verb.set_defaults(verb=_validate)
+
+    verb = verbs.add_parser("stats", help="tokens, labels, lengths, duplicates, give-away cues")
+    verb.add_argument("file", type=Path)
+    verb.add_argument("--schema", required=True, help=schema)
+    verb.add_argument("--out", type=Path, help="folder for the figures and stats.json")
+    verb.add_argument("--model", type=Path, help="model folder whose tokenizer counts tokens")
+    verb.set_defaults(verb=_stats)
+
+    verb = verbs.add_parser("scrub", help="mask e-mail addresses, telephone and ID numbers")
+    verb.add_argument("file", type=Path)
+    verb.add_argument("--out", required=True, type=Path, help="the masked file")
+    verb.set_defaults(verb=_scrub)
+
+    verb = verbs.add_parser("sense7", help="desired against perceived empathy of a workbook")
+    verb.add_argument("file", type=Path, help=".xlsx or .jsonl with the SENSE-7 columns")
+    verb.add_argument("--out", required=True, type=Path, help="folder for the report")
+    verb.add_argument("--contexts", type=Path, help="JSON: name of a task -> context")
+    verb.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    verb.set_defaults(verb=_sense7)
 
 
 if __name__ == "__main__":

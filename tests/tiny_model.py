@@ -24,7 +24,10 @@ def stirred(adapter, seed: int = 1):
     leaves = flatten(adapter)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
     return unflatten(
-        {p: 0.3 * jax.random.normal(k, x.shape) for k, (p, x) in zip(keys, leaves.items())}
+        {
+            p: 0.3 * jax.random.normal(k, x.shape)
+            for k, (p, x) in zip(keys, leaves.items(), strict=True)
+        }
     )
 
 
