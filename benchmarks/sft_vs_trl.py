@@ -318,7 +318,7 @@ def compare(options: argparse.Namespace) -> dict:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="LoRA SFT: ours against TRL + PEFT.")
     parser.add_argument("--model", type=Path, required=True, help="a Hugging Face model folder")
     parser.add_argument("--peer-python", default=".venv-interop/bin/python")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")

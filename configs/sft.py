@@ -25,10 +25,10 @@ def get_config(variant: str = "smollm2") -> ConfigDict:
         {"schema": "steered", "path": "shipped:eea/writing.jsonl"},
     )
     config.adapter = ConfigDict({"rank": 16, "alpha": 32.0})
-    config.data = ConfigDict({"row_length": 512, "batch_size": 4})
-    config.microbatches = 2
+    config.data = ConfigDict({"row_length": 512, "batch_size": 2})
+    config.microbatches = 1
     config.execution = ConfigDict({"compute_dtype": "float32", "remat": "none"})
-    config.optimizer = ConfigDict({"learning_rate": 1e-3, "warmup": 0.1, "final": 0.1})
+    config.optimizer = ConfigDict({"learning_rate": 2e-3, "warmup": 0.1, "final": 0.1})
     config.epochs = 1.0
     config.loop = ConfigDict({"eval_every": 0, "checkpoint_every": 20})
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})

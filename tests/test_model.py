@@ -52,6 +52,22 @@ def test_packed_documents_score_as_they_do_alone(remat):
     np.testing.assert_allclose(together.total, sum(float(mean.total) for mean in alone), rtol=1e-5)
 
 
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_bfloat16_gradients_point_where_float32_ones_do(lora):
+    batch = batch_of([documents([5, 6, 3, 9])], 24)
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        parts = tiny(lora, Execution(compute_dtype=dtype))
+        params, frozen = (parts.base, {}) if lora is None else (stirred(parts.adapter), parts.base)
+        loss = sft_loss(parts.graphdef)
+        gradient = jax.jit(jax.grad(lambda p, f, loss=loss: loss(p, f, batch)[0].total))
+        leaves = flatten(gradient(params, frozen)).values()
+        found.append(np.concatenate([np.ravel(leaf).astype(np.float32) for leaf in leaves]))
+    exact, rounded = found
+    cosine = exact @ rounded / np.linalg.norm(exact) / np.linalg.norm(rounded)
+    assert 0.99 < cosine < 1.0
+
+
 def test_changing_one_document_leaves_its_neighbours_gradient_alone():
     parts = tiny()
     loss = sft_loss(parts.graphdef)

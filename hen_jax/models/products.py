@@ -34,7 +34,10 @@ def _backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     if x.shape[-1] <= g.shape[-1]:
         dkernel = jnp.einsum("BTI,BTO->IO", x, g, preferred_element_type=jnp.float32)
     else:
-        dkernel = jnp.einsum("BTO,BTI->OI", g, x, preferred_element_type=jnp.float32).T
+        turned = jnp.einsum("BTO,BTI->OI", g, x, preferred_element_type=jnp.float32)
+        # Without the barrier XLA's CPU back-end folds the transposition into the product, and has
+        # no such product for bfloat16.
+        dkernel = jax.lax.optimization_barrier(turned).T
     return dx.astype(x.dtype), dkernel.astype(kernel.dtype)
 
 

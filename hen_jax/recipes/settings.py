@@ -35,11 +35,6 @@ def settings(record: type[Record], node: Any, path: str = "config") -> Record:
     return record(**values)
 
 
-def plain(record: Any) -> Any:
-    """A dataclass as JSON: the resolved config that a run record keeps."""
-    return dataclasses.asdict(record)
-
-
 def _required(field: dataclasses.Field) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
