@@ -5,7 +5,7 @@ INTEROP ?= .venv-interop
 BIN := $(VENV)/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup quickstart test test-slow lint interop bench
+.PHONY: setup quickstart test lint interop bench
 
 setup: $(VENV)/ready
 
@@ -19,10 +19,7 @@ quickstart: setup
 	$(BIN)/hen run --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: setup
-	$(BIN)/python -m pytest -n 2 -m "not slow"
-
-test-slow: setup
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2
 
 lint: setup
 	$(BIN)/ruff format --check .
