@@ -20,5 +20,9 @@ def get_config(variant: str = "smollm2") -> ConfigDict:
     config = SFT["get_config"](variant)
     config.recipe = "quickstart"
     if variant == "smollm2":
-        config.epochs = 0.4  # enough to hear the difference, within ten minutes on two cores
+        # One context of the four and single rows: within ten minutes on two cores.
+        config.sources = config.sources[:2]
+        config.data.batch_size = 1
+        config.optimizer.learning_rate = 1.5e-3
+        config.loop.checkpoint_every = 40
     return config
