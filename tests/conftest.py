@@ -12,7 +12,7 @@ os.environ["XLA_FLAGS"] = (
 import jax
 from jaxtyping import install_import_hook
 
-CHECKED = ["core", "models", "objectives", "adapters", "sampling", "steps"]
+CHECKED = ["core", "models", "objectives", "adapters", "sampling", "steps", "meta"]
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)

@@ -107,21 +107,21 @@ def _agreement(analytic: dict[str, np.ndarray], numeric: dict[str, np.ndarray]) 
     return Agreement(float(errors[worst]), worst, analytic, numeric)
 
 
-def _moved(value: Callable, leaves: list, i: int, shift: np.ndarray) -> float:
+def _moved(value: Callable, leaves: list, i: int, shift: Array) -> float:
     return float(value(*leaves[:i], leaves[i] + shift, *leaves[i + 1 :]))
 
 
-def _five_point(moved: Callable[[np.ndarray], float], unit: np.ndarray, step: float) -> float:
+def _five_point(moved: Callable[[np.ndarray], float], unit: Array, step: float) -> float:
     near = moved(step * unit) - moved(-step * unit)
     far = moved(2 * step * unit) - moved(-2 * step * unit)
     return (8 * near - far) / (12 * step)
 
 
-def _unit(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def _unit(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
     direction = generator.standard_normal(shape)
     return direction / np.linalg.norm(direction)
 
 
-def _widened(leaf: Array) -> np.ndarray:
+def _widened(leaf: Array) -> Array:
     leaf = np.asarray(leaf)
     return leaf.astype(np.float64) if np.issubdtype(leaf.dtype, np.floating) else leaf

@@ -36,7 +36,7 @@ class MetaGradient(NamedTuple):
 def meta_gradient(
     inner: InnerLoop,
     outer_loss: OuterLoss,
-    mode: Mode = "mixflow",
+    mode: Mode | str = "mixflow",
     *,
     window: int | None = None,
     solver: Solver | None = None,

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.types import Tree
+from hen_jax.core.types import Array, Tree
 
 
 def require_full_precision(theta: Tree) -> None:
@@ -78,6 +78,6 @@ def require_pinned_host() -> None:
         )
 
 
-def _small(leaf: jax.Array) -> tuple[int, ...]:
+def _small(leaf: Array) -> tuple[int, ...]:
     # Equal sizes stay equal and 1 stays 1, so whatever broadcast before broadcasts still.
     return tuple(min(size, 2) for size in jnp.shape(leaf))
