@@ -120,7 +120,7 @@ def write_rows(documents, path: Path):
 
 
 def words(model: Path):
-    from hen_jax.text.chat import detect_format
+    from hen_jax.text.detect import detect_format
     from hen_jax.text.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(model)

@@ -15,13 +15,13 @@ from hen_jax.data.hed import hed_conversation, read_hed
 from hen_jax.data.steered import read_steered, steered_conversation
 from hen_jax.text.chat import (
     FORMATS,
-    detect_format,
     render,
     render_all,
     render_prompt,
     stop_ids,
 )
 from hen_jax.text.conversation import Conversation, Message
+from hen_jax.text.detect import detect_format
 from hen_jax.text.tokenizer import load_tokenizer
 
 CHATML, SMOLLM2 = FORMATS

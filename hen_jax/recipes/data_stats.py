@@ -15,7 +15,8 @@ from hen_jax.data.examples import Document
 from hen_jax.data.preferences import Pair
 from hen_jax.data.schemas import schema_named
 from hen_jax.data.splits import split
-from hen_jax.text.chat import detect_format, render_all
+from hen_jax.text.chat import render_all
+from hen_jax.text.detect import detect_format
 from hen_jax.text.tokenizer import load_tokenizer
 
 NEAR = 0.8

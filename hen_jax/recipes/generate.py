@@ -25,8 +25,9 @@ from hen_jax.sampling.generate import (
     pad_prompts,
 )
 from hen_jax.sampling.logits import Sampling
-from hen_jax.text.chat import ChatFormat, detect_format, render_prompt, stop_ids
+from hen_jax.text.chat import ChatFormat, render_prompt, stop_ids
 from hen_jax.text.conversation import Message
+from hen_jax.text.detect import detect_format
 from hen_jax.text.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:

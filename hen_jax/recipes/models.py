@@ -16,7 +16,8 @@ from hen_jax.io.packages import cache_folder
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import abstract, split
 from hen_jax.recipes.import_model import import_model
-from hen_jax.text.chat import ChatFormat, detect_format
+from hen_jax.text.chat import ChatFormat
+from hen_jax.text.detect import detect_format
 from hen_jax.text.tokenizer import load_tokenizer
 from hen_jax.training.placement import Shardings, parameter_shardings
 

@@ -10,14 +10,14 @@ Two rules decide everything here:
 * What a person wrote is never a control token. A user who types `<|im_end|>` gets the ordinary
   tokens of those ten characters; the tokenizer's own template would end the turn there. On every
   other text the ids equal `tokenizer.apply_chat_template(..., tokenize=True)`, and
-  `detect_format` only ever answers with a format for which that was seen.
+  `hen_jax.text.detect` only ever answers with a format for which that was seen.
 """
 
 import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -51,7 +51,7 @@ FORMATS: tuple[ChatFormat, ...] = (
         default_system="You are a helpful AI assistant named SmolLM, trained by Hugging Face",
     ),
 )
-"""Every format that `detect_format` knows. A new family is a new row."""
+"""Every format there is to detect. A new family is a new row."""
 
 
 class Rendered(NamedTuple):
@@ -150,29 +150,6 @@ def stop_ids(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> t
     controls = _control_ids(tokenizer, chat_format)
     ends = (chat_format.stop, tokenizer.eos_token)
     return tuple(dict.fromkeys(controls[end] for end in ends if end in controls))
-
-
-def detect_format(
-    tokenizer: "PreTrainedTokenizerFast", formats: Sequence[ChatFormat] = FORMATS
-) -> ChatFormat:
-    """The format that writes probe conversations exactly as the tokenizer's own template does.
-
-    Raises:
-      InputError: the tokenizer has no chat template, or no known format equals it.
-    """
-    if tokenizer.chat_template is None:
-        raise InputError(
-            "this tokenizer has no chat template; use an instruction-tuned model, or add its "
-            "chat_template.jinja to the model folder"
-        )
-    for chat_format in formats:
-        if _equals_template(tokenizer, chat_format):
-            return chat_format
-    raise InputError(
-        "this tokenizer's chat template is none of the known formats "
-        f"({', '.join(chat_format.name for chat_format in formats)}); "
-        "add a ChatFormat for it to hen_jax/text/chat.py"
-    )
 
 
 def _header(role: str, chat_format: ChatFormat) -> _Piece:
@@ -309,51 +286,3 @@ def _trained_between(
         mask.append(any(first <= begin < last for first, last in spans))
         covered = max(covered, end)
     return mask
-
-
-_HELLO = Message("user", "Hello there, 12 of you?")
-_REPLY = Message("assistant", "  Hi!\n\n- 你好，\n  3 of us. ")
-_PROBES: tuple[tuple[Message, ...], ...] = (
-    (_HELLO, _REPLY),
-    (Message("system", "Be kind.\n"), _HELLO, _REPLY),
-    (_HELLO, _REPLY, Message("user", "\nAnd you?"), Message("assistant", "Fine.")),
-)
-
-
-def _equals_template(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> bool:
-    try:
-        return all(
-            _template_ids(tokenizer, messages, prompt=prompt)
-            == _probe_ids(tokenizer, chat_format, messages, prompt=prompt)
-            for probe in _PROBES
-            for messages, prompt in [(probe, False), (probe[:-1], True)]
-        )
-    except InputError:
-        return False  # this format's control tokens are not in this tokenizer
-
-
-def _probe_ids(
-    tokenizer: "PreTrainedTokenizerFast",
-    chat_format: ChatFormat,
-    messages: tuple[Message, ...],
-    *,
-    prompt: bool,
-) -> list[int]:
-    if prompt:
-        return render_prompt(messages, tokenizer, chat_format).tolist()
-    return render(Conversation(messages), tokenizer, chat_format).tokens.tolist()
-
-
-def _template_ids(
-    tokenizer: "PreTrainedTokenizerFast", messages: tuple[Message, ...], *, prompt: bool
-) -> list[int] | None:
-    from jinja2 import TemplateError  # with transformers, only when a template is run
-
-    rows = [{"role": message.role, "content": message.content} for message in messages]
-    try:
-        ids = tokenizer.apply_chat_template(
-            rows, tokenize=True, add_generation_prompt=prompt, return_dict=False
-        )
-    except TemplateError:
-        return None  # a template that refuses a probe, say its system message, equals no format
-    return cast(list[int], ids)
