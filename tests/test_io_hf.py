@@ -7,6 +7,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+import tiny_model
 from safetensors.numpy import load_file, save_file
 
 from hen_jax.core.errors import InputError
@@ -16,17 +17,9 @@ from hen_jax.io.cards import Card
 from hen_jax.models.config import DecoderConfig, RopeScaling
 from hen_jax.models.families import table
 
-CONFIG = DecoderConfig(
-    family="llama",
-    vocab_size=40,
-    width=16,
+CONFIG = dataclasses.replace(
+    tiny_model.CONFIG,
     layers=3,
-    heads=4,
-    kv_heads=2,
-    head_dim=6,
-    mlp_width=20,
-    max_length=64,
-    norm_eps=1e-5,
     rope_theta=5e5,
     rope_scaling=RopeScaling(8.0, 1.0, 4.0, 32),
     tied_head=False,

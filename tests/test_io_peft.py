@@ -5,25 +5,13 @@ import json
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tiny_model import CONFIG
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.trees import flatten, unflatten
 from hen_jax.io import names, peft
-from hen_jax.models.config import DecoderConfig, LoraConfig
+from hen_jax.models.config import LoraConfig
 
-CONFIG = DecoderConfig(
-    family="llama",
-    vocab_size=40,
-    width=16,
-    layers=2,
-    heads=4,
-    kv_heads=2,
-    head_dim=6,
-    mlp_width=20,
-    max_length=64,
-    norm_eps=1e-5,
-    rope_theta=1e4,
-)
 LORA = LoraConfig(rank=3, alpha=6.0, targets=("q", "o", "down"))
 
 

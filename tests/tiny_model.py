@@ -11,7 +11,19 @@ from hen_jax.data.packing import pack_row, stack_rows
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import Decoder, Split, split
 
-CONFIG = DecoderConfig("llama", 61, 16, 2, 4, 2, 4, 24, 128, 1e-5, 10000.0)
+CONFIG = DecoderConfig(
+    family="llama",
+    vocab_size=61,
+    width=16,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=6,  # heads x head_dim is not the width, so that neither passes for the other
+    mlp_width=20,
+    max_length=128,
+    norm_eps=1e-5,
+    rope_theta=1e4,
+)
 LORA = LoraConfig(rank=3, alpha=6.0)
 
 

@@ -1,6 +1,6 @@
 """llama.cpp's GGUF files: config and weights, dequantised to the float32 values they stand for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,6 @@ from gguf import GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.trees import unflatten
-from hen_jax.core.types import Array, Tree
 from hen_jax.io import layout, names
 from hen_jax.models.config import DecoderConfig
 from hen_jax.models.families import table
@@ -115,16 +113,6 @@ def iter_params(
             _dequantised(tensors[name], row, config) for name in names.expand(row, row.gguf, config)
         )
         yield row.path, layout.stack(row, config, arrays, dtype)
-
-
-def read_params(
-    reader: GGUFReader,
-    config: DecoderConfig,
-    dtype: str | None = None,
-    place: Callable[[str, np.ndarray], Array] = lambda _, leaf: leaf,
-) -> Tree:
-    """All weights as a tree; `place` as in `hen_jax.io.hf.read_params`."""
-    return unflatten({path: place(path, leaf) for path, leaf in iter_params(reader, config, dtype)})
 
 
 def unpermuted(rows: np.ndarray, heads: int) -> np.ndarray:
