@@ -1,9 +1,12 @@
 """Supervised fine-tuning with LoRA on the shipped dialogues.
 
-    hen run --config=configs/sft.py:tiny --workdir=runs/tiny      a random model: half a minute,
-                                                                  loss 7.6 -> below 7.0
-    hen run --config=configs/sft.py --workdir=runs/sft            SmolLM2-135M: about 15 minutes on
-                                                                  2 cores
+    hen run --config=configs/sft.py:tiny --workdir=runs/tiny
+
+A random model, all parameters: half a minute; held-out loss 7.6 -> 5.6.
+
+    hen run --config=configs/sft.py --workdir=runs/sft
+
+SmolLM2-135M. On 2 cores `--config.epochs=0.4` took 6 minutes; held-out loss 4.09 -> 3.57.
 
 Set `--config.adapter=None` to train all parameters.
 """

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -107,7 +108,7 @@ def test_one_compilation_serves_texts_of_any_length(base, tmp_path, caplog):
 def test_a_failing_write_leaves_the_older_checkpoint_usable(base, tmp_path, monkeypatch):
     workdir = tmp_path / "run"
     run(base, workdir, epochs=0.1)
-    with Checkpoints(workdir / "checkpoints", 2) as checkpoints:
+    with closing(Checkpoints(workdir / "checkpoints", 2)) as checkpoints:
         before = checkpoints.latest()
     assert before
 
@@ -120,7 +121,7 @@ def test_a_failing_write_leaves_the_older_checkpoint_usable(base, tmp_path, monk
     with pytest.raises(OSError, match="No space left"):
         longer(base, workdir)
     monkeypatch.undo()
-    with Checkpoints(workdir / "checkpoints", 2) as checkpoints:
+    with closing(Checkpoints(workdir / "checkpoints", 2)) as checkpoints:
         assert checkpoints.latest() == before
     assert int(longer(base, workdir).step) > before
 

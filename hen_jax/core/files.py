@@ -54,7 +54,11 @@ def staged_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             retired = staged.with_suffix(".old")
             path.replace(retired)
-            staged.replace(path)
+            try:
+                staged.replace(path)
+            except OSError:
+                retired.replace(path)
+                raise
             shutil.rmtree(retired)
         else:
             staged.replace(path)

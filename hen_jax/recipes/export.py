@@ -1,5 +1,6 @@
 """`hen export`: a run's weights in Hugging Face or PEFT format, read back and compared."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -68,7 +69,7 @@ def open_trained(run: Path) -> Trained:
         lambda path, x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=model.shardings[path]),
         shapes,
     )
-    with Checkpoints(run / "checkpoints", keep=1, asynchronous=False) as checkpoints:
+    with closing(Checkpoints(run / "checkpoints", keep=1, asynchronous=False)) as checkpoints:
         params = checkpoints.params(like)
     return Trained(record, model, lora, params)
 

@@ -1,5 +1,6 @@
 """The whole of hen_jax's main job in one run: train, compare replies, export, say what was made."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -90,7 +91,7 @@ def replies(session: Session, params: Tree, asked: Sequence[Document]) -> list[s
 def held_out_loss(workdir: Path) -> Loss:
     """The first and the last evaluation of a run."""
     losses = [line["loss"] for line in read_metrics(workdir) if line["kind"] == "eval"]
-    return Loss(float(losses[0] or 0), float(losses[-1] or 0))
+    return Loss(*(math.nan if loss is None else float(loss) for loss in (losses[0], losses[-1])))
 
 
 def summary(workdir: Path, asked: Sequence[Document], exports: Sequence[Exported]) -> str:

@@ -1,6 +1,7 @@
 """Supervised fine-tuning from settings to checkpoints: the SFT stage of HEN, LoRA or full."""
 
 import dataclasses
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -129,9 +130,10 @@ def fit(session: Session, workdir: Path) -> State:
     state = initial_state(session.trainable, optimizer, settings.seed, session.mesh)
     shards = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     put = to_devices(session.mesh)
-    with Checkpoints(workdir / "checkpoints", settings.loop.keep_checkpoints) as checkpoints:
+    saved, keep = workdir / "checkpoints", settings.loop.keep_checkpoints
+    with closing(Checkpoints(saved, keep)) as checkpoints:
         start = checkpoints.latest() or 0
-        with MetricLog(workdir, start, session.steps) as log:
+        with closing(MetricLog(workdir, start, session.steps)) as log:
             loop = Run(
                 step=jax.jit(
                     update_step(loss, optimizer, settings.microbatches),

@@ -1,7 +1,6 @@
 """Checkpoints: state, place in the data and run record, saved together or not at all (orbax)."""
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ Record = dict[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `folder`; a context manager that waits for writes to end.
+    """The checkpoints of one run, in `folder`; to be used in `contextlib.closing`.
 
     A checkpoint holds the state, the data iterator's state and the run record. Orbax writes it
     under a temporary name and renames it when it is whole, so one that a kill or a full disk cut
@@ -28,15 +27,8 @@ class Checkpoints:
         self._folder = folder
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
-    def __enter__(self) -> "Checkpoints":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Waits for writes to end."""
         self._manager.close()
 
     def latest(self) -> int | None:

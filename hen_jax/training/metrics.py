@@ -5,7 +5,6 @@ import math
 import os
 import time
 from pathlib import Path
-from types import TracebackType
 
 import jax
 from tensorboardX import SummaryWriter
@@ -24,7 +23,7 @@ def fetch(metrics: dict[str, Mean]) -> dict[str, float]:
 
 
 class MetricLog:
-    """The open files of a run's metrics; a context manager.
+    """The open files of a run's metrics; to be used in `contextlib.closing`.
 
     On resumption at step `start`, lines of later steps (written by a process that was killed after
     its last checkpoint) are dropped, so that every step stands once.
@@ -40,15 +39,8 @@ class MetricLog:
         self._bar = tqdm(total=steps, initial=start, unit="step", disable=quiet or None)
         self._clock = time.perf_counter()
 
-    def __enter__(self) -> "MetricLog":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Closes the files."""
         self._lines.close()
         self._board.close()
         self._bar.close()
