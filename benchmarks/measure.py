@@ -13,6 +13,10 @@ PROBE = (1024, 576, 1536)
 """`[a, b] x [b, c]` of the measured matmul rate: SmolLM2's mlp on 1024 tokens."""
 
 
+IGNORED = -100
+"""The label of a token that does not train, as torch has it."""
+
+
 def cpu_seconds() -> float:
     """Seconds of computing by all threads of this process so far; blind to other processes."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
