@@ -12,7 +12,6 @@ from pathlib import Path
 PROBE = (1024, 576, 1536)
 """`[a, b] x [b, c]` of the measured matmul rate: SmolLM2's mlp on 1024 tokens."""
 
-
 IGNORED = -100
 """The label of a token that does not train, as torch has it."""
 
