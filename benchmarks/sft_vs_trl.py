@@ -190,7 +190,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weights", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--records", type=int, default=8, help="records per update")
     parser.add_argument("--row-length", type=int, default=256, help="of packed rows")
-    parser.add_argument("--remat", choices=("none", "dots", "block"), default="none", help="ours")
+    parser.add_argument("--remat", choices=("none", "dots", "block"), default="dots", help="ours")
     parser.add_argument("--logit-chunk", type=int, default=64, help="ours")
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--updates", type=int, default=0, help="fewer than an epoch, for a look")
