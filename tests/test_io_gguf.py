@@ -4,116 +4,28 @@ import json
 
 import numpy as np
 import pytest
-from gguf import GGMLQuantizationType, GGUFWriter, TokenType
-from gguf.quants import dequantize, quantize
-from tokenizers import Tokenizer, pre_tokenizers
-from tokenizers.models import BPE
-from tokenizers.trainers import BpeTrainer
+from gguf import GGMLQuantizationType as Kind
+from gguf import GGUFWriter
+from tiny_gguf import LLAMA, QWEN2, TEMPLATE, permuted, write_gguf
+from tokenizers import Tokenizer
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.trees import flatten
 from hen_jax.io import gguf, hf, names
-from hen_jax.models.config import DecoderConfig
 from hen_jax.recipes.import_model import import_model
 
-CONFIG = DecoderConfig(
-    family="llama",
-    vocab_size=300,
-    width=64,
-    layers=2,
-    heads=4,
-    kv_heads=2,
-    head_dim=16,
-    mlp_width=96,
-    max_length=128,
-    norm_eps=1e-5,
-    rope_theta=1e5,
+KINDS = (Kind.F32, Kind.F16, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q8_0, Kind.Q4_K, Kind.Q6_K)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [*((LLAMA, kind) for kind in KINDS), (QWEN2, Kind.F32), (QWEN2, Kind.Q4_K)],
+    ids=lambda value: value.name if isinstance(value, Kind) else value.family,
 )
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}{% endfor %}"
-KINDS = [GGMLQuantizationType.F32, GGMLQuantizationType.Q4_1, GGMLQuantizationType.Q8_0]
-
-
-def permuted(rows, heads):
-    """llama.cpp's converter, `LlamaModel.permute`: the halves of each head interleaved."""
-    return rows.reshape(heads, 2, -1, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
-
-
-def trained_tokenizer() -> dict:
-    tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = BpeTrainer(
-        vocab_size=300, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
-    )
-    text = "the rain and the heart in the hearth 12 2024 12 and  then 7 the rain in the hearth"
-    tokenizer.train_from_iterator([text] * 50, trainer)
-    return json.loads(tokenizer.to_str())["model"]
-
-
-def write_gguf(path, kind=KINDS[0], change=lambda writer: None, pre="smollm", drop=None):
-    """A tiny Llama; returns its Hugging Face tensors as the values the file stands for."""
-    writer = GGUFWriter(path, "llama")
-    writer.add_block_count(2)
-    writer.add_context_length(128)
-    writer.add_embedding_length(64)
-    writer.add_feed_forward_length(96)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_rope_freq_base(1e5)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(16)
-    write_tokenizer_fields(writer, pre)
-    change(writer)
-    rng = np.random.default_rng(0)
-    values = {}
-    for row in names.table(CONFIG):
-        shape = names.hf_shape(row, CONFIG)
-        layers = zip(
-            names.expand(row, row.name, CONFIG),
-            names.expand(row, row.gguf, CONFIG),
-            strict=True,
-        )
-        for name, stored_name in layers:
-            value = rng.standard_normal(shape).astype(np.float32)
-            stored_kind = kind if len(shape) == 2 else KINDS[0]
-            value = dequantize(quantize(value, stored_kind), stored_kind)
-            values[name] = value
-            heads = {"q_proj": 4, "k_proj": 2}.get(name.split(".")[-2])
-            stored = value if heads is None else permuted(value, heads)
-            if name != drop:
-                packed = quantize(stored, stored_kind)
-                writer.add_tensor(stored_name, packed, raw_dtype=stored_kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return values
-
-
-def write_tokenizer_fields(writer, pre):
-    model = trained_tokenizer()
-    tokens = sorted(model["vocab"], key=model["vocab"].get)
-    tokens += [f"<unused{i}>" for i in range(300 - len(tokens))]
-    kinds = [TokenType.CONTROL if token in SPECIAL else TokenType.NORMAL for token in tokens]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list(tokens)
-    writer.add_token_types(kinds)
-    writer.add_token_merges([" ".join(merge) for merge in model["merges"]])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_unk_token_id(0)
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(TEMPLATE)
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_import_gives_exactly_the_dequantised_values(tmp_path, kind, capsys):
-    values = write_gguf(tmp_path / "m.gguf", kind)
+def test_import_gives_exactly_the_dequantised_values(tmp_path, config, kind, capsys):
+    values = write_gguf(tmp_path / "m.gguf", kind, config)
     import_model(str(tmp_path / "m.gguf"), tmp_path / "out")
-    config = hf.read_config(tmp_path / "out")
-    assert config == CONFIG
+    assert hf.read_config(tmp_path / "out") == config
     leaves = flatten(hf.read_params(tmp_path / "out", config))
     for row in names.table(config):
         leaf = leaves[row.path]
@@ -131,8 +43,9 @@ def test_q_rows_interleave_the_halves_of_a_head():
     np.testing.assert_array_equal(gguf.unpermuted(permuted(rows, 2), 2), rows)
 
 
-def test_the_tokenizer_splits_digits_and_keeps_special_tokens_whole(tmp_path):
-    write_gguf(tmp_path / "m.gguf")
+@pytest.mark.parametrize("config", [LLAMA, QWEN2], ids=["smollm", "qwen2"])
+def test_the_tokenizer_splits_digits_and_keeps_special_tokens_whole(tmp_path, config):
+    write_gguf(tmp_path / "m.gguf", config=config)
     import_model(str(tmp_path / "m.gguf"), tmp_path / "out")
     tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     text = "<|im_start|>the rain in 2024, 心 🙂  and\n\n 12<|im_end|>"
@@ -181,5 +94,5 @@ def test_another_architecture_is_refused(tmp_path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(InputError, match="architecture 'bert'; supported: llama"):
+    with pytest.raises(InputError, match="architecture 'bert'; supported: llama, qwen2"):
         gguf.open_gguf(tmp_path / "m.gguf")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -11,11 +12,16 @@ import tiny_model
 from safetensors.numpy import load_file, save_file
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.core.trees import flatten, unflatten
 from hen_jax.io import hf, names, shards
 from hen_jax.io.cards import Card
-from hen_jax.models.config import DecoderConfig, RopeScaling
+from hen_jax.models.config import DecoderConfig, Execution, RopeScaling
+from hen_jax.models.decoder import abstract
 from hen_jax.models.families import table
+from hen_jax.models.quantised import quantised_base
+from hen_jax.recipes.import_model import import_model
+from hen_jax.training.placement import parameter_shardings
 
 CONFIG = dataclasses.replace(
     tiny_model.CONFIG,
@@ -97,11 +103,26 @@ def test_rounding_is_to_nearest_even_and_named_in_the_config(folder, tmp_path):
     assert_same(hf.read_params(tmp_path / "half", CONFIG), rounded)
 
 
-def test_place_sees_every_leaf_once_and_decides_what_is_kept(folder):
-    placed = {}
-    tree = hf.read_params(folder, CONFIG, place=lambda p, leaf: placed.setdefault(p, leaf.shape))
-    assert placed == names.shapes(CONFIG)
-    assert tree["blocks"]["attn"]["q"]["kernel"] == (3, 16, 24)
+def test_leaves_arrive_on_their_shardings_bit_for_bit(folder):
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    shardings = parameter_shardings(abstract(CONFIG), mesh)
+    placed = hf.read_params(folder, CONFIG, shardings=shardings)
+    for path, leaf in flatten(placed).items():
+        assert leaf.sharding == shardings[path]
+    assert_same(jax.tree.map(np.asarray, placed), random_params(CONFIG))
+    rounded = hf.read_params(folder, CONFIG, "bfloat16", shardings)
+    assert_same(jax.tree.map(np.asarray, rounded), hf.read_params(folder, CONFIG, "bfloat16"))
+
+
+def test_int8_is_rounded_on_the_way(folder):
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    model = abstract(CONFIG, execution=Execution(base_dtype="int8"))
+    shardings = parameter_shardings(model, mesh)
+    placed = hf.read_params(folder, CONFIG, None, shardings, int8=True)
+    for path, leaf in flatten(placed).items():
+        assert leaf.sharding == shardings[path]
+    expected = jax.jit(quantised_base)(random_params(CONFIG))
+    assert_same(*(jax.tree.map(np.asarray, tree) for tree in (placed, expected)))
 
 
 def test_tokenizer_files_card_and_ids_travel_along(tmp_path, folder):
@@ -122,6 +143,43 @@ def test_tokenizer_files_card_and_ids_travel_along(tmp_path, folder):
     assert json.loads((out / "hen_jax.json").read_text())["config"]["width"] == 16
 
 
+def test_a_file_changed_since_it_was_written_is_refused_on_import(folder, tmp_path):
+    hf.verify(folder)
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"model\.safetensors does not have the SHA-256"):
+        import_model(str(folder), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "beyond"),
+    [
+        ({"model": {"vocab": {"a": 0, "b": 60}}}, None),
+        ({"model": {"vocab": {"a": 0, "b": 61}}}, 61),
+        ({"model": {"vocab": [["a", 0.0]] * 62}}, 61),
+        ({"added_tokens": [{"id": 70, "special": False, "content": "<x>"}]}, 70),
+        ({"added_tokens": [{"id": 70, "special": True, "content": "<|user|>"}]}, 70),
+        ({"added_tokens": [{"id": 70, "special": True, "content": "<image>"}]}, None),
+    ],
+)
+def test_a_token_without_a_vector_is_refused(folder, tokenizer, beyond):
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "chat_template.jinja").write_text("<|user|>{{ messages }}")
+    if beyond is None:
+        assert hf.read_params(folder, CONFIG)
+    else:
+        with pytest.raises(InputError, match=f"ids up to {beyond}, but .* vocab_size 61"):
+            hf.read_params(folder, CONFIG)
+
+
+def test_a_reward_model_needs_a_padding_token(tmp_path):
+    config = dataclasses.replace(CONFIG, score_head=True)
+    with pytest.raises(InputError, match="pad_token_id"):
+        hf.write_model(tmp_path / "m", config, random_params(config))
+
+
 def test_a_foreign_folder_is_not_overwritten(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
@@ -131,13 +189,14 @@ def test_a_foreign_folder_is_not_overwritten(tmp_path):
 
 
 def test_a_failing_write_leaves_the_old_folder(folder):
-    def leaves():
-        yield from list(flatten(random_params(CONFIG)).items())[:3]
+    def full(out):
         raise OSError(28, "No space left on device")
 
+    tensors = hf.read_tensors(folder, CONFIG)
+    tensors[3] = tensors[3]._replace(fill=full)
     before = (folder / "model.safetensors").read_bytes()
     with pytest.raises(OSError, match="No space"):
-        hf.write_model(folder, CONFIG, leaves())
+        hf.write_model(folder, CONFIG, tensors)
     assert (folder / "model.safetensors").read_bytes() == before
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
@@ -219,7 +278,9 @@ def test_weight_refusals_name_the_weight(folder, change, message):
 def test_layers_of_different_dtypes_are_not_rounded_unasked(folder):
     name = "model.layers.1.mlp.up_proj.weight"
     rewrite(folder, lambda t: t.update({name: t[name].astype(np.float16)}))
-    with pytest.raises(InputError, match=r"float32 in layer 0 and float16 in layer 1"):
+    with pytest.raises(
+        InputError, match=r"layers\.0\.mlp.* as float32 and .*layers\.1.* as float16"
+    ):
         hf.read_params(folder, CONFIG)
     wide = hf.read_params(folder, CONFIG, dtype="float32")
     assert wide["blocks"]["mlp"]["up"]["kernel"].dtype == np.float32

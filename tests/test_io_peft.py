@@ -1,5 +1,6 @@
 """PEFT adapter folders: the round trip is exact, and settings we do not have are refused."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -64,9 +65,9 @@ def test_names_shapes_and_settings_are_those_of_peft(folder):
     [
         ({"use_dora": True}, "'use_dora' is True; only plain LoRA"),
         ({"bias": "all"}, "'bias' is 'all'"),
-        ({"modules_to_save": ["lm_head"]}, "'modules_to_save'"),
-        ({"rank_pattern": {"q_proj": 8}}, "'rank_pattern'"),
-        ({"use_rslora": True}, "'use_rslora'"),
+        ({"modules_to_save": ["lm_head"]}, "'modules_to_save' is .'lm_head'.*score head"),
+        ({"task_type": "TOKEN_CLS"}, "'TOKEN_CLS'"),
+        ({"rank_pattern": {"q_proj": 8}}, r"q_proj\.lora_A.* has shape \[3, 16\].*\[8, 16\]"),
         ({"init_lora_weights": "pissa"}, "'pissa', which changes the base"),
         ({"warp_drive": 9}, r"'warp_drive' \(9\) is not known"),
         ({"r": None}, "both must be numbers"),
@@ -82,6 +83,67 @@ def test_settings_that_change_the_result_are_refused(folder, change, message):
 def test_settings_without_effect_are_read(folder):
     edit(folder, lora_dropout=0.1, inference_mode=False, peft_version="0.99", rank_pattern=None)
     assert peft.read_adapter(folder, CONFIG)[0] == LORA
+
+
+def products(lora, adapter, target):
+    """`scale A B` of each layer, `[L, in, out]`."""
+    leaves = {
+        path.split("/")[-2:][1]: leaf for path, leaf in flatten(adapter).items() if target in path
+    }
+    return lora.scale * leaves["lora_a"] @ leaves["lora_b"]
+
+
+@pytest.mark.parametrize("stabilised", [False, True])
+def test_modules_of_other_rank_and_alpha_keep_their_product(tmp_path, stabilised):
+    patterns = {"rank_pattern": {"layers.1.self_attn.q_proj": 5}, "alpha_pattern": {"q_proj": 8}}
+    fields = {"r": 3, "lora_alpha": 6, "use_rslora": stabilised, **patterns}
+    rng, tensors, expected = np.random.default_rng(0), {}, {"/q/": [], "/down/": []}
+    shapes = {"self_attn.q_proj": (24, 16), "mlp.down_proj": (16, 20)}
+    for layer in range(2):
+        for module, key in zip(shapes, expected, strict=True):
+            rank = 5 if layer == 1 and key == "/q/" else 3
+            out, width = shapes[module]
+            a, b = (rng.standard_normal(s).astype(np.float32) for s in ((rank, width), (out, rank)))
+            name = f"base_model.model.model.layers.{layer}.{module}"
+            tensors |= {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}
+            alpha = 8 if key == "/q/" else 6
+            scale = alpha / (rank**0.5 if stabilised else rank)
+            expected[key].append(scale * (b @ a).T)
+    (tmp_path / "adapter_config.json").write_text(json.dumps(fields))
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    lora, adapter = peft.read_adapter(tmp_path, CONFIG)
+    assert (lora.rank, lora.targets) == (5, ("q", "down"))
+    for key, layers in expected.items():
+        np.testing.assert_allclose(products(lora, adapter, key), np.stack(layers), atol=1e-5)
+
+
+@pytest.mark.parametrize("diagonal", [True, False])
+def test_an_adapter_of_a_fused_layer_is_one_of_each_part(tmp_path, diagonal):
+    config = dataclasses.replace(CONFIG, family="phi3", head_dim=4)
+    rng, tensors, whole = np.random.default_rng(0), {}, []
+    for layer in range(2):
+        a, b = rng.standard_normal((6, 16)), rng.standard_normal((32, 6))
+        if diagonal:  # ranks of 2, for q [16], k [8] and v [8]
+            b[:16, 2:] = b[16:24, :2] = b[16:24, 4:] = b[24:, :4] = 0
+        name = f"base_model.model.model.layers.{layer}.self_attn.qkv_proj"
+        stored = {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}
+        tensors |= {key: value.astype(np.float32) for key, value in stored.items()}
+        whole.append((b @ a).T)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 6, "lora_alpha": 6}))
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    lora, adapter = peft.read_adapter(tmp_path, config)
+    assert lora == LoraConfig(*((2, 2.0) if diagonal else (6, 6.0)), ("q", "k", "v"))
+    for target, span in (("/q/", slice(16)), ("/k/", slice(16, 24)), ("/v/", slice(24, 32))):
+        expected = np.stack(whole)[:, :, span]
+        np.testing.assert_allclose(products(lora, adapter, target), expected, atol=1e-5)
+
+
+def test_an_adapter_that_matches_no_layer_is_refused(folder):
+    path = folder / "adapter_model.safetensors"
+    tensors = {key.replace("_proj", "_dense"): value for key, value in load_file(path).items()}
+    save_file(tensors, path)
+    with pytest.raises(InputError, match=r"adapts no linear layer of a llama model.*down_dense"):
+        peft.read_adapter(folder, CONFIG)
 
 
 def test_a_missing_half_is_named(folder):

@@ -26,19 +26,20 @@ def check_targets(lora: LoraConfig, adapter: Tree) -> None:
 def merge_adapter(base: Tree, adapter: Tree, scale: float) -> Tree:
     """The base with `W + scale A B` in place of each adapted `W`, as numpy arrays.
 
-    The sum is formed in float32 from the stored values and rounded once, to the dtype of `W`.
+    Other leaves that were trained with the adapter, a score head, take the place of the base's. The
+    sum is formed in float32 from the stored values and rounded once, to the dtype of `W`.
     """
     leaves, low = flatten(base), flatten(adapter)
     merged = dict(leaves)
-    for path in low:
-        if not path.endswith("/lora_a"):
-            continue
-        layer = path.removesuffix("/lora_a")
-        kernel = leaves[f"{layer}/kernel"]
-        a = np.asarray(low[path], np.float32)
-        b = np.asarray(low[f"{layer}/lora_b"], np.float32)
-        summed = np.asarray(kernel, np.float32) + np.float32(scale) * (a @ b)
-        merged[f"{layer}/kernel"] = summed.astype(kernel.dtype)
+    for path, leaf in low.items():
+        layer, _, kind = path.rpartition("/")
+        if kind == "lora_a":
+            kernel = leaves[f"{layer}/kernel"]
+            a, b = (np.asarray(x, np.float32) for x in (leaf, low[f"{layer}/lora_b"]))
+            summed = np.asarray(kernel, np.float32) + np.float32(scale) * (a @ b)
+            merged[f"{layer}/kernel"] = summed.astype(kernel.dtype)
+        elif kind != "lora_b":
+            merged[path] = np.asarray(leaf).astype(leaves[path].dtype)
     return unflatten(merged)
 
 

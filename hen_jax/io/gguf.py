@@ -1,6 +1,6 @@
 """llama.cpp's GGUF files: config and weights, dequantised to the float32 values they stand for."""
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ from gguf import GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 
 from hen_jax.core.errors import InputError
-from hen_jax.io import layout, names
+from hen_jax.io import names
+from hen_jax.io.shards import Tensor
 from hen_jax.models.config import DecoderConfig
 from hen_jax.models.families import table
 
@@ -28,7 +29,10 @@ _FIELDS = {
 
 _HEAD_DIMS = ("attention.key_length", "attention.value_length", "rope.dimension_count")
 
-ARCHITECTURES = ("llama",)
+ARCHITECTURES = ("llama", "qwen2")
+
+_INTERLEAVED = ("llama",)
+"""Architectures whose q and k llama.cpp's converter reorders; see `unpermuted`."""
 
 
 def open_gguf(path: Path) -> GGUFReader:
@@ -92,27 +96,32 @@ def read_config(reader: GGUFReader) -> DecoderConfig:
     return table.from_hf({"model_type": architecture, **fields})
 
 
-def iter_params(
-    reader: GGUFReader, config: DecoderConfig, dtype: str | None = None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields `(path, leaf)` in our layout, one leaf in memory at a time.
+def read_tensors(reader: GGUFReader, config: DecoderConfig) -> list[Tensor]:
+    """The weights as Hugging Face tensors in float32, each dequantised when it is asked for.
 
-    `dtype` None gives float32, which holds every dequantised value exactly.
+    Float32 holds every dequantised value exactly.
 
     Raises:
       InputError: a missing or leftover weight, one of another shape or an unknown quantisation.
     """
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    stored = {tensor.name: tensor for tensor in reader.tensors}
     rows = names.table(config)
     expected = {name for row in rows for name in names.expand(row, row.gguf, config)}
     names.require_names(
-        set(tensors), expected, "the GGUF file", "its hyperparameters describe another model"
+        set(stored), expected, "the GGUF file", "its hyperparameters describe another model"
     )
+    tensors = []
     for row in rows:
-        arrays = (
-            _dequantised(tensors[name], row, config) for name in names.expand(row, row.gguf, config)
+        shape = names.hf_shape(row, config)
+        pairs = zip(
+            names.expand(row, row.name, config), names.expand(row, row.gguf, config), strict=True
         )
-        yield row.path, layout.stack(row, config, arrays, dtype)
+        for name, theirs in pairs:
+            source = stored[theirs]
+            names.require_shape(tuple(map(int, source.shape[::-1])), shape, theirs)
+            fill = partial(_dequantise, source, row, config)
+            tensors.append(Tensor(name, shape, np.dtype(np.float32), fill))
+    return tensors
 
 
 def unpermuted(rows: np.ndarray, heads: int) -> np.ndarray:
@@ -125,12 +134,14 @@ def unpermuted(rows: np.ndarray, heads: int) -> np.ndarray:
     return rows.reshape(heads, half, 2, -1).swapaxes(1, 2).reshape(rows.shape)
 
 
-def _dequantised(tensor: ReaderTensor, row: names.Weight, config: DecoderConfig) -> np.ndarray:
+def _dequantise(
+    tensor: ReaderTensor, row: names.Weight, config: DecoderConfig, out: np.ndarray
+) -> None:
     try:
         array = dequantize(tensor.data, tensor.tensor_type)
     except NotImplementedError:
         kind = tensor.tensor_type.name
         raise InputError(f"{tensor.name} is quantised as {kind}, which is not supported") from None
-    names.require_shape(array.shape, names.hf_shape(row, config), tensor.name)
     heads = {"blocks/attn/q/kernel": config.heads, "blocks/attn/k/kernel": config.kv_heads}
-    return unpermuted(array, heads[row.path]) if row.path in heads else array
+    turned = config.family in _INTERLEAVED and row.path in heads
+    out[...] = unpermuted(array, heads[row.path]) if turned else array

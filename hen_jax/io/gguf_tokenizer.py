@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf import GGUFReader, TokenType
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
@@ -20,7 +20,18 @@ def _smollm() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Sequence([digits, _gpt2()])
 
 
-PRE_TOKENIZERS = {"gpt-2": _gpt2, "smollm": _smollm}
+def _qwen2() -> pre_tokenizers.PreTokenizer:
+    split = pre_tokenizers.Split(Regex(_QWEN2_WORDS), behavior="isolated")
+    plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return pre_tokenizers.Sequence([split, plain])
+
+
+_QWEN2_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+PRE_TOKENIZERS = {"gpt-2": _gpt2, "smollm": _smollm, "qwen2": _qwen2}
 """llama.cpp's `tokenizer.ggml.pre` -> the splitting it stands for."""
 
 _ROLES = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}
@@ -73,6 +84,8 @@ def build_tokenizer(reader: GGUFReader) -> Tokenizer:
     vocab = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
     tokenizer.pre_tokenizer = PRE_TOKENIZERS[pre]()
+    if pre == "qwen2":
+        tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
     types = field(reader, "tokenizer.ggml.token_type")
     for token, number in zip(tokens, types, strict=True):

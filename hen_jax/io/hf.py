@@ -1,8 +1,8 @@
-"""Hugging Face model folders, read leaf by leaf and written whole or not at all."""
+"""Hugging Face model folders, read tensor by tensor and written whole or not at all."""
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ import numpy as np
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD, read_json, staged_folder, write_json
-from hen_jax.core.trees import unflatten
-from hen_jax.core.types import Array, Tree
+from hen_jax.core.types import Tree
 from hen_jax.io import layout, names, shards
 from hen_jax.io.cards import Card, write_card
+from hen_jax.io.placing import Shardings
+from hen_jax.io.shards import Tensor
+from hen_jax.io.vocabulary import require_vectors
 from hen_jax.models.config import DecoderConfig
 from hen_jax.models.families import table
 
@@ -63,55 +65,78 @@ def read_config(folder: Path) -> DecoderConfig:
         raise InputError(f"{path}: {error}") from None
 
 
-def iter_params(
-    folder: Path, config: DecoderConfig, dtype: str | None = None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields `(path, leaf)` in our layout, one leaf in memory at a time.
+def read_tensors(folder: Path, config: DecoderConfig) -> list[Tensor]:
+    """The weights of a folder as Hugging Face tensors, in the order they lie on disk.
 
-    Layers are stacked and kernels transposed to `[in, out]` on the way. `dtype` None keeps what is
-    stored; else the leaf is rounded to it, to nearest even.
+    Only headers are read; each tensor is read when it is asked for.
 
     Raises:
-      InputError: a missing or leftover weight, one of another shape, a damaged or pickle file.
+      InputError: a missing or leftover weight, one of another shape, a damaged or pickle file, or
+        a tokenizer with more tokens than the model has vectors for.
     """
     folder = Path(folder)
     files = shards.locate(folder)
-    rows = names.table(config)
+    require_vectors(folder, config.vocab_size)
     found = {name for name in files if not name.endswith(_ROTARY_BUFFER)}
+    shapes = {
+        name: names.fused_shape(fused, config)
+        for fused in names.fused(config)
+        for name in names.expand(fused, fused.name, config)
+    }
     if config.tied_head and "lm_head.weight" in found:
         _require_redundant_head(files, config)
         found.remove("lm_head.weight")
-    expected = {name for row in rows for name in names.expand(row, row.name, config)}
-    names.require_names(found, expected, str(folder), "its config.json describes another model")
-    reader = shards.Reader(files)
-    for row in rows:
-        shape = names.hf_shape(row, config)
-        tensors = (reader.read(name, shape) for name in names.expand(row, row.name, config))
-        yield row.path, layout.stack(row, config, tensors, dtype)
+    names.require_names(found, set(shapes), str(folder), "its config.json describes another model")
+    ordered = sorted(found, key=lambda name: (files[name].path, files[name].offset))
+    return [shards.stored_tensor(name, files[name], shapes[name]) for name in ordered]
 
 
 def read_params(
     folder: Path,
     config: DecoderConfig,
     dtype: str | None = None,
-    place: Callable[[str, np.ndarray], Array] = lambda _, leaf: leaf,
+    shardings: Shardings | None = None,
+    int8: bool = False,
 ) -> Tree:
-    """Reads all weights into a tree; `place(path, leaf)` may put each on its devices at once.
+    """Reads all weights into a tree, layers stacked and kernels turned to `[in, out]`.
 
-    Only one leaf is held in host memory if `place` does not keep it, e.g.
-    `place=lambda path, leaf: jax.device_put(leaf, shardings[path])`.
+    Args:
+      folder: a Hugging Face folder.
+      config: what `read_config` gives for it.
+      dtype: what the leaves are rounded to, to nearest even; None keeps what is stored.
+      shardings: where each leaf lives, by path; one tensor at a time is in host memory. None gives
+        numpy arrays.
+      int8: round the blocks' kernels for `Execution(base_dtype="int8")`; needs its shardings.
 
     Raises:
-      InputError: as `iter_params`.
+      InputError: as `read_tensors`, or layers stored in different dtypes.
     """
-    leaves = {path: place(path, leaf) for path, leaf in iter_params(folder, config, dtype)}
-    return unflatten(leaves)
+    return layout.read_tree(read_tensors(folder, config), config, dtype, shardings, int8)
+
+
+def verify(folder: Path) -> None:
+    """Compares the weight files with the SHA-256 that were recorded when they were written.
+
+    A folder without a record passes: there is nothing to compare with.
+
+    Raises:
+      InputError: a file that was changed or damaged since.
+    """
+    record = Path(folder) / RECORD
+    recorded = read_json(record).get("sha256", {}) if record.exists() else {}
+    found = shards.digests(Path(folder)) if recorded else {}
+    for file, digest in recorded.items():
+        if found.get(file) != digest:
+            raise InputError(
+                f"{Path(folder) / file} does not have the SHA-256 that {RECORD} recorded for it; "
+                "it was changed or damaged: copy or import it again"
+            )
 
 
 def write_model(
     folder: Path,
     config: DecoderConfig,
-    params: Tree | Iterable[tuple[str, Array]],
+    params: Tree | Sequence[Tensor],
     *,
     source_folder: Path | None = None,
     dtype: str | None = None,
@@ -124,7 +149,8 @@ def write_model(
     Args:
       folder: replaced only if hen_jax wrote it.
       config: of the model; its `config.json` must express every field.
-      params: the tree, or its `(path, leaf)` pairs; each is fetched when its turn comes.
+      params: the tree, or the model's Hugging Face tensors; each is fetched when its turn comes,
+        so that one is in host memory.
       source_folder: whose tokenizer, chat template and generation config travel along.
       dtype: what is stored; None keeps the leaves' own.
       card: the model card; None writes a plain one.
@@ -138,8 +164,16 @@ def write_model(
       InputError: a missing, leftover or mis-shaped leaf, or a folder that is not ours.
     """
     fields = table.to_hf(config) | _token_ids(source_folder)
+    if config.score_head and fields.get("pad_token_id") is None:
+        raise InputError(
+            "a reward model needs a pad_token_id, by which transformers finds the last token; give "
+            "a source_folder whose config.json or generation_config.json names one"
+        )
+    if isinstance(params, Mapping):
+        tensors = layout.hf_tensors(params, config, dtype)
+    else:
+        tensors = [tensor.cast(dtype) for tensor in params]
     with staged_folder(Path(folder)) as staged:
-        tensors = layout.hf_tensors(layout.leaves_of(params), config, dtype)
         written = shards.write_shards(staged, tensors, max_shard_bytes)
         fields["dtype"] = written.dtype
         write_json(staged / "config.json", fields)
@@ -149,19 +183,20 @@ def write_model(
         card = card or Card(Path(folder).name, "Weights in Hugging Face format.")
         write_card(staged, card, "transformers", [config.family], _USAGE.format(folder=folder))
         made = {"kind": "hf_model", "config": dataclasses.asdict(config)} | written._asdict()
+        made["sha256"] = shards.digests(staged)
         write_json(staged / RECORD, made | dict(record or {}))
     return written
 
 
-def _require_redundant_head(files: dict[str, Path], config: DecoderConfig) -> None:
-    reader = shards.Reader(files)
+def _require_redundant_head(files: dict[str, shards.Entry], config: DecoderConfig) -> None:
     shape = (config.vocab_size, config.width)
     head, embedding = (
-        reader.read(name, shape) for name in ("lm_head.weight", "model.embed_tokens.weight")
+        shards.stored_tensor(name, files[name], shape).load()
+        for name in ("lm_head.weight", "model.embed_tokens.weight")
     )
     if not np.array_equal(head, embedding):
         raise InputError(
-            f"{files['lm_head.weight']}: lm_head.weight differs from the embedding although "
+            f"{files['lm_head.weight'].path}: lm_head.weight differs from the embedding although "
             "config.json says tie_word_embeddings; set it to false to use both"
         )
 

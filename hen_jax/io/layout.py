@@ -1,67 +1,117 @@
-"""Between our stacked leaf `[L, in, out]` and the per-layer `[out, in]` tensors of other tools."""
+"""Between our stacked leaves `[L, in, out]` and other tools' `[out, in]` tensors of a layer."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.trees import flatten
+from hen_jax.core.trees import flatten, unflatten
 from hen_jax.core.types import Array, Tree
-from hen_jax.io import names, shards
+from hen_jax.io import names
+from hen_jax.io.placing import Leaf, Shardings, fill, send
+from hen_jax.io.shards import Tensor, buffer_for, dtype_named
 from hen_jax.models.config import DecoderConfig
 
 
-def stack(
-    row: names.Weight, config: DecoderConfig, tensors: Iterable[np.ndarray], dtype: str | None
-) -> np.ndarray:
-    """The leaf of `row` from its tensors, first layer first, rounded to `dtype` unless None.
+def hf_tensors(params: Tree, config: DecoderConfig, dtype: str | None) -> list[Tensor]:
+    """The Hugging Face tensors of a parameter tree; each is fetched when it is asked for.
 
     Raises:
-      InputError: `dtype` is None and the layers are stored in different dtypes.
+      InputError: a missing, leftover or mis-shaped leaf.
     """
-    leaf = np.empty(0)
-    for layer, tensor in enumerate(tensors):
-        if layer == 0:
-            stored = tensor.dtype if dtype is None else shards.dtype_named(dtype)
-            leaf = np.empty(names.shapes(config)[row.path], stored)
-        if dtype is None and tensor.dtype != leaf.dtype:
-            raise InputError(
-                f"{row.name} is stored as {leaf.dtype} in layer 0 and {tensor.dtype} in layer "
-                f"{layer}; name the dtype that all layers shall have"
-            )
-        target = leaf[layer] if row.stacked else leaf
-        target[...] = tensor.T if row.transposed else tensor
-    return leaf
+    leaves, shapes = flatten(params), names.shapes(config)
+    names.require_names(
+        set(leaves), set(shapes), "the parameter tree", "it must be a whole model's and no more"
+    )
+    for path, leaf in leaves.items():
+        names.require_shape(leaf.shape, shapes[path], path)
+    tensors = []
+    for fused in names.fused(config):
+        shape = names.fused_shape(fused, config)
+        found = leaves[fused.rows[0].path].dtype
+        for layer, name in enumerate(names.expand(fused, fused.name, config)):
+            fill = partial(_gather, names.parts(fused, config), leaves, layer)
+            tensors.append(Tensor(name, shape, np.dtype(found), fill).cast(dtype))
+    return tensors
 
 
-def unstack(
-    row: names.Weight, config: DecoderConfig, leaf: Array, dtype: str | None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """The inverse of `stack`: `(Hugging Face name, tensor)` per layer."""
-    names.require_shape(leaf.shape, names.shapes(config)[row.path], row.path)
-    host = np.asarray(leaf)
-    stored = shards.dtype_named(dtype or host.dtype.name)
-    for layer, name in enumerate(names.expand(row, row.name, config)):
-        tensor = host[layer] if row.stacked else host
-        # A C-ordered copy: safetensors writes the buffer as it lies, strides ignored.
-        yield name, (tensor.T if row.transposed else tensor).astype(stored, order="C")
+def read_tree(
+    tensors: Iterable[Tensor],
+    config: DecoderConfig,
+    dtype: str | None = None,
+    shardings: Shardings | None = None,
+    int8: bool = False,
+) -> Tree:
+    """The parameter tree of a model's Hugging Face tensors, in whatever order they come.
 
+    With `shardings` the leaves are jax arrays that live there. One tensor at a time is in host
+    memory, and one device's share of it, for as long as it takes to reach the devices, which turn
+    and stack it. Without, they are numpy arrays.
 
-def hf_tensors(
-    leaves: Iterable[tuple[str, Array]], config: DecoderConfig, dtype: str | None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """All Hugging Face tensors of `leaves`, one leaf at a time.
+    With `int8`, which needs shardings, the blocks' kernels are rounded on the way, as
+    `models.quantised.quantised_base` does.
 
     Raises:
-      InputError: a leaf that the model lacks, has twice or has in another shape, or a missing one.
+      InputError: `dtype` is None and the layers of a leaf are stored in different dtypes.
     """
-    waiting = {row.path: row for row in names.table(config)}
-    for path, leaf in leaves:
-        names.require_names({path}, {path} & set(waiting), "the parameter tree", "remove them")
-        yield from unstack(waiting.pop(path), config, leaf, dtype)
-    names.require_names(set(), set(waiting), "the parameter tree", "a model needs all of them")
+    tensors = list(tensors)
+    places = _places(config)
+    stored = _stored_dtypes(tensors, places, dtype)
+    leaves: dict[str, Array] = {}
+
+    buffer = buffer_for(tensors)
+    for tensor in tensors:
+        array = tensor.load(buffer)
+        for place in places[tensor.name]:
+            path = place.row.path
+            leaf = Leaf(place.row, place.layer, stored[path], names.shapes(config)[path])
+            if shardings is None:
+                fill(leaves, leaf, array[place.span])
+            else:
+                send(leaves, leaf, array[place.span], shardings, int8)
+    return unflatten(leaves)
 
 
-def leaves_of(params: Tree | Iterable[tuple[str, Array]]) -> Iterable[tuple[str, Array]]:
-    """`(path, leaf)` pairs of a tree; pairs that come lazily are passed on as they are."""
-    return flatten(params).items() if isinstance(params, Mapping) else params
+class _Place(NamedTuple):
+    row: names.Weight
+    span: slice  # within its Hugging Face tensor
+    layer: int
+
+
+def _places(config: DecoderConfig) -> dict[str, list[_Place]]:
+    return {
+        name: [_Place(row, span, layer) for row, span in names.parts(fused, config)]
+        for fused in names.fused(config)
+        for layer, name in enumerate(names.expand(fused, fused.name, config))
+    }
+
+
+def _stored_dtypes(
+    tensors: list[Tensor], places: dict[str, list[_Place]], dtype: str | None
+) -> dict[str, np.dtype]:
+    first: dict[str, Tensor] = {}
+    for tensor in tensors:
+        for place in places[tensor.name]:
+            known = first.setdefault(place.row.path, tensor)
+            if dtype is None and known.dtype != tensor.dtype:
+                raise InputError(
+                    f"{known.name} is stored as {known.dtype} and {tensor.name} as {tensor.dtype}; "
+                    "name the dtype that all layers shall have"
+                )
+    target = None if dtype is None else dtype_named(dtype)
+    return {path: target or tensor.dtype for path, tensor in first.items()}
+
+
+def _gather(
+    parts: list[tuple[names.Weight, slice]],
+    leaves: Mapping[str, Array],
+    layer: int,
+    out: np.ndarray,
+) -> None:
+    """One Hugging Face tensor: the rows' layers, turned, one below the other."""
+    for row, span in parts:
+        leaf = leaves[row.path]
+        part = np.asarray(leaf[layer] if row.stacked else leaf)
+        out[span] = part.T if row.transposed else part

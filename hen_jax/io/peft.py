@@ -1,82 +1,37 @@
 """LoRA adapters as PEFT stores them, both ways."""
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import RECORD, read_json, staged_folder, write_json
+from hen_jax.core.files import RECORD, staged_folder, write_json
 from hen_jax.core.trees import flatten, unflatten
-from hen_jax.core.types import Tree
-from hen_jax.io import names, shards
+from hen_jax.core.types import Array, Tree
+from hen_jax.io import names, peft_settings, shards
 from hen_jax.io.cards import Card, write_card
+from hen_jax.io.peft_pairs import Pair, level, split, stacked, widened
+from hen_jax.io.peft_pairs import leaves as low_rank_leaves
+from hen_jax.io.peft_settings import Settings
 from hen_jax.models.config import DecoderConfig, LoraConfig
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
-FORMAT_VERSION = "0.21.2"
-"""The PEFT release whose fields `SETTINGS` are."""
-
-SETTINGS: dict[str, Any] = {
-    "alora_invocation_tokens": None,
-    "alpha_pattern": {},
-    "arrow_config": None,
-    "auto_mapping": None,
-    "bias": "none",
-    "corda_config": None,
-    "ensure_weight_tying": False,
-    "eva_config": None,
-    "exclude_modules": None,
-    "fan_in_fan_out": False,
-    "kasa_config": None,
-    "layer_replication": None,
-    "layers_pattern": None,
-    "layers_to_transform": None,
-    "loftq_config": {},
-    "lora_bias": False,
-    "lora_ga_config": None,
-    "megatron_config": None,
-    "modules_to_save": None,
-    "monteclora_config": None,
-    "peft_type": "LORA",
-    "rank_pattern": {},
-    "target_parameters": None,
-    "task_type": "CAUSAL_LM",
-    "trainable_token_indices": None,
-    "use_bdlora": None,
-    "use_dora": False,
-    "use_qalora": False,
-    "use_rslora": False,
-    "velora_config": None,
-}
-"""Settings that change what an adapter computes: written so, and refused when read otherwise."""
-
-NEUTRAL: dict[str, Any] = {
-    "inference_mode": True,
-    "lora_dropout": 0.0,
-    "megatron_core": "megatron.core",
-    "qalora_group_size": 16,
-    "revision": None,
-}
-"""Settings without effect on a trained plain LoRA: written so, and any value is read."""
-
-_READ = {"base_model_name_or_path", "lora_alpha", "peft_version", "r", "target_modules"}
-
-_HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")
-"""Other initialisations (PiSSA, OLoRA, LoftQ, ...) change the base weights as well."""
-
 _PREFIX = "base_model.model."
-_SUFFIXES = {"lora_a": ".lora_A.weight", "lora_b": ".lora_B.weight"}
+_A, _B = ".lora_A.weight", ".lora_B.weight"
+_KINDS = ("lora_a", "lora_b")
+_SCORE = "score/kernel"
 
 _USAGE = """
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
-base = AutoModelForCausalLM.from_pretrained("{base}")
+from transformers import {model}
+base = {model}.from_pretrained("{base}")
 model = PeftModel.from_pretrained(base, "{folder}")
 """
 
@@ -94,11 +49,16 @@ def write_adapter(
 ) -> shards.Written:
     """Writes an adapter folder that PEFT and vLLM load, all or nothing.
 
+    Where the family fuses layers (q, k and v of Phi-3), their adapters become one of the fused
+    layer, exactly: the `A` stand one below the other and the `B` on the diagonal, so its rank is
+    the sum of theirs.
+
     Args:
       folder: replaced only if hen_jax wrote it.
       config: of the base model.
       lora: rank, alpha and targets of the adapter.
-      adapter: tree of `.../lora_a [L, in, R]` and `.../lora_b [L, R, out]` beside each target.
+      adapter: tree of `.../lora_a [L, in, R]` and `.../lora_b [L, R, out]` beside each target, and
+        of a reward model `score/kernel [D, 1]` too.
       base_model: folder or hub id of the base, for `base_model_name_or_path` and the card.
       dtype: what is stored; None keeps the leaves' own.
       card: the model card; None writes a plain one.
@@ -107,19 +67,24 @@ def write_adapter(
     Raises:
       InputError: leaves that do not fit `lora` and `config`, or a folder that is not ours.
     """
-    tensors = _tensors(config, lora, adapter, dtype)
+    leaves = _checked(config, lora, adapter)
+    tensors = [tensor.cast(dtype) for tensor in _tensors(config, lora, leaves)]
+    modules = _modules(config, lora.targets)
+    settings = _settings(lora, modules)
+    scored = config.score_head
     with staged_folder(Path(folder)) as staged:
-        save_file(tensors, staged / WEIGHTS, metadata={"format": "pt"})
-        write_json(staged / CONFIG, _config(config, lora, base_model))
+        shards.write_file(staged / WEIGHTS, tensors)
+        targets = [module.leaf_name for module in modules]
+        write_json(staged / CONFIG, peft_settings.fields(settings, targets, base_model, scored))
         card = card or Card(Path(folder).name, f"A LoRA adapter of rank {lora.rank}.")
-        front = {"base_model": base_model, **card.front}
-        card = dataclasses.replace(card, front=front)
-        usage = _USAGE.format(base=base_model, folder=folder)
+        card = dataclasses.replace(card, front={"base_model": base_model, **card.front})
+        kind = "AutoModelForSequenceClassification" if scored else "AutoModelForCausalLM"
+        usage = _USAGE.format(model=kind, base=base_model, folder=folder)
         write_card(staged, card, "peft", ["lora", f"base_model:adapter:{base_model}"], usage)
         written = shards.Written(
-            sum(tensor.size for tensor in tensors.values()),
-            sum(tensor.nbytes for tensor in tensors.values()),
-            next(iter(tensors.values())).dtype.name,
+            sum(math.prod(tensor.shape) for tensor in tensors),
+            sum(tensor.nbytes for tensor in tensors),
+            tensors[0].dtype.name,
         )
         made = {"kind": "peft_adapter", "lora": dataclasses.asdict(lora)} | written._asdict()
         write_json(staged / RECORD, made | dict(record or {}))
@@ -131,116 +96,90 @@ def read_adapter(
 ) -> tuple[LoraConfig, Tree]:
     """Reads an adapter folder for a base of shape `config`; the inverse of `write_adapter`.
 
+    Where modules differ in rank, all get the largest, and `A` and `B` are filled up with zeros;
+    where they differ in the factor on their product, it is multiplied into `B`. An adapter of a
+    fused layer becomes one of each of its parts: with blocks on the diagonal of `B` each part gets
+    its own, else all share its `A`. The product is the same in every case.
+
     Raises:
       InputError: a setting that plain LoRA does not have, targets this model lacks, a missing,
         leftover or mis-shaped tensor, a damaged or pickle file.
     """
     folder = Path(folder)
-    rank, alpha = _read_config(folder / CONFIG)
+    settings = peft_settings.read(folder / CONFIG)
     path = folder / WEIGHTS
     if not path.is_file():
         shards.refuse_pickles(folder)
         raise InputError(f"{folder} holds no {WEIGHTS}")
-    found = set(shards.tensor_names(path))
-    targets = tuple(
-        target
-        for target, row in _linear_rows(config).items()
-        if found & set(_names(row, "lora_a", config))
-    )
-    if not targets:
-        raise InputError(f"{path} adapts no linear layer of a {config.family} model")
-    lora = LoraConfig(rank, alpha, targets)
-    leaves = _leaves(config, lora)
-    expected = {name for leaf in leaves.values() for name in leaf.names}
-    names.require_names(found, expected, str(path), "the adapter is for another model")
-    reader = shards.Reader(dict.fromkeys(found, path))
-    target = None if dtype is None else shards.dtype_named(dtype)
-    tree = {}
-    for leaf_path, leaf in leaves.items():
-        shape = leaf.shape[:0:-1]  # of one layer, transposed
-        stacked = np.stack([reader.read(name, shape).T for name in leaf.names])
-        tree[leaf_path] = stacked if target is None else stacked.astype(target)
-    return lora, unflatten(tree)
-
-
-class _Leaf(NamedTuple):
-    shape: tuple[int, ...]  # [L, in, R] or [L, R, out]
-    names: list[str]  # PEFT's, one per layer
-
-
-def _leaves(config: DecoderConfig, lora: LoraConfig) -> dict[str, _Leaf]:
-    """Every leaf of the adapter `lora` describes, by path."""
-    rows = _linear_rows(config)
-    unknown = sorted(set(lora.targets) - set(rows))
-    if unknown or not lora.targets:
-        raise InputError(f"LoRA targets {unknown} match nothing; there are {', '.join(rows)}")
-    shapes = names.shapes(config, lora)
-    leaves = {}
-    for target, row in rows.items():
-        for kind in _SUFFIXES if target in lora.targets else ():
-            path = row.path.removesuffix("kernel") + kind
-            leaves[path] = _Leaf(shapes[path], _names(row, kind, config))
-    return leaves
-
-
-def _tensors(
-    config: DecoderConfig, lora: LoraConfig, adapter: Tree, dtype: str | None
-) -> dict[str, np.ndarray]:
-    given, leaves = flatten(adapter), _leaves(config, lora)
-    names.require_names(
-        set(given), set(leaves), "the adapter tree", f"its targets are {', '.join(lora.targets)}"
-    )
-    tensors = {}
-    for path, leaf in leaves.items():
-        names.require_shape(given[path].shape, leaf.shape, path)
-        host = np.asarray(given[path])
-        stored = shards.dtype_named(dtype or host.dtype.name)
-        for name, layer in zip(leaf.names, host, strict=True):
-            tensors[name] = layer.T.astype(stored, order="C")
-    return tensors
-
-
-def _config(config: DecoderConfig, lora: LoraConfig, base_model: str) -> dict[str, Any]:
-    rows = _linear_rows(config)
-    fields = SETTINGS | NEUTRAL
-    fields |= {
-        "base_model_name_or_path": base_model,
-        "init_lora_weights": True,
-        # PEFT declares an integer and keeps what it reads, so a fraction survives too.
-        "lora_alpha": int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,
-        "peft_version": FORMAT_VERSION,
-        "r": lora.rank,
-        "target_modules": [rows[target].module.rsplit(".", 1)[-1] for target in lora.targets],
-    }
-    return dict(sorted(fields.items()))
-
-
-def _read_config(path: Path) -> tuple[int, float]:
-    fields = read_json(path)
-    for key, value in fields.items():
-        if key in SETTINGS:
-            plain = SETTINGS[key]
-            # Older releases write null where the newer write an empty table.
-            if value != plain and not (value is None and plain in ({}, "CAUSAL_LM", False)):
-                raise InputError(
-                    f"{path}: {key!r} is {value!r}; only plain LoRA ({plain!r} here) is supported"
-                )
-        elif key == "init_lora_weights":
-            if value not in _HARMLESS_INITS:
-                raise InputError(
-                    f"{path}: 'init_lora_weights' is {value!r}, which changes the base weights; "
-                    "convert it with PEFT's path_initial_model_for_weight_conversion"
-                )
-        elif key not in NEUTRAL and key not in _READ:
-            raise InputError(
-                f"{path}: setting {key!r} ({value!r}) is not known; remove it if it has no effect"
-            )
-    rank, alpha = fields.get("r"), fields.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+    stored = shards.entries(path)
+    every = tuple(target for module in _modules(config) for target in module.targets)
+    modules = [m for m in _modules(config, every) if set(stored) & set(m.names(config, _A))]
+    if not modules:
         raise InputError(
-            f"{path}: 'r' is {rank!r} and 'lora_alpha' {alpha!r}; both must be numbers"
+            f"{path} adapts no linear layer of a {config.family} model; its tensors are called "
+            f"{min(stored, default='nothing')}, ours {_modules(config)[0].names(config, _A)[0]}"
         )
-    return rank, float(alpha)
+    expected = {name for m in modules for end in (_A, _B) for name in m.names(config, end)}
+    score = {_PREFIX + "score.weight"} if config.score_head else set()
+    names.require_names(
+        set(stored), expected | score, str(path), "the adapter is for another model"
+    )
+
+    def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        return shards.stored_tensor(name, stored[name], shape).cast(dtype).load()
+
+    targets: dict[str, list[Pair]] = {}
+    for module in modules:
+        pairs = _pairs(module, config, settings, read)
+        for target, own in zip(module.targets, split(pairs, module.spans), strict=True):
+            if own is not None:
+                targets[target] = own
+    lora = level(settings, targets)
+    leaves = {}
+    for target, row in _linear_rows(config).items():
+        if target in targets:
+            layer = row.path.removesuffix("kernel")
+            leaves[layer + "lora_a"], leaves[layer + "lora_b"] = low_rank_leaves(
+                lora, targets[target]
+            )
+    if score:
+        leaves[_SCORE] = read(_PREFIX + "score.weight", (1, config.width)).T
+    return lora, unflatten(leaves)
+
+
+class _Module(NamedTuple):
+    """A linear layer of the Hugging Face model, and the targets whose kernels lie in it."""
+
+    name: str  # {layer} left in
+    targets: tuple[str, ...]  # those that are adapted
+    spans: tuple[slice, ...]  # where each lies along the output
+    shape: tuple[int, int]  # [out, in]
+
+    @property
+    def leaf_name(self) -> str:
+        """The last part, by which `target_modules` and patterns name it."""
+        return self.name.rpartition(".")[2]
+
+    def names(self, config: DecoderConfig, end: str) -> list[str]:
+        """The names of its `A` or `B`, one per layer."""
+        return [f"{_PREFIX}{self.name}{end}".format(layer=i) for i in range(config.layers)]
+
+
+def _modules(config: DecoderConfig, targets: tuple[str, ...] | None = None) -> list[_Module]:
+    """The linear layers of a block that hold any of `targets`; None is all of them."""
+    modules = []
+    for fused in names.fused(config):
+        places = [
+            (row.path.split("/")[-2], span)
+            for row, span in names.parts(fused, config)
+            if row.stacked and row.transposed
+        ]
+        chosen = [(name, span) for name, span in places if targets is None or name in targets]
+        if chosen:
+            held, spans = zip(*chosen, strict=True)
+            out, width = names.fused_shape(fused, config)
+            modules.append(_Module(fused.rows[0].module, held, spans, (out, width)))
+    return modules
 
 
 def _linear_rows(config: DecoderConfig) -> dict[str, names.Weight]:
@@ -249,5 +188,75 @@ def _linear_rows(config: DecoderConfig) -> dict[str, names.Weight]:
     return {row.path.split("/")[-2]: row for row in rows}
 
 
-def _names(row: names.Weight, kind: str, config: DecoderConfig) -> list[str]:
-    return names.expand(row, _PREFIX + row.module + _SUFFIXES[kind], config)
+def _checked(config: DecoderConfig, lora: LoraConfig, adapter: Tree) -> dict[str, Array]:
+    """The adapter's leaves by path, which must be those of `lora`."""
+    rows = _linear_rows(config)
+    unknown = sorted(set(lora.targets) - set(rows))
+    if unknown or not lora.targets:
+        raise InputError(f"LoRA targets {unknown} match nothing; there are {', '.join(rows)}")
+    given, shapes = flatten(adapter), names.shapes(config, lora)
+    expected = {path for path in shapes if path.endswith(("/lora_a", "/lora_b"))}
+    if config.score_head:
+        expected.add(_SCORE)
+    where = f"its targets are {', '.join(lora.targets)}"
+    names.require_names(set(given), expected, "the adapter tree", where)
+    for path, leaf in given.items():
+        names.require_shape(leaf.shape, shapes[path], path)
+    return given
+
+
+def _settings(lora: LoraConfig, modules: list[_Module]) -> Settings:
+    """Rank and alpha of a fused module grow so that the factor stays that of its parts."""
+    fused = {m.leaf_name: len(m.targets) for m in modules if len(m.targets) > 1}
+    return Settings(
+        lora.rank,
+        lora.alpha,
+        lora.rank_stabilised,
+        {name: n * lora.rank for name, n in fused.items()},
+        {name: (n**0.5 if lora.rank_stabilised else n) * lora.alpha for name, n in fused.items()},
+    )
+
+
+def _tensors(
+    config: DecoderConfig, lora: LoraConfig, leaves: Mapping[str, Array]
+) -> Iterator[shards.Tensor]:
+    rows = _linear_rows(config)
+    for module in _modules(config, lora.targets):
+        layers = [rows[target].path.removesuffix("kernel") for target in module.targets]
+        low, high = ([np.asarray(leaves[at + kind]) for at in layers] for kind in _KINDS)
+        both = zip(module.names(config, _A), module.names(config, _B), strict=True)
+        for layer, (name_a, name_b) in enumerate(both):
+            a, b = stacked(
+                [part[layer].T for part in low],
+                [part[layer].T for part in high],
+                module.spans,
+                module.shape[0],
+            )
+            yield _kept(name_a, a)
+            yield _kept(name_b, b)
+    if _SCORE in leaves:
+        yield _kept(_PREFIX + "score.weight", np.asarray(leaves[_SCORE]).T)
+
+
+def _kept(name: str, array: np.ndarray) -> shards.Tensor:
+    return shards.Tensor(name, array.shape, array.dtype, partial(np.copyto, src=array))
+
+
+def _pairs(
+    module: _Module,
+    config: DecoderConfig,
+    settings: Settings,
+    read: Callable[[str, tuple[int, ...]], np.ndarray],
+) -> list[Pair]:
+    """The module's pair of each layer; ranks that differ between layers are levelled here."""
+    out, width = module.shape
+    pairs = []
+    for layer, (a, b) in enumerate(
+        zip(module.names(config, _A), module.names(config, _B), strict=True)
+    ):
+        name = module.name.format(layer=layer)
+        rank = settings.rank_of(name)
+        pair = Pair(read(a, (rank, width)), read(b, (out, rank)), settings.scale_of(name))
+        pairs.append(pair)
+    rank = max(pair.a.shape[0] for pair in pairs)
+    return [widened(pair, rank) for pair in pairs]

@@ -1,13 +1,15 @@
-"""Safetensors on disk: where each tensor lies, reading one at a time, writing in shards."""
+"""Safetensors on disk: where each tensor lies, reading and writing one at a time."""
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json, write_json
@@ -24,7 +26,55 @@ DTYPES: dict[str, np.dtype] = {
 """Names a weight's dtype may have in a config or on the command line."""
 
 _STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_CODES = {name: code for code, name in _STORED.items()}
 _PICKLES = ("pytorch_model*.bin", "consolidated*.pth", "*.pt", "*.pth", "adapter_model.bin")
+
+
+class Tensor(NamedTuple):
+    """A tensor that is read, or made, only when it is asked for; nothing keeps the result."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fill: Callable[[np.ndarray], None]  # writes it into an array of this shape and dtype
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory it takes."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def cast(self, dtype: str | None) -> "Tensor":
+        """The tensor rounded to `dtype`, to nearest even, when asked for; as it is for None."""
+        target = self.dtype if dtype is None else dtype_named(dtype)
+        if target == self.dtype:
+            return self
+
+        def fill(out: np.ndarray) -> None:
+            out[...] = self.load()
+
+        return self._replace(dtype=target, fill=fill)
+
+    def load(self, buffer: np.ndarray | None = None) -> np.ndarray:
+        """The tensor, in an array of its own or in the bytes of `buffer`, for as long as they last.
+
+        One buffer for one tensor after the other bounds memory: who still reads from an array is
+        then a matter of what has finished, not of what has been freed.
+        """
+        if buffer is None:
+            out = np.empty(self.shape, self.dtype)
+        else:
+            out = buffer[: self.nbytes].view(self.dtype).reshape(self.shape)
+        self.fill(out)
+        return out
+
+
+class Entry(NamedTuple):
+    """Where a stored tensor lies."""
+
+    path: Path
+    stored: str  # safetensors' name of the dtype
+    shape: tuple[int, ...]
+    offset: int  # bytes from the start of the file
 
 
 def dtype_named(name: str) -> np.dtype:
@@ -34,8 +84,8 @@ def dtype_named(name: str) -> np.dtype:
     return DTYPES[name]
 
 
-def locate(folder: Path) -> dict[str, Path]:
-    """Which file of `folder` holds each tensor: `{tensor name: path}`.
+def locate(folder: Path) -> dict[str, Entry]:
+    """Where each tensor of a folder lies, by name.
 
     Raises:
       InputError: no safetensors, only pickle files, or an index that names a file which is
@@ -43,7 +93,7 @@ def locate(folder: Path) -> dict[str, Path]:
     """
     folder = Path(folder)
     if (folder / SINGLE).is_file():
-        return dict.fromkeys(tensor_names(folder / SINGLE), folder / SINGLE)
+        return entries(folder / SINGLE)
     if (folder / INDEX).is_file():
         return _located_by_index(folder / INDEX)
     refuse_pickles(folder)
@@ -61,41 +111,38 @@ def refuse_pickles(folder: Path) -> None:
             )
 
 
-def tensor_names(path: Path) -> list[str]:
-    """The tensors that a safetensors file holds. Raises `InputError` if it is damaged."""
-    with _opened(path) as file:
-        return list(file.keys())
+def entries(path: Path) -> dict[str, Entry]:
+    """Where the tensors of one safetensors file lie. Raises `InputError` if it is damaged."""
+    try:
+        # The library checks that the header is sound and the file is whole.
+        with safe_open(path, framework="numpy"), path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} is not a whole safetensors file ({error}); download or write it again"
+        ) from None
+    header.pop("__metadata__", None)
+    return {
+        name: Entry(path, at["dtype"], tuple(at["shape"]), 8 + length + at["data_offsets"][0])
+        for name, at in header.items()
+    }
 
 
-class Reader:
-    """Reads single tensors of a folder, keeping one shard's header open at a time."""
+def stored_tensor(name: str, entry: Entry, shape: tuple[int, ...]) -> Tensor:
+    """The tensor at `entry`, which must have `shape` and a floating dtype.
 
-    def __init__(self, files: dict[str, Path]):
-        self.files = files
-        self._path: Path | None = None
-        self._file: Any = None
-
-    def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """The tensor `name`, which must have `shape` and a floating dtype.
-
-        Raises:
-          InputError: another shape, a quantised or integer dtype, a damaged file.
-        """
-        path = self.files[name]
-        if path != self._path:
-            self._file, self._path = _opened(path), path
-        try:
-            view = self._file.get_slice(name)
-            found, stored = tuple(view.get_shape()), view.get_dtype()
-        except SafetensorError as error:
-            raise InputError(f"{path}: {name} cannot be read ({error})") from None
-        if stored not in _STORED:
-            raise InputError(
-                f"{path}: {name} is stored as {stored}; only {', '.join(_STORED)} weights can be "
-                "read, so use an unquantised checkpoint"
-            )
-        require_shape(found, shape, f"{path}: {name}")
-        return self._file.get_tensor(name)
+    Raises:
+      InputError: another shape, or a quantised or integer dtype.
+    """
+    if entry.stored not in _STORED:
+        raise InputError(
+            f"{entry.path}: {name} is stored as {entry.stored}; only {', '.join(_STORED)} weights "
+            "can be read, so use an unquantised checkpoint"
+        )
+    require_shape(entry.shape, shape, f"{entry.path}: {name}")
+    dtype = DTYPES[_STORED[entry.stored]]
+    return Tensor(name, entry.shape, dtype, partial(_read, entry))
 
 
 class Written(NamedTuple):
@@ -106,78 +153,97 @@ class Written(NamedTuple):
     dtype: str  # the widest of them
 
 
-def write_shards(
-    folder: Path, tensors: Iterable[tuple[str, np.ndarray]], max_bytes: int
-) -> Written:
+def write_shards(folder: Path, tensors: Sequence[Tensor], max_bytes: int) -> Written:
     """Writes tensors as `model.safetensors`, or in numbered shards with an index.
 
-    A shard is written as soon as the next tensor would take it above `max_bytes`, so no more than
-    that is held in memory.
+    Each is asked for when its turn comes: one is in memory at a time.
     """
-    shard: dict[str, np.ndarray] = {}
-    shards: list[list[str]] = []
-    held = parameters = size = 0
-    dtypes: set[str] = set()
-    for name, tensor in tensors:
-        if shard and held + tensor.nbytes > max_bytes:
-            shards.append(_flush(folder, len(shards), shard))
-            held = 0
-        shard[name] = tensor
-        held += tensor.nbytes
-        size += tensor.nbytes
-        parameters += tensor.size
-        dtypes.add(tensor.dtype.name)
-    shards.append(_flush(folder, len(shards), shard))
-    _name_shards(folder, shards, size)
-    return Written(parameters, size, next(name for name in DTYPES if name in dtypes))
-
-
-def _flush(folder: Path, number: int, shard: dict[str, np.ndarray]) -> list[str]:
-    save_file(shard, folder / f"shard-{number}", metadata={"format": "pt"})
-    written = list(shard)
-    shard.clear()
-    return written
-
-
-def _name_shards(folder: Path, shards: list[list[str]], size: int) -> None:
+    shards: list[list[Tensor]] = [[]]
+    for tensor in tensors:
+        if shards[-1] and sum(one.nbytes for one in shards[-1]) + tensor.nbytes > max_bytes:
+            shards.append([])
+        shards[-1].append(tensor)
+    total = sum(tensor.nbytes for tensor in tensors)
     if len(shards) == 1:
-        (folder / "shard-0").replace(folder / SINGLE)
-        return
-    weight_map = {}
-    for number, written in enumerate(shards):
-        final = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
-        (folder / f"shard-{number}").replace(folder / final)
-        weight_map |= dict.fromkeys(written, final)
-    write_json(
-        folder / INDEX,
-        {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))},
-    )
+        write_file(folder / SINGLE, shards[0])
+    else:
+        names = [f"model-{n + 1:05d}-of-{len(shards):05d}.safetensors" for n in range(len(shards))]
+        for name, shard in zip(names, shards, strict=True):
+            write_file(folder / name, shard)
+        held = zip(names, shards, strict=True)
+        places = {tensor.name: name for name, shard in held for tensor in shard}
+        write_json(
+            folder / INDEX,
+            {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))},
+        )
+    dtypes = {tensor.dtype.name for tensor in tensors}
+    parameters = sum(tensor.nbytes // tensor.dtype.itemsize for tensor in tensors)
+    return Written(parameters, total, next(name for name in DTYPES if name in dtypes))
 
 
-def _located_by_index(index: Path) -> dict[str, Path]:
+def write_file(path: Path, tensors: Sequence[Tensor]) -> None:
+    """One safetensors file; wide dtypes come first, so that every tensor is aligned."""
+    ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for tensor in ordered:
+        header[tensor.name] = {
+            "dtype": _CODES[tensor.dtype.name],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, start + tensor.nbytes],
+        }
+        start += tensor.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        buffer = buffer_for(tensors)
+        for tensor in ordered:
+            tensor.load(buffer)
+            file.write(buffer[: tensor.nbytes].data)
+
+
+def buffer_for(tensors: Sequence[Tensor]) -> np.ndarray:
+    """Bytes enough for any of the tensors."""
+    return np.empty(max(tensor.nbytes for tensor in tensors), np.uint8)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each weight file of a folder, by file name."""
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _read(entry: Entry, out: np.ndarray) -> None:
+    target, done = out.reshape(-1).view(np.uint8), 0
+    # Read, not mapped: the pages of a mapped file would count as this process's memory.
+    with entry.path.open("rb", buffering=0) as file:
+        file.seek(entry.offset)
+        while done < target.size:
+            read = file.readinto(target[done:].data)
+            if not read:
+                raise InputError(f"{entry.path} ended while it was read; was it replaced?")
+            done += read
+
+
+def _located_by_index(index: Path) -> dict[str, Entry]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"{index} has no 'weight_map'; download the checkpoint again")
+    located = {}
     for file in sorted(set(map(str, weight_map.values()))):
         # Compared as text: in a hub cache the shards are links to files elsewhere, and fine.
         if file in ("", ".", "..") or "/" in file or "\\" in file:
             raise InputError(f"{index} points outside its folder: {file!r}; it is refused")
         if not (index.parent / file).is_file():
             raise InputError(f"{index} names {file}, which is missing; download it again")
-        missing = _listed(weight_map, file) - set(tensor_names(index.parent / file))
-        if missing:
-            raise InputError(f"{index} says that {file} holds {min(missing)}, but it does not")
-    return {name: index.parent / file for name, file in weight_map.items()}
-
-
-def _listed(weight_map: dict[str, str], file: str) -> set[str]:
-    return {name for name, named in weight_map.items() if named == file}
-
-
-def _opened(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="numpy")
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} is not a whole safetensors file ({error}); download or write it again"
-        ) from None
+        held = entries(index.parent / file)
+        listed = {name for name, named in weight_map.items() if named == file}
+        if listed - set(held):
+            lost = min(listed - set(held))
+            raise InputError(f"{index} says that {file} holds {lost}, but it does not")
+        located |= {name: held[name] for name in listed}
+    return located

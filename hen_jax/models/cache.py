@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from hen_jax.core.types import Array
+from hen_jax.models.attention import capped
 
 
 class LayerCache(NamedTuple):
@@ -97,14 +98,29 @@ def written(
     return LayerCache(put(layer.keys, k, -1), put(layer.values, v, -2))
 
 
+def near(cache: Cache, window: int | None) -> Bool[Array, "B S"]:
+    """The valid slots that the query at `cache.slot` sees: itself and `window - 1` before it.
+
+    Rows are contiguous from their first token on, so slots are as far apart as positions.
+    """
+    if window is None:
+        return cache.valid
+    return cache.valid & (jnp.arange(cache.valid.shape[1]) > cache.slot - window)
+
+
 def attend_cached(
-    q: Float[Array, "B 1 N H"], layer: LayerCache, valid: Bool[Array, "B S"]
+    q: Float[Array, "B 1 N H"],
+    layer: LayerCache,
+    seen: Bool[Array, "B S"],
+    scale: float,
+    softcap: float | None = None,
 ) -> Float[Array, "B 1 N H"]:
-    """`attention.attend` of one query per row over the visible slots; softmax in float32."""
+    """`attention.attend` of one query per row over the slots it sees; softmax in float32."""
     *R, H, S = layer.keys.shape
     kv_heads = math.prod(R) // q.shape[0]
-    seen = jnp.repeat(valid[:, None], kv_heads, axis=1).reshape(*R, 1, S)
+    seen = jnp.repeat(seen[:, None], kv_heads, axis=1).reshape(*R, 1, S)
     grouped = q.reshape(*R, -1, H)  # N = K G, and a row's heads lie together
-    scores = jnp.matmul(grouped, layer.keys, preferred_element_type=jnp.float32) * H**-0.5
-    weights = jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(jnp.float32).min), axis=-1)
+    scores = jnp.matmul(grouped, layer.keys, preferred_element_type=jnp.float32) * scale
+    scores = jnp.where(seen, capped(scores, softcap), jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1)
     return jnp.matmul(weights.astype(q.dtype), layer.values).reshape(q.shape)

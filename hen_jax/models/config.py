@@ -19,8 +19,32 @@ class RopeScaling:
 
 
 @dataclasses.dataclass(frozen=True)
+class LinearScaling:
+    """Every rope frequency is divided by `factor` (Chen et al., 2023)."""
+
+    factor: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LongRope:
+    """LongRoPE (Ding et al., 2024): each frequency is divided by a factor of its own.
+
+    A document longer than `original_length` is read with the `long` factors, any other with the
+    `short` ones; cosines and sines are multiplied by `attention_factor` in both.
+    """
+
+    short: tuple[float, ...]  # one factor per rotated pair
+    long: tuple[float, ...]
+    original_length: int
+    attention_factor: float
+
+
+@dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """A decoder-only transformer with grouped-query attention, RMSNorm, rope and a gated mlp."""
+    """A decoder-only transformer with grouped-query attention, RMSNorm, rope and a gated mlp.
+
+    The defaults describe Llama; what other families do otherwise is a field each.
+    """
 
     family: str
     vocab_size: int
@@ -33,26 +57,53 @@ class DecoderConfig:
     max_length: int  # positions the model was trained for
     norm_eps: float
     rope_theta: float
-    rope_scaling: RopeScaling | None = None
-    activation: Literal["silu"] = "silu"
+    rope_scaling: RopeScaling | LinearScaling | LongRope | None = None
+    activation: Literal["silu", "gelu_tanh"] = "silu"
     tied_head: bool = True  # the unembedding is the embedding
+    score_head: bool = False  # a scalar head instead of the unembedding: a reward model
+    qkv_bias: bool = False
+    qk_norm: bool = False  # RMSNorm over each head of q and k, before rope
+    rotary_dim: int | None = None  # how many of the H are rotated; None: all
+    window: int | None = None  # a query sees itself and the `window - 1` tokens before it
+    global_layers: tuple[int, ...] = ()  # layers that see everything in spite of `window`
+    local_rope_theta: float | None = None  # of the layers with a window, unscaled; None: as global
+    attention_scalar: float | None = None  # scores are divided by its root; None: by that of H
+    attention_softcap: float | None = None  # c tanh(score / c)
+    final_softcap: float | None = None  # of the logits
+    scaled_embedding: bool = False  # token vectors times the root of D
+    unit_offset_norm: bool = False  # RMSNorm multiplies by 1 + scale
+    post_norms: bool = False  # a norm after attention and after the mlp as well
+
+    @property
+    def attention_scale(self) -> float:
+        """The factor on the products of queries and keys."""
+        return (self.attention_scalar or self.head_dim) ** -0.5
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """The window of each layer; None where it sees everything."""
+        return tuple(
+            None if layer in self.global_layers else self.window for layer in range(self.layers)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
     """Low-rank adapters: `y = x W + (alpha / rank) (x A) B`; `A [in, R]`, `B [R, out]` starts at 0.
 
-    `targets` name linear layers of a block: any of q, k, v, o, gate, up, down.
+    `targets` name linear layers of a block: any of q, k, v, o, gate, up, down. `rank_stabilised`
+    divides by the root of the rank instead (rsLoRA; Kalajdzievski, 2023).
     """
 
     rank: int
     alpha: float
     targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
+    rank_stabilised: bool = False
 
     @property
     def scale(self) -> float:
-        """The factor on the low-rank product: `alpha / rank`."""
-        return self.alpha / self.rank
+        """The factor on the low-rank product: `alpha / rank`, or `alpha / sqrt(rank)`."""
+        return self.alpha / (self.rank**0.5 if self.rank_stabilised else self.rank)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +114,19 @@ class Execution:
     are cast to `compute_dtype` where they are used.
 
     `remat` names what the backward pass recomputes: "none" keeps every activation, "dots" keeps the
-    outputs of matrix products with parameters, "block" keeps only each block's input.
+    outputs of matrix products with parameters, "attention" keeps each block's input, the residual
+    stream after its attention and what a fused kernel needs not to run again, "block" keeps only
+    each block's input. The first and the last are the fastest and the smallest.
+
+    `attention` names the back-end: "xla" forms all scores at once; "chunked" those of a few hundred
+    queries at a time, so that memory is linear in the length, and differentiates both ways;
+    "splash" is the fused kernel of TPUs, "cudnn" that of NVIDIA GPUs.
+
+    `base_dtype` "int8" holds the blocks' kernels in eight bits (see `quantised.py`): half the
+    memory of bfloat16, for a base that stays frozen.
     """
 
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: Literal["none", "dots", "block"] = "block"
+    remat: Literal["none", "dots", "attention", "block"] = "block"
+    attention: Literal["xla", "chunked", "splash", "cudnn"] = "xla"
+    base_dtype: Literal["stored", "int8"] = "stored"

@@ -5,6 +5,7 @@ and run with `jax.lax.scan` over `jax.checkpoint`. After `split` all code sees n
 arrays; `merge` makes the module again inside a pure function.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -13,12 +14,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float, Int, PRNGKeyArray
 
+from hen_jax.core.mesh import Layout, gathered, spread_rows
 from hen_jax.core.types import Array, Tree
-from hen_jax.models.attention import attend, document_mask
-from hen_jax.models.cache import Cache, LayerCache, attend_cached, filled, opened, written
-from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
-from hen_jax.models.layers import Block, RMSNorm
-from hen_jax.models.rope import rope_angles
+from hen_jax.models.attention import KEPT, attention, capped
+from hen_jax.models.cache import Cache, LayerCache, attend_cached, filled, near, opened, written
+from hen_jax.models.config import DecoderConfig, Execution, LongRope, LoraConfig
+from hen_jax.models.heads import ScoreHead
+from hen_jax.models.kinds import chosen, layer_kinds, run_chosen
+from hen_jax.models.layers import AFTER_ATTENTION, Block, Carry, RMSNorm
+from hen_jax.models.rope import document_lengths, rope_angles
 
 
 class Embedding(nnx.Module):
@@ -46,25 +50,29 @@ class Decoder(nnx.Module):
         config: DecoderConfig,
         lora: LoraConfig | None = None,
         execution: Execution = Execution(),
+        layout: Layout | None = None,
     ):
         embed_key, block_key, head_key = jax.random.split(key, 3)
         dtype = jnp.dtype(execution.compute_dtype)
-        self.config, self.execution = config, execution
+        self.config, self.execution, self.layout = config, execution, layout
         self.embed = Embedding(embed_key, config)
-        self.blocks = jax.vmap(lambda k: Block(k, config, lora, dtype))(
+        int8 = execution.base_dtype == "int8"
+        self.blocks = jax.vmap(lambda k: Block(k, config, lora, dtype, int8))(
             jax.random.split(block_key, config.layers)
         )
-        self.norm = RMSNorm(config.width, config.norm_eps)
-        self.head = nnx.data(None) if config.tied_head else Head(head_key, config)
+        self.norm = RMSNorm(config.width, config)
+        own_head = not config.tied_head and not config.score_head
+        self.head = Head(head_key, config) if own_head else nnx.data(None)
+        self.score = ScoreHead(head_key, config) if config.score_head else nnx.data(None)
 
     def embedded(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Token vectors in the compute dtype."""
-        return self.embed.embedding[...][tokens].astype(self.execution.compute_dtype)
-
-    def unembedding(self) -> Float[Array, "D V"]:
-        """The matrix from hidden states to logits, in the compute dtype."""
-        kernel = self.embed.embedding[...].T if self.head is None else self.head.kernel[...]
-        return kernel.astype(self.execution.compute_dtype)
+        vectors = self.embed.embedding[...][tokens].astype(self.execution.compute_dtype)
+        vectors = spread_rows(vectors, self.layout)
+        if not self.config.scaled_embedding:
+            return vectors
+        # The root is rounded to the compute dtype, as where the weights come from.
+        return vectors * jnp.asarray(self.config.width**0.5, vectors.dtype)
 
     def hidden(
         self,
@@ -73,14 +81,10 @@ class Decoder(nnx.Module):
         segments: Int[Array, "B T"],
     ) -> Float[Array, "B T D"]:
         """Final hidden states, after the last norm; documents of a row do not see each other."""
-        angles = rope_angles(self.config, positions)
-        mask = document_mask(segments)
-
-        def block(x: Array, layer: Block) -> tuple[Array, None]:
-            return layer(x, angles, lambda q, k, v: (attend(q, k, v, mask), None))
-
+        block = self._block(positions, segments, lambda k, v: None)
         step = rematerialised(block, self.execution)
-        x, _ = jax.lax.scan(step, self.embedded(tokens), self.blocks)
+        kinds = layer_kinds(self.config).of_layer
+        x, _ = jax.lax.scan(step, self.embedded(tokens), (kinds, self.blocks))
         return self.norm(x)
 
     def prefill(
@@ -94,14 +98,73 @@ class Decoder(nnx.Module):
 
         Rows end together: padding (segment 0) stands at their left, and is never seen again.
         """
-        angles = rope_angles(self.config, positions)
-        mask = document_mask(segments)
-
-        def block(x: Array, layer: Block) -> tuple[Array, tuple[Array, Array]]:
-            return layer(x, angles, lambda q, k, v: (attend(q, k, v, mask), (k, v)))
-
-        x, (keys, values) = jax.lax.scan(block, self.embedded(tokens), self.blocks)
+        room = slots - tokens.shape[1]
+        block = self._block(positions, segments, lambda k, v: (k, v), room)
+        kinds = layer_kinds(self.config).of_layer
+        x, (keys, values) = jax.lax.scan(block, self.embedded(tokens), (kinds, self.blocks))
         return self.norm(x), filled(keys, values, segments > 0, slots)
+
+    def _block(
+        self,
+        positions: Int[Array, "B T"],
+        segments: Int[Array, "B T"],
+        keep: Callable[[Array, Array], Carry],
+        room: int = 0,
+    ) -> Callable[[Array, tuple[Array | None, Block]], tuple[Array, Carry]]:
+        """What the scan over layers does with `(kind, block)`; `keep(k, v)` is its output.
+
+        `room` is how many tokens a document may still get, which longrope must know beforehand.
+        """
+        lengths = document_lengths(positions, segments) + room if self._by_length() else None
+        windows, config = layer_kinds(self.config).windows, self.config
+        angles = self._angles(positions, lengths)
+        attends = [
+            attention(
+                self.execution.attention,
+                segments,
+                window,
+                config.attention_softcap,
+                config.attention_scale,
+                None if self.layout is None else self.layout.mesh,
+            )
+            for window in windows
+        ]
+
+        def block(x: Array, layer: tuple[Array | None, Block]) -> tuple[Array, Carry]:
+            kind, run = layer
+            x, kept = self._whole(run)(
+                x,
+                chosen(kind, angles),
+                lambda q, k, v: (run_chosen(kind, attends, q, k, v), keep(k, v)),
+            )
+            return spread_rows(x, self.layout), kept
+
+        return block
+
+    def _whole(self, block: Block) -> Block:
+        """The block with its matrices gathered over `fsdp`, in the compute dtype."""
+        if self.layout is None or self.layout.mesh.size == 1:
+            return block
+
+        def whole(variable: nnx.Variable) -> nnx.Variable:
+            leaf = variable[...]
+            if leaf.ndim > 1 and jnp.issubdtype(leaf.dtype, jnp.floating):
+                leaf = leaf.astype(self.execution.compute_dtype)
+            return variable.replace(gathered(leaf, variable.get_metadata()["axes"], self.layout))
+
+        graphdef, state = nnx.split(block)
+        leaves = jax.tree.map(whole, state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+        return nnx.merge(graphdef, leaves)
+
+    def _angles(self, positions: Int[Array, "B T"], lengths: Array | None) -> list[Array]:
+        """Rope angles of each kind of layer."""
+        return [
+            rope_angles(self.config, positions, lengths, local=window is not None)
+            for window in layer_kinds(self.config).windows
+        ]
+
+    def _by_length(self) -> bool:
+        return isinstance(self.config.rope_scaling, LongRope)
 
     def decode(
         self,
@@ -115,40 +178,81 @@ class Decoder(nnx.Module):
         With `blocks` (see `apart`) the layers are unrolled and `cache.layers` is a tuple too.
         """
         cache = opened(cache)
-        angles = rope_angles(self.config, positions[:, None])
+        # A row's slots past its padding are what its document may come to.
+        lengths = (cache.valid.shape[1] - cache.slot + positions)[:, None]
+        angles = self._angles(positions[:, None], lengths)
+        seen = [near(cache, window) for window in layer_kinds(self.config).windows]
         x = self.embedded(tokens[:, None])
-        run = self._decode_scanned if blocks is None else partial(_decode_unrolled, blocks)
-        x, layers = run(x, angles, cache)
+        if blocks is None:
+            x, layers = self._decode_scanned(x, angles, seen, cache)
+        else:
+            x, layers = self._decode_unrolled(blocks, x, angles, seen, cache)
         return self.norm(x)[:, 0], Cache(layers, cache.valid, cache.slot + 1)
 
     def _decode_scanned(
-        self, x: Float[Array, "B 1 D"], angles: Float[Array, "B 1 P"], cache: Cache
+        self, x: Float[Array, "B 1 D"], angles: list[Array], seen: list[Array], cache: Cache
     ) -> tuple[Float[Array, "B 1 D"], LayerCache]:
         assert isinstance(cache.layers, LayerCache), "give the blocks, or a stacked cache"
 
-        def step(carry: tuple[Array, LayerCache], layer: tuple[Array, Block]):
-            (x, kept), (index, block) = carry, layer
+        def step(carry: tuple[Array, LayerCache], layer: tuple[Array, Array | None, Block]):
+            (x, kept), (index, kind, block) = carry, layer
 
             def look(q: Array, k: Array, v: Array) -> tuple[Array, LayerCache]:
                 # The whole cache travels through the loop: as its output it would be rebuilt.
                 now = written(kept, k, v, cache.slot, (index,))
                 mine = jax.tree.map(lambda leaf: leaf[index], now)
-                return attend_cached(q, mine, cache.valid), now
+                return self._attend_cached(q, mine, chosen(kind, seen)), now
 
-            return block(x, angles, look), None
+            return block(x, chosen(kind, angles), look), None
 
-        indices = jnp.arange(self.config.layers)
-        (x, layers), _ = jax.lax.scan(step, (x, cache.layers), (indices, self.blocks))
-        return x, layers
+        layers = jnp.arange(self.config.layers), layer_kinds(self.config).of_layer, self.blocks
+        (x, kept), _ = jax.lax.scan(step, (x, cache.layers), layers)
+        return x, kept
+
+    def _decode_unrolled(
+        self,
+        blocks: tuple[Block, ...],
+        x: Float[Array, "B 1 D"],
+        angles: list[Array],
+        seen: list[Array],
+        cache: Cache,
+    ) -> tuple[Float[Array, "B 1 D"], tuple[LayerCache, ...]]:
+        assert not isinstance(cache.layers, LayerCache), "take the cache apart too"
+        kinds = layer_kinds(self.config).of_layer
+        layers = []
+        for index, (block, kept) in enumerate(zip(blocks, cache.layers, strict=True)):
+            kind = 0 if kinds is None else kinds[index]
+
+            def look(q: Array, k: Array, v: Array, kept=kept, kind=kind):
+                now = written(kept, k, v, cache.slot)
+                return self._attend_cached(q, now, seen[kind]), now
+
+            x, now = block(x, angles[kind], look)
+            layers.append(now)
+        return x, tuple(layers)
+
+    def _attend_cached(self, q: Array, layer: LayerCache, seen: Array) -> Array:
+        config = self.config
+        return attend_cached(q, layer, seen, config.attention_scale, config.attention_softcap)
 
     def logits(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
         """Logits in float32. Training uses `objectives.tokens`, which never builds all of them."""
-        dtype = self.execution.compute_dtype
-        if self.head is None:
-            vectors = self.embed.embedding[...].astype(dtype)
-            return jnp.einsum("...D,VD->...V", hidden, vectors, preferred_element_type=jnp.float32)
-        kernel = self.head.kernel[...].astype(dtype)
-        return jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)
+        return self._scores(hidden, self._vocabulary())
+
+    def scorer(self) -> Callable[[Float[Array, "*B D"]], Float[Array, "*B V"]]:
+        """`logits` for a loop over positions: the matrix is gathered once, before the loop."""
+        axes = ("vocab", "embed") if self.head is None else ("embed", "vocab")
+        return partial(self._scores, vocabulary=gathered(self._vocabulary(), axes, self.layout))
+
+    def _vocabulary(self) -> Array:
+        """The unembedding as it is stored: `[V, D]` where it is the embedding, else `[D, V]`."""
+        matrix = self.embed.embedding[...] if self.head is None else self.head.kernel[...]
+        return matrix.astype(self.execution.compute_dtype)
+
+    def _scores(self, hidden: Array, vocabulary: Array) -> Array:
+        equation = "...D,VD->...V" if self.head is None else "...D,DV->...V"
+        raw = jnp.einsum(equation, hidden, vocabulary, preferred_element_type=jnp.float32)
+        return capped(raw, self.config.final_softcap)
 
 
 def apart(stacked: Tree, layers: int) -> tuple[Tree, ...]:
@@ -160,32 +264,19 @@ def apart(stacked: Tree, layers: int) -> tuple[Tree, ...]:
     return tuple(map(layer, range(layers)))
 
 
-def _decode_unrolled(
-    blocks: tuple[Block, ...],
-    x: Float[Array, "B 1 D"],
-    angles: Float[Array, "B 1 P"],
-    cache: Cache,
-) -> tuple[Float[Array, "B 1 D"], tuple[LayerCache, ...]]:
-    assert not isinstance(cache.layers, LayerCache), "take the cache apart too"
-    layers = []
-    for block, kept in zip(blocks, cache.layers, strict=True):
-
-        def look(q: Array, k: Array, v: Array, kept=kept) -> tuple[Array, LayerCache]:
-            now = written(kept, k, v, cache.slot)
-            return attend_cached(q, now, cache.valid), now
-
-        x, now = block(x, angles, look)
-        layers.append(now)
-    return x, tuple(layers)
-
-
 def rematerialised(block, execution: Execution):
     """`block` with the backward pass recomputing what `execution.remat` names."""
+    policies = jax.checkpoint_policies
     match execution.remat:
         case "none":
             return block
         case "dots":
-            keep = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            keep = policies.save_from_both_policies(
+                policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(KEPT)
+            )
+            return jax.checkpoint(block, policy=keep, prevent_cse=False)
+        case "attention":
+            keep = policies.save_only_these_names(AFTER_ATTENTION, KEPT)
             return jax.checkpoint(block, policy=keep, prevent_cse=False)
         case "block":
             return jax.checkpoint(block, prevent_cse=False)
@@ -211,7 +302,12 @@ def merge(graphdef: nnx.GraphDef, *trees: Tree) -> Decoder:
 
 
 def abstract(
-    config: DecoderConfig, lora: LoraConfig | None = None, execution: Execution = Execution()
+    config: DecoderConfig,
+    lora: LoraConfig | None = None,
+    execution: Execution = Execution(),
+    layout: Layout | None = None,
 ) -> Decoder:
     """A decoder of `jax.ShapeDtypeStruct`s: structure, shapes and axes, no memory."""
-    return jax.eval_shape(lambda key: Decoder(key, config, lora, execution), jax.random.key(0))
+    return jax.eval_shape(
+        lambda key: Decoder(key, config, lora, execution, layout), jax.random.key(0)
+    )

@@ -5,25 +5,40 @@ Parameters carry `axes`, one logical name per dimension (without the stacked lay
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float, PRNGKeyArray
 
 from hen_jax.core.types import Array
 from hen_jax.models.config import DecoderConfig, LoraConfig
 from hen_jax.models.products import product
-from hen_jax.models.rope import rotate
+from hen_jax.models.quantised import quantised
+from hen_jax.models.rope import rope_amplitude, rotate
 
 Carry = TypeVar("Carry")
 Attend = Callable[[Array, Array, Array], tuple[Array, Carry]]
 """`(q [B T N H], k [B T K H], v [B T K H]) -> (out [B T N H], what the caller keeps)`."""
 
 
+AFTER_ATTENTION = "after_attention"
+"""The name of the residual stream between a block's halves, for rematerialisation policies."""
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": jax.nn.silu,
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+}
+
+
 class Linear(nnx.Module):
-    """`y = x W`, plus `scale (x A) B` where an adapter is asked for; `B` starts at zero."""
+    """`y = x W`, plus a bias, plus `scale (x A) B` where asked for; `B` and bias start at zero.
+
+    With `int8` the kernel is stored in eight bits, with a scale per output; see `quantised.py`.
+    """
 
     def __init__(
         self,
@@ -32,11 +47,19 @@ class Linear(nnx.Module):
         axes: tuple[str, str],
         lora: LoraConfig | None,
         dtype: jnp.dtype,
+        bias: bool = False,
+        int8: bool = False,
     ):
         kernel_key, adapter_key = jax.random.split(key)
         fan_in, fan_out = shape
         self.dtype = dtype
-        self.kernel = nnx.Param(_normal(kernel_key, shape, fan_in), axes=axes)
+        kernel = _normal(kernel_key, shape, fan_in)
+        self.kernel_scale = nnx.data(None)
+        if int8:
+            kernel, scale = quantised(kernel)
+            self.kernel_scale = nnx.Param(scale, axes=axes[1:])
+        self.kernel = nnx.Param(kernel, axes=axes)
+        self.bias = nnx.Param(jnp.zeros((fan_out,)), axes=axes[1:]) if bias else nnx.data(None)
         self.scale = 0.0
         self.lora_a = self.lora_b = nnx.data(None)
         if lora is not None:
@@ -48,6 +71,10 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
         """Both products in the compute dtype."""
         y = product(x, self.kernel[...].astype(self.dtype))
+        if self.kernel_scale is not None:
+            y = (y * self.kernel_scale[...]).astype(self.dtype)
+        if self.bias is not None:
+            y = y + self.bias[...].astype(self.dtype)
         if self.lora_a is not None and self.lora_b is not None:
             low = product(x, self.lora_a[...].astype(self.dtype))
             y = y + product(self.scale * low, self.lora_b[...].astype(self.dtype))
@@ -55,17 +82,19 @@ class Linear(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """`x / rms(x) * scale`, in float32 (Zhang and Sennrich, 2019)."""
+    """`x / rms(x) * scale` in float32 (Zhang and Sennrich, 2019); in Gemma times `1 + scale`."""
 
-    def __init__(self, width: int, eps: float):
-        self.eps = eps
-        self.scale = nnx.Param(jnp.ones((width,)), axes=("embed",))
+    def __init__(self, width: int, config: DecoderConfig, axis: str = "embed"):
+        self.eps, self.unit_offset = config.norm_eps, config.unit_offset_norm
+        start = jnp.zeros if self.unit_offset else jnp.ones
+        self.scale = nnx.Param(start((width,)), axes=(axis,))
 
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """Keeps the dtype of `x`."""
         wide = x.astype(jnp.float32)
         wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
-        return (wide * self.scale[...].astype(jnp.float32)).astype(x.dtype)
+        scale = self.scale[...].astype(jnp.float32)
+        return (wide * (1.0 + scale if self.unit_offset else scale)).astype(x.dtype)
 
 
 class Attention(nnx.Module):
@@ -74,11 +103,14 @@ class Attention(nnx.Module):
     def __init__(self, key: PRNGKeyArray, config: DecoderConfig, linear: Callable[..., Linear]):
         keys = jax.random.split(key, 4)
         D, N, K, H = config.width, config.heads, config.kv_heads, config.head_dim
-        self.head_dim = H
-        self.q = linear("q", keys[0], (D, N * H), ("embed", "heads"))
-        self.k = linear("k", keys[1], (D, K * H), ("embed", "kv_heads"))
-        self.v = linear("v", keys[2], (D, K * H), ("embed", "kv_heads"))
+        self.head_dim, self.amplitude = H, rope_amplitude(config)
+        self.q = linear("q", keys[0], (D, N * H), ("embed", "heads"), bias=config.qkv_bias)
+        self.k = linear("k", keys[1], (D, K * H), ("embed", "kv_heads"), bias=config.qkv_bias)
+        self.v = linear("v", keys[2], (D, K * H), ("embed", "kv_heads"), bias=config.qkv_bias)
         self.o = linear("o", keys[3], (N * H, D), ("heads", "embed"))
+        self.q_norm = self.k_norm = nnx.data(None)
+        if config.qk_norm:
+            self.q_norm, self.k_norm = RMSNorm(H, config, "head"), RMSNorm(H, config, "head")
 
     def __call__(
         self, x: Float[Array, "B T D"], angles: Float[Array, "B T P"], attend: Attend[Carry]
@@ -86,48 +118,65 @@ class Attention(nnx.Module):
         """The attended values, projected back, and what `attend` keeps."""
         B, T, _ = x.shape
         q, k, v = (f(x).reshape(B, T, -1, self.head_dim) for f in (self.q, self.k, self.v))
-        out, carry = attend(rotate(q, angles), rotate(k, angles), v)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = (rotate(heads, angles, self.amplitude) for heads in (q, k))
+        out, carry = attend(q, k, v)
         return self.o(out.reshape(B, T, -1)), carry
 
 
 class Mlp(nnx.Module):
-    """`down(silu(gate(x)) * up(x))` (SwiGLU; Shazeer, 2020)."""
+    """`down(f(gate(x)) * up(x))`: SwiGLU or GeGLU (Shazeer, 2020)."""
 
     def __init__(self, key: PRNGKeyArray, config: DecoderConfig, linear: Callable[..., Linear]):
         keys = jax.random.split(key, 3)
         D, F = config.width, config.mlp_width
+        self.activation = config.activation
         self.gate = linear("gate", keys[0], (D, F), ("embed", "mlp"))
         self.up = linear("up", keys[1], (D, F), ("embed", "mlp"))
         self.down = linear("down", keys[2], (F, D), ("mlp", "embed"))
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Position by position."""
-        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+        return self.down(ACTIVATIONS[self.activation](self.gate(x)) * self.up(x))
 
 
 class Block(nnx.Module):
-    """Pre-norm residual block: attention, then mlp."""
+    """Pre-norm residual block: attention, then mlp; Gemma norms what they give as well."""
 
     def __init__(
-        self, key: PRNGKeyArray, config: DecoderConfig, lora: LoraConfig | None, dtype: jnp.dtype
+        self,
+        key: PRNGKeyArray,
+        config: DecoderConfig,
+        lora: LoraConfig | None,
+        dtype: jnp.dtype,
+        int8: bool = False,
     ):
-        def linear(name: str, key: PRNGKeyArray, shape: tuple, axes: tuple) -> Linear:
+        def linear(
+            name: str, key: PRNGKeyArray, shape: tuple, axes: tuple, bias: bool = False
+        ) -> Linear:
             adapted = lora is not None and name in lora.targets
-            return Linear(key, shape, axes, lora if adapted else None, dtype)
+            return Linear(key, shape, axes, lora if adapted else None, dtype, bias, int8)
 
         attn_key, mlp_key = jax.random.split(key)
-        self.attn_norm = RMSNorm(config.width, config.norm_eps)
+        self.attn_norm = RMSNorm(config.width, config)
         self.attn = Attention(attn_key, config, linear)
-        self.mlp_norm = RMSNorm(config.width, config.norm_eps)
+        self.mlp_norm = RMSNorm(config.width, config)
         self.mlp = Mlp(mlp_key, config, linear)
+        self.attn_post_norm = self.mlp_post_norm = nnx.data(None)
+        if config.post_norms:
+            self.attn_post_norm = RMSNorm(config.width, config)
+            self.mlp_post_norm = RMSNorm(config.width, config)
 
     def __call__(
         self, x: Float[Array, "B T D"], angles: Float[Array, "B T P"], attend: Attend[Carry]
     ) -> tuple[Float[Array, "B T D"], Carry]:
         """The residual stream after this block, and what `attend` keeps."""
         attended, carry = self.attn(self.attn_norm(x), angles, attend)
-        x = x + attended
-        return x + self.mlp(self.mlp_norm(x)), carry
+        x = x + (attended if self.attn_post_norm is None else self.attn_post_norm(attended))
+        x = checkpoint_name(x, AFTER_ATTENTION)
+        changed = self.mlp(self.mlp_norm(x))
+        return x + (changed if self.mlp_post_norm is None else self.mlp_post_norm(changed)), carry
 
 
 def _normal(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int) -> Array:

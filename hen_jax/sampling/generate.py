@@ -18,6 +18,7 @@ from hen_jax.core import types
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import Array
 from hen_jax.models import cache
+from hen_jax.models.attention import capped
 from hen_jax.models.cache import Cache
 from hen_jax.models.decoder import Decoder, apart
 from hen_jax.models.layers import Block
@@ -230,4 +231,5 @@ def _append(
 def _logits(weights: Weights, hidden: Float[Array, "B D"]) -> Float[Array, "B V"]:
     if weights.unembedding is None:
         return weights.model.logits(hidden)
-    return jnp.matmul(hidden, weights.unembedding, preferred_element_type=jnp.float32)
+    raw = jnp.matmul(hidden, weights.unembedding, preferred_element_type=jnp.float32)
+    return capped(raw, weights.model.config.final_softcap)

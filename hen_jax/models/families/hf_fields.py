@@ -4,17 +4,20 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.models.config import RopeScaling
+from hen_jax.models.config import DecoderConfig
 
 NEUTRAL = frozenset(
     {
         "_name_or_path",
+        "auto_map",  # code on the hub, which is never run
         "bos_token_id",
         "dtype",
         "eos_token_id",
         "initializer_range",
         "is_llama_config",
+        "label2id",
         "pad_token_id",
+        "problem_type",
         "torch_dtype",
         "transformers.js_config",
         "transformers_version",
@@ -24,15 +27,26 @@ NEUTRAL = frozenset(
 )
 """Keys that never change what the model computes, in any family."""
 
-ROPE_KEYS = frozenset({"rope_theta", "rope_scaling", "rope_parameters"})
-"""The old spelling (theta and scaling apart, transformers < 5) and the new (one dict)."""
-
-_LLAMA3_KEYS = (
-    "factor",
-    "low_freq_factor",
-    "high_freq_factor",
-    "original_max_position_embeddings",
+SIZE_KEYS = frozenset(
+    {
+        "head_dim",
+        "hidden_size",
+        "id2label",
+        "intermediate_size",
+        "max_position_embeddings",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "num_key_value_heads",
+        "num_labels",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+        "vocab_size",
+    }
 )
+"""What `sizes` reads; `architectures` beside them says which head there is."""
+
+LANGUAGE_MODEL = "ForCausalLM"
+CLASSIFIER = "ForSequenceClassification"
 
 
 def refuse_unknown(
@@ -82,6 +96,16 @@ def number(config: Mapping[str, Any], key: str, default: float | None = None) ->
     return float(value)
 
 
+def optional(config: Mapping[str, Any], key: str, default: float | None) -> float | None:
+    """The positive number at `key`; null is None, and only an absent key is `default`."""
+    return None if config.get(key, default) is None else number(config, key, default)
+
+
+def count(config: Mapping[str, Any], key: str, default: int) -> int:
+    """The integer at `key`, 0 included; `default` where the key is absent or null."""
+    return 0 if config.get(key) == 0 else integer(config, key, default)
+
+
 def boolean(config: Mapping[str, Any], key: str, default: bool) -> bool:
     """The boolean at `key`; `default` where the key is absent or null."""
     value = _present(config, key, default)
@@ -90,71 +114,86 @@ def boolean(config: Mapping[str, Any], key: str, default: bool) -> bool:
     return value
 
 
-def rope(config: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
-    """The rope base and its scaling, from either spelling of the config.
+def sizes(
+    config: Mapping[str, Any],
+    *,
+    max_length: int,
+    norm_eps: float,
+    tied: bool,
+    kv_heads: int | None = None,
+    head_dim: int | None = None,
+) -> dict[str, Any]:
+    """The fields of `DecoderConfig` that every family has, read from `SIZE_KEYS`.
 
-    Example: `{"rope_theta": 5e5}` and `{"rope_parameters": {"rope_theta": 5e5, "rope_type":
-    "default"}}` both give `(5e5, None)`. Where a file holds both spellings they must agree.
+    The arguments are the defaults of the family's config class in transformers; None for `kv_heads`
+    is as many as heads, for `head_dim` the width divided by the heads.
 
     Raises:
-      InputError: an unknown rope type or key, or two spellings that disagree.
+      InputError: a missing or bad value, or sizes that do not fit together.
     """
-    spellings = []
-    new = config.get("rope_parameters")
-    if new is not None:
-        _require_dict("rope_parameters", new)
-        rest = {key: value for key, value in new.items() if key != "rope_theta"}
-        theta = number(new if "rope_theta" in new else config, "rope_theta", 10000.0)
-        spellings.append((theta, _scaling(rest, "rope_parameters")))
-    if new is None or "rope_theta" in config or config.get("rope_scaling") is not None:
-        old = config.get("rope_scaling") or {}
-        _require_dict("rope_scaling", old)
-        spellings.append((number(config, "rope_theta", 10000.0), _scaling(old, "rope_scaling")))
-    if spellings[0] != spellings[-1]:
+    width, heads = integer(config, "hidden_size"), integer(config, "num_attention_heads")
+    # Null means as many as heads; only an absent key takes the class's default.
+    absent = heads if "num_key_value_heads" in config else (kv_heads or heads)
+    kv_heads = integer(config, "num_key_value_heads", default=absent)
+    if heads % kv_heads:
         raise InputError(
-            "config keys 'rope_parameters' and 'rope_theta'/'rope_scaling' disagree: "
-            f"{spellings[0]} and {spellings[-1]}; keep one"
+            f"config key 'num_attention_heads' ({heads}) must be a multiple of "
+            f"'num_key_value_heads' ({kv_heads})"
         )
-    return spellings[0]
-
-
-def rope_fields(theta: float, scaling: RopeScaling | None) -> dict[str, Any]:
-    """Both spellings of `rope`: a reader that misses its own would silently fall back to 10000."""
-    if scaling is None:
-        fields: dict[str, Any] = {"rope_type": "default"}
-    else:
-        fields = {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_length,
-        }
+    head_dim = integer(config, "head_dim", default=head_dim or width // heads)
+    if head_dim % 2:
+        raise InputError(f"config key 'head_dim' is {head_dim}; rope needs an even head width")
     return {
-        "rope_theta": theta,
-        "rope_scaling": None if scaling is None else fields,
-        "rope_parameters": {"rope_theta": theta, **fields},
+        "vocab_size": integer(config, "vocab_size"),
+        "width": width,
+        "layers": integer(config, "num_hidden_layers"),
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "mlp_width": integer(config, "intermediate_size"),
+        "max_length": integer(config, "max_position_embeddings", default=max_length),
+        "norm_eps": number(config, "rms_norm_eps", default=norm_eps),
+        "tied_head": boolean(config, "tie_word_embeddings", default=tied),
+        "score_head": _is_classifier(config),
     }
 
 
-def _scaling(fields: Mapping[str, Any], where: str) -> RopeScaling | None:
-    kind = fields.get("rope_type", fields.get("type", "default"))
-    known = {"default": (), "llama3": _LLAMA3_KEYS}
-    if kind not in known:
+def size_fields(config: DecoderConfig) -> dict[str, Any]:
+    """The inverse of `sizes`: what every family writes, the head's kind included."""
+    return {
+        "attention_dropout": 0.0,
+        "head_dim": config.head_dim,
+        "hidden_size": config.width,
+        "intermediate_size": config.mlp_width,
+        "max_position_embeddings": config.max_length,
+        "num_attention_heads": config.heads,
+        "num_hidden_layers": config.layers,
+        "num_key_value_heads": config.kv_heads,
+        "rms_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tied_head,
+        "vocab_size": config.vocab_size,
+        **({"id2label": {"0": "score"}, "label2id": {"score": 0}} if config.score_head else {}),
+    }
+
+
+def architectures(prefix: str) -> tuple[Any, ...]:
+    """The values of `architectures` that a family has: a language model's, a classifier's, none."""
+    return [prefix + LANGUAGE_MODEL], [prefix + CLASSIFIER], None
+
+
+def architecture(prefix: str, config: DecoderConfig) -> list[str]:
+    """The one of `architectures` that `config` is."""
+    return [prefix + (CLASSIFIER if config.score_head else LANGUAGE_MODEL)]
+
+
+def _is_classifier(config: Mapping[str, Any]) -> bool:
+    found = str((config.get("architectures") or [""])[0]).endswith(CLASSIFIER)
+    labels = len(config.get("id2label") or {}) or config.get("num_labels", 2)
+    if found and labels != 1:
         raise InputError(
-            f"config key {where!r} asks for rope type {kind!r}; supported are default and llama3"
+            f"the classifier has {labels} labels; only a reward head of 1 is supported"
         )
-    unknown = sorted(set(fields) - {"rope_type", "type", *known[kind]})
-    if unknown:
-        raise InputError(f"config key {where!r} holds unknown keys for {kind!r}: {unknown}")
-    if kind == "default":
-        return None
-    return RopeScaling(
-        factor=number(fields, "factor"),
-        low_freq_factor=number(fields, "low_freq_factor"),
-        high_freq_factor=number(fields, "high_freq_factor"),
-        original_length=integer(fields, "original_max_position_embeddings"),
-    )
+    return found
 
 
 def _present(config: Mapping[str, Any], key: str, default: Any) -> Any:
@@ -164,8 +203,3 @@ def _present(config: Mapping[str, Any], key: str, default: Any) -> Any:
     if value is None:
         raise InputError(f"config key {key!r} is missing")
     return value
-
-
-def _require_dict(key: str, value: Any) -> None:
-    if not isinstance(value, dict):
-        raise InputError(f"config key {key!r} is {value!r}; it must be an object or null")

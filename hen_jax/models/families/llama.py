@@ -3,27 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hen_jax.core.errors import InputError
 from hen_jax.models.config import DecoderConfig
-from hen_jax.models.families import hf_fields
+from hen_jax.models.families import hf_fields, rope_fields
 
-ARCHITECTURE = "LlamaForCausalLM"
-
-_READ = hf_fields.ROPE_KEYS | {
-    "head_dim",
-    "hidden_size",
-    "intermediate_size",
-    "max_position_embeddings",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "num_key_value_heads",
-    "rms_norm_eps",
-    "tie_word_embeddings",
-    "vocab_size",
-}
+_READ = hf_fields.SIZE_KEYS | rope_fields.KEYS
 
 _FIXED: dict[str, tuple[Any, ...]] = {
-    "architectures": ([ARCHITECTURE], None),
+    "architectures": hf_fields.architectures("Llama"),
     "attention_bias": (False, None),
     "attention_dropout": (0.0, None),
     "hidden_act": ("silu",),
@@ -42,54 +28,19 @@ def from_hf(config: Mapping[str, Any]) -> DecoderConfig:
       InputError: an unknown key, an unsupported value, or sizes that do not fit together.
     """
     hf_fields.refuse_unknown(config, _READ, _FIXED)
-    width = hf_fields.integer(config, "hidden_size")
-    heads = hf_fields.integer(config, "num_attention_heads")
-    kv_heads = hf_fields.integer(config, "num_key_value_heads", default=heads)
-    if heads % kv_heads:
-        raise InputError(
-            f"config key 'num_attention_heads' ({heads}) must be a multiple of "
-            f"'num_key_value_heads' ({kv_heads})"
-        )
-    head_dim = hf_fields.integer(config, "head_dim", default=width // heads)
-    if head_dim % 2:
-        raise InputError(f"config key 'head_dim' is {head_dim}; rope needs an even head width")
-    theta, scaling = hf_fields.rope(config)
-    return DecoderConfig(
-        family="llama",
-        vocab_size=hf_fields.integer(config, "vocab_size"),
-        width=width,
-        layers=hf_fields.integer(config, "num_hidden_layers"),
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        mlp_width=hf_fields.integer(config, "intermediate_size"),
-        max_length=hf_fields.integer(config, "max_position_embeddings", default=2048),
-        norm_eps=hf_fields.number(config, "rms_norm_eps", default=1e-6),
-        rope_theta=theta,
-        rope_scaling=scaling,
-        activation="silu",
-        tied_head=hf_fields.boolean(config, "tie_word_embeddings", default=False),
-    )
+    rope = rope_fields.read(config)
+    sizes = hf_fields.sizes(config, max_length=2048, norm_eps=1e-6, tied=False)
+    return DecoderConfig(family="llama", **sizes, rope_theta=rope.theta, rope_scaling=rope.scaling)
 
 
 def to_hf(config: DecoderConfig) -> dict[str, Any]:
     """The `config.json` fields that `from_hf` reads back as `config`."""
     return {
-        "architectures": [ARCHITECTURE],
+        "architectures": hf_fields.architecture("Llama", config),
         "model_type": "llama",
         "attention_bias": False,
-        "attention_dropout": 0.0,
-        "head_dim": config.head_dim,
-        "hidden_act": config.activation,
-        "hidden_size": config.width,
-        "intermediate_size": config.mlp_width,
-        "max_position_embeddings": config.max_length,
+        "hidden_act": "silu",
         "mlp_bias": False,
-        "num_attention_heads": config.heads,
-        "num_hidden_layers": config.layers,
-        "num_key_value_heads": config.kv_heads,
-        "rms_norm_eps": config.norm_eps,
-        **hf_fields.rope_fields(config.rope_theta, config.rope_scaling),
-        "tie_word_embeddings": config.tied_head,
-        "vocab_size": config.vocab_size,
+        **hf_fields.size_fields(config),
+        **rope_fields.write(rope_fields.Rope(config.rope_theta, config.rope_scaling)),
     }

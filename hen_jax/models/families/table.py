@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.models.config import DecoderConfig
-from hen_jax.models.families import llama
+from hen_jax.models.families import gemma2, gemma3, llama, mistral, phi3, qwen2, qwen3
 
 
 class Family(NamedTuple):
@@ -16,7 +16,15 @@ class Family(NamedTuple):
     to_hf: Callable[[DecoderConfig], dict[str, Any]]
 
 
-FAMILIES = {"llama": Family(llama.from_hf, llama.to_hf)}
+FAMILIES = {
+    "llama": Family(llama.from_hf, llama.to_hf),
+    "mistral": Family(mistral.from_hf, mistral.to_hf),
+    "qwen2": Family(qwen2.from_hf, qwen2.to_hf),
+    "qwen3": Family(qwen3.from_hf, qwen3.to_hf),
+    "phi3": Family(phi3.from_hf, phi3.to_hf),
+    "gemma2": Family(gemma2.from_hf, gemma2.to_hf),
+    "gemma3_text": Family(gemma3.from_hf, gemma3.to_hf),
+}
 """Hugging Face `model_type` -> family; also the values of `DecoderConfig.family`."""
 
 

@@ -1,0 +1,175 @@
+"""PEFT's `adapter_config.json`: every key is written, and read, known to be neutral, or refused."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.files import read_json
+
+FORMAT_VERSION = "0.21.2"
+"""The PEFT release whose fields `PLAIN` are."""
+
+LANGUAGE_MODEL, CLASSIFIER = "CAUSAL_LM", "SEQ_CLS"
+SCORE = "score"
+
+PLAIN: dict[str, Any] = {
+    "alora_invocation_tokens": None,
+    "arrow_config": None,
+    "auto_mapping": None,
+    "bias": "none",
+    "corda_config": None,
+    "ensure_weight_tying": False,
+    "eva_config": None,
+    "exclude_modules": None,
+    "fan_in_fan_out": False,
+    "kasa_config": None,
+    "layer_replication": None,
+    "layers_pattern": None,
+    "layers_to_transform": None,
+    "loftq_config": {},
+    "lora_bias": False,
+    "lora_ga_config": None,
+    "megatron_config": None,
+    "monteclora_config": None,
+    "peft_type": "LORA",
+    "target_parameters": None,
+    "trainable_token_indices": None,
+    "use_bdlora": None,
+    "use_dora": False,
+    "use_qalora": False,
+    "velora_config": None,
+}
+"""Settings that change what an adapter computes: written so, and refused when read otherwise."""
+
+NEUTRAL: dict[str, Any] = {
+    "inference_mode": True,
+    "lora_dropout": 0.0,
+    "megatron_core": "megatron.core",
+    "qalora_group_size": 16,
+    "revision": None,
+}
+"""Settings without effect on a trained plain LoRA: written so, and any value is read."""
+
+_READ = {
+    "alpha_pattern",
+    "base_model_name_or_path",
+    "init_lora_weights",
+    "lora_alpha",
+    "modules_to_save",
+    "peft_version",
+    "r",
+    "rank_pattern",
+    "target_modules",
+    "task_type",
+    "use_rslora",
+}
+
+_HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")
+"""Other initialisations (PiSSA, OLoRA, LoftQ, ...) change the base weights as well."""
+
+
+class Settings(NamedTuple):
+    """What decides the rank and the factor of each module; patterns are PEFT's, of module names."""
+
+    rank: int
+    alpha: float
+    rank_stabilised: bool = False
+    ranks: Mapping[str, int] = {}
+    alphas: Mapping[str, float] = {}
+
+    def rank_of(self, module: str) -> int:
+        """The rank of a module, e.g. of `model.layers.3.self_attn.q_proj`."""
+        return _matched(self.ranks, module, self.rank)
+
+    def scale_of(self, module: str) -> float:
+        """The factor on the module's low-rank product."""
+        rank, alpha = self.rank_of(module), _matched(self.alphas, module, self.alpha)
+        return alpha / (rank**0.5 if self.rank_stabilised else rank)
+
+
+def fields(
+    settings: Settings, modules: list[str], base_model: str, classifier: bool
+) -> dict[str, Any]:
+    """The whole `adapter_config.json`; `modules` are the last names of what is adapted."""
+    return dict(
+        sorted(
+            {
+                **PLAIN,
+                **NEUTRAL,
+                "alpha_pattern": {key: _whole(value) for key, value in settings.alphas.items()},
+                "base_model_name_or_path": base_model,
+                "init_lora_weights": True,
+                # PEFT declares an integer and keeps what it reads, so a fraction survives too.
+                "lora_alpha": _whole(settings.alpha),
+                "modules_to_save": [SCORE] if classifier else None,
+                "peft_version": FORMAT_VERSION,
+                "r": settings.rank,
+                "rank_pattern": dict(settings.ranks),
+                "target_modules": modules,
+                "task_type": CLASSIFIER if classifier else LANGUAGE_MODEL,
+                "use_rslora": settings.rank_stabilised,
+            }.items()
+        )
+    )
+
+
+def read(path: Path) -> Settings:
+    """Reads `adapter_config.json`.
+
+    Raises:
+      InputError: a setting that low-rank adapters as we have them lack, or an unknown one.
+    """
+    found = read_json(path)
+    for key, value in found.items():
+        _check(path, key, value)
+    rank, alpha = found.get("r"), found.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+        raise InputError(
+            f"{path}: 'r' is {rank!r} and 'lora_alpha' {alpha!r}; both must be numbers"
+        )
+    return Settings(
+        rank,
+        float(alpha),
+        bool(found.get("use_rslora")),
+        found.get("rank_pattern") or {},
+        found.get("alpha_pattern") or {},
+    )
+
+
+def _check(path: Path, key: str, value: Any) -> None:
+    if key in PLAIN:
+        plain = PLAIN[key]
+        # Older releases write null where the newer write an empty table.
+        if value != plain and not (value is None and plain in ({}, False)):
+            raise InputError(
+                f"{path}: {key!r} is {value!r}; only plain LoRA ({plain!r} here) is supported"
+            )
+    elif key == "init_lora_weights" and value not in _HARMLESS_INITS:
+        raise InputError(
+            f"{path}: 'init_lora_weights' is {value!r}, which changes the base weights; "
+            "convert it with PEFT's path_initial_model_for_weight_conversion"
+        )
+    elif key == "modules_to_save" and set(value or ()) - {SCORE, "classifier"}:
+        raise InputError(f"{path}: 'modules_to_save' is {value!r}; only a score head is supported")
+    elif key == "task_type" and value not in (LANGUAGE_MODEL, CLASSIFIER, None):
+        raise InputError(
+            f"{path}: 'task_type' is {value!r}; supported: {LANGUAGE_MODEL} and {CLASSIFIER}"
+        )
+    elif key not in NEUTRAL and key not in _READ:
+        raise InputError(
+            f"{path}: setting {key!r} ({value!r}) is not known; remove it if it has no effect"
+        )
+
+
+def _matched(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
+    """As PEFT matches: a pattern is a regular expression for the end of a module's name."""
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
+
+
+def _whole(value: float) -> float:
+    return int(value) if float(value).is_integer() else value

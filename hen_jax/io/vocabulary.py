@@ -1,0 +1,52 @@
+"""Whether a model has a vector for every token that its tokenizer may give."""
+
+from pathlib import Path
+from typing import Any
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.files import read_json
+
+
+def require_vectors(folder: Path, vocab_size: int) -> None:
+    """Compares `tokenizer.json`, where there is one, with the rows of the embedding.
+
+    A special token beyond the embedding that neither the chat template nor a token role names
+    passes: Gemma 3 lists the images' token in its text models too.
+
+    Raises:
+      InputError: a token that may occur has no vector.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return
+    tokenizer = read_json(path)
+    words = tokenizer.get("model", {}).get("vocab", {})
+    ids = words.values() if isinstance(words, dict) else range(len(words))
+    beyond = {token for token in ids if token >= vocab_size}
+    named = _named(folder)
+    for token in tokenizer.get("added_tokens", []):
+        if token["id"] >= vocab_size and (not token["special"] or token["content"] in named):
+            beyond.add(token["id"])
+    if beyond:
+        raise InputError(
+            f"{path} gives token ids up to {max(beyond)}, but config.json says vocab_size "
+            f"{vocab_size}: the tokenizer belongs to another model, or the embedding was not "
+            "resized when tokens were added"
+        )
+
+
+def _named(folder: Path) -> str:
+    """Everything that names tokens: the chat template and the tokenizer's config."""
+    texts: list[Any] = []
+    for name in ("chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json"):
+        path = folder / name
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            # The config lists every added token once more, which is no use of it.
+            texts.append(_roles(read_json(path)) if path.suffix == ".json" else text)
+    return "\n".join(texts)
+
+
+def _roles(fields: dict[str, Any]) -> str:
+    named = [value for key, value in fields.items() if key.endswith(("_token", "template"))]
+    return "\n".join(str(value) for value in named)
