@@ -176,12 +176,74 @@ def test_empathetic_dialogues_in_any_order_with_a_broken_row(tmp_path):
         ("user", "Tom"), ("assistant", "Poor Tom!"),
     ]  # fmt: skip
     assert [problem.what for problem in parsed.problems] == [
-        "utterance: 9 raw fields; allowed: 8",
+        "utterance: 9 raw fields; allowed: 8, the seventh the ratings, and candidates",
         "utterance_idx: 2 of hit:1_conv:3 is missing or bad",
     ]
     file.write_text("id,text\n1,2\n")
     with pytest.raises(InputError, match="the header is not conv_id"):
         check_empathetic_dialogues(file)
+
+
+def test_empathetic_dialogues_of_a_test_file_with_candidates(tmp_path):
+    """Listener rows of valid and test files: eight commas, then replies to rank."""
+    rows = ed_rows()
+    rows[1] += ",Oh no. Which one?|That is sad_comma_ sorry.|Tom_pipe_Tim"
+    assert rows[1].count(",") == 8
+    (tmp_path / "test.csv").write_text("\n".join([",".join(COLUMNS), *rows]), encoding="utf-8")
+    parsed = check_empathetic_dialogues(tmp_path / "test.csv")
+    (dialogue,) = parsed.records
+    assert parsed.problems == []
+    assert [m.content for m in dialogue.conversation.messages] == [
+        "I lost my cat, again", 'Oh no. "Which" one?', "Tom", "Poor Tom!"
+    ]  # fmt: skip
+
+
+ESCONV = {
+    "experience_type": "Previous Experience", "emotion_type": "anxiety",
+    "problem_type": "job crisis", "situation": "I may lose my job.",
+    "survey_score": {"seeker": {"initial_emotion_intensity": "5", "empathy": "5",
+                                "relevance": "5", "final_emotion_intensity": "1"},
+                     "supporter": {"relevance": "5"}},
+    "dialog": [
+        {"speaker": "supporter", "annotation": {"strategy": "Others"}, "content": "Hello!\n"},
+        {"speaker": "seeker", "annotation": {}, "content": "Hi, I am afraid.\n"},
+        {"speaker": "seeker", "annotation": {"feedback": "4"}, "content": "Of my boss.\n"},
+        {"speaker": "supporter", "annotation": {"strategy": "Reflection of feelings"},
+         "content": "That is hard.\n"},
+        {"speaker": "supporter", "annotation": {"strategy": "Question"}, "content": "Why?\n"},
+    ],
+    "seeker_question1": "Very kind.", "seeker_question2": "", "supporter_question1": "",
+    "supporter_question2": "",
+}  # fmt: skip
+"""A record as the main file has them; the words are ours."""
+
+
+def test_esconv_as_published_and_as_on_the_hub(tmp_path):
+    """The same turns under the three spellings; several turns of one speaker stay several."""
+    names = {"seeker": ("usr", "speaker"), "supporter": ("sys", "listener")}
+    hub = ESCONV | {
+        "dialog": [
+            {"text": turn["content"], "speaker": names[turn["speaker"]][0]}
+            | ({"strategy": s} if (s := turn["annotation"].get("strategy")) else {})
+            for turn in ESCONV["dialog"]
+        ]
+    }
+    failed = ESCONV | {
+        "dialog": [t | {"speaker": names[t["speaker"]][1]} for t in ESCONV["dialog"]]
+    }
+    (tmp_path / "ESConv.json").write_text(json.dumps([ESCONV, failed], indent=1))
+    written(tmp_path / "train.jsonl", [hub])
+    records = [
+        *check_esconv(tmp_path / "ESConv.json").records,
+        *check_esconv(tmp_path / "train.jsonl").records,
+    ]
+    assert len(records) == 3
+    for record in records:
+        assert roles_and_words(record.document()) == [
+            ("assistant", "Hello!"), ("user", "Hi, I am afraid."), ("user", "Of my boss."),
+            ("assistant", "That is hard."), ("assistant", "Why?"),
+        ]  # fmt: skip
+        assert record.strategies == ("Others", None, None, "Reflection of feelings", "Question")
 
 
 def test_esconv(tmp_path):

@@ -1,7 +1,9 @@
-"""Streams from disk, buckets, mixtures and caches lose nothing and can be taken up anywhere."""
+"""Stores on disk, buckets, mixtures and caches lose nothing and can be taken up anywhere."""
 
+import dataclasses
 import itertools
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -12,13 +14,22 @@ from tiny_tokenizer import tiny_tokenizer
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import Batch
 from hen_jax.data.buckets import bucket_batches, buckets_of
-from hen_jax.data.cache import cache_key, encode_cached
-from hen_jax.data.examples import Document, Example
-from hen_jax.data.pipeline import PipelineConfig, encode_for, mixed_batches, train_batches
-from hen_jax.data.stores import from_bytes, open_store, to_bytes, write_store
-from hen_jax.data.streaming import PackedStream
-from hen_jax.text.chat import FORMATS
+from hen_jax.data.cache import cache_key, cached, fingerprint
+from hen_jax.data.examples import Document, Encoded, Example, encode, encode_parts
+from hen_jax.data.packing import pack_all
+from hen_jax.data.pipeline import (
+    Mixture,
+    PipelineConfig,
+    batches_per_epoch,
+    eval_batches,
+    train_batches,
+    train_records,
+    trained_capacity,
+)
+from hen_jax.data.stores import from_bytes, in_memory, open_store, to_bytes, write_store
 from hen_jax.text.conversation import Conversation, Message
+from hen_jax.text.detect import detect_format
+from hen_jax.text.formats import CHATML
 
 CONFIG = PipelineConfig(row_length=16, batch_size=4, seed=3)
 # Example n is made of the token n only, so that a batch shows which examples are in it.
@@ -36,11 +47,14 @@ def tokens(batches: list[Batch]) -> list:
     return [batch.tokens.tolist() for batch in batches]
 
 
+def encoded(examples: list[Example]) -> list[Encoded]:
+    return [Encoded(examples[:10], ("cut",), ()), Encoded(examples[10:], (), ("left", "out"))]
+
+
 @pytest.fixture(scope="module", params=["array_record", "parquet"])
 def store(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stores") / request.param
-    assert write_store(iter(EXAMPLES), folder, request.param) == len(EXAMPLES)
-    return open_store(folder)
+    return write_store(encoded(EXAMPLES), folder, request.param)
 
 
 @given(
@@ -65,40 +79,51 @@ def test_a_store_gives_back_its_examples_in_any_order(store):
         np.testing.assert_array_equal(read.tokens, made.tokens)
         np.testing.assert_array_equal(read.mask, made.mask)
     assert store.lengths.tolist() == [made.length for made in EXAMPLES]
+    assert store.trained.tolist() == [made.mask[1:].sum() for made in EXAMPLES]
+    assert store.summary.startswith("39 examples, 1 of them without their oldest turns, 2 left out")
 
 
-def test_an_epoch_of_a_stream_holds_every_example_once(store):
-    """The mask sums of an epoch are those of its examples: packing loses and adds nothing."""
-    one_row = PipelineConfig(row_length=16, batch_size=1, seed=3)
-    stream = PackedStream(store, one_row, window=7)
-    epoch = list(itertools.takewhile(lambda _: stream.get_state()["window"] < 6, stream))
-    seen = sorted(
-        int(batch.tokens[batch.segments == segment][0])
-        for batch in epoch
-        for segment in range(1, batch.segments.max() + 1)
-    )
-    assert seen == list(range(1, 40))
+def test_a_store_gives_the_batches_that_its_list_gives(store, tmp_path):
+    """Also after it was packed and its rows were written down, and in another process."""
+    for _ in range(2):
+        assert tokens(take(9, train_batches(store, CONFIG))) == tokens(
+            take(9, train_batches(EXAMPLES, CONFIG))
+        )
+    assert tokens(list(eval_batches(store, CONFIG))) == tokens(list(eval_batches(EXAMPLES, CONFIG)))
+    assert batches_per_epoch(store, CONFIG) == batches_per_epoch(EXAMPLES, CONFIG)
+    sent = pickle.loads(pickle.dumps(store))
+    assert sent.read([3])[0].id == EXAMPLES[3].id
+    most = max(batch.mask.sum(axis=1).max() for batch in eval_batches(EXAMPLES, CONFIG))
+    assert trained_capacity(store, CONFIG) == trained_capacity(EXAMPLES, CONFIG) == most
+
+
+def test_a_large_set_is_packed_in_windows_and_loses_nothing(monkeypatch):
+    monkeypatch.setattr("hen_jax.data.packing.WINDOW", 7)
+    lengths = np.array([example.length for example in EXAMPLES])
+    rows = pack_all(lengths, 16)
+    assert sorted(item for row in rows for item in row) == list(range(39))
+    assert all(0 < lengths[row].sum() <= 16 for row in rows)
+    one_row = PipelineConfig(row_length=16, batch_size=1)
+    epoch = take(len(rows), train_batches(EXAMPLES, one_row))
     assert sum(batch.mask.sum() for batch in epoch) == sum(e.mask[1:].sum() for e in EXAMPLES)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(stop=st.integers(0, 14), window=st.integers(3, 60), processes=st.sampled_from([1, 2, 4]))
-def test_a_stream_resumes_at_any_batch_on_any_number_of_processes(
+def test_a_store_resumes_at_any_batch_on_any_number_of_processes(
     tmp_path_factory, stop, window, processes
 ):
-    folder = tmp_path_factory.getbasetemp() / "resumed"
-    if not folder.exists():
-        write_store(EXAMPLES, folder)
-    store = open_store(folder)
-    whole = take(16, PackedStream(store, CONFIG, window=window))
-    interrupted = PackedStream(store, CONFIG, window=window)
+    folder = tmp_path_factory.getbasetemp() / f"resumed-{window}"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("hen_jax.data.packing.WINDOW", window)
+        store = open_store(folder) if folder.exists() else write_store(encoded(EXAMPLES), folder)
+        whole = take(16, train_batches(store, CONFIG))
+    interrupted = train_batches(store, CONFIG)
     take(stop, interrupted)
     saved = json.loads(json.dumps(interrupted.get_state()))
     parts = []
     for process in range(processes):
-        resumed = PackedStream(
-            store, CONFIG, window=window, process_index=process, process_count=processes
-        )
+        resumed = train_batches(store, CONFIG, process_index=process, process_count=processes)
         resumed.set_state(saved)
         parts.append(take(16 - stop, resumed))
     for batch, *shares in zip(whole[stop:], *parts, strict=True):
@@ -107,14 +132,23 @@ def test_a_stream_resumes_at_any_batch_on_any_number_of_processes(
             np.testing.assert_array_equal(joined, batch[field])
 
 
-def test_bad_streams_and_stores_are_refused(store, tmp_path):
-    with pytest.raises(InputError, match="rows have 4"):
-        PackedStream(store, PipelineConfig(row_length=4))
-    with pytest.raises(InputError, match="is not the one it was saved with"):
-        PackedStream(store, CONFIG).set_state({"window": 0, "row": 10_000})
-    write_store([], tmp_path / "empty")
+def test_two_workers_give_the_batches_of_none_and_their_place_is_the_same(tmp_path):
+    """A run may go on with another number of workers: the state is the number of the batch."""
+    stores = (write_store(encoded(EXAMPLES), tmp_path / "store"), in_memory(EXAMPLES[:6]))
+    mixture = Mixture(stores, (3.0, 1.0))
+    whole = take(12, train_batches(mixture, CONFIG))
+    stream = train_batches(mixture, dataclasses.replace(CONFIG, workers=2))
+    stream.set_state({"next_index": 2})
+    assert tokens(take(7, stream)) == tokens(whole[2:9])
+    alone = train_batches(mixture, CONFIG)
+    alone.set_state(stream.get_state())
+    assert tokens(take(3, alone)) == tokens(whole[9:])
+
+
+def test_bad_stores_are_refused(tmp_path):
+    empty = write_store([], tmp_path / "empty")
     with pytest.raises(InputError, match="no example"):
-        PackedStream(open_store(tmp_path / "empty"), CONFIG)
+        train_batches(empty, CONFIG)
     with pytest.raises(InputError, match="allowed: array_record, parquet"):
         write_store([], tmp_path / "odd", "zip")  # pyright: ignore[reportArgumentType]
 
@@ -152,46 +186,59 @@ def test_bucket_batches_have_few_shapes_take_fair_turns_and_resume():
 
 
 def test_a_mixture_keeps_its_weights_and_resumes():
-    small, large = EXAMPLES[:6], EXAMPLES[6:]
-    stream = mixed_batches([small, large], [1, 3], CONFIG)
+    mixture = Mixture((in_memory(EXAMPLES[:6]), in_memory(EXAMPLES[6:])), (1, 3))
+    stream = train_batches(mixture, CONFIG)
     batches = take(12, stream)
     rows = np.concatenate([batch.tokens[:, 0] for batch in batches])
     assert int((rows <= 6).sum()) == 12  # a quarter of 48
-    resumed = mixed_batches([small, large], [1, 3], CONFIG)
+    resumed = train_batches(mixture, CONFIG)
     resumed.set_state(json.loads(json.dumps(stream.get_state())))
     assert tokens(take(3, resumed)) == tokens(take(3, stream))
-    assert tokens(take(3, mixed_batches([EXAMPLES], [5], CONFIG))) == tokens(
-        take(3, train_batches(EXAMPLES, CONFIG))
-    )
+    for number, batch in enumerate(batches[:3]):
+        seen = {f"例 {token}" for token in batch.tokens[batch.segments > 0].tolist()}
+        assert set(train_records(mixture, CONFIG, number)) == seen
+    evaluated = list(eval_batches(mixture, CONFIG))
+    assert sum(b.mask.sum() for b in evaluated) == sum(e.mask[1:].sum() for e in EXAMPLES)
     with pytest.raises(InputError, match="a positive weight"):
-        mixed_batches([small, large], [1, 0], CONFIG)
+        Mixture(mixture.stores, (1, 0))
 
 
 def document(name: str, reply: str) -> Document:
     return Document(name, name, Conversation((Message("user", "Hi"), Message("assistant", reply))))
 
 
-def test_a_cache_gives_what_encoding_gives_and_is_never_stale(tmp_path, monkeypatch):
-    words = (tiny_tokenizer(), FORMATS[0])
+def test_a_cache_gives_what_encoding_gives_and_is_never_stale(tmp_path):
+    words = (tiny_tokenizer(), CHATML)
     config = PipelineConfig(row_length=32)
     documents = [document("a", "Yes."), document("b", "No " * 40), document("c", "嗯。")]
-    direct = encode_for(config, documents, *words)
-    encode_cached(config, documents, *words, tmp_path)
-    monkeypatch.setattr("hen_jax.data.cache.encode_for", None)  # from here on it must be read
-    cached = encode_cached(config, documents, *words, tmp_path)
-    assert cached.dropped == direct.dropped == ("b",)
-    for ours, theirs in zip(cached.examples, direct.examples, strict=True):
+    direct = encode(documents, *words, max_length=32)
+    key = cache_key(config, "these", *words)
+    cached(tmp_path, key, lambda: encode_parts(documents, *words, max_length=32))
+    store = cached(tmp_path, key, pytest.fail)  # from here on it must be read
+    for ours, theirs in zip(store.read([0, 1]), direct.examples, strict=True):
         assert (ours.id, ours.group) == (theirs.id, theirs.group)
         np.testing.assert_array_equal(ours.tokens, theirs.tokens)
         np.testing.assert_array_equal(ours.mask, theirs.mask)
+    assert store.summary == direct.summary()
     other = tiny_tokenizer()
     other.add_tokens(["new"])
     keys = {
-        cache_key(config, documents, *words),
-        cache_key(config, documents[::-1], *words),
-        cache_key(config, [*documents[:2], document("c", "嗯！")], *words),
-        cache_key(config, documents, other, words[1]),
-        cache_key(config, documents, words[0], FORMATS[1]),
-        cache_key(PipelineConfig(row_length=33), documents, *words),
+        key,
+        cache_key(config, "others", *words),
+        cache_key(config, "these", other, CHATML),
+        cache_key(config, "these", words[0], detect_format(words[0])),
+        cache_key(PipelineConfig(row_length=33), "these", *words),
+        cache_key(PipelineConfig(row_length=32, overlong="drop"), "these", *words),
     }
     assert len(keys) == 6
+    assert cache_key(PipelineConfig(row_length=32, batch_size=2), "these", *words) == key
+
+
+def test_the_fingerprint_of_a_file_is_that_of_its_content(tmp_path):
+    (tmp_path / "a").write_text("one")
+    before, folder = fingerprint(tmp_path / "a"), fingerprint(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert fingerprint(tmp_path / "b") == before
+    assert fingerprint(tmp_path) != folder  # a folder's files are told apart by their names
+    (tmp_path / "b").write_text("two")
+    assert fingerprint(tmp_path / "b") != before

@@ -1,5 +1,6 @@
 """Token ids equal the tokenizer's own template, and the mask is exactly the assistant's words."""
 
+import dataclasses
 import os
 import re
 
@@ -7,25 +8,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_tokenizer import CHATML_TEMPLATE, SMOLLM2_TEMPLATE, tiny_tokenizer
+from tiny_tokenizer import CHATML_TEMPLATE, tiny_tokenizer
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import samples
 from hen_jax.data.hed import hed_conversation, read_hed
 from hen_jax.data.steered import read_steered, steered_conversation
-from hen_jax.text.chat import (
-    FORMATS,
-    render,
-    render_all,
-    render_prompt,
-    stop_ids,
-)
+from hen_jax.text.chat import render, render_all, render_prompt, stop_ids
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.detect import detect_format
+from hen_jax.text.formats import CHATML, FORMATS
 from hen_jax.text.tokenizer import load_tokenizer
 
-CHATML, SMOLLM2 = FORMATS
 TOKENIZER = tiny_tokenizer()
+SMOLLM2 = detect_format(TOKENIZER)
 SAID = st.text(st.characters(exclude_categories=["Cs"]), max_size=30).filter(
     lambda text: not any(token in text for token in TOKENIZER.all_special_tokens)
 )
@@ -143,9 +139,10 @@ def test_a_tokenizer_that_truncates_and_pads_does_not_touch_a_conversation():
 
 
 def test_detects_each_format_and_refuses_an_unknown_one():
-    assert detect_format(tiny_tokenizer(SMOLLM2_TEMPLATE)) is SMOLLM2
-    assert detect_format(tiny_tokenizer(CHATML_TEMPLATE)) is CHATML
-    with pytest.raises(InputError, match=r"none of the known formats \(chatml, smollm2\)"):
+    assert detect_format(tiny_tokenizer(CHATML_TEMPLATE)) == CHATML
+    said = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    assert dataclasses.replace(CHATML, default_system=said) == SMOLLM2
+    with pytest.raises(InputError, match=r"none of the known formats \(chatml, qwen3, "):
         detect_format(tiny_tokenizer(CHATML_TEMPLATE.replace("+ '\n'}}", "}}")))
     no_system = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
     with pytest.raises(InputError, match="none of the known formats"):
@@ -162,8 +159,8 @@ def test_stop_ids_hold_the_stop_token_and_the_tokenizers_end():
 
 
 def test_a_format_of_another_family_is_refused():
-    foreign = type(SMOLLM2)("llama", "<|header|>{role}", "<|eot|>", "")
-    with pytest.raises(InputError, match="not a control token"):
+    (foreign,) = (one for one in FORMATS if one.name == "llama3")
+    with pytest.raises(InputError, match=r"'<\|eot_id\|>' of the chat format 'llama3' is not a co"):
         render(talk("Hi", "Hello"), TOKENIZER, foreign)
 
 
@@ -185,7 +182,7 @@ def test_load_tokenizer_round_trip_and_errors(tmp_path):
         load_tokenizer(tmp_path)
     TOKENIZER.save_pretrained(tmp_path)
     loaded = load_tokenizer(tmp_path)
-    assert detect_format(loaded) is SMOLLM2
+    assert detect_format(loaded) == SMOLLM2
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0", ')
     with pytest.raises(InputError, match="cannot read this tokenizer"):
         load_tokenizer(tmp_path)
@@ -197,5 +194,5 @@ def test_load_tokenizer_round_trip_and_errors(tmp_path):
 )
 def test_the_real_tokenizer_of_smollm2():
     tokenizer = load_tokenizer(os.environ["HEN_SMOLLM2"])
-    assert detect_format(tokenizer) is SMOLLM2
+    assert detect_format(tokenizer) == SMOLLM2
     check_mask_against_characters(tokenizer, SMOLLM2)

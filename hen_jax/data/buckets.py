@@ -6,16 +6,11 @@ on padding. Packing is cheaper still where documents may share a row.
 
 import bisect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.types import Batch
 from hen_jax.data.examples import Example
 from hen_jax.data.packing import pack_row, stack_rows
-from hen_jax.data.pipeline import PipelineConfig, local_size, read_ahead
-
-if TYPE_CHECKING:
-    import grain
+from hen_jax.data.pipeline import Batches, PipelineConfig, local_size
 
 
 def buckets_of(examples: Sequence[Example], buckets: Sequence[int]) -> dict[int, list[int]]:
@@ -44,7 +39,7 @@ def bucket_batches(
     *,
     process_index: int = 0,
     process_count: int = 1,
-) -> "grain.DatasetIterator[Batch]":
+) -> Batches:
     """An endless iterator over batches `[B / process_count, bucket]`, one example a row.
 
     Buckets take turns in proportion to their examples; all processes are in the same one at the
@@ -72,4 +67,4 @@ def bucket_batches(
     ]
     weights = [len(indices) for indices in found.values()]
     batches = streams[0] if len(streams) == 1 else grain.MapDataset.mix(streams, weights)
-    return iter(batches.to_iter_dataset(read_ahead(config)))
+    return Batches(batches, config)

@@ -2,10 +2,12 @@
 
 The files are not CSV as libraries read it: rows are cut at raw commas, a comma inside a text is
 written `_comma_`, and quotation marks mean nothing. A reader that honours quotes loses a tenth of
-the rows without a word. The data (CC BY-NC 4.0) does not come with hen_jax.
+the rows without a word. Listener rows of the valid and test files have a ninth field, replies to
+rank, parted by `|`; it is not read. The data (CC BY-NC 4.0) does not come with hen_jax.
 """
 
 import dataclasses
+import re
 from pathlib import Path
 
 from hen_jax.core.errors import InputError
@@ -18,6 +20,10 @@ from hen_jax.text.conversation import Conversation, Message
 COLUMNS = (
     "conv_id", "utterance_idx", "context", "prompt", "speaker_idx", "utterance", "selfeval", "tags"
 )  # fmt: skip
+
+
+_RATINGS = re.compile(r"[\d|_]*")
+"""`selfeval`, such as `5|5|5_2|2|5`: where it stands tells a ninth field from a stray comma."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +79,7 @@ def check_empathetic_dialogues(path: str | Path) -> Parsed[EmpatheticDialogue]:
 
 
 def _check_header(path: Path, text: str) -> None:
-    if text.strip().split(",") != list(COLUMNS):
+    if tuple(text.strip().split(",")[: len(COLUMNS)]) != COLUMNS:
         raise InputError(
             f"{path}:1: the header is not {','.join(COLUMNS)}; "
             "give a train, valid or test file of the official archive"
@@ -82,8 +88,14 @@ def _check_header(path: Path, text: str) -> None:
 
 def _row(text: str) -> Row:
     cells = text.rstrip("\n").split(",")
-    if len(cells) not in (len(COLUMNS), len(COLUMNS) - 1):  # tags may be left out
-        raise InputError(f"utterance: {len(cells)} raw fields; allowed: {len(COLUMNS)}")
+    listed = COLUMNS.index("selfeval")
+    # Tags may be left out, and candidates may follow them.
+    whole = listed < len(cells) <= len(COLUMNS) + 1 and _RATINGS.fullmatch(cells[listed])
+    if not whole:
+        raise InputError(
+            f"utterance: {len(cells)} raw fields; allowed: {len(COLUMNS)}, the seventh the "
+            "ratings, and candidates"
+        )
     return {
         column: cell.replace("_comma_", ",") for column, cell in zip(COLUMNS, cells, strict=False)
     }

@@ -1,7 +1,7 @@
 """ESConv (Liu et al., ACL 2021): emotional support conversations with a strategy per reply.
 
-Reads `ESConv.json` and `FailedESConv.json` as published. The data (CC BY-NC 4.0) does not come
-with hen_jax.
+Reads `ESConv.json` and `FailedESConv.json` as the authors' repository has them, and the splits that
+they put on the Hugging Face hub. The data (CC BY-NC 4.0) does not come with hen_jax.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ SPEAKERS: dict[str, Role] = {
     "sys": "assistant",
     "listener": "assistant",
 }
-"""The main file and the file of failed conversations name the two differently."""
+"""The main file, the hub's splits and the file of failed conversations name the two differently."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +58,15 @@ def check_esconv(path: str | Path) -> Parsed[SupportConversation]:
     Raises:
       InputError: the file cannot be read at all.
     """
-    return parse_records(path, _parse, lambda record: record.id, number=True)
+    return parse_records(path, parse_esconv, lambda record: record.id, number=True)
 
 
-def _parse(row: Row) -> SupportConversation:
+def parse_esconv(row: Row) -> SupportConversation:
+    """One JSON object as a record; `id` is its own or its place in the file.
+
+    Raises:
+      InputError: `field: what; allowed: ...`.
+    """
     said = fields.items_field(row, "dialog", _parse_turn)
     messages = tuple(message for message, _ in said)
     if all(message.role != "assistant" for message in messages):
@@ -77,11 +82,14 @@ def _parse(row: Row) -> SupportConversation:
 
 
 def _parse_turn(row: Row) -> tuple[Message, str | None]:
+    """A turn: `content` and `annotation.strategy`, or on the hub `text` and `strategy`."""
     role = SPEAKERS[fields.label_field(row, "speaker", SPEAKERS)]
     annotation = row.get("annotation") or {}
     if not isinstance(annotation, dict):
         raise InputError("annotation: not an object; allowed: a JSON object")
+    annotation = {"strategy": row.get("strategy"), **annotation}
     strategy = None
-    if annotation.get("strategy") is not None:
+    if annotation["strategy"] is not None:
         strategy = fields.label_field(annotation, "strategy", STRATEGIES)
-    return Message(role, fields.text_field(row, "content").strip()), strategy
+    said = fields.text_field(row, "text" if "text" in row else "content")
+    return Message(role, said.strip()), strategy

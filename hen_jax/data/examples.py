@@ -1,14 +1,17 @@
 """Conversations as training examples, and the one shift by one."""
 
+import bisect
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.text.chat import ChatFormat, Rendered, message_starts, render, render_all
+from hen_jax.text.chat import Rendered, render, render_all
 from hen_jax.text.conversation import Conversation
+from hen_jax.text.formats import ChatFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -66,10 +69,15 @@ class Encoded:
 
     def summary(self) -> str:
         """One line for a log: nothing is cut or left out silently."""
-        return (
-            f"{len(self.examples)} examples, {len(self.truncated)} of them without their oldest "
-            f"turns, {len(self.dropped)} left out as too long"
-        )
+        return summary(len(self.examples), len(self.truncated), len(self.dropped))
+
+
+def summary(examples: int, truncated: int, dropped: int) -> str:
+    """What became of documents: `9 examples, 2 of them without ..., 1 left out as too long`."""
+    return (
+        f"{examples} examples, {truncated} of them without their oldest turns, "
+        f"{dropped} left out as too long"
+    )
 
 
 def encode(
@@ -89,23 +97,87 @@ def encode(
     Raises:
       InputError: a document without a trained token; names its id.
     """
-    rendered = render_all([document.conversation for document in documents], tokenizer, chat_format)
+    cuts = overlong == "truncate"
+    rendered = _render_ends(documents, tokenizer, chat_format, max_length if cuts else None)
     examples: list[Example] = []
     truncated: list[str] = []
     dropped: list[str] = []
-    for document, whole in zip(documents, rendered, strict=True):
-        if len(whole.tokens) - 1 <= max_length:
-            examples.append(_example(document, whole))
-            continue
-        fitting = None
-        if overlong == "truncate":
-            fitting = _without_oldest(document, whole, tokenizer, chat_format, max_length)
-        if fitting is None:
-            dropped.append(document.id)
-        else:
-            truncated.append(document.id)
+    for document, (conversation, ids) in zip(documents, rendered, strict=True):
+        fitting: Rendered | None = ids
+        if len(ids.tokens) - 1 > max_length:
+            fitting = None
+            if cuts:
+                fitting = _without_oldest(conversation, ids, tokenizer, chat_format, max_length)
+            (dropped if fitting is None else truncated).append(document.id)
+        if fitting is not None:
             examples.append(_example(document, fitting))
     return Encoded(examples, tuple(truncated), tuple(dropped))
+
+
+SAMPLE = 32
+"""Documents whose tokens are counted before those of the others are guessed."""
+
+
+def _render_ends(
+    documents: Sequence[Document],
+    tokenizer: "PreTrainedTokenizerFast",
+    chat_format: ChatFormat,
+    max_length: int | None,
+) -> list[tuple[Conversation, Rendered]]:
+    """Each conversation rendered, or as much of its end as is longer than `max_length`.
+
+    Tokenising is nearly all of the work, and the beginning of a conversation that will not fit is
+    not wanted. How much will do is guessed from a few; where the guess was short, all is rendered.
+    """
+    whole = [document.conversation for document in documents]
+    if max_length is None:
+        return list(zip(whole, render_all(whole, tokenizer, chat_format), strict=True))
+    sample = render_all(whole[:SAMPLE], tokenizer, chat_format)
+    tokens = sum(len(ids.tokens) for ids in sample)
+    letters = sum(len(m.content) for one in whole[:SAMPLE] for m in one.messages)
+    enough = 1.2 * max_length * letters / max(tokens, 1)
+    ends = [_end(one, enough) for one in whole[SAMPLE:]]
+    rendered = [*sample, *render_all(ends, tokenizer, chat_format)]
+    found = list(zip([*whole[:SAMPLE], *ends], rendered, strict=True))
+    short = [
+        at
+        for at, (conversation, ids) in enumerate(found)
+        if conversation is not whole[at] and len(ids.tokens) - 1 <= max_length
+    ]
+    for at, ids in zip(
+        short, render_all([whole[at] for at in short], tokenizer, chat_format), strict=True
+    ):
+        found[at] = (whole[at], ids)
+    return found
+
+
+def _end(conversation: Conversation, letters: float) -> Conversation:
+    """The system message and the fewest last exchanges of so many letters; else all of it."""
+    messages = conversation.messages
+    system = tuple(message for message in messages[:1] if message.role == "system")
+    for start in range(len(messages) - 1, len(system), -1):
+        letters -= len(messages[start].content)
+        if letters <= 0 and messages[start].role == "user":
+            return Conversation((*system, *messages[start:]))
+    return conversation
+
+
+def encode_parts(
+    documents: Iterable[Document],
+    tokenizer: "PreTrainedTokenizerFast",
+    chat_format: ChatFormat,
+    *,
+    max_length: int,
+    overlong: Overlong = "truncate",
+) -> Iterator[Encoded]:
+    """`encode` of any number of documents, `AT_ONCE` by one, so that memory does not grow."""
+    rest = iter(documents)
+    while part := list(itertools.islice(rest, AT_ONCE)):
+        yield encode(part, tokenizer, chat_format, max_length=max_length, overlong=overlong)
+
+
+AT_ONCE = 4096
+"""Documents rendered together: enough to keep the tokenizer's threads busy."""
 
 
 def _example(document: Document, rendered: Rendered) -> Example:
@@ -117,32 +189,37 @@ def _example(document: Document, rendered: Rendered) -> Example:
 
 
 def _without_oldest(
-    document: Document,
+    conversation: Conversation,
     whole: Rendered,
     tokenizer: "PreTrainedTokenizerFast",
     chat_format: ChatFormat,
     max_length: int,
 ) -> Rendered | None:
-    messages = document.conversation.messages
+    messages = conversation.messages
     system = tuple(message for message in messages if message.role == "system")
-    starts = [
+    exchanges = [
         index
         for index, message in enumerate(messages)
         if index > len(system) and message.role == "user"
     ]
-    at = message_starts(whole, document.conversation, tokenizer, chat_format)
-    for start in starts:
-        if at is None:
-            shorter = Conversation((*system, *messages[start:]))
-            rendered = render(shorter, tokenizer, chat_format)
-        else:
-            rendered = _joined(whole, at[len(system)], at[start])
-        if len(rendered.tokens) - 1 <= max_length:
-            # A user turn at the end without a reply is no exchange to learn from.
-            return rendered if rendered.mask.any() else None
-    return None
+
+    def from_exchange(start: int) -> Rendered:
+        if whole.starts is None:
+            return render(Conversation((*system, *messages[start:])), tokenizer, chat_format)
+        added = len(whole.starts) - len(messages)  # the format's own system message
+        return _joined(whole, whole.starts[added + len(system)], whole.starts[added + start])
+
+    def fits(start: int) -> bool:
+        return len(from_exchange(start).tokens) - 1 <= max_length
+
+    first = bisect.bisect_left(exchanges, True, key=fits)
+    if first == len(exchanges):
+        return None
+    kept = from_exchange(exchanges[first])
+    # A user turn at the end without a reply is no exchange to learn from.
+    return kept if kept.mask.any() else None
 
 
 def _joined(whole: Rendered, end: int, start: int) -> Rendered:
     """The ids up to `end`, the first turn's header, and from `start`, a later one's, on."""
-    return Rendered(*(np.concatenate([part[:end], part[start:]]) for part in whole))
+    return Rendered(*(np.concatenate([part[:end], part[start:]]) for part in whole[:2]))

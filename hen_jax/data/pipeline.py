@@ -1,25 +1,28 @@
 """Examples to a stream of batches that can be stopped and taken up at any batch.
 
-The order of things: examples are packed into rows once; the rows are shuffled anew each epoch and
-repeated without end; every run of `batch_size` rows is one global batch; process `p` of `P` takes
-the `p`-th of its `P` equal slices. Epochs run on into each other, so no row is left over, and the
-state is one number, the next global batch: it is the same for every process count, so a run may be
-taken up on another one, batch for batch.
+The order of things: examples are packed into rows once, from their lengths alone; the rows are
+shuffled anew each epoch and repeated without end; every run of `batch_size` rows is one global
+batch; process `p` of `P` takes the `p`-th of its `P` equal slices, and only then are its examples
+read. Epochs run on into each other, so no row is left over, and the state is one number, the next
+global batch: it is the same for every number of processes and of workers, so a run may be taken up
+on another one, batch for batch.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import Batch
-from hen_jax.data.examples import Document, Encoded, Example, Overlong, encode
-from hen_jax.data.packing import Packing, pack, pack_row, stack_rows
-from hen_jax.text.chat import ChatFormat
+from hen_jax.data.examples import Example, Overlong
+from hen_jax.data.packing import Packing, pack_row, stack_rows
+from hen_jax.data.stores import Store, in_memory, rows_of
 
 if TYPE_CHECKING:
     import grain
-    from transformers import PreTrainedTokenizerFast
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,74 +38,121 @@ class PipelineConfig:
     packing: Packing = "fewest_rows"
     overlong: Overlong = "truncate"  # what becomes of a document longer than a row
     seed: int = 0  # of the shuffle
-    prefetch: int = 2  # batches prepared ahead by a thread; 0 for none
+    prefetch: int = 2  # batches prepared ahead, by a thread or by each worker; 0 for none
+    workers: int = 0  # processes that prepare batches; 0: a thread of this one, mostly enough
+    cache: bool = True  # rendered examples are kept on disk, and read when needed
 
     def __post_init__(self):
-        for name, least in {"row_length": 1, "batch_size": 1, "prefetch": 0}.items():
+        least_of = {"row_length": 1, "batch_size": 1, "prefetch": 0, "workers": 0}
+        for name, least in least_of.items():
             value = dataclasses.asdict(self)[name]
             if value < least:
                 raise InputError(f"{name} is {value}; allowed: {least} or more")
 
 
-def encode_for(
-    config: PipelineConfig,
-    documents: Sequence[Document],
-    tokenizer: "PreTrainedTokenizerFast",
-    chat_format: ChatFormat,
-) -> Encoded:
-    """Examples that fit the rows of `config`; `hen_jax.data.examples.encode` has the details."""
-    return encode(
-        documents,
-        tokenizer,
-        chat_format,
-        max_length=config.row_length,
-        overlong=config.overlong,
-    )
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mixture:
+    """Sets of examples, and how many rows each gives beside the others."""
+
+    stores: tuple[Store, ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self):
+        if len(self.weights) != len(self.stores) or not all(one > 0 for one in self.weights):
+            raise InputError(
+                f"{len(self.stores)} sets and the weights {list(self.weights)}; give each set a "
+                "positive weight"
+            )
+
+
+Examples = Mixture | Store | Sequence[Example]
+"""What batches are made of: sets with weights, a set that may be on disk, or a list."""
+
+
+def as_mixture(examples: Examples) -> Mixture:
+    """Any kind of `Examples` as a mixture."""
+    if isinstance(examples, Mixture):
+        return examples
+    store = examples if isinstance(examples, Store) else in_memory(examples)
+    return Mixture((store,), (1.0,))
+
+
+class Batches:
+    """An endless iterator over batches that knows its place.
+
+    Holds a thread or processes that read ahead, so it is a class. They start with the first batch.
+    """
+
+    def __init__(self, batches: "grain.MapDataset[Batch]", config: PipelineConfig):
+        self._batches, self._config, self._next = batches, config, 0
+        self._ahead: Iterator[Batch] | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._ahead is None:
+            self._ahead = iter(_read_ahead(self._batches[self._next :], self._config))
+        batch = next(self._ahead)
+        self._next += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """The place of the next batch, as JSON."""
+        return {"next_index": self._next}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes to a place that `get_state` gave."""
+        self._next, self._ahead = state["next_index"], None
 
 
 def train_batches(
-    examples: Sequence[Example],
+    examples: Examples,
     config: PipelineConfig,
     *,
     process_index: int = 0,
     process_count: int = 1,
-) -> "grain.DatasetIterator[Batch]":
+) -> Batches:
     """An endless iterator over this process's part `[B / process_count, T]` of each batch.
 
-    `get_state()` and `set_state(state)` of the iterator save and restore its place.
+    `get_state()` and `set_state(state)` of the iterator save and restore its place. Of a mixture
+    each set is packed by itself, shuffled and repeated at its own pace, so a small set may have
+    gone round three times while a large one has not been seen whole. The mixing is exact and not
+    by chance: weights 3 and 1 give three rows of the first set to each of the second.
 
     Raises:
       InputError: no example, one longer than a row, or a batch that does not divide over the
         processes.
     """
-    return mixed_batches(
-        [examples], [1.0], config, process_index=process_index, process_count=process_count
-    )
-
-
-def mixed_batches(
-    sources: Sequence[Sequence[Example]],
-    weights: Sequence[float],
-    config: PipelineConfig,
-    *,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> "grain.DatasetIterator[Batch]":
-    """`train_batches` of several sets: of every so many rows, each set gives its weight's share.
-
-    Each set is packed by itself, shuffled and repeated at its own pace, so a small set may have
-    gone round three times while a large one has not been seen whole. The mixing is exact and not
-    by chance: weights 3 and 1 give three rows of the first set to each of the second.
-
-    Raises:
-      InputError: as `train_batches`; also weights that are not one positive number for each set.
-    """
     local = local_size(config, process_index, process_count)
-    if len(weights) != len(sources) or not all(weight > 0 for weight in weights):
-        raise InputError(
-            f"{len(sources)} sets and the weights {list(weights)}; give each set a positive weight"
-        )
-    packed = [_rows(examples, config) for examples in sources]
+    mixture = as_mixture(examples)
+    rows = _endless_rows(mixture, config).batch(local, drop_remainder=True, batch_fn=list)
+    mine = rows[process_index::process_count]
+    return Batches(mine.map(functools.partial(_read, mixture.stores, config.row_length)), config)
+
+
+def train_records(examples: Examples, config: PipelineConfig, number: int) -> list[str]:
+    """The ids of the records in the whole batch `number`, from 0, of `train_batches`."""
+    mixture = as_mixture(examples)
+    rows = _endless_rows(mixture, config)
+    places = range(number * config.batch_size, (number + 1) * config.batch_size)
+    return [
+        example.id
+        for row in filter(None, (rows[place] for place in places))
+        for example in mixture.stores[row.source].read(row.items)
+    ]
+
+
+class _Row(NamedTuple):
+    """What a row is packed from."""
+
+    source: int
+    items: list[int]  # places in the source
+
+
+def _endless_rows(mixture: Mixture, config: PipelineConfig) -> "grain.MapDataset[_Row]":
+    """All rows in the order of training."""
+    packed = [rows_of(store, config.row_length, config.packing) for store in mixture.stores]
     # Imported here: grain itself imports jax, and this module must load without.
     import grain
 
@@ -111,26 +161,48 @@ def mixed_batches(
         .seed(config.seed + index)
         .shuffle()
         .repeat()
-        .map(lambda row, examples=examples: _packed(row, examples, config))
-        for index, (rows, examples) in enumerate(zip(packed, sources, strict=True))
+        .map(functools.partial(_Row, index))
+        for index, rows in enumerate(packed)
     ]
     # A single set is not mixed: its stream, and so an old run's place in it, stays what it was.
-    rows = streams[0] if len(streams) == 1 else grain.MapDataset.mix(streams, weights)
-    batches = rows.batch(local, drop_remainder=True, batch_fn=stack_rows)
-    return iter(batches[process_index::process_count].to_iter_dataset(read_ahead(config)))
+    return streams[0] if len(streams) == 1 else grain.MapDataset.mix(streams, mixture.weights)
 
 
-def read_ahead(config: PipelineConfig) -> "grain.ReadOptions":
+def _read(stores: Sequence[Store], row_length: int, rows: Sequence[_Row]) -> Batch:
+    """The batch of those rows; one read of each store, as a call costs more than a record does."""
+    packed: list[Batch | None] = [None] * len(rows)
+    for source, store in enumerate(stores):
+        mine = [at for at, row in enumerate(rows) if row.source == source]
+        items = [item for at in mine for item in rows[at].items]
+        examples = iter(store.read(items) if items else ())
+        for at in mine:
+            packed[at] = pack_row([next(examples) for _ in rows[at].items], row_length)
+    return stack_rows([row for row in packed if row is not None])
+
+
+def _read_ahead(batches: "grain.MapDataset[Batch]", config: PipelineConfig) -> Any:
     """One thread packs ahead of the step; more would only queue for the interpreter's lock."""
     import grain
 
-    return grain.ReadOptions(
+    options = grain.ReadOptions(
         num_threads=min(config.prefetch, 1), prefetch_buffer_size=config.prefetch
+    )
+    ahead = batches.to_iter_dataset(options)
+    if not config.workers:
+        return ahead
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain's workers ask for flags, which no one here gives
+    return ahead.mp_prefetch(
+        grain.MultiprocessingOptions(
+            num_workers=config.workers, per_worker_buffer_size=max(config.prefetch, 1)
+        )
     )
 
 
 def eval_batches(
-    examples: Sequence[Example],
+    examples: Examples,
     config: PipelineConfig,
     *,
     process_index: int = 0,
@@ -145,11 +217,20 @@ def eval_batches(
       InputError: as `train_batches`.
     """
     local = local_size(config, process_index, process_count)
-    rows = _rows(examples, config)
-    rows += [[] for _ in range(-len(rows) % config.batch_size)]
+    stores = as_mixture(examples).stores
+    packed = [rows_of(store, config.row_length, config.packing) for store in stores]
+    count = -(-sum(map(len, packed)) // config.batch_size) * config.batch_size
+
+    def row(place: int) -> _Row:
+        for source, rows in enumerate(packed):
+            if place < len(rows):
+                return _Row(source, rows[place])
+            place -= len(rows)
+        return _Row(0, [])
+
     return (
-        stack_rows([_packed(row, examples, config) for row in rows[start : start + local]])
-        for start in range(process_index * local, len(rows), config.batch_size)
+        _read(stores, config.row_length, [row(place) for place in range(start, start + local)])
+        for start in range(process_index * local, count, config.batch_size)
     )
 
 
@@ -169,22 +250,18 @@ def local_size(config: PipelineConfig, process_index: int, process_count: int) -
     return config.batch_size // process_count
 
 
-def batches_per_epoch(examples: Sequence[Example], config: PipelineConfig) -> float:
+def batches_per_epoch(examples: Examples, config: PipelineConfig) -> float:
     """How many global batches hold every example once; not whole, as epochs run on."""
-    return len(_rows(examples, config)) / config.batch_size
+    stores = as_mixture(examples).stores
+    rows = sum(len(rows_of(store, config.row_length, config.packing)) for store in stores)
+    return rows / config.batch_size
 
 
-def trained_capacity(examples: Sequence[Example], config: PipelineConfig) -> int:
+def trained_capacity(examples: Examples, config: PipelineConfig) -> int:
     """The most positions that any packed row trains; what `score_tokens` calls its capacity."""
-    trained = [int(example.mask[1:].sum()) for example in examples]
-    return max(sum(trained[index] for index in row) for row in _rows(examples, config))
-
-
-def _rows(examples: Sequence[Example], config: PipelineConfig) -> list[list[int]]:
-    if not examples:
-        raise InputError("no example to batch; the split or the file is empty")
-    return pack([example.length for example in examples], config.row_length, config.packing)
-
-
-def _packed(row: Sequence[int], examples: Sequence[Example], config: PipelineConfig) -> Batch:
-    return pack_row([examples[index] for index in row], config.row_length)
+    most = 0
+    for store in as_mixture(examples).stores:
+        rows = rows_of(store, config.row_length, config.packing)
+        up_to = np.concatenate([[0], np.cumsum(store.trained[rows.items], dtype=np.int64)])
+        most = max(most, int(np.diff(up_to[rows.ends], prepend=0).max()))
+    return most

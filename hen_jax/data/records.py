@@ -1,7 +1,7 @@
 """Records from rows: every bad one is found, named and counted; none stops the reading."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -64,7 +64,8 @@ def sift(
     """Every row of `path` through `parse`, which raises `InputError` on a row it refuses.
 
     An `identity` that an earlier line has already is a problem of the later line. With `number`, a
-    row without an `id` gets its file's name and line as one.
+    row without an `id` gets its file's name and line as one, and nothing of it is remembered: a
+    file of any size is read in the same memory.
 
     Raises:
       InputError: the file cannot be read at all.
@@ -77,8 +78,8 @@ def sift(
                 raise InputError(fault)
             named = {"id": f"{path.name}:{line}", **row} if number else row
             record = parse(named)
-            name = identity(record)
-            if line_of_id.setdefault(name, line) != line:
+            unique = number and "id" not in row
+            if not unique and line_of_id.setdefault(name := identity(record), line) != line:
                 first = line_of_id[name]
                 raise InputError(f"id: {name!r} is also on line {first}; give each record its own")
         except InputError as error:
@@ -95,8 +96,13 @@ def parse_records(
     number: bool = False,
 ) -> Parsed[Record]:
     """The good records of a file beside the problem of each bad row; `sift` has the details."""
+    return collect(sift(path, parse, identity, number=number))
+
+
+def collect(rows: Iterable[Sifted[Record]]) -> Parsed[Record]:
+    """What became of all rows."""
     parsed: Parsed[Record] = Parsed([], [])
-    for _, record, problem in sift(path, parse, identity, number=number):
+    for _, record, problem in rows:
         if problem is not None:
             parsed.problems.append(problem)
         elif record is not None:

@@ -4,30 +4,31 @@ One row here is all that a new data set needs beside its reader.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.data.conversations import check_completions, check_conversations
+from hen_jax.data.conversations import parse_completion, parse_conversation
 from hen_jax.data.cped import check_cped
 from hen_jax.data.empathetic_dialogues import EmpatheticDialogue, check_empathetic_dialogues
-from hen_jax.data.esconv import SupportConversation, check_esconv
+from hen_jax.data.esconv import SupportConversation, parse_esconv
 from hen_jax.data.examples import Document
-from hen_jax.data.hed import HedRecord, check_hed, hed_conversation
+from hen_jax.data.hed import HedRecord, hed_conversation, parse_hed
 from hen_jax.data.preferences import (
     Labelled,
     Pair,
     Rated,
-    check_labelled,
-    check_pairs,
-    check_rated,
     hed_pairs,
+    parse_labelled,
+    parse_pair,
+    parse_rated,
     steered_pair,
 )
-from hen_jax.data.records import Parsed
+from hen_jax.data.records import Parsed, Sifted, collect, sift
+from hen_jax.data.rows import Row
 from hen_jax.data.sense7 import RatedConversation, check_sense7
-from hen_jax.data.steered import SteeredRecord, check_steered, steered_conversation
+from hen_jax.data.steered import SteeredRecord, parse_steered, steered_conversation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Schema:
     document: Callable[[Any], Document]
     pairs: Callable[[Any], list[Pair]] | None = None  # for preference data
     labels: Callable[[Any], dict[str, str]] = lambda record: {}  # what tables count
-    rows_are_records: bool = True  # one row is one record
+    rows: Callable[[Path], Iterator[Sifted[Any]]] | None = None
+    """Row by row, where one row is one record: None for files of which several make one."""
 
 
 def _hed_document(record: HedRecord) -> Document:
@@ -67,42 +69,67 @@ def _hed_labels(record: HedRecord) -> dict[str, str]:
     }
 
 
+def _by_row(
+    parse: Callable[[Row], Any], document: Callable[[Any], Document], *, number: bool, **more: Any
+) -> Schema:
+    """A schema in which one row is one record; `number`: the file need not name them."""
+
+    def rows(path: Path) -> Iterator[Sifted[Any]]:
+        return sift(path, parse, lambda record: record.id, number=number)
+
+    return Schema(lambda path: collect(rows(path)), document, rows=rows, **more)
+
+
+def _itself(record: Document) -> Document:
+    return record
+
+
 SCHEMAS: dict[str, Schema] = {
-    "hed": Schema(check_hed, _hed_document, hed_pairs, _hed_labels),
-    "steered": Schema(
-        check_steered,
+    "hed": _by_row(parse_hed, _hed_document, number=False, pairs=hed_pairs, labels=_hed_labels),
+    "steered": _by_row(
+        parse_steered,
         _steered_document,
-        lambda record: [steered_pair(record)],
-        lambda record: {"context": record.context, "task": record.task, "fault": str(record.fault)},
+        number=False,
+        pairs=lambda record: [steered_pair(record)],
+        labels=lambda record: {
+            "context": record.context,
+            "task": record.task,
+            "fault": str(record.fault),
+        },
     ),
-    "messages": Schema(check_conversations, lambda record: record),
-    "sharegpt": Schema(check_conversations, lambda record: record),
-    "smilechat": Schema(check_conversations, lambda record: record),
-    "completion": Schema(check_completions, lambda record: record),
-    "preference": Schema(check_pairs, _pair_document, lambda record: [record]),
-    "label": Schema(
-        check_labelled, _plain_document, labels=lambda record: {"label": str(record.label)}
+    "messages": _by_row(parse_conversation, _itself, number=True),
+    "sharegpt": _by_row(parse_conversation, _itself, number=True),
+    "smilechat": _by_row(parse_conversation, _itself, number=True),
+    "completion": _by_row(parse_completion, _itself, number=True),
+    "preference": _by_row(parse_pair, _pair_document, number=True, pairs=lambda record: [record]),
+    "label": _by_row(
+        parse_labelled,
+        _plain_document,
+        number=True,
+        labels=lambda record: {"label": str(record.label)},
     ),
-    "rating": Schema(
-        check_rated, _plain_document, labels=lambda record: {"rating": f"{record.rating:.2f}"}
+    "rating": _by_row(
+        parse_rated,
+        _plain_document,
+        number=True,
+        labels=lambda record: {"rating": f"{record.rating:.2f}"},
+    ),
+    "esconv": _by_row(
+        parse_esconv,
+        SupportConversation.document,
+        number=True,
+        labels=lambda record: {"emotion": record.emotion, "problem": record.problem},
     ),
     "empathetic_dialogues": Schema(
         check_empathetic_dialogues,
         EmpatheticDialogue.document,
         labels=lambda record: {"emotion": record.emotion},
-        rows_are_records=False,
     ),
-    "esconv": Schema(
-        check_esconv,
-        SupportConversation.document,
-        labels=lambda record: {"emotion": record.emotion, "problem": record.problem},
-    ),
-    "cped": Schema(check_cped, _hed_document, labels=_hed_labels, rows_are_records=False),
+    "cped": Schema(check_cped, _hed_document, labels=_hed_labels),
     "sense7": Schema(
         check_sense7,
         RatedConversation.document,
         labels=lambda record: {"task": record.task, "model": record.model},
-        rows_are_records=False,
     ),
 }
 
@@ -126,6 +153,22 @@ def read_documents(path: str | Path, schema: str) -> list[Document]:
     """
     found = schema_named(schema)
     return [found.document(record) for record in found.check(Path(path)).whole(path)]
+
+
+def stream_documents(path: str | Path, schema: str) -> Iterator[Document]:
+    """`read_documents` one by one: of files with a record in each row, one is in memory at a time.
+
+    Raises:
+      InputError: no such schema, or the first bad record, when its turn comes.
+    """
+    found = schema_named(schema)
+    if found.rows is None:
+        yield from read_documents(path, schema)
+        return
+    for _, record, problem in found.rows(Path(path)):
+        if problem is not None:
+            raise InputError(f"{problem}; `hen data validate` lists all that are bad")
+        yield found.document(record)
 
 
 def read_pairs(path: str | Path, schema: str) -> list[Pair]:

@@ -1,20 +1,22 @@
-"""Rendered examples on disk for sets that do not fit in memory: ArrayRecord or Parquet.
+"""Rendered examples by place: in memory, or on disk for sets that do not fit there.
 
-Beside the records stands the length of each (`lengths.npy`, 4 bytes an example), which is all that
+Beside the records on disk stand two numbers for each (8 bytes an example), which are all that
 packing needs: rows are planned without reading a record, and read when their turn comes.
 """
 
+import dataclasses
 import functools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import RECORD, read_json, staged_folder, write_json
-from hen_jax.data.examples import Example
+from hen_jax.core.files import RECORD, read_json, staged_file, staged_folder, write_json
+from hen_jax.data.examples import Encoded, Example, summary
+from hen_jax.data.packing import Packing, Rows, pack_all
 
 Format = Literal["array_record", "parquet"]
 _FILES: dict[Format, str] = {"array_record": "examples.array_record", "parquet": "examples.parquet"}
@@ -22,24 +24,44 @@ _FILES: dict[Format, str] = {"array_record": "examples.array_record", "parquet":
 ROW_GROUP = 64
 """Examples of a Parquet row group, the least that can be read: few, as training shuffles."""
 
+ARRAY_GROUP = 32
+"""Examples of an ArrayRecord group. One each would be read fastest, were it not that a call to read
+walks the index of all groups, which is also held in memory: 0.2 s and 300 MB for ten million."""
 
-class Reader(Protocol):
-    """An open file of examples."""
-
-    def __call__(self, indices: Sequence[int]) -> list[Example]:
-        """The examples at those places."""
-        ...
+Reader = Callable[[Sequence[int]], list[Example]]
+"""The examples at those places."""
 
 
-class Store(NamedTuple):
-    """An open store: lengths in positions, and a reader of examples by place."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Store:
+    """Examples that are read when they are needed; to be sent to another process, if need be."""
 
-    lengths: np.ndarray  # [n] int32, memory-mapped
+    lengths: np.ndarray  # [n] int32, in positions; memory-mapped where the store is on disk
+    trained: np.ndarray  # [n] int32, positions that train
     read: Reader
+    folder: Path | None = None
+    summary: str = ""  # what became of the documents, for a log
+
+    def __len__(self) -> int:
+        return len(self.lengths)
 
 
-def write_store(examples: Iterable[Example], folder: Path, form: Format = "array_record") -> int:
-    """Writes examples one by one to a new `folder`; returns how many.
+def in_memory(examples: Sequence[Example]) -> Store:
+    """A store of a list."""
+    numbers = np.array([_numbers(example) for example in examples], np.int32).reshape(-1, 2)
+    return Store(numbers[:, 0], numbers[:, 1], functools.partial(_take, examples))
+
+
+def in_memory_parts(encoded: Iterable[Encoded]) -> Store:
+    """A store of all that was encoded."""
+    parts = list(encoded)
+    store = in_memory([example for part in parts for example in part.examples])
+    counts = (sum(len(part.truncated) for part in parts), sum(len(part.dropped) for part in parts))
+    return dataclasses.replace(store, summary=summary(len(store), *counts))
+
+
+def write_store(encoded: Iterable[Encoded], folder: Path, form: Format = "array_record") -> Store:
+    """Writes examples one by one to a new `folder`, and opens it.
 
     Raises:
       InputError: no such format, or a folder that hen_jax did not write.
@@ -47,18 +69,26 @@ def write_store(examples: Iterable[Example], folder: Path, form: Format = "array
     if form not in get_args(Format):
         raise InputError(f"store format {form!r}; allowed: {', '.join(get_args(Format))}")
     write = {"array_record": _write_array_record, "parquet": _write_parquet}[form]
-    lengths: list[int] = []
+    # Bytes and not a list: ten million examples take 80 MB here, and not a gigabyte.
+    numbers, truncated, dropped = bytearray(), 0, 0
 
     def counted() -> Iterator[Example]:
-        for example in examples:
-            lengths.append(example.length)
-            yield example
+        nonlocal truncated, dropped
+        for part in encoded:
+            truncated += len(part.truncated)
+            dropped += len(part.dropped)
+            for example in part.examples:
+                numbers.extend(np.array(_numbers(example), np.int32).tobytes())
+                yield example
 
     with staged_folder(folder) as staged:
         write(counted(), staged / _FILES[form])
-        np.save(staged / "lengths.npy", np.asarray(lengths, np.int32))
-        write_json(staged / RECORD, {"format": form, "examples": len(lengths)})
-    return len(lengths)
+        lengths, trained = np.frombuffer(numbers, np.int32).reshape(-1, 2).T
+        np.save(staged / "lengths.npy", lengths)
+        np.save(staged / "trained.npy", trained)
+        counts = {"examples": len(lengths), "truncated": truncated, "dropped": dropped}
+        write_json(staged / RECORD, {"format": form, **counts})
+    return open_store(folder)
 
 
 def open_store(folder: Path) -> Store:
@@ -71,8 +101,35 @@ def open_store(folder: Path) -> Store:
     form = record.get("format")
     if form not in _FILES:
         raise InputError(f"{folder} is no store of examples; write one with `write_store`")
-    opened = {"array_record": _array_record_reader, "parquet": _parquet_reader}[form]
-    return Store(np.load(folder / "lengths.npy", mmap_mode="r"), opened(folder / _FILES[form]))
+    read = {"array_record": _read_array_record, "parquet": _read_parquet}[form]
+    return Store(
+        lengths=np.load(folder / "lengths.npy", mmap_mode="r"),
+        trained=np.load(folder / "trained.npy", mmap_mode="r"),
+        read=functools.partial(read, folder / _FILES[form]),
+        folder=folder,
+        summary=summary(record["examples"], record["truncated"], record["dropped"]),
+    )
+
+
+def rows_of(store: Store, row_length: int, packing: Packing) -> Rows:
+    """The rows a store is packed into; those of a store on disk are kept beside it.
+
+    Raises:
+      InputError: no example, or one longer than a row.
+    """
+    if not len(store):
+        raise InputError("no example to batch; the split or the file is empty")
+    if store.folder is None:
+        return pack_all(store.lengths, row_length, packing)
+    items, ends = (
+        store.folder / f"rows.{row_length}.{packing}.{name}.npy" for name in ("items", "ends")
+    )
+    if not ends.exists():
+        rows = pack_all(store.lengths, row_length, packing)
+        for path, array in ((items, rows.items), (ends, rows.ends)):
+            with staged_file(path) as staged, staged.open("wb") as file:
+                np.save(file, array)
+    return Rows(np.load(items, mmap_mode="r"), np.load(ends, mmap_mode="r"))
 
 
 def to_bytes(example: Example) -> bytes:
@@ -94,10 +151,19 @@ def from_bytes(record: bytes) -> Example:
     return Example(tokens, np.unpackbits(bits, count=count).astype(bool), name, group)
 
 
+def _numbers(example: Example) -> tuple[int, int]:
+    return example.length, int(np.count_nonzero(example.mask[1:]))
+
+
+def _take(examples: Sequence[Example], places: Sequence[int]) -> list[Example]:
+    return [examples[place] for place in places]
+
+
 def _write_array_record(examples: Iterable[Example], path: Path) -> None:
     from array_record.python import array_record_module  # pyright: ignore
 
-    writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+    options = f"group_size:{ARRAY_GROUP},zstd:1"
+    writer = array_record_module.ArrayRecordWriter(str(path), options)
     try:
         for example in examples:
             writer.write(to_bytes(example))
@@ -105,18 +171,18 @@ def _write_array_record(examples: Iterable[Example], path: Path) -> None:
         writer.close()
 
 
-def _array_record_reader(path: Path) -> Reader:
+@functools.lru_cache(maxsize=32)  # in each process that reads, as an open file cannot be sent
+def _array_record(path: Path) -> Any:
     from array_record.python import array_record_module  # pyright: ignore
 
     # Reading ahead is for those who read in order; here it would hold memory for nothing.
-    reader = array_record_module.ArrayRecordReader(
+    return array_record_module.ArrayRecordReader(
         str(path), "readahead_buffer_size:0,max_parallelism:0"
     )
 
-    def read(indices: Sequence[int]) -> list[Example]:
-        return [from_bytes(record) for record in reader.read(list(indices))]
 
-    return read
+def _read_array_record(path: Path, places: Sequence[int]) -> list[Example]:
+    return [from_bytes(record) for record in _array_record(path).read(list(places))]
 
 
 def _schema() -> Any:
@@ -155,25 +221,26 @@ def _write_parquet(examples: Iterable[Example], path: Path) -> None:
             writer.write_table(pyarrow.Table.from_pylist(rows, schema))
 
 
-def _parquet_reader(path: Path) -> Reader:
+@functools.lru_cache(maxsize=256)
+def _parquet_group(path: Path, index: int) -> list[dict[str, Any]]:
+    return _parquet(path).read_row_group(index).to_pylist()
+
+
+@functools.lru_cache(maxsize=32)
+def _parquet(path: Path) -> Any:
     import pyarrow.parquet
 
-    file = pyarrow.parquet.ParquetFile(path)
+    return pyarrow.parquet.ParquetFile(path)
 
-    @functools.lru_cache(maxsize=256)
-    def group(index: int) -> list[dict[str, Any]]:
-        return file.read_row_group(index).to_pylist()
 
-    def read(indices: Sequence[int]) -> list[Example]:
-        rows = [group(index // ROW_GROUP)[index % ROW_GROUP] for index in indices]
-        return [
-            Example(
-                np.asarray(row["tokens"], np.int32),
-                np.asarray(row["mask"], bool),
-                row["id"],
-                row["group"],
-            )
-            for row in rows
-        ]
-
-    return read
+def _read_parquet(path: Path, places: Sequence[int]) -> list[Example]:
+    rows = [_parquet_group(path, place // ROW_GROUP)[place % ROW_GROUP] for place in places]
+    return [
+        Example(
+            np.asarray(row["tokens"], np.int32),
+            np.asarray(row["mask"], bool),
+            row["id"],
+            row["group"],
+        )
+        for row in rows
+    ]

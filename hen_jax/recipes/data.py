@@ -96,7 +96,7 @@ def document_row(document: Document) -> Row:
 def _good_rows(
     file: Path, schema: Schema, records: Iterable[Any], problems: Iterable[Problem]
 ) -> Iterator[Row]:
-    if not schema.rows_are_records:
+    if schema.rows is None:
         yield from (document_row(schema.document(record)) for record in records)
         return
     # A line of a JSON array may hold several rows, so the line alone does not name one.

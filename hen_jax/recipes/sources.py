@@ -1,13 +1,20 @@
-"""Which data a run reads: settings -> documents of each part."""
+"""Which data a run reads: settings -> documents of each part, or examples ready to batch."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import samples
-from hen_jax.data.examples import Document
-from hen_jax.data.schemas import read_documents
-from hen_jax.data.splits import Splits, split
+from hen_jax.data.cache import cache_key, cached, fingerprint
+from hen_jax.data.examples import Document, Encoded, encode_parts
+from hen_jax.data.pipeline import Mixture, PipelineConfig
+from hen_jax.data.schemas import read_documents, stream_documents
+from hen_jax.data.splits import SALT, Part, Splits, part_of, split
+from hen_jax.data.stores import Store, in_memory_parts
+from hen_jax.io.packages import cache_folder
+from hen_jax.recipes.models import Words
 
 SHIPPED = "shipped:"
 """Before the name of a set that comes with the package, as in `shipped:hed/hed.en.jsonl`."""
@@ -19,6 +26,70 @@ class Source:
 
     schema: str  # a name of `hen_jax.data.schemas.SCHEMAS`
     path: str
+    weight: float | None = None  # rows it gives beside the others'; for all sources or for none
+
+
+class Prepared(NamedTuple):
+    """The examples of the parts that a run uses."""
+
+    train: Mixture
+    valid: Mixture
+
+
+def prepared(sources: tuple[Source, ...], config: PipelineConfig, words: Words) -> Prepared:
+    """The sources' documents, dealt to their parts, rendered for `config`.
+
+    Without weights the sources are one set and share rows; with weights each is a set of its own.
+    With `config.cache` the examples are written to the cache folder, once for the same files, code,
+    tokenizer, format and lengths, and no set need fit in memory.
+
+    Raises:
+      InputError: no source, weights for some of them only, or a bad file (file:line:field).
+    """
+    if not sources:
+        raise InputError("config.sources is empty; name at least one data file")
+    weights = [source.weight for source in sources if source.weight is not None]
+    if len(weights) not in (0, len(sources)):
+        raise InputError(
+            f"{len(weights)} of {len(sources)} config.sources have a weight; give it to all or none"
+        )
+    sets = [(source,) for source in sources] if weights else [sources]
+    train = Mixture(
+        tuple(_store(one, "train", config, words) for one in sets), tuple(weights) or (1.0,)
+    )
+    # Every held-out example counts once, so that a loss does not hang on the weights.
+    return Prepared(train, Mixture((_store(sources, "valid", config, words),), (1.0,)))
+
+
+def _store(sources: tuple[Source, ...], part: Part, config: PipelineConfig, words: Words) -> Store:
+    def encoded() -> Iterator[Encoded]:
+        return encode_parts(
+            stream_part(sources, part),
+            *words,
+            max_length=config.row_length,
+            overlong=config.overlong,
+        )
+
+    if config.cache:
+        files = [(source.schema, fingerprint(locate(source.path))) for source in sources]
+        key = cache_key(config, [part, SALT, files], *words)
+        store = cached(cache_folder() / "examples", key, encoded)
+    else:
+        store = in_memory_parts(encoded())
+    print(f"{part}: {store.summary}")
+    return store
+
+
+def stream_part(sources: tuple[Source, ...], part: Part) -> Iterator[Document]:
+    """The documents of one part, one after another.
+
+    Raises:
+      InputError: a bad file or record, when its turn comes.
+    """
+    for source in sources:
+        for document in stream_documents(locate(source.path), source.schema):
+            if part_of(document.group) == part:
+                yield document
 
 
 def documents(sources: tuple[Source, ...]) -> Splits[Document]:
@@ -33,13 +104,14 @@ def documents(sources: tuple[Source, ...]) -> Splits[Document]:
         [
             document
             for source in sources
-            for document in read_documents(_locate(source.path), source.schema)
+            for document in read_documents(locate(source.path), source.schema)
         ],
         lambda document: document.group,
     )
 
 
-def _locate(path: str) -> Path:
+def locate(path: str) -> Path:
+    """The file of a source: as given, or the shipped set of that name."""
     if path.startswith(SHIPPED):
         return samples.path(path.removeprefix(SHIPPED))
     return Path(path)

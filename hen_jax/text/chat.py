@@ -13,45 +13,21 @@ Two rules decide everything here:
   `hen_jax.text.detect` only ever answers with a format for which that was seen.
 """
 
-import contextlib
-import dataclasses
-import re
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from hen_jax.core.errors import InputError
 from hen_jax.text.conversation import Conversation, Message
+from hen_jax.text.encoding import Encoded, encode_runs, trained_tokens
+from hen_jax.text.formats import ChatFormat
+from hen_jax.text.runs import Control, Cut, Run, cutter, runs_of
+from hen_jax.text.script import Piece, script
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerFast
-
-
-@dataclasses.dataclass(frozen=True)
-class ChatFormat:
-    """How a model family writes a conversation down; each string may hold control tokens."""
-
-    name: str
-    header: str  # opens a turn; "{role}" stands for the speaker
-    stop: str  # the one control token that ends a turn
-    after: str  # between a turn's stop token and the next header
-    begin: str = ""  # opens the conversation
-    default_system: str | None = None  # said when a conversation has no system message
-
-
-FORMATS: tuple[ChatFormat, ...] = (
-    ChatFormat(name="chatml", header="<|im_start|>{role}\n", stop="<|im_end|>", after="\n"),
-    ChatFormat(
-        name="smollm2",
-        header="<|im_start|>{role}\n",
-        stop="<|im_end|>",
-        after="\n",
-        default_system="You are a helpful AI assistant named SmolLM, trained by Hugging Face",
-    ),
-)
-"""Every format there is to detect. A new family is a new row."""
 
 
 class Rendered(NamedTuple):
@@ -59,25 +35,9 @@ class Rendered(NamedTuple):
 
     tokens: np.ndarray  # [n] int32
     mask: np.ndarray  # [n] bool
-
-
-class _Piece(NamedTuple):
-    text: str
-    said: bool  # by a person, not by the format: never holds a control token
-    trains: bool
-
-
-class _Run(NamedTuple):
-    """A stretch of plain text between control tokens, or one control token.
-
-    The tokenizer cuts its input at control tokens before it does anything else, so encoding each
-    run alone gives the ids of the whole, while encoding each message alone would not: a header's
-    last newline and a message's first may be one token.
-    """
-
-    text: str
-    control: int | None
-    trained: tuple[tuple[int, int], ...]  # character spans of `text`
+    starts: np.ndarray | None = None
+    """`[turns]`: where the header of each turn begins. From there on the ids are those of the turns
+    from that one on. None where the ids of a turn hang on what stands before it."""
 
 
 def render(
@@ -103,7 +63,7 @@ def render_all(
     chat_format: ChatFormat,
 ) -> list[Rendered]:
     """`render` of many conversations; each distinct stretch of text is tokenised once."""
-    scripts = [_script(conversation.messages, chat_format) for conversation in conversations]
+    scripts = (script(conversation.messages, chat_format) for conversation in conversations)
     return _render_scripts(scripts, tokenizer, chat_format)
 
 
@@ -116,29 +76,8 @@ def render_prompt(
       InputError: the tokenizer lacks the format's control tokens, or there is no message.
     """
     messages = Conversation(tuple(messages)).messages
-    script = [*_script(messages, chat_format), _header("assistant", chat_format)]
-    return _render_scripts([script], tokenizer, chat_format)[0].tokens
-
-
-def message_starts(
-    rendered: Rendered,
-    conversation: Conversation,
-    tokenizer: "PreTrainedTokenizerFast",
-    chat_format: ChatFormat,
-) -> np.ndarray | None:
-    """`[messages]`: where the header of each message begins in the ids of its conversation.
-
-    From there on the ids are those of the messages from that one on, so a conversation can be
-    shortened without rendering it again. None for a format whose headers do not begin with a
-    control token of their own: there the ids depend on what stands before.
-    """
-    controls = _control_ids(tokenizer, chat_format)
-    opening = [index for text, index in controls.items() if chat_format.header.startswith(text)]
-    if len(opening) != 1:
-        return None
-    starts = np.flatnonzero(rendered.tokens == opening[0])
-    added = len(starts) - len(conversation.messages)  # the format's own system message
-    return starts[added:] if added in (0, 1) else None
+    pieces = script(messages, chat_format, prompt=True)
+    return _render_scripts([pieces], tokenizer, chat_format)[0].tokens
 
 
 def stop_ids(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> tuple[int, ...]:
@@ -147,142 +86,62 @@ def stop_ids(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> t
     Raises:
       InputError: the format's stop token is not a control token of this tokenizer.
     """
-    controls = _control_ids(tokenizer, chat_format)
-    ends = (chat_format.stop, tokenizer.eos_token)
-    return tuple(dict.fromkeys(controls[end] for end in ends if end in controls))
+    controls = _controls(tokenizer, chat_format)
+    ends = (chat_format.assistant.stop.strip(), tokenizer.eos_token)
+    return tuple(dict.fromkeys(controls[end].index for end in ends if end in controls))
 
 
-def _header(role: str, chat_format: ChatFormat) -> _Piece:
-    return _Piece(chat_format.header.replace("{role}", role), said=False, trains=False)
-
-
-def _script(messages: Sequence[Message], chat_format: ChatFormat) -> list[_Piece]:
-    if chat_format.default_system is not None and messages[0].role != "system":
-        messages = (Message("system", chat_format.default_system), *messages)
-    pieces = [_Piece(chat_format.begin, said=False, trains=False)]
-    for message in messages:
-        trains = message.role == "assistant"
-        pieces += [
-            _header(message.role, chat_format),
-            _Piece(message.content, said=True, trains=trains),
-            _Piece(chat_format.stop, said=False, trains=trains),
-            _Piece(chat_format.after, said=False, trains=False),
-        ]
-    return pieces
-
-
-def _control_ids(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> dict[str, int]:
+def _controls(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> dict[str, Control]:
     controls = {
-        token.content: index
+        token.content: Control(index, token.lstrip, token.rstrip)
         for index, token in tokenizer.added_tokens_decoder.items()
         if token.special
     }
-    if chat_format.stop not in controls:
+    if (stop := chat_format.assistant.stop.strip()) not in controls:
         raise InputError(
-            f"{chat_format.stop!r} of the chat format {chat_format.name!r} is not a control "
+            f"{stop!r} of the chat format {chat_format.name!r} is not a control "
             "token of this tokenizer; the format belongs to another model family"
         )
     return controls
 
 
 def _render_scripts(
-    scripts: list[list[_Piece]],
+    scripts: Iterable[list[Piece]],
     tokenizer: "PreTrainedTokenizerFast",
     chat_format: ChatFormat,
 ) -> list[Rendered]:
-    controls = _control_ids(tokenizer, chat_format)
-    cut = re.compile("(" + "|".join(re.escape(text) for text in controls) + ")")
-    runs = [list(_runs(script, controls, cut)) for script in scripts]
-    trained: dict[str, bool] = {}
-    for run in (run for row in runs for run in row if run.control is None):
-        trained[run.text] = trained.get(run.text, False) or bool(run.trained)
-    encodings = _encode_plain(trained, tokenizer.backend_tokenizer)
-    return [_join(row, encodings) for row in runs]
+    cut = cutter(_controls(tokenizer, chat_format))
+    rows = [list(runs_of(pieces, cut)) for pieces in scripts]
+    encoded = encode_runs((run for row in rows for run in row), tokenizer.backend_tokenizer)
+    rendered = [_join(row, encoded) for row in rows]
+    return rendered if _parts(chat_format, cut) else [one._replace(starts=None) for one in rendered]
 
 
-def _runs(script: list[_Piece], controls: dict[str, int], cut: re.Pattern[str]) -> Iterator[_Run]:
-    text, trained = "", []
-    for piece in script:
-        parts = [piece.text] if piece.said else cut.split(piece.text)
-        for part in filter(None, parts):
-            if piece.said or part not in controls:
-                if piece.trains:
-                    trained.append((len(text), len(text) + len(part)))
-                text += part
-                continue
-            if text:
-                yield _Run(text, None, tuple(trained))
-            yield _Run(part, controls[part], ((0, len(part)),) if piece.trains else ())
-            text, trained = "", []
-    if text:
-        yield _Run(text, None, tuple(trained))
+def _parts(chat_format: ChatFormat, cut: Cut) -> bool:
+    """Whether every message is a turn of its own that begins with a control token."""
+    turns = (chat_format.system, chat_format.user, chat_format.assistant)
+    begins = [cut(turn.before)[:1] for turn in turns]
+    apart = all(begin and begin[0][1] is not None for begin in begins)
+    return apart and chat_format.system_in == "turn" and not chat_format.alternates
 
 
-def _encode_plain(trained: dict[str, bool], backend: "Tokenizer") -> "dict[str, Encoding]":
-    """Each text encoded; where nothing of it trains, without the offsets, which cost as much."""
-    encodings: dict[str, Encoding] = {}
-    with _plain_text_only(backend):
-        for trains, encode in ((True, backend.encode_batch), (False, backend.encode_batch_fast)):
-            texts = [text for text, trained_too in trained.items() if trained_too == trains]
-            found = encode(texts, add_special_tokens=False)
-            encodings.update(zip(texts, found, strict=True))
-    return encodings
-
-
-@contextlib.contextmanager
-def _plain_text_only(backend: "Tokenizer") -> Iterator[None]:
-    """Control tokens written out in a text are encoded as the characters they are."""
-    before = backend.encode_special_tokens
-    # A tokenizer.json may ask to cut or fill every text; a part of a conversation must be whole.
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = True
-    try:
-        yield
-    finally:
-        backend.encode_special_tokens = before
-
-
-def _join(runs: list[_Run], encodings: "dict[str, Encoding]") -> Rendered:
-    tokens: list[int] = []
-    mask: list[bool] = []
+def _join(runs: list[Run], encoded: Encoded) -> Rendered:
+    parts, masks, starts, length = [], [], [], 0
     for run in runs:
-        if run.control is not None:
-            tokens.append(run.control)
-            mask.append(bool(run.trained))
-            continue
-        encoding = encodings[run.text]
-        tokens += encoding.ids
-        mask += _trained(encoding, run) if run.trained else [False] * len(encoding.ids)
-    return Rendered(np.asarray(tokens, np.int32), np.asarray(mask, np.bool_))
+        ids = _one(run.control) if run.control is not None else encoded.ids[run.text]
+        if run.opens:
+            starts.append(length)
+        if run.trained:
+            masks.append((length, trained_tokens(run, len(ids), encoded)))
+        parts.append(ids)
+        length += len(ids)
+    mask = np.zeros(length, bool)
+    for start, trained in masks:
+        mask[start : start + len(trained)] = trained
+    tokens = np.concatenate(parts) if parts else np.zeros(0, np.int32)
+    return Rendered(tokens, mask, np.asarray(starts, np.int32))
 
 
-def _trained(encoding: "Encoding", run: _Run) -> list[bool]:
-    """A token trains if the character it begins with lies in a trained span.
-
-    Its begin is the smaller of its own offset and the end of the token before it. Neither alone
-    will do: byte-level post-processing moves the offset past leading white space, and where one
-    character takes several tokens, the end of the token before lies past that character.
-    """
-    first, last = run.trained[0][0], run.trained[-1][1]
-    if len(run.trained) > 1 or last < len(run.text):
-        return _trained_between(encoding.offsets, run.trained)
-    # All that follows the header trains, so the offsets of the header's tokens are enough.
-    count, covered = len(encoding), 0
-    for index in range(count):
-        start, end = encoding.token_to_chars(index) or (covered, covered)
-        if min(start, covered) >= first:
-            return [False] * index + [True] * (count - index)
-        covered = max(covered, end)
-    return [False] * count
-
-
-def _trained_between(
-    offsets: list[tuple[int, int]], spans: tuple[tuple[int, int], ...]
-) -> list[bool]:
-    mask, covered = [], 0
-    for start, end in offsets:
-        begin = min(start, covered)
-        mask.append(any(first <= begin < last for first, last in spans))
-        covered = max(covered, end)
-    return mask
+@functools.lru_cache(maxsize=1024)
+def _one(index: int) -> np.ndarray:
+    return np.array([index], np.int32)

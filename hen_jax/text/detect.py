@@ -1,28 +1,40 @@
 """Which chat format a tokenizer's own template follows, found by trying."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hen_jax.core.errors import InputError
-from hen_jax.text.chat import FORMATS, ChatFormat, render, render_prompt
+from hen_jax.text.chat import render, render_prompt
 from hen_jax.text.conversation import Conversation, Message
+from hen_jax.text.formats import FORMATS, ChatFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _HELLO = Message("user", "Hello there, 12 of you?")
 _REPLY = Message("assistant", "  Hi!\n\n- 你好，\n  3 of us. ")
+_KIND = Message("system", "Be kind.\n")
 _PROBES: tuple[tuple[Message, ...], ...] = (
     (_HELLO, _REPLY),
-    (Message("system", "Be kind.\n"), _HELLO, _REPLY),
+    (_KIND, _HELLO, _REPLY),
     (_HELLO, _REPLY, Message("user", "\nAnd you?"), Message("assistant", "Fine.")),
+    (_KIND, _HELLO, _REPLY, Message("user", " And you?\n"), Message("assistant", "Fine.")),
 )
+
+SETTINGS: dict[str, Any] = {"enable_thinking": False, "date_string": "26 Jul 2024"}
+"""The arguments of `apply_chat_template` under which our ids equal its ids.
+
+Llama 3.2's template would write the date of today: the same text must give the same ids tomorrow.
+"""
 
 
 def detect_format(
     tokenizer: "PreTrainedTokenizerFast", formats: Sequence[ChatFormat] = FORMATS
 ) -> ChatFormat:
     """The format that writes probe conversations exactly as the tokenizer's own template does.
+
+    What the template says where there is no system message becomes its `default_system`.
 
     Raises:
       InputError: the tokenizer has no chat template, or no known format equals it.
@@ -33,20 +45,34 @@ def detect_format(
             "chat_template.jinja to the model folder"
         )
     for chat_format in formats:
+        chat_format = _with_default_system(tokenizer, chat_format)
         if _equals_template(tokenizer, chat_format):
             return chat_format
     raise InputError(
         "this tokenizer's chat template is none of the known formats "
         f"({', '.join(chat_format.name for chat_format in formats)}); "
-        "add a ChatFormat for it to hen_jax/text/chat.py"
+        "add a ChatFormat for it to hen_jax/text/formats.py"
     )
+
+
+def _with_default_system(
+    tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat
+) -> ChatFormat:
+    if chat_format.system_in != "turn" or chat_format.default_system is not None:
+        return chat_format
+    text = _template(tokenizer, (_HELLO, _REPLY), prompt=False, tokenize=False)
+    before = chat_format.begin + chat_format.system.before
+    after = chat_format.system.after + chat_format.user.before + _HELLO.content
+    if not isinstance(text, str) or not text.startswith(before) or after not in text:
+        return chat_format
+    said = text[len(before) : text.index(after)]
+    return dataclasses.replace(chat_format, default_system=said)
 
 
 def _equals_template(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> bool:
     try:
         return all(
-            _template_ids(tokenizer, messages, prompt=prompt)
-            == _probe_ids(tokenizer, chat_format, messages, prompt=prompt)
+            _agree(tokenizer, chat_format, messages, prompt=prompt)
             for probe in _PROBES
             for messages, prompt in [(probe, False), (probe[:-1], True)]
         )
@@ -54,28 +80,39 @@ def _equals_template(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatForm
         return False  # this format's control tokens are not in this tokenizer
 
 
-def _probe_ids(
+def _agree(
     tokenizer: "PreTrainedTokenizerFast",
     chat_format: ChatFormat,
     messages: tuple[Message, ...],
     *,
     prompt: bool,
-) -> list[int]:
+) -> bool:
+    theirs = _template(tokenizer, messages, prompt=prompt, tokenize=True)
+    if messages[0].role == "system" and chat_format.system_in != "turn":
+        if theirs is None:
+            return True  # the template has no place for a system message, and ours is our own
+        if chat_format.system_in == "last_user" and not prompt:
+            return True  # the template leaves it out of an answered conversation
     if prompt:
-        return render_prompt(messages, tokenizer, chat_format).tolist()
-    return render(Conversation(messages), tokenizer, chat_format).tokens.tolist()
+        return render_prompt(messages, tokenizer, chat_format).tolist() == theirs
+    return render(Conversation(messages), tokenizer, chat_format).tokens.tolist() == theirs
 
 
-def _template_ids(
-    tokenizer: "PreTrainedTokenizerFast", messages: tuple[Message, ...], *, prompt: bool
-) -> list[int] | None:
+def _template(
+    tokenizer: "PreTrainedTokenizerFast",
+    messages: tuple[Message, ...],
+    *,
+    prompt: bool,
+    tokenize: bool,
+) -> list[int] | str | None:
+    """What the template makes of the messages; None where it refuses them."""
     from jinja2 import TemplateError  # with transformers, only when a template is run
 
     rows = [{"role": message.role, "content": message.content} for message in messages]
     try:
-        ids = tokenizer.apply_chat_template(
-            rows, tokenize=True, add_generation_prompt=prompt, return_dict=False
+        found = tokenizer.apply_chat_template(
+            rows, tokenize=tokenize, add_generation_prompt=prompt, return_dict=False, **SETTINGS
         )
     except TemplateError:
-        return None  # a template that refuses a probe, say its system message, equals no format
-    return cast(list[int], ids)
+        return None
+    return cast(list[int] | str, found)

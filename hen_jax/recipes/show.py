@@ -1,0 +1,129 @@
+"""`hen show`: one example as the model will see it, with what trains set apart."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from hen_jax.core.errors import InputError
+from hen_jax.data.examples import Document, Example, encode
+from hen_jax.data.pipeline import PipelineConfig
+from hen_jax.recipes.launch import load_config
+from hen_jax.recipes.models import ModelSettings, Words, model_folder, open_words
+from hen_jax.recipes.settings import settings
+from hen_jax.recipes.sources import Source, stream_part
+
+TRAINED, CONTROL, OTHER, END = "\033[1;32m", "\033[7m", "\033[2m", "\033[0m"
+"""Bold green trains, reversed is a control token, dim is neither."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """Which example to show, and how."""
+
+    sources: tuple[Source, ...]
+    model: ModelSettings
+    example: int = 1  # of the train part, from 1
+    row_length: int = PipelineConfig().row_length
+    colour: bool = False
+
+
+def from_config(
+    config_file: str, overrides: list[str], example: int = 1, *, colour: bool = False
+) -> Wanted:
+    """What a run of that config would train on.
+
+    Raises:
+      InputError: no such file, or a config without a model and sources.
+    """
+    config = load_config(config_file, overrides)
+    for name in ("model", "sources"):
+        if name not in config:
+            raise InputError(f"{config_file}: config.{name} is missing; nothing to show without it")
+    nodes: Any = config.sources
+    sources = tuple(
+        settings(Source, node, f"config.sources[{at}]") for at, node in enumerate(nodes)
+    )
+    model = settings(ModelSettings, config.model, "config.model")
+    batches: Any = config.get("data", config.get("episode", {}))
+    row_length = batches.get("row_length", PipelineConfig().row_length)
+    return Wanted(sources, model, example, row_length, colour)
+
+
+def from_file(
+    model: Path, data: Path, schema: str, example: int = 1, *, colour: bool = False
+) -> Wanted:
+    """A record of one file with the tokenizer of one model folder."""
+    return Wanted((Source(schema, str(data)),), ModelSettings(str(model)), example, colour=colour)
+
+
+def show(wanted: Wanted) -> str:
+    """Prints the example and what is counted in it; returns what was printed.
+
+    Raises:
+      InputError: there is no such example, or nothing of it fits into a row.
+    """
+    document = _pick(wanted)
+    words = open_words(model_folder(wanted.model))
+    encoded = encode([document], *words, max_length=wanted.row_length)
+    if not encoded.examples:
+        raise InputError(
+            f"record {document.id}: its last exchange alone is longer than a row of "
+            f"{wanted.row_length}; no run trains on it. Raise row_length"
+        )
+    cut = f"; its oldest turns are left out to fit {wanted.row_length}" if encoded.truncated else ""
+    lines = [
+        f"record {document.id}, example {wanted.example} of the train part{cut}",
+        painted(encoded.examples[0], words, colour=wanted.colour),
+        counted(encoded.examples[0], words),
+    ]
+    print("\n".join(lines))
+    return "\n".join(lines)
+
+
+def painted(example: Example, words: Words, *, colour: bool) -> str:
+    """The text of an example; without colour, what trains stands between `⟦` and `⟧`.
+
+    A line feed is shown as `↵` and one, so that none is overlooked.
+    """
+    controls = np.isin(example.tokens, words.tokenizer.all_special_ids)
+    kinds = list(zip(example.mask.tolist(), controls.tolist(), strict=True))
+    text, end, done = "", 0, ""
+    for (trains, control), group in itertools.groupby(kinds):
+        end += len(list(group))
+        # A decoder may drop the space before the first word, so a part alone is not decoded.
+        whole = cast(
+            str, words.tokenizer.decode(example.tokens[:end], clean_up_tokenization_spaces=False)
+        )
+        part, done = whole[len(done) :].replace("\n", "↵\n"), whole
+        if colour:
+            text += f"{(TRAINED if trains else OTHER) + (CONTROL if control else '')}{part}{END}"
+        else:
+            text += f"⟦{part}⟧" if trains else part
+    return text.replace("⟧⟦", "")
+
+
+def counted(example: Example, words: Words) -> str:
+    """How many tokens there are, train, and are control tokens, and what the format is."""
+    tokens, trained = len(example.tokens), int(example.mask.sum())
+    controls = int(np.isin(example.tokens, words.tokenizer.all_special_ids).sum())
+    stretches = int((np.diff(example.mask.astype(int), prepend=0) == 1).sum())
+    said = words.chat_format.default_system
+    default = "" if said is None else f", which says by default {said!r}"
+    return (
+        f"{tokens} tokens: {trained} train ({trained / tokens:.0%}) in {stretches} "
+        f"repl{'y' if stretches == 1 else 'ies'}, {tokens - trained} do not; {controls} control "
+        f"tokens\nchat format {words.chat_format.name}{default}"
+    )
+
+
+def _pick(wanted: Wanted) -> Document:
+    if wanted.example < 1:
+        raise InputError(f"--example {wanted.example}; examples are counted from 1")
+    found = stream_part(wanted.sources, "train")
+    document = next(itertools.islice(found, wanted.example - 1, None), None)
+    if document is None:
+        raise InputError(f"--example {wanted.example}: the train part has fewer examples")
+    return document

@@ -1,0 +1,159 @@
+"""How each model family writes a conversation down: one row of data for each way.
+
+A row is true of a tokenizer only if `hen_jax.text.detect` finds that it writes what the tokenizer's
+own template writes. Three things are ours, as the templates leave no place for them; all three
+give what the template would give for the conversation so changed:
+
+* where speakers must alternate, two turns of one speaker are joined by a line feed, and a
+  conversation that the assistant opens gets an empty turn of the user before it;
+* where a template refuses a system message, it stands at the head of the first user turn, as newer
+  templates of the same family put it;
+* where a template writes the system message into the last user turn, and only while that turn has
+  no answer (Mistral's v3), it stays there in an answered conversation too.
+"""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """What stands around the words of the system or the user; may hold control tokens."""
+
+    before: str
+    after: str
+    trim: Literal["no", "said", "turn"] = "no"
+    """Whether white space around the words is dropped; "turn": around the words with whatever
+    system message was written into their turn."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What stands around the words of the assistant. `lead`, the words and `stop` train."""
+
+    before: str  # ends the prompt
+    stop: str  # ends with the control token at which generation ends
+    after: str = ""
+    lead: str = ""  # what the model itself writes before the first word
+    trim: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatFormat:
+    """How a conversation becomes text."""
+
+    name: str
+    user: Turn
+    assistant: Reply
+    system: Turn
+    system_in: Literal["turn", "first_user", "last_user"] = "turn"
+    default_system: str | None = None  # said when a conversation has no system message
+    begin: str = ""
+    end: str = ""  # closes an answered conversation; does not train
+    alternates: bool = False  # the user begins, and speakers take turns
+    thinks: bool = False  # the last reply stands after a block of thought, which may be empty
+
+
+def _tagged(
+    header: str, stop: str, after: str = "", *, trim: bool = False
+) -> tuple[Turn, Reply, Turn]:
+    """Turns of all three roles that differ in the name in their header."""
+    user, assistant, system = (header.replace("{role}", r) for r in ("user", "assistant", "system"))
+    cut: Literal["no", "said"] = "said" if trim else "no"
+    return (
+        Turn(user, stop + after, cut),
+        Reply(assistant, stop, after, trim=trim),
+        Turn(system, stop + after, cut),
+    )
+
+
+_LLAMA3 = _tagged("<|start_header_id|>{role}<|end_header_id|>\n\n", "<|eot_id|>", trim=True)
+_LLAMA3_DATES = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
+_AT_HEAD = Turn("", "\n\n")
+
+FORMATS: tuple[ChatFormat, ...] = (
+    # Also SmolLM2, Qwen2 and Qwen2.5: these say something by default, which detection finds.
+    ChatFormat("chatml", *_tagged("<|im_start|>{role}\n", "<|im_end|>", "\n")),
+    ChatFormat("qwen3", *_tagged("<|im_start|>{role}\n", "<|im_end|>", "\n"), thinks=True),
+    ChatFormat("phi4", *_tagged("<|im_start|>{role}<|im_sep|>", "<|im_end|>")),
+    ChatFormat("phi3", *_tagged("<|{role}|>\n", "<|end|>", "\n"), end="<|endoftext|>"),
+    ChatFormat("llama3", *_LLAMA3, begin="<|begin_of_text|>"),
+    ChatFormat(
+        "llama3.1",
+        *_LLAMA3[:2],
+        dataclasses.replace(_LLAMA3[2], before=_LLAMA3[2].before + _LLAMA3_DATES),
+        begin="<|begin_of_text|>",
+        default_system="",
+    ),
+    ChatFormat(
+        "gemma",
+        user=Turn("<start_of_turn>user\n", "<end_of_turn>\n", trim="said"),
+        assistant=Reply("<start_of_turn>model\n", "<end_of_turn>", "\n", trim=True),
+        system=_AT_HEAD,
+        system_in="first_user",
+        begin="<bos>",
+        alternates=True,
+    ),
+    ChatFormat(
+        "llama2",
+        user=Turn("<s>[INST] ", " [/INST]", trim="turn"),
+        assistant=Reply("", " </s>", lead=" ", trim=True),
+        system=Turn("<<SYS>>\n", "\n<</SYS>>\n\n"),
+        system_in="first_user",
+        alternates=True,
+    ),
+    ChatFormat(
+        "mistral-v1-first",
+        user=Turn("[INST] ", " [/INST]"),
+        assistant=Reply("", "</s>"),
+        system=_AT_HEAD,
+        system_in="first_user",
+        begin="<s>",
+        alternates=True,
+    ),
+    ChatFormat(
+        "mistral-v1",
+        user=Turn(" [INST] ", " [/INST]"),
+        assistant=Reply("", "</s>", lead=" "),
+        system=_AT_HEAD,
+        system_in="first_user",
+        begin="<s>",
+        alternates=True,
+    ),
+    ChatFormat(
+        "mistral-v3",
+        user=Turn("[INST] ", "[/INST]"),
+        assistant=Reply("", "</s>", lead=" ", trim=True),
+        system=_AT_HEAD,
+        system_in="last_user",
+        begin="<s>",
+        alternates=True,
+    ),
+    ChatFormat(
+        "mistral-v3-tekken",
+        user=Turn("[INST]", "[/INST]"),
+        assistant=Reply("", "</s>"),
+        system=_AT_HEAD,
+        system_in="last_user",
+        begin="<s>",
+        alternates=True,
+    ),
+    ChatFormat(
+        "mistral-v7",
+        user=Turn("[INST] ", "[/INST]"),
+        assistant=Reply("", "</s>", lead=" "),
+        system=Turn("[SYSTEM_PROMPT] ", "[/SYSTEM_PROMPT]"),
+        begin="<s>",
+    ),
+    ChatFormat(
+        "mistral-v7-tekken",
+        user=Turn("[INST]", "[/INST]"),
+        assistant=Reply("", "</s>"),
+        system=Turn("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
+        begin="<s>",
+        alternates=True,
+    ),
+)
+"""Every format there is to detect. A new family is a new row."""
+
+CHATML = FORMATS[0]

@@ -1,0 +1,135 @@
+"""A conversation as the pieces of text that a format makes of it: what is said, and what trains."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from hen_jax.text.conversation import Message
+from hen_jax.text.formats import ChatFormat
+
+
+class Piece(NamedTuple):
+    """A stretch of one conversation's text."""
+
+    text: str
+    said: bool  # by a person, not by the format: never holds a control token
+    trains: bool
+    opens: bool = False  # is the first of its message
+
+
+def script(
+    messages: Sequence[Message], chat_format: ChatFormat, *, prompt: bool = False
+) -> list[Piece]:
+    """The pieces of a conversation in their order; a prompt ends where the reply would begin."""
+    turns = list(_arranged(messages, chat_format))
+    pieces = [_written(chat_format.begin)]
+    last_user = max((at for at, one in enumerate(turns) if one.role == "user"), default=None)
+    held = None  # a system message that waits for the user turn it is written into
+    for at, message in enumerate(turns):
+        if message.role == "assistant":
+            newest = not prompt and at == len(turns) - 1 and last_user is not None
+            pieces += _reply(message.content, chat_format, newest)
+        elif message.role == "system" and chat_format.system_in != "turn":
+            held = message.content
+        else:
+            here = chat_format.system_in != "last_user" or at == last_user
+            pieces += _turn(message, chat_format, held if here else None)
+            held = None if here else held
+    if not prompt:
+        return [*pieces, _written(chat_format.end)]
+    opening = chat_format.assistant.before
+    return [*pieces, _written(opening + NO_THOUGHT if chat_format.thinks else opening, opens=True)]
+
+
+NO_THOUGHT = "<think>\n\n</think>\n\n"
+"""What Qwen3's template writes before a reply that was not thought about."""
+
+
+def _arranged(messages: Sequence[Message], chat_format: ChatFormat) -> Iterable[Message]:
+    """The messages with the format's own system message, and taking turns where they must."""
+    if chat_format.default_system is not None and messages[0].role != "system":
+        messages = (Message("system", chat_format.default_system), *messages)
+    return _alternating(messages) if chat_format.alternates else messages
+
+
+def _alternating(messages: Sequence[Message]) -> Iterator[Message]:
+    before = None
+    for message in messages:
+        if before is not None and before.role == message.role:
+            before = dataclasses.replace(before, content=f"{before.content}\n{message.content}")
+            continue
+        if message.role == "assistant" and (before is None or before.role == "system"):
+            yield from () if before is None else (before,)
+            before = Message("user", "")
+        if before is not None:
+            yield before
+        before = message
+    if before is not None:
+        yield before
+
+
+def _turn(message: Message, chat_format: ChatFormat, system: str | None) -> Iterator[Piece]:
+    """A turn of the system or the user, with a system message written into it."""
+    turn = chat_format.system if message.role == "system" else chat_format.user
+    said = message.content.strip() if turn.trim == "said" else message.content
+    words = [Piece(said, said=True, trains=False)]
+    if system is not None:
+        around = chat_format.system
+        head = [_written(around.before), Piece(system, True, False), _written(around.after)]
+        words = [*head, *words]
+    yield _written(turn.before, opens=True)
+    yield from _stripped(words) if turn.trim == "turn" else words
+    yield _written(turn.after)
+
+
+def _reply(content: str, chat_format: ChatFormat, newest: bool) -> Iterator[Piece]:
+    reply = chat_format.assistant
+    lead = [_written(reply.lead, trains=True)]
+    before = reply.before
+    if chat_format.thinks:
+        thought, content = _thought(content, newest)
+        if newest and not thought:
+            before += NO_THOUGHT
+        elif newest:
+            opened, closed = "<think>\n", "\n</think>\n\n"
+            lead = [
+                _written(opened, trains=True),
+                Piece(thought, said=True, trains=True),
+                _written(closed, trains=True),
+            ]
+    yield _written(before, opens=True)
+    yield from lead
+    yield Piece(content.strip() if reply.trim else content, said=True, trains=True)
+    yield _written(reply.stop, trains=True)
+    yield _written(reply.after)
+
+
+def _thought(content: str, newest: bool) -> tuple[str, str]:
+    """The thought and the words of a reply, as Qwen3's template takes them apart.
+
+    A thought is kept for the newest reply alone: the model is never shown an older one.
+    """
+    before, end, said = content.rpartition("</think>")
+    if not end:
+        return "", content.lstrip("\n") if newest else content
+    thought = before.split("</think>")[0].rstrip("\n").split("<think>")[-1]
+    return thought.strip("\n"), said.lstrip("\n")
+
+
+def _stripped(pieces: list[Piece]) -> list[Piece]:
+    """The pieces without white space at either end of the whole."""
+    while pieces and not pieces[-1].text.strip():
+        pieces = pieces[:-1]
+    while pieces and not pieces[0].text.strip():
+        pieces = pieces[1:]
+    if pieces:
+        pieces[-1] = pieces[-1]._replace(text=pieces[-1].text.rstrip())
+        pieces[0] = pieces[0]._replace(text=pieces[0].text.lstrip())
+    return pieces
+
+
+@functools.lru_cache(maxsize=256)
+def _written(text: str, *, trains: bool = False, opens: bool = False) -> Piece:
+    """A piece that the format writes: there are few different ones."""
+    return Piece(text, False, trains, opens)
