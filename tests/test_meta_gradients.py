@@ -145,12 +145,44 @@ def test_no_nan_where_adam_meets_the_zero_gradient_of_a_fresh_adapter():
         gradients("mixflow", InnerLoop(loss, optax.adam(1e-2), STEPS), LORA, eta)
 
 
-def test_any_block_of_inner_steps_gives_the_same_gradient():
-    eta, optimizer = setting("momentum", LORA, learnt_rates=True)
-    reference = gradients("mixflow", InnerLoop(loss, optimizer, STEPS, block=1), LORA, eta)
-    for options in ({}, {"block": STEPS, "offload": True}):
-        found = gradients("mixflow", InnerLoop(loss, optimizer, STEPS, **options), LORA, eta)
-        assert distance(found, reference) < 1e-6
+@pytest.mark.parametrize(
+    ("options", "window"),
+    [
+        # 3 does not divide the steps.
+        ({"block": 3, "proximal": lambda eta: eta["pull"]}, None),
+        ({"repeat": True, "block": 2, "offload": True}, None),
+        ({"proximal": 0.5, "block": 1}, 3),
+        ({"linearise": True}, None),
+    ],
+    ids=["uneven blocks, learnt pull", "one batch, offloaded", "window, pull", "linearised"],
+)
+def test_replayed_states_give_the_gradient_of_the_unroll(options, window):
+    eta, optimizer = setting("adam", LORA, learnt_rates=True)
+    eta["pull"] = np.float32(0.3)
+    inner = InnerLoop(loss, optimizer, STEPS, **options)
+    batches = jax.tree.map(lambda x: x[0], BATCHES) if inner.repeat else BATCHES
+    with jax.enable_x64(True):
+        point = in_float64((LORA, eta, batches, QUERY))
+        mixed, plain = (gradients(m, inner, *point, window=window) for m in ("mixflow", "unroll"))
+    assert distance(mixed, plain) < 1e-9
+
+
+def test_a_gradient_reaches_the_data_the_start_of_the_optimizer_and_the_losses():
+    eta, optimizer = setting("momentum", LORA, learnt_rates=False)
+    inner = InnerLoop(loss, optimizer, STEPS)
+    momentum = jax.tree.map(lambda leaf: 0.1 * np.ones_like(leaf), LORA)
+
+    def outer(x, momentum, rule):
+        state = (optax.TraceState(momentum), optax.ScaleState())
+        end = inner(LORA, eta, BATCHES | {"x": x}, state, rule=rule)
+        return query_loss(end.theta, eta, QUERY) + end.losses @ jnp.arange(1.0, STEPS + 1)
+
+    mixed, plain = (
+        jax.jit(jax.grad(outer, argnums=(0, 1)), static_argnums=2)(BATCHES["x"], momentum, rule)
+        for rule in ("mixflow", "unroll")
+    )
+    assert np.abs(plain[0]).min(axis=(1, 2)).max() > 0
+    assert distance(mixed, plain) < 1e-5
 
 
 def test_tasks_in_parallel_equal_tasks_in_turn():
@@ -294,8 +326,8 @@ def test_bad_input_names_the_remedy():
         inner(jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), LORA), eta, BATCHES)
     with pytest.raises(InputError, match="repeat=True"):
         inner(LORA, eta, jax.tree.map(lambda x: x[:2], BATCHES))
-    with pytest.raises(InputError, match="divisor"):
-        InnerLoop(loss, optax.sgd(0.1), STEPS, block=3)
+    with pytest.raises(InputError, match="block"):
+        InnerLoop(loss, optax.sgd(0.1), STEPS, block=0)
     with pytest.raises(InputError, match="one objective"):
         meta_gradient(inner, query_loss, "implicit")
     with pytest.raises(InputError, match="window"):

@@ -119,3 +119,31 @@ def test_memory_of_the_exact_gradient():
     assert mixflow <= unroll
     assert mixflow <= 1.5 * first_order
     assert split <= mixflow
+
+
+def test_memory_grows_by_one_trainable_tree_per_inner_step_also_with_adam():
+    theta = {"w": jax.ShapeDtypeStruct((256, 256), jnp.float32)}
+    tree = 4 * 256 * 256
+
+    def needed(steps, mode):
+        def run(theta, eta, batches, query):
+            error = lambda theta, eta, x: jnp.mean((jnp.tanh(x @ theta["w"]) - x) ** 2)  # noqa: E731
+            adam = lambda eta: optax.chain(optax.scale_by_adam(eps_root=1e-8), descend(eta))  # noqa: E731
+            found = meta_gradient(InnerLoop(error, adam, steps), error, mode)
+            return found(theta, eta, batches, query)[:3]
+
+        rows = jax.ShapeDtypeStruct((steps, 2, 256), jnp.float32)
+        eta, query = (
+            {"w": jax.ShapeDtypeStruct((), jnp.float32)},
+            jax.ShapeDtypeStruct((2, 256), jnp.float32),
+        )
+        analysis = jax.jit(run).lower(theta, eta, rows, query).compile().memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes
+
+    growth = {
+        mode: (needed(8, mode) - needed(2, mode)) / 6 / tree for mode in ("mixflow", "unroll")
+    }
+    print(f"trainable trees per inner step: {growth}")
+    assert growth["mixflow"] < 1.05
+    assert growth["unroll"] > 2

@@ -45,7 +45,7 @@ def meta_gradient(
 
     | mode          | gradient                           | memory beyond one inner gradient      |
     |---------------|------------------------------------|---------------------------------------|
-    | `mixflow`     | exact                              | one gradient per step, states by block|
+    | `mixflow`     | exact                              | one gradient per step                 |
     | `unroll`      | exact, the reference               | activations of each forward, backward |
     | `first_order` | inner gradients are constants      | none                                  |
     | `reptile`     | `theta - theta_K`, no outer loss   | none                                  |

@@ -10,24 +10,22 @@ the start. Frozen parameters may be closed over by the loss: nothing is computed
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.ad_checkpoint import checkpoint_name
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import Array, Tree
+from hen_jax.meta.adjoint import Loop, differentiable
 from hen_jax.meta.guards import (
     require_full_precision,
     require_leading_axis,
     require_pinned_host,
     require_smooth,
 )
-from hen_jax.meta.mixflow import mixed_value_and_grad
 
 Loss = Callable[[Tree, Tree, Tree], Array]
 """`loss(theta, eta, batch)`, a scalar."""
@@ -37,9 +35,6 @@ Optimizer = optax.GradientTransformation | Callable[[Tree], optax.GradientTransf
 
 Rule = Literal["mixflow", "unroll", "first_order"]
 """How the inner gradient is differentiated: forward over reverse, in reverse, or not at all."""
-
-INNER_GRADIENTS = "inner_grads"
-"""The name under which checkpoint policies find the saved inner gradients."""
 
 
 class Trained(NamedTuple):
@@ -54,9 +49,9 @@ class Trained(NamedTuple):
 class InnerLoop:
     """`steps` updates of `theta`, differentiable in `theta` and `eta`.
 
-    The backward pass keeps one gradient per step (by name, on the device or the host) and the
-    parameters and optimizer state at each block of `block` steps; within a block these are
-    replayed from the saved gradients, without evaluating the loss.
+    The backward pass keeps one gradient per step, on the device or the host, and the parameters and
+    optimizer state once per `block` steps; the others are replayed from the saved gradients,
+    without evaluating the loss (see `adjoint`).
 
     Raises:
       InputError: a field is out of range; at the call, `theta` is not float32 or float64, the
@@ -68,16 +63,15 @@ class InnerLoop:
     steps: int
     repeat: bool = False  # the same batch at each step: batches have no leading steps axis
     proximal: float | Callable[[Tree], Array] = 0.0  # lambda of lambda/2 |theta - start|^2
-    block: int | None = None  # steps per block, divides steps; None: nearest to sqrt(steps)
+    block: int = 32  # steps between kept states; a backward step replays half of it on average
     offload: bool = False  # keep the saved inner gradients in pinned host memory
+    linearise: bool = False  # keep linearised gradients too: faster, memory as of `unroll`
 
     def __post_init__(self):
         if self.steps < 1:
             raise InputError(f"InnerLoop.steps is {self.steps}; give at least 1")
-        if self.block is not None and (self.block < 1 or self.steps % self.block):
-            raise InputError(
-                f"InnerLoop.block is {self.block}; give a divisor of steps = {self.steps}, or None"
-            )
+        if self.block < 1:
+            raise InputError(f"InnerLoop.block is {self.block}; give at least 1")
 
     def __call__(
         self,
@@ -108,13 +102,15 @@ class InnerLoop:
         require_full_precision(theta)
         if rule != "first_order" and window:
             require_smooth(lambda eta: transformation(self, eta), theta, eta)
+        if self.offload:
+            require_pinned_host()
         if state is None:
             state = transformation(self, eta).init(theta)
 
         constant = self.steps - window
         early, late = (batches, batches) if self.repeat else _cut(batches, constant)
-        carry, first = _scan(self, "first_order", theta, eta, (theta, state), early, constant)
-        (trained, state), last = _scan(self, rule, theta, eta, carry, late, window)
+        carry, first = _train(self, "first_order", theta, eta, (theta, state), early, constant)
+        (trained, state), last = _train(self, rule, theta, eta, carry, late, window)
         return Trained(trained, state, jnp.concatenate([first, last]))
 
 
@@ -146,67 +142,64 @@ def pull(inner: InnerLoop, eta: Tree, theta: Tree, start: Tree) -> Tree:
     return jax.tree.map(lambda here, there: strength * (here - there), theta, start)
 
 
-def _scan(
+def _train(
     inner: InnerLoop, rule: Rule, start: Tree, eta: Tree, carry: tuple, batches: Tree, steps: int
 ) -> tuple[tuple, Array]:
+    """`steps` updates from `carry = (theta, state)`, and the losses."""
     if steps == 0:
         return carry, jnp.zeros((0,))
-    step = _step(inner, rule, start, eta)
-    body = (lambda carry, _: step(carry, batches)) if inner.repeat else step
-    xs = None if inner.repeat else batches
-    if rule != "mixflow":
-        return jax.lax.scan(body, carry, xs, length=steps)
+    pulled_to = start if callable(inner.proximal) or inner.proximal else None
+    inputs = (pulled_to, eta, batches if inner.repeat else None)
+    batches = None if inner.repeat else batches
+    loss, update = _loss_of(inner), _update_of(inner)
+    if rule == "unroll":
+        return _unrolled(loss, update, carry, inputs, batches, steps)
 
-    block = inner.block if steps == inner.steps and inner.block else _nearest_to_root(steps)
-    policy = _saving_policy(inner.offload)
-    saved_step = jax.checkpoint(body, policy=policy, prevent_cse=False)
-    if block == 1:
-        return jax.lax.scan(saved_step, carry, xs, length=steps)
+    one = jax.tree.map(lambda x: x[0], batches)
+    loss, loss_reads = jax.closure_convert(loss, carry[0], inputs, one)
+    update, update_reads = jax.closure_convert(update, *carry, carry[0], inputs)
+    loop = Loop(
+        lambda theta, given, batch: loss(theta, given[0], batch, *given[1]),
+        lambda theta, state, gradient, given: update(theta, state, gradient, given[0], *given[2]),
+        steps,
+        inner.block,
+        inner.offload,
+        curved=rule == "mixflow",
+        linearised=inner.linearise,
+    )
+    theta, state, losses = differentiable(loop)(*carry, (inputs, loss_reads, update_reads), batches)
+    return (theta, state), losses
 
-    def several(carry: tuple, xs: Tree) -> tuple[tuple, Array]:
-        return jax.lax.scan(saved_step, carry, xs, length=block)
 
-    blocks = jax.tree.map(lambda x: x.reshape(-1, block, *x.shape[1:]), xs)
-    saved_block = jax.checkpoint(several, policy=policy, prevent_cse=False)
-    carry, losses = jax.lax.scan(saved_block, carry, blocks, length=steps // block)
-    return carry, losses.reshape(steps)
-
-
-def _step(inner: InnerLoop, rule: Rule, start: Tree, eta: Tree) -> Callable:
-    transform = transformation(inner, eta)
-    make = mixed_value_and_grad if rule == "mixflow" else jax.value_and_grad
-    value_and_grad = make(inner.loss)
-
+def _unrolled(
+    loss: Callable, update: Callable, carry: tuple, inputs: tuple, batches: Tree, steps: int
+) -> tuple[tuple, Array]:
     def step(carry: tuple, batch: Tree) -> tuple[tuple, Array]:
-        theta, state = carry
-        value, gradient = value_and_grad(theta, eta, batch)
-        if rule == "first_order":
-            gradient = jax.lax.stop_gradient(gradient)
-        gradient = checkpoint_name(gradient, INNER_GRADIENTS)
-        slope = jax.tree.map(jnp.add, gradient, pull(inner, eta, theta, start))
-        updates, state = transform.update(slope, state, theta)
-        return (optax.apply_updates(theta, updates), state), value
+        value, gradient = jax.value_and_grad(loss)(carry[0], inputs, batch)
+        return update(*carry, gradient, inputs), value
 
-    return step
+    return jax.lax.scan(step, carry, batches, length=steps)
+
+
+def _loss_of(inner: InnerLoop) -> Callable[[Tree, tuple, Tree], Array]:
+    def loss(theta: Tree, inputs: tuple, batch: Tree) -> Array:
+        _, eta, repeated = inputs
+        return inner.loss(theta, eta, repeated if inner.repeat else batch)
+
+    return loss
+
+
+def _update_of(inner: InnerLoop) -> Callable[[Tree, Tree, Tree, tuple], tuple[Tree, Tree]]:
+    def update(theta: Tree, state: Tree, gradient: Tree, inputs: tuple) -> tuple[Tree, Tree]:
+        start, eta, _ = inputs
+        if start is not None:
+            gradient = jax.tree.map(jnp.add, gradient, pull(inner, eta, theta, start))
+        updates, state = transformation(inner, eta).update(gradient, state, theta)
+        return optax.apply_updates(theta, updates), state
+
+    return update
 
 
 def _cut(batches: Tree, at: int) -> tuple[Tree, Tree]:
     early = jax.tree.map(lambda x: x[:at], batches)
     return early, jax.tree.map(lambda x: x[at:], batches)
-
-
-def _saving_policy(offload: bool) -> Callable:
-    if not offload:
-        return jax.checkpoint_policies.save_only_these_names(INNER_GRADIENTS)
-    require_pinned_host()
-    return jax.checkpoint_policies.save_and_offload_only_these_names(
-        names_which_can_be_saved=[],
-        names_which_can_be_offloaded=[INNER_GRADIENTS],
-        offload_src="device",
-        offload_dst="pinned_host",
-    )
-
-
-def _nearest_to_root(steps: int) -> int:
-    divisors = [d for d in range(1, steps + 1) if steps % d == 0]
-    return min(divisors, key=lambda d: abs(math.log(d * d / steps)))

@@ -11,10 +11,13 @@ gradient with respect to (theta, eta) along (u, 0), because second derivatives c
 so one `jax.jvp` of one gradient gives both, with the memory of about one gradient.
 """
 
+import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 from hen_jax.core.types import Array, Tree
 
@@ -22,48 +25,127 @@ from hen_jax.core.types import Array, Tree
 def mixed_value_and_grad(loss: Callable[..., Array]) -> Callable[..., tuple[Array, Tree]]:
     """`jax.value_and_grad(loss)` whose own derivative is one `jvp` of one gradient, and exact.
 
-    Every float array that `loss` reads gets its exact cotangent: the first argument, the others,
-    and what the loss closes over. What nobody differentiates is dead code under `jit`. The loss
-    must have a forward-mode rule: no fused attention kernel and no `jax.custom_vjp` inside. The
-    result cannot itself be differentiated forward (`jax.jvp`, `jax.hessian`): use
-    `jax.value_and_grad` for that.
+    Every float array that `loss` reads gets its exact cotangent, where one is asked for: the first
+    argument, the others, and what the loss closes over. The loss must have a forward-mode rule: no
+    fused attention kernel, and no `jax.custom_vjp` but those whose rules have one. The result
+    cannot itself be differentiated forward (`jax.jvp`, `jax.hessian`): use `jax.value_and_grad`
+    for that.
     """
 
     def value_and_grad(theta: Tree, *inputs: Tree) -> tuple[Array, Tree]:
         pure, closed = jax.closure_convert(loss, theta, *inputs)
-        leaves, treedef = jax.tree.flatten((*inputs, *closed))
-        is_float = [jnp.issubdtype(jax.typeof(leaf).dtype, jnp.inexact) for leaf in leaves]
-
-        def evaluate(theta: Tree, floats: list, others: list) -> Array:
-            queues = {True: iter(floats), False: iter(others)}
-            merged = [next(queues[floating]) for floating in is_float]
-            return pure(theta, *jax.tree.unflatten(treedef, merged))
-
-        floats = [leaf for leaf, floating in zip(leaves, is_float, strict=True) if floating]
-        others = [leaf for leaf, floating in zip(leaves, is_float, strict=True) if not floating]
-        return _with_mixed_derivative(evaluate)(theta, floats, others)
+        return _with_mixed_derivative(pure)(theta, (*inputs, *closed))
 
     return value_and_grad
 
 
-def _with_mixed_derivative(evaluate: Callable[..., Array]) -> Callable[..., tuple[Array, Tree]]:
-    @jax.custom_vjp
-    def value_and_grad(theta: Tree, floats: list, others: list) -> tuple[Array, Tree]:
-        return jax.value_and_grad(evaluate)(theta, floats, others)
+def pulled_back(
+    loss: Callable[[Tree, Tree], Array],
+    theta: Tree,
+    inputs: Tree,
+    of_value: Array | None,
+    of_gradient: Tree,
+) -> tuple[Tree, Tree]:
+    """Cotangents of `theta` and `inputs`, given those of the loss (None is 0) and its gradient."""
+    gradients = jax.grad(loss, argnums=(0, 1))
+    primal, tangent = jax.jvp(lambda at: gradients(at, inputs), (theta,), (of_gradient,))
+    return tangent if of_value is None else _added(of_value, primal, tangent)
 
-    def forward(theta: Tree, floats: list, others: list):
-        return value_and_grad(theta, floats, others), (theta, floats, others)
+
+class Linearised(NamedTuple):
+    """A gradient at one point, ready for its derivative along any direction."""
+
+    primal: tuple[Tree, Tree]  # gradients with respect to theta and the inputs
+    tangent: Tree  # a callable pytree: direction -> derivative of `primal`
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Stands in a `Linearised` for an array that is an input anyway, such as a frozen kernel."""
+
+    index: int
+
+
+def linearised(
+    loss: Callable[[Tree, Tree], Array], theta: Tree, inputs: Tree, given: Tree
+) -> tuple[Array, Tree, Linearised]:
+    """The loss, its gradient in `theta`, and what `along` needs; arrays of `given` are not kept."""
+
+    def gradients(theta: Tree) -> tuple[tuple[Tree, Tree], Array]:
+        value, found = jax.value_and_grad(loss, argnums=(0, 1))(theta, inputs)
+        return found, value
+
+    primal, tangent, value = jax.linearize(gradients, theta, has_aux=True)
+    place = {id(leaf): index for index, leaf in enumerate(jax.tree.leaves(given))}
+    tangent = jax.tree.map(
+        lambda leaf: Given(place[id(leaf)]) if id(leaf) in place else leaf, tangent
+    )
+    return value, primal[0], Linearised(primal, tangent)
+
+
+def along(
+    kept: Linearised, given: Tree, of_value: Array | None, of_gradient: Tree
+) -> tuple[Tree, Tree]:
+    """`pulled_back` from what `linearised` kept."""
+    leaves = jax.tree.leaves(given)
+    tangent = jax.tree.map(
+        lambda leaf: leaves[leaf.index] if isinstance(leaf, Given) else leaf,
+        kept.tangent,
+        is_leaf=lambda leaf: isinstance(leaf, Given),
+    )(of_gradient)
+    return tangent if of_value is None else _added(of_value, kept.primal, tangent)
+
+
+def _added(of_value: Array, primal: Tree, tangent: Tree) -> Tree:
+    # The inner loss itself may be part of the outer objective; its gradient comes for free.
+    return jax.tree.map(lambda g, hu: of_value * g + hu, primal, tangent)
+
+
+def divided(primals: Tree) -> tuple[Tree, Tree]:
+    """The values that are differentiated and the others, each with None in place of the rest.
+
+    `primals` is what a forward rule with `symbolic_zeros=True` is given.
+    """
+    moving = jax.tree.map(lambda primal: primal.value if primal.perturbed else None, primals)
+    return moving, jax.tree.map(lambda p: None if p.perturbed else p.value, primals)
+
+
+def joined(first: Tree, second: Tree) -> Tree:
+    """The inverse of `divided`."""
+    return jax.tree.map(
+        lambda one, other: other if one is None else one, first, second, is_leaf=lambda x: x is None
+    )
+
+
+def known(cotangent: Tree) -> Tree:
+    """`cotangent` with None for the leaves that are zero whatever the input."""
+    return jax.tree.map(
+        lambda leaf: None if isinstance(leaf, SymbolicZero) else leaf,
+        cotangent,
+        is_leaf=lambda leaf: isinstance(leaf, SymbolicZero),
+    )
+
+
+def _with_mixed_derivative(loss: Callable[..., Array]) -> Callable[..., tuple[Array, Tree]]:
+    @jax.custom_vjp
+    def value_and_grad(theta: Tree, inputs: tuple) -> tuple[Array, Tree]:
+        return jax.value_and_grad(loss)(theta, *inputs)
+
+    def forward(theta: Tree, inputs: tuple):
+        theta = jax.tree.map(lambda primal: primal.value, theta)
+        moving, fixed = divided(inputs)
+        return value_and_grad(theta, joined(moving, fixed)), (theta, moving, fixed)
 
     def backward(saved: tuple, cotangent: tuple[Array, Tree]):
-        theta, floats, others = saved
-        of_value, of_gradient = cotangent
-        gradients = jax.grad(evaluate, argnums=(0, 1))
-        primal, tangent = jax.jvp(
-            lambda at: gradients(at, floats, others), (theta,), (of_gradient,)
-        )
-        # The inner loss itself may be part of the outer objective; its gradient comes for free.
-        theta_bar, floats_bar = jax.tree.map(lambda g, hu: of_value * g + hu, primal, tangent)
-        return theta_bar, floats_bar, None
+        theta, moving, fixed = saved
+        of_value, of_gradient = known(cotangent)
+        of_gradient = joined(of_gradient, jax.tree.map(jnp.zeros_like, theta))
 
-    value_and_grad.defvjp(forward, backward)
+        def of_moving(theta: Tree, moving: tuple) -> Array:
+            return loss(theta, *joined(moving, fixed))
+
+        return pulled_back(of_moving, theta, moving, of_value, of_gradient)
+
+    value_and_grad.defvjp(forward, backward, symbolic_zeros=True)
     return value_and_grad

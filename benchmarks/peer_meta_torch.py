@@ -1,0 +1,172 @@
+"""A meta-gradient through LoRA training in PyTorch: the other side of `meta_vs_torch.py`.
+
+    python peer_meta_torch.py TASK.json RESULT.json
+
+Runs in an interpreter with torch and transformers; imports nothing of hen_jax.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from measure import cpu_seconds, peak_bytes
+from meta_start import TARGETS, start
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+MODULES = {"attn": "self_attn", "mlp": "mlp"}
+
+
+class Adapted(torch.nn.Module):
+    """A frozen linear layer with a low-rank adapter, whose leaves `functional_call` replaces."""
+
+    def __init__(self, linear: torch.nn.Linear, a: torch.Tensor, b: torch.Tensor, scale: float):
+        super().__init__()
+        self.linear, self.scale = linear, scale
+        self.a, self.b = torch.nn.Parameter(a), torch.nn.Parameter(b)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`x W + scale (x A) B`."""
+        return self.linear(x) + (self.scale * (x @ self.a)) @ self.b
+
+
+def adapted(task: dict) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    """The frozen model with adapters in place, and the shared start by our names, `[L, ...]`."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        task["model"], dtype=torch.float32, attn_implementation=task["attention"]
+    ).requires_grad_(False)
+    layers = model.model.layers
+    linears = {
+        name: [getattr(getattr(one, MODULES[part]), f"{name}_proj") for one in layers]
+        for name, part in TARGETS.items()
+    }
+    shapes = {name: (some[0].in_features, some[0].out_features) for name, some in linears.items()}
+    leaves = {
+        name: torch.from_numpy(leaf)
+        for name, leaf in start(shapes, len(layers), task["rank"], task["seed"]).items()
+    }
+    for name, part in TARGETS.items():
+        for index, one in enumerate(layers):
+            pair = (leaves[f"{name}/{side}"][index].clone() for side in ("a", "b"))
+            module = Adapted(linears[name][index], *pair, task["alpha"] / task["rank"])
+            setattr(getattr(one, MODULES[part]), f"{name}_proj", module)
+    return model, leaves
+
+
+def paths(leaves: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Stacked leaves as the parameters of the model's modules."""
+    return {
+        f"model.layers.{index}.{MODULES[TARGETS[name]]}.{name}_proj.{side}": row
+        for (name, side), leaf in ((key.split("/"), leaf) for key, leaf in leaves.items())
+        for index, row in enumerate(leaf.unbind())
+    }
+
+
+class Body(torch.nn.Module):
+    """Loss of one packed batch: only trained positions go through the vocabulary product."""
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model, self.lm_head = model.model, model.lm_head
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean cross-entropy of the trained positions, in nats."""
+        hidden = self.model(
+            input_ids=batch["tokens"],
+            position_ids=batch["positions"],
+            attention_mask=batch["visible"],
+            use_cache=False,
+        ).last_hidden_state
+        logits = self.lm_head(hidden.flatten(0, 1)[batch["trained"]])
+        return torch.nn.functional.cross_entropy(logits, batch["labels"])
+
+
+def prepared(batch: dict) -> dict[str, torch.Tensor]:
+    """Tensors of a batch; `visible` is the block-diagonal causal mask, added to the scores."""
+    found = {name: torch.tensor(x) for name, x in batch.items()}
+    segments = found["segments"]
+    length = segments.shape[1]
+    same = segments[:, None, :, None] == segments[:, None, None, :]
+    seen = same & torch.ones(length, length).tril().bool()
+    found["visible"] = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
+    found["trained"] = found["mask"].flatten().nonzero().flatten()
+    found["labels"] = found["targets"].flatten()[found["trained"]]
+    return found
+
+
+def meta_step(model: torch.nn.Module, batches: list[dict], how: str) -> Callable:
+    """`(start, rates) -> query loss, gradients of the start, gradients of the rates`."""
+    body = Body(model)
+    *support, query = [prepared(batch) for batch in batches]
+
+    def loss(leaves: dict[str, torch.Tensor], batch: dict) -> torch.Tensor:
+        return torch.func.functional_call(body, paths(leaves), (batch,))
+
+    def trained(leaves: dict, rates: dict, gradient: Callable) -> torch.Tensor:
+        for batch in support:
+            slope = gradient(leaves, batch)
+            leaves = {name: leaf - rates[name] * slope[name] for name, leaf in leaves.items()}
+        return loss(leaves, query)
+
+    def by_autograd(leaves: dict, rates: dict) -> tuple:
+        leaves, rates = (
+            {name: leaf.detach().requires_grad_() for name, leaf in tree.items()}
+            for tree in (leaves, rates)
+        )
+
+        def gradient(leaves: dict, batch: dict) -> dict:
+            wanted = list(leaves.values())
+            found = torch.autograd.grad(loss(leaves, batch), wanted, create_graph=True)
+            return dict(zip(leaves, found, strict=True))
+
+        value = trained(leaves, rates, gradient)
+        found = iter(torch.autograd.grad(value, [*leaves.values(), *rates.values()]))
+        of_leaves = {name: next(found) for name in leaves}
+        return value, of_leaves, {name: next(found) for name in rates}
+
+    def by_func(leaves: dict, rates: dict) -> tuple:
+        def outer(leaves: dict, rates: dict) -> torch.Tensor:
+            return trained(leaves, rates, torch.func.grad(loss))
+
+        (of_leaves, of_rates), value = torch.func.grad_and_value(outer, (0, 1))(leaves, rates)
+        return value, of_leaves, of_rates
+
+    return {"autograd": by_autograd, "func": by_func}[how]
+
+
+def main() -> None:
+    task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    torch.set_num_threads(os.cpu_count() or 1)
+    model, leaves = adapted(task)
+    step = meta_step(model, task["batches"], task["how"])
+    rates = {name: torch.tensor(task["rate"]) for name in leaves}
+    seconds, cpu = [], []
+    with sdpa_kernel(SDPBackend.MATH):
+        step(leaves, rates)
+        for _ in range(task["repeats"]):
+            began, before = time.perf_counter(), cpu_seconds()
+            value, of_leaves, of_rates = step(leaves, rates)
+            seconds.append(time.perf_counter() - began)
+            cpu.append(cpu_seconds() - before)
+    peak = peak_bytes()
+    gradients = {name: leaf.detach().numpy() for name, leaf in of_leaves.items()}
+    gradients |= {f"rate/{name}": leaf.detach().numpy() for name, leaf in of_rates.items()}
+    np.savez(task["gradients"], **gradients)
+    result = {
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "compile_s": 0.0,
+        "peak_bytes": peak,
+        "value": float(value),
+        "versions": {m.__name__: str(m.__version__) for m in (torch, transformers)},
+    }
+    Path(sys.argv[2]).write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
