@@ -1,0 +1,176 @@
+"""What every curriculum shares: its settings, what it remembers, how a task is adapted to."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Float, Num
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.types import Array, Batch, Mean, Tree
+from hen_jax.data.episodes import Episode
+from hen_jax.meta.gradients import Mode, OuterLoss
+from hen_jax.meta.inner import InnerLoop
+from hen_jax.meta.losses import mean_loss
+from hen_jax.steps.state import State
+from hen_jax.steps.update import Loss, Metrics
+
+Curriculum = Literal[
+    "emcl_a", "emcl_b", "emcl_c", "uniform", "easy_to_hard", "hard_to_easy", "random", "sft"
+]
+
+EpisodeStep = Callable[[State, Tree, Episode], tuple[State, Metrics]]
+
+
+@dataclasses.dataclass(frozen=True)
+class EmclConfig:
+    """How the order of tasks is found and what an outer update is; the defaults are the paper's
+    kin (NLP2CT, DataRater), as the paper itself publishes none.
+
+    | `curriculum`   | order of the tasks                       | outer update                     |
+    |----------------|------------------------------------------|----------------------------------|
+    | `emcl_a`       | by difficulty after adaptation           | per active task, easy to hard    |
+    | `emcl_b`       | SoftSort scores, trained by the unroll   | one through the ordered training |
+    | `emcl_c`       | none: a scorer weighs the examples       | one through the weighted training|
+    | `uniform`      | none                                     | one, the mean over the tasks     |
+    | `easy_to_hard` | as the tasks are listed                  | per active task                  |
+    | `hard_to_easy` | the reverse                              | per active task                  |
+    | `random`       | drawn anew at each step                  | per active task                  |
+    | `sft`          | none                                     | one, without inner training      |
+
+    Raises:
+      InputError: a field is out of range, or a mode that gives the curriculum no gradient.
+    """
+
+    curriculum: Curriculum = "emcl_a"
+    mode: Mode = "mixflow"
+    inner_steps: int = 2  # K, on the support of one task
+    inner_optimizer: Literal["sgd", "adam"] = "sgd"
+    inner_learning_rate: float = 5e-5  # alpha
+    initial_competence: float = 0.1  # c0; 1 shows all tasks from the start
+    smoothing: float = 0.9  # rho, of the difficulty
+    difficulty: Literal["fresh", "visited"] = "fresh"  # emcl_a: see `hen_jax.meta.emcl`
+    trail: float = 0.0  # per-task updates: share of the inner gradients in them (ours)
+    margin: float = 0.0  # emcl_a: how much harder than the easiest a task may be and not wait
+    temperature: float = 0.1  # emcl_b: of SoftSort
+    sharing: int | None = None  # emcl_b: most tasks at one place; None: all
+    learnt_rate: float = 0.03  # emcl_b, emcl_c: of Adam on the scores or the scorer
+    carry: bool = False  # emcl_b, emcl_c: go on from the trained parameters, not from the start
+    scorer_width: int = 16  # emcl_c: hidden units
+    parallel_tasks: bool = True  # measure tasks side by side, not one after another
+
+    def __post_init__(self):
+        if not 0 < self.initial_competence <= 1:
+            raise InputError(
+                f"initial_competence is {self.initial_competence}; give more than 0, at most 1"
+            )
+        if not 0 <= self.smoothing < 1:
+            raise InputError(f"smoothing is {self.smoothing}; give at least 0, less than 1")
+        if self.mode not in get_args(Mode):
+            raise InputError(f"mode is {self.mode!r}; allowed: {', '.join(get_args(Mode))}")
+        learns = self.curriculum in ("emcl_b", "emcl_c")
+        if learns and self.mode not in ("mixflow", "unroll"):
+            raise InputError(
+                f"{self.curriculum} learns through the unrolled training and {self.mode!r} gives "
+                "it no gradient; use 'mixflow' or 'unroll'"
+            )
+
+
+class Memory(NamedTuple):
+    """What a curriculum remembers from step to step; saved with the run."""
+
+    difficulty: Float[Array, "tasks"]  # running mean of the query loss after adaptation
+    eta: Tree  # scores or scorer; {} where none is learnt
+    eta_state: optax.OptState
+
+
+class Outer(NamedTuple):
+    """The `opt_state` of a run's `State`: all that the outer update carries but the parameters."""
+
+    optimizer: optax.OptState
+    memory: Memory
+
+
+def learner(config: EmclConfig) -> optax.GradientTransformation:
+    """The optimizer of what the curriculum learns."""
+    return optax.adam(config.learnt_rate)
+
+
+def task_loss(loss: Loss, frozen: Tree) -> OuterLoss:
+    """The loss of one task's batch as a scalar, `(theta, eta, batch)`; `eta` is not read."""
+    return mean_loss(lambda theta, _, batch: loss(theta, frozen, batch))
+
+
+def inner_optimizer(config: EmclConfig) -> optax.GradientTransformation:
+    """Gradient descent, or Adam with a derivative where a gradient is zero."""
+    if config.inner_optimizer == "sgd":
+        return optax.sgd(config.inner_learning_rate)
+    return optax.adam(config.inner_learning_rate, eps_root=1e-8)
+
+
+def adaptation(config: EmclConfig, loss: Loss, frozen: Tree) -> InnerLoop:
+    """`K` steps on the support of one task."""
+    return InnerLoop(task_loss(loss, frozen), inner_optimizer(config), config.inner_steps)
+
+
+def adapted_loss(
+    config: EmclConfig, loss: Loss, frozen: Tree
+) -> Callable[[Tree, Batch, Batch], Array]:
+    """`(theta, support, query) ->` the query loss after adaptation to the support: difficulty."""
+    inner, after = adaptation(config, loss, frozen), task_loss(loss, frozen)
+
+    def measure(theta: Tree, support: Batch, query: Batch) -> Array:
+        return after(inner(theta, None, support, rule="first_order").theta, None, query)
+
+    return measure
+
+
+def over_tasks(config: EmclConfig, function: Callable, theta: Tree, episode: Episode) -> Tree:
+    """`function(theta, support, query)` of every task, its results stacked."""
+    if config.parallel_tasks:
+        return jax.vmap(function, in_axes=(None, 0, 0))(theta, *episode)
+    return jax.lax.map(lambda task: function(theta, *task), tuple(episode))
+
+
+def flat(batch: Batch, leading: int) -> Batch:
+    """The rows of a batch whose fields have `leading` axes before a row's own."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[leading:]), batch)
+
+
+def evaluation(
+    config: EmclConfig, loss: Loss, tasks: tuple[str, ...]
+) -> Callable[[Tree, Tree, Episode], tuple[Mean, Metrics]]:
+    """`(params, frozen, episode) ->` the loss after adaptation, the mean over tasks of each's own.
+
+    Metrics: `loss/TASK` after adaptation, `before` and `before/TASK` without it.
+    """
+
+    def evaluate(params: Tree, frozen: Tree, episode: Episode) -> tuple[Mean, Metrics]:
+        measure, plain = adapted_loss(config, loss, frozen), task_loss(loss, frozen)
+
+        def both(theta: Tree, support: Batch, query: Batch) -> tuple[Array, Array]:
+            return measure(theta, support, query), plain(theta, None, query)
+
+        after, before = over_tasks(config, both, params, episode)
+        metrics = per_task("loss", after, tasks) | per_task("before", before, tasks)
+        return mean_of(after), metrics | {"before": mean_of(before)}
+
+    return evaluate
+
+
+def per_task(name: str, values: Num[Array, "tasks"], tasks: tuple[str, ...]) -> Metrics:
+    """`{"name/TASK": value}` as metrics."""
+    return {f"{name}/{task}": single(value) for task, value in zip(tasks, values, strict=True)}
+
+
+def single(value: Array) -> Mean:
+    """One number as a metric."""
+    return Mean(jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32))
+
+
+def mean_of(values: Float[Array, "tasks"]) -> Mean:
+    """The mean over tasks as a metric."""
+    return Mean(values.sum(), jnp.asarray(len(values), jnp.float32))

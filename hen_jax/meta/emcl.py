@@ -1,0 +1,250 @@
+"""Empathetic-oriented meta-curriculum learning (EMCL): the outer step, and its baselines.
+
+The paper says that EMCL dynamically learns the order of the tasks, easiest to hardest. Its
+equations are not public: what stands here is our reconstruction.
+
+    c      = competence(m)                                   the share of tasks that may be seen
+    d_tau  = L_tau(theta_tau^K; Q_tau)                       difficulty: query loss after K steps
+    dbar   = rho dbar + (1 - rho) d
+    for tau in the first ceil(c |T|) tasks of argsort(dbar), easiest first:
+        theta = optimizer(theta, d L_tau(theta_tau^K(theta); Q_tau) / d theta)
+
+With `difficulty="visited"` (ours) the tasks are ordered by the `dbar` of the step before, and `d`
+is what the visits see anyway: a task that learns gives its loss on the way, and only one that must
+still wait is measured by itself. That costs a fraction of measuring every task first.
+
+With a `margin` (ours) a task waits only while it is harder than the easiest by more than that
+share: pacing holds back what is hard, not what merely comes last.
+
+With a `trail` (ours) an update also follows the mean of the inner gradients, which are paid for:
+Reptile's direction beside the meta-gradient. It sees the support as well as the query.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Int, PRNGKeyArray
+
+from hen_jax.core.types import Array, Batch, Mean, Tree
+from hen_jax.data.episodes import Episode
+from hen_jax.meta.curricula import (
+    EmclConfig,
+    EpisodeStep,
+    Memory,
+    Outer,
+    adaptation,
+    adapted_loss,
+    flat,
+    learner,
+    mean_of,
+    over_tasks,
+    per_task,
+    single,
+    task_loss,
+)
+from hen_jax.meta.gradients import MetaGradient, meta_gradient
+from hen_jax.meta.learnt_curricula import Features, init_scorer, soft_order_step, weighted_step
+from hen_jax.objectives.curriculum import (
+    active_tasks,
+    averaged_difficulty,
+    close_tasks,
+    competence,
+    places,
+)
+from hen_jax.steps.state import State
+from hen_jax.steps.update import Loss, Metrics, update_step
+
+
+def emcl_step(
+    config: EmclConfig,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    tasks: tuple[str, ...],
+    steps: int,
+    features: Features | None = None,
+) -> EpisodeStep:
+    """`step(state, frozen, episode) -> (state, metrics)` of the curriculum that `config` names.
+
+    Pure; `state.opt_state` is an `Outer`, see `init_outer`. Every update of the parameters is one
+    of `optimizer` (`outer_updates` counts them, for a schedule).
+
+    Args:
+      config: which curriculum, and its numbers.
+      loss: as for every step; `emcl_c` needs one that honours `batch.weight`.
+      optimizer: of the outer updates.
+      tasks: their names, in the order of the episode's leading axis, easiest first.
+      steps: of the whole run; competence reaches 1 with the last.
+      features: `emcl_c`: what the scorer sees of each example.
+    """
+    match config.curriculum:
+        case "emcl_b":
+            return soft_order_step(config, loss, optimizer, tasks)
+        case "emcl_c":
+            assert features is not None, "emcl_c scores examples by their features"
+            return weighted_step(config, loss, optimizer, tasks, features)
+        case "uniform":
+            return _uniform_step(config, loss, optimizer, tasks)
+        case "sft":
+            return _sft_step(loss, optimizer)
+        case _:
+            return _paced_step(config, loss, optimizer, tasks, steps)
+
+
+def init_outer(
+    config: EmclConfig,
+    optimizer_state: optax.OptState,
+    tasks: tuple[str, ...],
+    key: PRNGKeyArray,
+    features: int = 0,
+) -> Outer:
+    """What the outer update carries before the first step; `features` is the scorer's input size.
+
+    The scores of `emcl_b` start as the listed order, two temperatures apart.
+    """
+    eta: Tree = {}
+    if config.curriculum == "emcl_b":
+        eta = {"order": 2 * config.temperature * jnp.arange(len(tasks), dtype=jnp.float32)}
+    if config.curriculum == "emcl_c":
+        eta = init_scorer(key, features, config.scorer_width)
+    memory = Memory(jnp.zeros(len(tasks)), eta, learner(config).init(eta))
+    return Outer(optimizer_state, memory)
+
+
+def _paced_step(
+    config: EmclConfig,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    tasks: tuple[str, ...],
+    steps: int,
+) -> EpisodeStep:
+    """One outer update per active task, in the curriculum's order: EMCL-A and the fixed orders."""
+    measures = config.curriculum == "emcl_a"
+    fresh = measures and config.difficulty == "fresh"
+
+    def step(state: State, frozen: Tree, episode: Episode) -> tuple[State, Metrics]:
+        outer: Outer = state.opt_state  # pyright: ignore[reportAssignmentType]
+        measure = adapted_loss(config, loss, frozen)
+        difficulty = outer.memory.difficulty
+        remember = functools.partial(
+            averaged_difficulty, difficulty, step=state.step, smoothing=config.smoothing
+        )
+        if fresh:
+            difficulty = remember(over_tasks(config, measure, state.params, episode))
+        order = _order(config, state, difficulty)
+        share = competence(state.step, steps, config.initial_competence)
+        active = active_tasks(share, len(tasks))
+        if measures:
+            active = jnp.maximum(active, close_tasks(difficulty, config.margin))
+        gradient = meta_gradient(
+            adaptation(config, loss, frozen), task_loss(loss, frozen), config.mode
+        )
+
+        def visit(carry: tuple, place: Array) -> tuple[tuple, Array]:
+            support, query = jax.tree.map(lambda x: jnp.asarray(x)[order[place]], tuple(episode))
+
+            def learn(carry: tuple) -> tuple[tuple, Array]:
+                found = gradient(carry[0], None, support, query)
+                slope = _with_trail(config, found, carry[0])
+                return _update(optimizer, carry, slope), found.value
+
+            def wait(carry: tuple) -> tuple[tuple, Array]:
+                looks = measures and not fresh
+                return carry, measure(carry[0], support, query) if looks else jnp.zeros(())
+
+            return jax.lax.cond(place < active, learn, wait, carry)
+
+        start = (state.params, outer.optimizer)
+        (params, optimizer_state), seen = jax.lax.scan(visit, start, jnp.arange(len(tasks)))
+        if measures and not fresh:
+            difficulty = remember(jnp.zeros_like(seen).at[order].set(seen))
+        memory = outer.memory._replace(difficulty=difficulty)
+        learnt = jnp.where(jnp.arange(len(tasks)) < active, seen, 0.0)
+        metrics = {
+            "loss": Mean(learnt.sum(), active.astype(jnp.float32)),
+            "competence": single(share),
+            "active": single(active),
+            **per_task("place", places(order), tasks),
+        }
+        if measures:
+            metrics |= per_task("difficulty", difficulty, tasks)
+        return _next(state, params, Outer(optimizer_state, memory)), metrics
+
+    return step
+
+
+def _order(config: EmclConfig, state: State, difficulty: Array) -> Int[Array, "tasks"]:
+    listed = jnp.arange(len(difficulty))
+    match config.curriculum:
+        case "easy_to_hard":
+            return listed
+        case "hard_to_easy":
+            return listed[::-1]
+        case "random":
+            return jax.random.permutation(jax.random.fold_in(state.key, state.step), listed)
+        case _:
+            return jnp.argsort(difficulty)
+
+
+def _uniform_step(
+    config: EmclConfig,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    tasks: tuple[str, ...],
+) -> EpisodeStep:
+    """One outer update with the mean of all tasks' meta-gradients."""
+
+    def step(state: State, frozen: Tree, episode: Episode) -> tuple[State, Metrics]:
+        outer: Outer = state.opt_state  # pyright: ignore[reportAssignmentType]
+        inner, query_loss = adaptation(config, loss, frozen), task_loss(loss, frozen)
+        gradient = meta_gradient(inner, query_loss, config.mode)
+
+        def of_task(theta: Tree, support: Batch, query: Batch) -> tuple[Array, Tree]:
+            found = gradient(theta, None, support, query)
+            return found.value, found.theta
+
+        values, slopes = over_tasks(config, of_task, state.params, episode)
+        slope = jax.tree.map(lambda g: g.mean(0), slopes)
+        params, optimizer_state = _update(optimizer, (state.params, outer.optimizer), slope)
+        metrics = {"loss": mean_of(values), **per_task("difficulty", values, tasks)}
+        return _next(state, params, outer._replace(optimizer=optimizer_state)), metrics
+
+    return step
+
+
+def _sft_step(loss: Loss, optimizer: optax.GradientTransformation) -> EpisodeStep:
+    """Plain fine-tuning on all rows of the episode."""
+    update = update_step(loss, optimizer)
+
+    def step(state: State, frozen: Tree, episode: Episode) -> tuple[State, Metrics]:
+        outer: Outer = state.opt_state  # pyright: ignore[reportAssignmentType]
+        rows = jax.tree.map(
+            lambda *sides: jnp.concatenate(sides), flat(episode.support, 3), flat(episode.query, 2)
+        )
+        state, metrics = update(state._replace(opt_state=outer.optimizer), frozen, rows)
+        return state._replace(opt_state=outer._replace(optimizer=state.opt_state)), metrics
+
+    return step
+
+
+def _with_trail(config: EmclConfig, found: MetaGradient, start: Tree) -> Tree:
+    """The meta-gradient and `trail` times `(theta - theta_K) / (alpha K)`."""
+    if config.trail == 0:
+        return found.theta
+    scale = config.trail / (config.inner_learning_rate * config.inner_steps)
+    return jax.tree.map(
+        lambda g, here, end: g + scale * (here - end), found.theta, start, found.trained.theta
+    )
+
+
+def _update(
+    optimizer: optax.GradientTransformation, carry: tuple, slope: Tree
+) -> tuple[Tree, optax.OptState]:
+    params, optimizer_state = carry
+    updates, optimizer_state = optimizer.update(slope, optimizer_state, params)
+    return optax.apply_updates(params, updates), optimizer_state
+
+
+def _next(state: State, params: Tree, outer: Outer) -> State:
+    return State(params, outer, state.step + 1, state.key)

@@ -1,0 +1,117 @@
+"""The examples of each task, and episodes on the mesh."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.mesh import BATCH
+from hen_jax.core.types import Array
+from hen_jax.data.episodes import Episode
+from hen_jax.data.examples import Document, Example, encode
+from hen_jax.data.schemas import schema_named
+from hen_jax.data.splits import split
+from hen_jax.recipes.models import Words
+from hen_jax.recipes.sources import Source, locate
+
+TaskExamples = Mapping[str, Sequence[Example]]
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeSettings:
+    """How an episode is drawn and where its rows live."""
+
+    label: str = "task"  # which label of a record names its task
+    support_rows: int = 4  # of one task in one inner step
+    query_rows: int = 4  # of one task
+    row_length: int = 256  # T; an example has a row of its own
+    held_out: int = 4  # episodes of held-out groups that measure the loss after adaptation
+    task_axis: Literal["data", "fsdp"] | None = None  # tasks spread over this mesh axis
+
+
+class TaskParts(NamedTuple):
+    """Examples by task of the parts that a run uses."""
+
+    train: TaskExamples
+    valid: TaskExamples
+
+
+def read_tasks(
+    sources: tuple[Source, ...], tasks: tuple[str, ...], settings: EpisodeSettings, words: Words
+) -> TaskParts:
+    """Examples of the sources under the label that says their task; records of others are left out.
+
+    Raises:
+      InputError: a bad source, or a task without examples.
+    """
+    labelled = [pair for source in sources for pair in _labelled(source, settings.label)]
+    parts = split(labelled, lambda pair: pair[1].group)
+
+    def by_task(name: str, pairs: list[tuple[str, Document]]) -> dict[str, list[Example]]:
+        found = {}
+        for task in tasks:
+            documents = [document for label, document in pairs if label == task]
+            encoded = encode(documents, *words, max_length=settings.row_length)
+            print(f"{name}, {task}: {encoded.summary()}")
+            if not encoded.examples:
+                there = ", ".join(sorted({label for label, _ in labelled}))
+                raise InputError(
+                    f"config.tasks: no {name} record has the {settings.label} {task!r}; the "
+                    f"sources have {there}"
+                )
+            found[task] = encoded.examples
+        return found
+
+    return TaskParts(by_task("train", parts.train), by_task("valid", parts.valid))
+
+
+def put_episode(mesh: Mesh, settings: EpisodeSettings, drawn: Episode) -> Episode:
+    """The episode on the mesh: tasks over `task_axis` if any, rows over the other batch axes.
+
+    Every process draws the same episode and keeps what its devices hold.
+
+    Raises:
+      InputError: rows or tasks that do not divide over their mesh axes.
+    """
+    axis = settings.task_axis
+    rows = tuple(name for name in BATCH if name != axis)
+    where = (PartitionSpec(axis, None, rows), PartitionSpec(axis, rows))
+
+    def put(leaf: Array, spec: PartitionSpec, side: str) -> Array:
+        sharding = NamedSharding(mesh, spec)
+        try:
+            sharding.shard_shape(leaf.shape)
+        except ValueError:
+            raise InputError(
+                f"the {side} of an episode has [tasks, ..., rows] = {leaf.shape[: len(spec)]}, "
+                f"which do not divide over the mesh {dict(mesh.shape)}; give "
+                f"config.episode.{side}_rows that do, or a smaller config.mesh"
+            ) from None
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    return Episode(
+        *(
+            jax.tree.map(lambda leaf, side=side, spec=spec: put(leaf, spec, side), batch)
+            for side, spec, batch in zip(Episode._fields, where, drawn, strict=True)
+        )
+    )
+
+
+def _labelled(source: Source, label: str) -> list[tuple[str, Document]]:
+    """Documents of a source beside the label of each.
+
+    Raises:
+      InputError: a bad source, or records of a schema that has no such label.
+    """
+    schema, path = schema_named(source.schema), locate(source.path)
+    records = schema.check(path).whole(path)
+    names = schema.labels(records[0])
+    if label not in names:
+        raise InputError(
+            f"config.episode.label is {label!r}; records of the schema {source.schema!r} have "
+            f"{', '.join(names) or 'no labels'}"
+        )
+    return [(schema.labels(record)[label], schema.document(record)) for record in records]

@@ -1,0 +1,79 @@
+"""EMCL as a run: taken up again, drawn, exported."""
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.mesh import make_mesh
+from hen_jax.recipes import emcl
+from hen_jax.recipes.emcl_data import put_episode
+from hen_jax.recipes.export import export
+from hen_jax.recipes.settings import settings
+from hen_jax.recipes.tiny_model import write_tiny_model
+from hen_jax.training.metrics import read_metrics
+
+TASKS = ("SER", "SRER", "SPER", "SRPER")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_tiny_model(folder, None)
+    return folder
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """A run on one of the eight: sharded programs take longer to compile than to run."""
+    monkeypatch.setattr(emcl, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
+
+
+def run(base, workdir, **changes):
+    fields = {
+        "recipe": "emcl",
+        "model": {"source": str(base)},
+        "sources": ({"schema": "hed", "path": "shipped:hed/hed.en.jsonl"},),
+        "tasks": TASKS,
+        "adapter": {"rank": 2, "alpha": 4.0},
+        "steps": 4,
+        # The exact modes are tested above; this one compiles in a fraction of their time.
+        "emcl": {"mode": "first_order", "difficulty": "visited", "inner_learning_rate": 0.1},
+        "episode": {"support_rows": 1, "query_rows": 1, "row_length": 256, "held_out": 1},
+        "optimizer": {"learning_rate": 1e-2},
+        "loop": {"checkpoint_every": 2},
+    }
+    return emcl.run(settings(emcl.EmclSettings, ConfigDict(fields | changes)), workdir)
+
+
+@pytest.mark.usefixtures("compiled_once", "one_device")
+def test_a_run_taken_up_again_ends_bit_for_bit_as_one_that_was_not(base, tmp_path, monkeypatch):
+    whole = jax.device_get(run(base, tmp_path / "whole").opt_state)
+    calls = []
+
+    def fails_at_the_fourth_step(*arguments):
+        calls.append(arguments)
+        if len(calls) == 5:  # the first was the evaluation before training
+            raise RuntimeError("the machine is gone")
+        return put_episode(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(emcl, "put_episode", fails_at_the_fourth_step)
+        with pytest.raises(RuntimeError, match="gone"):
+            run(base, tmp_path / "cut")
+    resumed = jax.device_get(run(base, tmp_path / "cut").opt_state)
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    lines = [line for line in read_metrics(tmp_path / "cut") if line["kind"] == "train"]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert {"difficulty/SER", "competence", "active", "place/SPER"} <= lines[-1].keys()
+    assert (tmp_path / "cut" / "curriculum.png").read_bytes()[:4] == b"\x89PNG"
+    exported = export(tmp_path / "cut", tmp_path / "out", "peft")
+    assert exported.change > 0
+    assert "meta-curriculum" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_task_without_records_is_named(base, tmp_path):
+    with pytest.raises(InputError, match=r"config\.tasks: no train record has the task 'SREP'"):
+        run(base, tmp_path / "run", tasks=("SER", "SREP"))
