@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
+from tiny_run import command, config, environment, run
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.trees import flatten
@@ -25,7 +24,7 @@ from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.metrics import read_metrics
 from hen_jax.training.optimizers import OptimizerConfig, make_schedule
 
-STEPS = 12
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 @pytest.fixture(scope="module")
@@ -35,40 +34,16 @@ def base(tmp_path_factory) -> Path:
     return folder
 
 
-def config(base: Path, **changes) -> ConfigDict:
-    fields = {
-        "recipe": "sft",
-        "model": {"source": str(base)},
-        "sources": ({"schema": "hed", "path": "shipped:hed/hed.en.jsonl"},),
-        "adapter": {"rank": 2, "alpha": 4.0},
-        "data": {"row_length": 256, "batch_size": 8},
-        "optimizer": {"learning_rate": 1e-2},
-        "loop": {"checkpoint_every": 3},
-        "epochs": 0.25,
-    }
-    return ConfigDict(fields | changes)
-
-
-def run(base: Path, workdir: Path, **changes):
-    return sft.run(settings(sft.SftSettings, config(base, **changes)), workdir)
-
-
 def test_a_run_killed_at_a_random_moment_ends_as_one_that_was_not(base, tmp_path):
     whole = flatten(jax.device_get(run(base, tmp_path / "whole").params))
     lines = read_metrics(tmp_path / "whole")
     steps = [line["step"] for line in lines if line["kind"] == "train"]
     assert steps == list(range(1, len(steps) + 1))
-    script = (
-        "import sys, json; from pathlib import Path; from ml_collections import ConfigDict;"
-        "from hen_jax.recipes import sft; from hen_jax.recipes.settings import settings;"
-        "import jax; jax.config.update('jax_num_cpu_devices', 8);"
-        "config = ConfigDict(json.loads(sys.argv[1]));"
-        "sft.run(settings(sft.SftSettings, config), Path(sys.argv[2]))"
-    )
     killed = tmp_path / "killed"
-    slow = config(base).to_dict()
-    command = [sys.executable, "-c", script, json.dumps(slow), str(killed)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environ = environment(tmp_path, JAX_NUM_CPU_DEVICES="8")
+    process = subprocess.Popen(
+        command(base, killed), env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     saved = killed / "checkpoints"
     while process.poll() is None and not (
         saved.is_dir() and any(p.name.isdigit() for p in saved.iterdir())

@@ -1,19 +1,33 @@
 """What a run does to its process before the first computation."""
 
+import os
 from pathlib import Path
 
 import jax
 
+from hen_jax.training.clusters import find_cluster
+from hen_jax.training.processes import is_primary, join
+
 
 def start(compilation_cache: Path) -> None:
-    """Keeps compiled programs in `compilation_cache`, and prints what the run will compute on.
+    """Joins the other processes of the run, if there are any, and says what it will compute on.
 
-    A second run of the same shapes then compiles in a fraction of the time.
+    Compiled programs are kept in `compilation_cache`: a second run of the same shapes, or one that
+    goes on, compiles in a fraction of the time. `JAX_COMPILATION_CACHE_DIR` names another folder.
+
+    Raises:
+      InputError: the environment describes other processes, but not fully.
     """
-    jax.config.update("jax_compilation_cache_dir", str(compilation_cache))
+    cluster = find_cluster(os.environ)
+    if cluster is not None:
+        join(cluster)
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(compilation_cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    if not is_primary():
+        return
     devices = jax.devices()
     print(
         f"jax {jax.__version__}, {len(devices)} x {devices[0].device_kind} "
-        f"({jax.default_backend()}), process {jax.process_index() + 1} of {jax.process_count()}"
+        f"({jax.default_backend()}), {jax.process_count()} process(es)"
     )

@@ -4,7 +4,9 @@ import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from tensorboardX import SummaryWriter
@@ -12,6 +14,7 @@ from tqdm import tqdm
 
 from hen_jax.core.files import staged_file
 from hen_jax.core.types import Mean
+from hen_jax.training.processes import is_primary
 
 FILE = "metrics.jsonl"
 
@@ -26,17 +29,23 @@ class MetricLog:
     """The open files of a run's metrics; to be used in `contextlib.closing`.
 
     On resumption at step `start`, lines of later steps (written by a process that was killed after
-    its last checkpoint) are dropped, so that every step stands once.
+    its last checkpoint) are dropped, so that every step stands once; `lost_seconds` is the time
+    they took. Only the primary process writes.
     """
 
     def __init__(self, folder: Path, start: int, steps: int, *, quiet: bool = False):
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / FILE
-        if path.exists():
-            _keep_until(path, start)
+        self.folder, self.lost_seconds = folder, 0.0
+        self.writes = is_primary()
+        path = folder / FILE if self.writes else Path(os.devnull)
+        if self.writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.lost_seconds = _keep_until(path, start) if path.exists() else 0.0
         self._lines = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
-        self._bar = tqdm(total=steps, initial=start, unit="step", disable=quiet or None)
+        self._board = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=start + 1, write_to_disk=self.writes
+        )
+        hidden = quiet or not self.writes
+        self._bar = tqdm(total=steps, initial=start, unit="step", disable=hidden or None)
         self._clock = time.perf_counter()
 
     def close(self) -> None:
@@ -48,7 +57,8 @@ class MetricLog:
     def train(self, step: int, values: dict[str, float], tokens: int) -> None:
         """Writes the metrics of one update; `tokens` is how many the batch held."""
         now = time.perf_counter()
-        values = values | {"tokens_per_second": tokens / (now - self._clock)}
+        seconds = now - self._clock
+        values = values | {"seconds": seconds, "tokens_per_second": tokens / seconds}
         self._clock = now
         self._write(step, "train", values)
         self._bar.set_postfix_str(
@@ -59,32 +69,49 @@ class MetricLog:
     def evaluation(self, step: int, values: dict[str, float]) -> None:
         """Writes the metrics of one evaluation, whose time counts for no step's speed."""
         self._write(step, "eval", values)
-        self._bar.write(f"step {step}: held-out loss {values['loss']:.4f}")
+        self._say(f"step {step}: held-out loss {values['loss']:.4f}")
         self._clock = time.perf_counter()
+
+    def skipped(self, step: int, records: Sequence[str]) -> None:
+        """Writes and tells that an update was left out, and which records its batch held."""
+        self._line({"step": step, "kind": "skipped", "records": list(records)})
+        self._say(
+            f"step {step}: the gradient is not finite or far larger than usual; the update was "
+            f"skipped. Records of its batch: {', '.join(records) or 'not known'}"
+        )
 
     def _write(self, step: int, kind: str, values: dict[str, float]) -> None:
         # JSON has no NaN: a reader of the file should see null, not fail.
         finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
-        self._lines.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
-        self._lines.flush()
+        self._line({"step": step, "kind": kind, **finite})
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
 
+    def _say(self, text: str) -> None:
+        if self.writes:
+            self._bar.write(text)
 
-def read_metrics(folder: Path) -> list[dict[str, float | str | None]]:
+    def _line(self, line: dict[str, Any]) -> None:
+        self._lines.write(json.dumps(line) + "\n")
+        self._lines.flush()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics; a last line cut short by a kill is left out."""
     return _whole_lines(folder / FILE)
 
 
-def _whole_lines(path: Path) -> list[dict[str, float | str | None]]:
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def _keep_until(path: Path, step: int) -> None:
-    kept = [line for line in _whole_lines(path) if int(line["step"] or 0) <= step]
+def _keep_until(path: Path, step: int) -> float:
+    """Drops the lines of later steps; how many seconds those steps took."""
+    lines = _whole_lines(path)
     with staged_file(path) as staged, staged.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in kept)
+        file.writelines(json.dumps(line) + "\n" for line in lines if line["step"] <= step)
         file.flush()
         os.fsync(file.fileno())
+    return sum(line.get("seconds", 0.0) for line in lines if line["step"] > step)

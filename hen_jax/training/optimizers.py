@@ -26,6 +26,7 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+    eps_root: float = 0.0  # under the root; above 0 where updates are differentiated
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> Schedule:
@@ -52,6 +53,7 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.Gradien
             b1=config.b1,
             b2=config.b2,
             eps=config.eps,
+            eps_root=config.eps_root,
             weight_decay=config.weight_decay,
             mask=_decays,
         ),

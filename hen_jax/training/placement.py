@@ -1,27 +1,30 @@
 """Where every array of a run lives: parameters by their logical axes, the rest by theirs."""
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from hen_jax.core.mesh import batch_sharding, parameter_sharding, replicated
+from hen_jax.core.mesh import Rules, batch_sharding, parameter_sharding, replicated
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Array, Batch, Tree
 from hen_jax.models.decoder import Decoder, split
 from hen_jax.models.parameters import parameter_table
 from hen_jax.steps.state import State, init_state
 
+AnyStep = TypeVar("AnyStep", bound=Callable[..., tuple[State, Any]])
+
 Shardings = dict[str, NamedSharding]
 """Path of a parameter -> where it lives."""
 
 
-def parameter_shardings(model: Decoder, mesh: Mesh) -> Shardings:
-    """The sharding of every parameter of a (possibly abstract) decoder."""
+def parameter_shardings(model: Decoder, mesh: Mesh, rules: Rules = ()) -> Shardings:
+    """The sharding of every parameter of a (possibly abstract) decoder; `rules` as in the mesh."""
     return {
-        path: parameter_sharding(parameter.axes, parameter.shape, mesh)
+        path: parameter_sharding(parameter.axes, parameter.shape, mesh, rules)
         for path, parameter in parameter_table(model).items()
     }
 
@@ -44,18 +47,40 @@ def initial_state(
     mesh: Mesh,
 ) -> State:
     """`init_state` with the optimizer's moments on the shardings of their parameters."""
+    where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(params, optimizer, seed, mesh))
+    return jax.jit(lambda p: init_state(p, optimizer, seed), out_shardings=where)(params)
+
+
+def abstract_state(
+    params: Tree,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    mesh: Mesh,
+) -> State:
+    """Shapes, dtypes and shardings of `initial_state`; `params` may be as abstract."""
     here = replicated(mesh)
-    abstract = jax.eval_shape(lambda p: init_state(p, optimizer, seed), params)
+    shapes = jax.eval_shape(lambda p: init_state(p, optimizer, seed), params)
     like_params = jax.tree.map(lambda leaf: leaf.sharding, params)
     moments = optax.tree_map_params(
         optimizer,
         lambda _, where: where,
-        abstract.opt_state,
+        shapes.opt_state,
         like_params,
         transform_non_params=lambda _: here,
     )
-    where = abstract._replace(params=like_params, opt_state=moments, step=here, key=here)  # pyright: ignore
-    return jax.jit(lambda p: init_state(p, optimizer, seed), out_shardings=where)(params)
+    where = shapes._replace(params=like_params, opt_state=moments, step=here, key=here)  # pyright: ignore
+    return jax.tree.map(
+        lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), shapes, where
+    )
+
+
+def placed(step: AnyStep, state: State) -> AnyStep:
+    """`step` jitted: the state is donated, and the new one lies where `state` does.
+
+    Left to the compiler it might lie elsewhere, and the second call would compile anew.
+    """
+    where = jax.tree.map(lambda leaf: leaf.sharding, state)
+    return jax.jit(step, donate_argnums=0, out_shardings=(where, None))  # pyright: ignore
 
 
 def to_devices(mesh: Mesh) -> Callable[[Batch], Batch]:

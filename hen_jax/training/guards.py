@@ -1,0 +1,84 @@
+"""Updates that must not be made: gradients that are not finite, or far larger than usual."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Float, Int
+
+from hen_jax.core.types import Array, Batch, Mean, Tree
+from hen_jax.steps.state import State
+from hen_jax.steps.update import Metrics, Step
+
+SKIPPED = "skipped"
+"""The metric that says how many updates in a row were left out, this one included; 0: made."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GuardConfig:
+    """Which updates are left out. A skipped one changes neither parameters nor moments."""
+
+    spike: float = 0.0  # times the usual gradient norm; 0: any finite gradient is good
+    memory: float = 0.98  # of the running mean of good norms, per update
+    warmup: int = 20  # good updates before a norm counts as unusual
+
+
+class Guarded(NamedTuple):
+    """Optimizer state: the inner optimizer's, and what is usual."""
+
+    inner: optax.OptState
+    usual: Float[Array, ""]  # running mean of the good norms, from 0
+    good: Int[Array, ""]
+    in_row: Int[Array, ""]  # skipped since the last good one
+
+
+def guard(inner: optax.GradientTransformation, config: GuardConfig) -> optax.GradientTransformation:
+    """`inner`, but an update whose gradient is bad is zero and leaves no trace in the moments.
+
+    The norm is that of the gradient as it comes, so the guard goes around clipping. While all is
+    well the updates are those of `inner`, bit for bit. With `spike=10` a norm of 10.1 among norms
+    of 1 is bad, as are NaN and infinity with any `spike`.
+    """
+
+    def init(params: Tree) -> Guarded:
+        zero = jnp.zeros((), jnp.int32)
+        return Guarded(inner.init(params), jnp.zeros((), jnp.float32), zero, zero)
+
+    def update(
+        updates: Tree, state: optax.OptState, params: Tree | None = None
+    ) -> tuple[Tree, Guarded]:
+        assert isinstance(state, Guarded)
+        norm = optax.tree.norm(updates).astype(jnp.float32)
+        ok = _is_good(norm, state, config)
+        updates, moments = inner.update(updates, state.inner, params)
+        kept = Guarded(
+            jax.tree.map(lambda new, old: jnp.where(ok, new, old), moments, state.inner),
+            jnp.where(ok, config.memory * state.usual + (1 - config.memory) * norm, state.usual),
+            state.good + ok,
+            jnp.where(ok, 0, state.in_row + 1),
+        )
+        return jax.tree.map(lambda u: jnp.where(ok, u, jnp.zeros_like(u)), updates), kept
+
+    return optax.GradientTransformation(init, update)
+
+
+def reporting(guarded: Step) -> Step:
+    """The step `guarded`, whose optimizer is a `guard`, with the metric `skipped`."""
+
+    def step(state: State, frozen: Tree, batch: Batch) -> tuple[State, Metrics]:
+        state, metrics = guarded(state, frozen, batch)
+        in_row = state.opt_state.in_row.astype(jnp.float32)  # pyright: ignore
+        return state, metrics | {SKIPPED: Mean(in_row, jnp.ones((), jnp.float32))}
+
+    return step
+
+
+def _is_good(norm: Array, state: Guarded, config: GuardConfig) -> Array:
+    finite = jnp.isfinite(norm)
+    if config.spike == 0.0:
+        return finite
+    # The mean starts at 0: without this the first norms would all look unusual (as in Adam).
+    usual = state.usual / (1 - config.memory ** jnp.maximum(state.good, 1))
+    return finite & ((state.good < config.warmup) | (norm <= config.spike * usual))

@@ -1,0 +1,144 @@
+"""Several processes as one run: joining, agreeing, sharing out rows, ending together."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from hen_jax.core.errors import LOST, InputError, StoppedError
+from hen_jax.core.mesh import batch_sharding
+from hen_jax.training.clusters import Cluster
+
+HEARTBEAT_SECONDS = 30
+"""After so long without a sign of life a process counts as dead, and jax ends the others."""
+
+Result = TypeVar("Result")
+
+
+def join(cluster: Cluster) -> None:
+    """Connects this process with the others of its cluster; before any other use of jax."""
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(
+        coordinator_address=cluster.coordinator,
+        num_processes=cluster.processes,
+        process_id=cluster.index,
+        local_device_ids=cluster.devices,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        cluster_detection_method=None if cluster.coordinator is None else "deactivate",
+    )
+
+
+def is_primary() -> bool:
+    """Whether this process writes what is written once."""
+    return jax.process_index() == 0
+
+
+def primary_first(act: Callable[[], Result]) -> Result:
+    """`act()` on the primary, then on the others: they find its files already there."""
+    if is_primary():
+        result = act()
+        meet("primary first")
+        return result
+    meet("primary first")
+    return act()
+
+
+def meet(name: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def from_primary(number: int) -> int:
+    """The primary's number, on every process."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.asarray(number, np.int32)))
+
+
+def everywhere(holds: bool) -> bool:
+    """Whether `holds` on every process."""
+    if jax.process_count() == 1:
+        return holds
+    return bool(multihost_utils.process_allgather(np.asarray(holds)).all())
+
+
+class Share(NamedTuple):
+    """Which part of the rows of each batch a process loads: part `index` of `count` equal ones."""
+
+    index: int
+    count: int
+
+
+def row_share(mesh: Mesh) -> Share:
+    """This process's share of the rows.
+
+    Raises:
+      InputError: the rows of two processes overlap without being the same.
+    """
+    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    held: dict[int, set[int]] = {}
+    for device, (part, *_) in batch_sharding(mesh).devices_indices_map((rows,)).items():
+        start, stop, _ = part.indices(rows)
+        held.setdefault(device.process_index, set()).update(range(start, stop))
+    return share_of(held, jax.process_index())
+
+
+def share_of(held: Mapping[int, set[int]], process: int) -> Share:
+    """The share of `process`, when process `p` holds the rows `held[p]`.
+
+    Processes that hold the same rows, as parts of one `tensor` axis, load the same share:
+    `{0: {0}, 1: {0}, 2: {1}, 3: {1}}` gives the shares 0, 0, 1, 1 of 2.
+
+    Raises:
+      InputError: as `row_share`.
+    """
+    shares = sorted({tuple(sorted(part)) for part in held.values()})
+    if sum(map(len, shares)) != len(set().union(*shares)) or len(set(map(len, shares))) > 1:
+        raise InputError(
+            f"config.mesh gives the {len(held)} processes rows {shares} that overlap in part; "
+            "choose data x fsdp so that it is a multiple of the processes, or divides them"
+        )
+    return Share(shares.index(tuple(sorted(held[process]))), len(shares))
+
+
+@contextmanager
+def ending_together() -> Iterator[None]:
+    """Among several processes, an error within ends this process at once, with a clear message.
+
+    Leaving in the usual way would first wait, for minutes, for processes that themselves wait for
+    this one. The others notice by its silence and end too.
+    """
+    try:
+        yield
+    except StoppedError:
+        raise  # all stop at the same step
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        _leave(error)
+
+
+def _leave(error: Exception) -> None:
+    who = f"hen: process {jax.process_index()} of {jax.process_count()}"
+    if isinstance(error, InputError):
+        code, message = 2, f"{who}: {error}"
+    elif isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+        # In a computation over all processes this is nearly always the death of another.
+        first = str(error).splitlines()[0]
+        code, message = LOST, (
+            f"{who}: a computation shared with the other processes failed ({first}). If one of "
+            "them died, the same command goes on from the last checkpoint."
+        )  # fmt: skip
+    else:
+        code, message = 1, f"{who} failed:\n{''.join(traceback.format_exception(error))}"
+    print(message, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(code)
