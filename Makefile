@@ -5,7 +5,7 @@ INTEROP ?= .venv-interop
 BIN := $(VENV)/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup quickstart test lint interop bench
+.PHONY: setup quickstart test plan-test lint interop bench
 
 setup: $(VENV)/ready
 
@@ -20,6 +20,10 @@ quickstart: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2
+
+# The large models compiled for CUDA and for a TPU slice, without either: minutes each.
+plan-test: setup
+	$(BIN)/python -m pytest -m slow tests/test_lowering.py
 
 lint: setup
 	$(BIN)/ruff format --check .

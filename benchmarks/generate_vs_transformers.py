@@ -106,7 +106,7 @@ def open_ours(folder: Path):
     from hen_jax.sampling.generate import lay_out
 
     config = hf.read_config(folder)
-    params = hf.read_params(folder, config, "float32", lambda _, leaf: jax.numpy.asarray(leaf))
+    params = jax.tree.map(jax.numpy.asarray, hf.read_params(folder, config, "float32"))
     graphdef = split(abstract(config)).graphdef
     return jax.jit(lambda tree: lay_out(merge(graphdef, tree)))(params), 4 * count(params)
 

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +18,42 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; 0 when it succeeded, 2 for bad input, which is told in one line."""
+    """Runs one verb; 0 when it succeeded, 2 for bad input, which is told in one line.
+
+    75 when a run was asked to stop and can go on; 76 when another process of the run was lost.
+    """
     parser = _parser()
     chosen, overrides = parser.parse_known_args(arguments)
     strange = [word for word in overrides if not word.startswith("--config.")]
-    if strange or (overrides and chosen.verb is not _run):
+    if strange or (overrides and chosen.verb not in (_run, _plan, _show)):
         parser.error(f"unrecognized arguments: {' '.join(strange or overrides)}")
-    from hen_jax.core.errors import InputError
+    from hen_jax.core.errors import STOPPED, InputError, StoppedError
 
     # transformers would advise every user to install torch, of which hen_jax needs nothing.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    _leave_out_absent_tpu()
     try:
         return chosen.verb(chosen, overrides) or 0
     except InputError as error:
         print(f"hen: {error}", file=sys.stderr)
         return 2
+    except StoppedError as error:
+        print(f"hen: {error}", file=sys.stderr)
+        return STOPPED
     except OSError as error:
         # A full disk or a missing right is the user's to mend; what was whole before still is.
         print(f"hen: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
         return 2
+
+
+def _leave_out_absent_tpu() -> None:
+    """Where libtpu is installed for `hen plan` alone, it must not complain of missing chips."""
+    if "JAX_PLATFORMS" in os.environ or not find_spec("libtpu"):
+        return
+    gpus = any(map(find_spec, ("jax_cuda12_plugin", "jax_cuda13_plugin")))
+    tpus = any(Path("/dev").glob("accel*")) or Path("/dev/vfio").exists()
+    if not gpus and not tpus:
+        os.environ["JAX_PLATFORMS"] = "cpu"
 
 
 def _import(chosen: argparse.Namespace, _: list[str]) -> None:
@@ -70,10 +88,35 @@ def _generate(chosen: argparse.Namespace, _: list[str]) -> None:
     )
 
 
+def _show(chosen: argparse.Namespace, overrides: list[str]) -> None:
+    from hen_jax.core.errors import InputError
+    from hen_jax.recipes.show import from_config, from_file, show
+
+    colour = sys.stdout.isatty() and not chosen.no_color and "NO_COLOR" not in os.environ
+    if chosen.config is not None:
+        show(from_config(chosen.config, overrides, chosen.example, colour=colour))
+    elif None not in (chosen.model, chosen.data, chosen.schema):
+        show(from_file(chosen.model, chosen.data, chosen.schema, chosen.example, colour=colour))
+    else:
+        raise InputError("give --config, or --model, --data and --schema")
+
+
 def _export(chosen: argparse.Namespace, _: list[str]) -> None:
     from hen_jax.recipes.export import describe, export
 
     print(describe(export(chosen.run, chosen.out, chosen.format, chosen.dtype)))
+
+
+def _plan(chosen: argparse.Namespace, overrides: list[str]) -> None:
+    from hen_jax.recipes.plan import plan
+
+    plan(chosen.config, overrides, chosen.topology, chosen.stage, chosen.json, chosen.search)
+
+
+def _doctor(chosen: argparse.Namespace, _: list[str]) -> int:
+    from hen_jax.recipes.doctor import doctor
+
+    return 0 if doctor(dry=chosen.dry) else 2
 
 
 def _validate(chosen: argparse.Namespace, _: list[str]) -> int:
@@ -121,6 +164,24 @@ def _parser() -> argparse.ArgumentParser:
     verb.epilog = "Override any field: --config.optimizer.learning_rate=1e-4"
     verb.set_defaults(verb=_run)
 
+    verb = verbs.add_parser("plan", help="does it fit, how fast could it be; needs no accelerator")
+    verb.add_argument("--config", required=True, help="FILE.py or FILE.py:VARIANT")
+    verb.add_argument("--topology", required=True, help="such as v5e:4x4, v5p:2x2x4 or h100:8")
+    verb.add_argument("--stage", help="one stage of the config (default: all)")
+    verb.add_argument("--json", type=Path, help="write the plan there too")
+    verb.add_argument("--search", action="store_true", help="try meshes and microbatches")
+    verb.epilog = "Override any field: --config.microbatches=2"
+    verb.set_defaults(verb=_plan)
+
+    verb = verbs.add_parser("show", help="one example, with the tokens that train set apart")
+    verb.add_argument("--config", help="FILE.py or FILE.py:VARIANT of a run")
+    verb.add_argument("--model", type=Path, help="instead: a model folder, with --data, --schema")
+    verb.add_argument("--data", type=Path, help="a data file")
+    verb.add_argument("--schema", help="of the data file")
+    verb.add_argument("--example", type=int, default=1, help="which of the train part, from 1")
+    verb.add_argument("--no-color", action="store_true", help="marks what trains with brackets")
+    verb.set_defaults(verb=_show)
+
     verb = verbs.add_parser("generate", help="reply to prompts")
     verb.add_argument("--model", required=True, type=Path, help="a Hugging Face folder")
     verb.add_argument("--adapter", type=Path, help="a PEFT adapter folder for that model")
@@ -141,6 +202,10 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", required=True, type=Path, help="a folder that does not exist yet")
     verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the base's)")
     verb.set_defaults(verb=_export)
+
+    verb = verbs.add_parser("doctor", help="devices, versions, network, cache; exit 2 if not well")
+    verb.add_argument("--dry", action="store_true", help="do not connect to other processes")
+    verb.set_defaults(verb=_doctor)
 
     data = verbs.add_parser("data", help="look into a data file before training on it")
     _add_data_verbs(data.add_subparsers(required=True, metavar="VERB"))

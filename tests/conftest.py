@@ -10,6 +10,7 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 CHECKED = ["core", "models", "objectives", "adapters", "sampling", "steps", "meta"]
@@ -17,3 +18,22 @@ CHECKED = ["core", "models", "objectives", "adapters", "sampling", "steps", "met
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 install_import_hook([f"hen_jax.{floor}" for floor in CHECKED], "beartype.beartype")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Models, rendered examples and programs that tests make are not for the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """For files whose runs are one program: the first compiles it, and the others read it."""
+    folder, before = str(tmp_path_factory.mktemp("xla")), jax.config.jax_compilation_cache_dir
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)  # for processes that a test starts
+        jax.config.update("jax_compilation_cache_dir", folder)
+        yield
+        jax.config.update("jax_compilation_cache_dir", before)

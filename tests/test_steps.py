@@ -8,13 +8,13 @@ import pytest
 from tiny_model import CONFIG, LORA, batch_of, documents, stirred, tiny
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.mesh import MeshConfig, make_mesh, parameter_sharding
+from hen_jax.core.mesh import Layout, MeshConfig, make_mesh, parameter_sharding
 from hen_jax.core.trees import flatten, map_with_path
-from hen_jax.models.decoder import abstract
+from hen_jax.models.decoder import abstract, split
 from hen_jax.steps.sft import sft_loss
 from hen_jax.steps.state import init_state
 from hen_jax.steps.update import update_step
-from hen_jax.training.placement import initial_state, parameter_shardings, to_devices
+from hen_jax.training.placement import initial_state, parameter_shardings, placed, to_devices
 
 
 def batch():
@@ -43,12 +43,16 @@ def test_microbatches_change_nothing_but_memory(microbatches):
 
 
 @pytest.mark.parametrize(
-    "mesh",
-    [MeshConfig(data=8), MeshConfig(data=2, fsdp=4), MeshConfig(data=2, fsdp=2, tensor=2)],
-    ids=["data", "data-fsdp", "data-fsdp-tensor"],
+    ("mesh", "microbatches"),
+    [
+        (MeshConfig(data=8), 1),
+        (MeshConfig(fsdp=4, tensor=2, data=1), 2),
+        (MeshConfig(data=2, fsdp=2, tensor=2), 1),
+    ],
+    ids=["data", "fsdp-tensor-microbatches", "data-fsdp-tensor"],
 )
 @pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
-def test_eight_devices_step_as_one_does(mesh, full):
+def test_eight_devices_step_as_one_does(mesh, microbatches, full):
     parts = tiny(None if full else LORA)
     params, frozen = (parts.base, {}) if full else (stirred(parts.adapter), parts.base)
     optimizer = optax.adamw(1e-2)
@@ -56,16 +60,19 @@ def test_eight_devices_step_as_one_does(mesh, full):
     alone, metrics = jax.jit(step)(init_state(params, optimizer, 0), frozen, batch())
 
     devices = make_mesh(mesh)
-    shardings = parameter_shardings(abstract(CONFIG, None if full else LORA), devices)
-    placed = map_with_path(lambda path, x: jax.device_put(x, shardings[path]), params)
+    model = abstract(CONFIG, None if full else LORA, layout=Layout(devices))
+    shardings = parameter_shardings(model, devices)
+    trainable = map_with_path(lambda path, x: jax.device_put(x, shardings[path]), params)
     base = map_with_path(lambda path, x: jax.device_put(x, shardings[path]), frozen)
-    state = initial_state(placed, optimizer, 0, devices)
+    state = initial_state(trainable, optimizer, 0, devices)
     put = to_devices(devices)(jax.tree.map(np.asarray, batch()))
-    spread, sums = jax.jit(step, donate_argnums=0)(state, base, put)
+    # What a run jits: parameters gathered where they are used, rows kept where they are.
+    spread_step = update_step(sft_loss(split(model).graphdef), optimizer, microbatches)
+    spread, sums = placed(spread_step, state)(state, base, put)
 
     np.testing.assert_allclose(sums["loss"].total, float(metrics["loss"].total), rtol=1e-5)
     assert_close(jax.device_get(alone.params), jax.device_get(spread.params), atol=1e-4)
-    spread_over = {a for x in jax.tree.leaves((placed, base)) for a in x.sharding.spec if a}
+    spread_over = {a for x in jax.tree.leaves((trainable, base)) for a in x.sharding.spec if a}
     assert spread_over >= {axis for axis in ("fsdp", "tensor") if devices.shape[axis] > 1}
 
 

@@ -1,4 +1,10 @@
-"""The one error that bad input raises."""
+"""What bad input raises, and what ends a run that can go on."""
+
+STOPPED = 75
+"""Exit code of a run that was asked to stop and saved a checkpoint (EX_TEMPFAIL: try again)."""
+
+LOST = 76
+"""Exit code of a process that cannot go on because another one died or hangs."""
 
 
 class InputError(ValueError):
@@ -6,4 +12,11 @@ class InputError(ValueError):
 
     The message names the offender (file, line, field) and the remedy. The command line prints it
     on one line, without a traceback, and exits with code 2.
+    """
+
+
+class StoppedError(RuntimeError):
+    """A run that was asked to stop: its checkpoint is saved, and the same command takes it up.
+
+    The command line prints it on one line and exits with code `STOPPED`.
     """

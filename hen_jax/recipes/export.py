@@ -172,9 +172,8 @@ def _card(trained: Trained, out: Path, relation: str) -> Card:
     data = ", ".join(source["path"] for source in config["sources"])
     kind = "All parameters" if trained.lora is None else f"LoRA (rank {trained.lora.rank})"
     summary = (
-        f"{kind} trained by supervised fine-tuning with hen_jax on {data} for "
-        f"{config['epochs']:g} epochs, learning rate {config['optimizer']['learning_rate']:g}, "
-        "loss on assistant tokens only."
+        f"{kind} trained by {_method(config)} with hen_jax on {data}, learning rate "
+        f"{config['optimizer']['learning_rate']:g}, loss on assistant tokens only."
     )
     front = {
         "base_model": str(trained.model.folder),
@@ -182,6 +181,13 @@ def _card(trained: Trained, out: Path, relation: str) -> Card:
         "datasets": [source["path"] for source in config["sources"]],
     }
     return Card(out.name, summary, front)
+
+
+def _method(config: dict[str, Any]) -> str:
+    if config["recipe"] == "emcl":
+        curriculum = config["emcl"]["curriculum"]
+        return f"meta-curriculum learning ({curriculum}, {config['steps']} steps)"
+    return f"supervised fine-tuning for {config['epochs']:g} epochs"
 
 
 def describe(exported: Exported) -> str:

@@ -25,9 +25,10 @@ from hen_jax.sampling.generate import (
     pad_prompts,
 )
 from hen_jax.sampling.logits import Sampling
-from hen_jax.text.chat import ChatFormat, render_prompt, stop_ids
+from hen_jax.text.chat import render_prompt, stop_ids
 from hen_jax.text.conversation import Message
 from hen_jax.text.detect import detect_format
+from hen_jax.text.formats import ChatFormat
 from hen_jax.text.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:

@@ -97,7 +97,8 @@ def _import_gguf(path: Path, out: Path, dtype: str | None, source: str) -> Writt
         return hf.write_model(
             out,
             config,
-            gguf.iter_params(reader, config, dtype),
+            gguf.read_tensors(reader, config),
+            dtype=dtype,
             source_folder=Path(folder),
             card=card,
             record={"source": source},
@@ -108,10 +109,12 @@ def _import_folder(folder: Path, out: Path, dtype: str | None, source: str) -> W
     if out.exists() and out.resolve() == folder.resolve():
         raise InputError(f"{out} is the source itself; give another folder")
     config = hf.read_config(folder)
+    hf.verify(folder)
     return hf.write_model(
         out,
         config,
-        hf.iter_params(folder, config, dtype),
+        hf.read_tensors(folder, config),
+        dtype=dtype,
         source_folder=folder,
         card=Card(out.name, f"Imported from `{source}`.", {"base_model": source}),
         record={"source": source},

@@ -2,19 +2,33 @@
 
 import ast
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from hen_jax.core.errors import InputError
 from hen_jax.io.packages import cache_folder
-from hen_jax.recipes import quickstart, sft
+from hen_jax.recipes import emcl, quickstart, sft
 from hen_jax.recipes.settings import settings
 from hen_jax.training.devices import start
+from hen_jax.training.processes import ending_together
 
-RECIPES = {"sft": sft.run, "quickstart": quickstart.run}
-"""Name of a recipe (`config.recipe`) -> what runs it."""
+
+class Recipe(NamedTuple):
+    """A stage: the settings its config is read as, and `run(settings, workdir)`."""
+
+    settings: type
+    run: Callable[[Any, Path], Any]
+
+
+RECIPES: dict[str, Recipe] = {
+    "sft": Recipe(sft.SftSettings, sft.run),
+    "quickstart": Recipe(sft.SftSettings, quickstart.run),
+    "emcl": Recipe(emcl.EmclSettings, emcl.run),
+}
+"""Name of a recipe (`config.recipe`) -> what it reads and what runs it."""
 
 
 def run(config_file: str, overrides: list[str], workdir: Path) -> None:
@@ -29,9 +43,19 @@ def run(config_file: str, overrides: list[str], workdir: Path) -> None:
       InputError: no such file or field, a value of the wrong type, or what the recipe refuses.
     """
     config = load_config(config_file, overrides)
-    parsed = settings(sft.SftSettings, config)
+    recipe = recipe_of(config)
+    parsed = settings(recipe.settings, config)
     start(cache_folder() / "xla")
-    RECIPES[parsed.recipe](parsed, workdir)
+    with ending_together():
+        recipe.run(parsed, workdir)
+
+
+def recipe_of(config: ConfigDict) -> Recipe:
+    """The recipe that a config names."""
+    name = config.get("recipe")
+    if name not in RECIPES:
+        raise InputError(f"config.recipe is {name!r}; allowed: {', '.join(map(repr, RECIPES))}")
+    return RECIPES[name]
 
 
 def load_config(config_file: str, overrides: list[str]) -> ConfigDict:

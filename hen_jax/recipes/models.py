@@ -5,19 +5,20 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import jax
 from flax import nnx
 from jax.sharding import Mesh
 
+from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD
+from hen_jax.core.mesh import Layout, Rules
 from hen_jax.core.types import Tree
 from hen_jax.io import hf
 from hen_jax.io.packages import cache_folder
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import abstract, split
 from hen_jax.recipes.import_model import import_model
-from hen_jax.text.chat import ChatFormat
 from hen_jax.text.detect import detect_format
+from hen_jax.text.formats import ChatFormat
 from hen_jax.text.tokenizer import load_tokenizer
 from hen_jax.training.placement import Shardings, parameter_shardings
 
@@ -74,14 +75,18 @@ def open_model(
     lora: LoraConfig | None = None,
     execution: Execution = Execution(),
     dtype: str | None = None,
+    rules: Rules = (),
 ) -> Opened:
-    """Reads the base leaf by leaf onto the mesh."""
+    """Reads the base tensor by tensor onto the mesh; `rules` as in `MeshConfig`."""
     config = hf.read_config(folder)
-    model = abstract(config, lora, execution)
-    shardings = parameter_shardings(model, mesh)
-    base = hf.read_params(
-        folder, config, dtype, lambda path, leaf: jax.device_put(leaf, shardings[path])
-    )
+    model = abstract(config, lora, execution, Layout(mesh, rules))
+    shardings = parameter_shardings(model, mesh, rules)
+    int8 = execution.base_dtype == "int8"
+    if int8 and lora is None:
+        raise InputError(
+            "config.execution.base_dtype is 'int8', which cannot be trained; give config.adapter"
+        )
+    base = hf.read_params(folder, config, dtype, shardings, int8)
     return Opened(folder, config, split(model).graphdef, base, shardings)
 
 

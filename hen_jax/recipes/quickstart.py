@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from hen_jax.adapters.lora import merge_adapter
+from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json, staged_file, write_json
 from hen_jax.core.types import Tree
 from hen_jax.data.examples import Document
@@ -39,7 +40,12 @@ def run(settings: SftSettings, workdir: Path) -> None:
     """Trains, shows replies of held-out prompts before and after, exports, and sums up.
 
     A second run goes on where the first stopped, or says that all is done.
+
+    Raises:
+      InputError: among several processes; also as `open_session`.
     """
+    if jax.process_count() > 1:
+        raise InputError("the quickstart is for one process; run configs/sft.py on several")
     session = open_session(settings, workdir)
     if (workdir / SUMMARY).exists():
         print(f"All is done: {workdir / SUMMARY} says what was made.\n")

@@ -24,6 +24,18 @@ PACKAGES = (
 )
 """Whose versions are recorded: what a result can hang on."""
 
+MAY_CHANGE = (
+    "config.mesh",
+    "config.microbatches",
+    "config.logit_chunk",
+    "config.execution.remat",
+    "config.data.prefetch",
+    "config.loop",
+    "config.guard",
+    "base.folder",
+)
+"""Where and how a run goes on; what it computes, but for rounding, is the same."""
+
 
 def run_record(config: Any, base: Path, model: DecoderConfig) -> dict[str, Any]:
     """The record of a run with the settings `config` on the base model in folder `base`."""
@@ -44,6 +56,8 @@ def run_record(config: Any, base: Path, model: DecoderConfig) -> dict[str, Any]:
 def claim(workdir: Path, record: dict[str, Any]) -> None:
     """Makes `workdir` the folder of this run, or finds that it is already.
 
+    A run may go on elsewhere: on another mesh, with another base folder of the same weights.
+
     Raises:
       InputError: the folder is not ours, or holds a run with other settings or another base.
     """
@@ -52,14 +66,16 @@ def claim(workdir: Path, record: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, record)
         return
-    before = read_json(path)
+    before, now = read_json(path), read_back(record)
     for part in ("config", "base"):
-        change = _difference(before[part], read_back(record[part]), part)
+        change = _difference(before[part], now[part], part)
         if change:
             raise InputError(
                 f"{workdir} holds a run with other settings ({change}); "
                 "give another --workdir, or the settings it was started with"
             )
+    if before != now:
+        write_json(path, record)
 
 
 def read_back(value: Any) -> Any:
@@ -72,6 +88,8 @@ def read_back(value: Any) -> Any:
 
 
 def _difference(before: Any, now: Any, path: str) -> str | None:
+    if path in MAY_CHANGE:
+        return None
     if isinstance(before, dict) and isinstance(now, dict):
         for key in before.keys() | now.keys():
             found = _difference(before.get(key), now.get(key), f"{path}.{key}")

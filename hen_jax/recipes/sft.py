@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+import optax
+from flax import nnx
 from jax.sharding import Mesh
 
 from hen_jax.adapters.lora import check_targets
 from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.core.trees import count
 from hen_jax.core.types import Tree
-from hen_jax.data.examples import Example
 from hen_jax.data.pipeline import (
     PipelineConfig,
     batches_per_epoch,
-    encode_for,
     eval_batches,
     train_batches,
+    train_records,
     trained_capacity,
 )
 from hen_jax.models.config import Execution, LoraConfig
@@ -33,15 +34,22 @@ from hen_jax.recipes.models import (
     open_words,
 )
 from hen_jax.recipes.record import claim, run_record
-from hen_jax.recipes.sources import Source, documents
+from hen_jax.recipes.sources import Prepared, Source, prepared
 from hen_jax.steps.sft import sft_loss
 from hen_jax.steps.state import State
-from hen_jax.steps.update import update_step
+from hen_jax.steps.update import Loss, Step, update_step
 from hen_jax.training.checkpoints import Checkpoints
+from hen_jax.training.guards import GuardConfig, guard, reporting
 from hen_jax.training.loop import LoopConfig, Run, evaluator, resume, train
 from hen_jax.training.metrics import MetricLog
-from hen_jax.training.optimizers import OptimizerConfig, make_optimizer, make_schedule
-from hen_jax.training.placement import initial_adapter, initial_state, to_devices
+from hen_jax.training.optimizers import (
+    OptimizerConfig,
+    Schedule,
+    make_optimizer,
+    make_schedule,
+)
+from hen_jax.training.placement import initial_adapter, initial_state, placed, to_devices
+from hen_jax.training.processes import primary_first, row_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,17 +65,11 @@ class SftSettings:
     data: PipelineConfig = PipelineConfig()
     execution: Execution = Execution()
     loop: LoopConfig = LoopConfig()
+    guard: GuardConfig = GuardConfig()
     mesh: MeshConfig = MeshConfig()
     microbatches: int = 1
     logit_chunk: int = 64  # positions per row that meet the vocabulary at a time
     seed: int = 0
-
-
-class Examples(NamedTuple):
-    """Rendered documents of the parts that a run uses."""
-
-    train: list[Example]
-    valid: list[Example]
 
 
 class Session(NamedTuple):
@@ -77,11 +79,20 @@ class Session(NamedTuple):
     mesh: Mesh
     words: Words
     model: Opened
-    examples: Examples
+    examples: Prepared
     trainable: Tree
     frozen: Tree
     steps: int
     record: dict[str, Any]
+
+
+class Training(NamedTuple):
+    """What a run computes, before it is jitted and placed."""
+
+    loss: Loss
+    optimizer: optax.GradientTransformation
+    schedule: Schedule
+    step: Step
 
 
 def run(settings: SftSettings, workdir: Path) -> State:
@@ -96,24 +107,21 @@ def open_session(settings: SftSettings, workdir: Path) -> Session:
       InputError: bad settings, model or data, or a work directory that holds something else.
     """
     mesh = make_mesh(settings.mesh)
-    found = documents(settings.sources)
-    folder = model_folder(settings.model)
+    folder = primary_first(lambda: model_folder(settings.model))
     words = open_words(folder)
-    encoded = [encode_for(settings.data, part, *words) for part in (found.train, found.valid)]
-    for name, part in zip(("train", "valid"), encoded, strict=True):
-        print(f"{name}: {part.summary()}")
-    examples = Examples(*(part.examples for part in encoded))
+    examples = primary_first(lambda: prepared(settings.sources, settings.data, words))
     model = open_model(
         folder,
         mesh,
         lora=settings.adapter,
         execution=settings.execution,
         dtype=settings.model.dtype,
+        rules=settings.mesh.rules,
     )
     trainable, frozen = _divide(settings, model)
     steps = max(1, round(settings.epochs * batches_per_epoch(examples.train, settings.data)))
     record = run_record(settings, folder, model.config)
-    claim(workdir, record)
+    primary_first(lambda: claim(workdir, record))
     print(
         f"{count(trainable):,} of {count(trainable) + count(frozen):,} parameters train; "
         f"{steps} updates on {len(mesh.devices.flat)} device(s)"
@@ -124,38 +132,45 @@ def open_session(settings: SftSettings, workdir: Path) -> Session:
 def fit(session: Session, workdir: Path) -> State:
     """Runs the updates that are left, from the newest checkpoint if there is one."""
     settings = session.settings
-    schedule = make_schedule(settings.optimizer, session.steps)
-    optimizer = make_optimizer(settings.optimizer, schedule)
-    loss = sft_loss(session.model.graphdef, capacity(session), settings.logit_chunk)
-    state = initial_state(session.trainable, optimizer, settings.seed, session.mesh)
-    shards = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    run = training(settings, session.model.graphdef, session.steps, capacity(session))
+    state = initial_state(session.trainable, run.optimizer, settings.seed, session.mesh)
+    share = row_share(session.mesh)
+    shards = {"process_index": share.index, "process_count": share.count}
     put = to_devices(session.mesh)
     saved, keep = workdir / "checkpoints", settings.loop.keep_checkpoints
     with closing(Checkpoints(saved, keep)) as checkpoints:
         start = checkpoints.latest() or 0
         with closing(MetricLog(workdir, start, session.steps)) as log:
             loop = Run(
-                step=jax.jit(
-                    update_step(loss, optimizer, settings.microbatches),
-                    donate_argnums=0,
-                    # As it came, or the second call would compile anew for where it went.
-                    out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), None),
-                ),
+                step=placed(run.step, state),
                 evaluate=evaluator(
-                    loss,
+                    run.loss,
                     session.frozen,
                     put,
                     partial(eval_batches, session.examples.valid, settings.data, **shards),
                 ),
                 put=put,
-                schedule=schedule,
+                schedule=run.schedule,
                 batches=train_batches(session.examples.train, settings.data, **shards),
                 checkpoints=checkpoints,
                 log=log,
                 record=session.record,
+                records=partial(train_records, session.examples.train, settings.data),
             )
             state = resume(loop, state)
             return train(settings.loop, loop, state, session.frozen, session.steps)
+
+
+def training(settings: SftSettings, graphdef: nnx.GraphDef, steps: int, capacity: int) -> Training:
+    """The loss, the optimizer and the step of a run of `steps` updates; also what a plan compiles.
+
+    `capacity` is the most positions that a row trains.
+    """
+    schedule = make_schedule(settings.optimizer, steps)
+    optimizer = guard(make_optimizer(settings.optimizer, schedule), settings.guard)
+    loss = sft_loss(graphdef, capacity, settings.logit_chunk)
+    step = reporting(update_step(loss, optimizer, settings.microbatches))
+    return Training(loss, optimizer, schedule, step)
 
 
 def capacity(session: Session) -> int:

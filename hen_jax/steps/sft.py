@@ -19,7 +19,7 @@ def sft_loss(graphdef: nnx.GraphDef, capacity: int | None = None, chunk: int = 6
     def loss(params: Tree, frozen: Tree, batch: Batch) -> tuple[Mean, Metrics]:
         model = merge(graphdef, params, frozen)
         hidden = model.hidden(batch.tokens, batch.positions, batch.segments)
-        scores = score_tokens(model.logits, hidden, batch.targets, batch.mask, capacity, chunk)
+        scores = score_tokens(model.scorer(), hidden, batch.targets, batch.mask, capacity, chunk)
         return negative_log_likelihood(scores, batch.mask, batch.weight)
 
     return loss

@@ -1,0 +1,66 @@
+"""Changes that make a stage smaller, for `hen plan` to try."""
+
+import dataclasses
+from typing import Any
+
+from hen_jax.models.config import LoraConfig
+from hen_jax.planning.search import Change
+from hen_jax.recipes.sft import SftSettings
+
+
+def replaced(settings: Any, group: str, **fields: Any) -> Any:
+    """The settings with fields of a group changed; None if that changes nothing."""
+    before = vars(settings)[group]
+    after = dataclasses.replace(before, **fields)
+    return None if after == before else dataclasses.replace(settings, **{group: after})
+
+
+def _remat(policy: str) -> Change:
+    return Change(
+        f"execution.remat={policy}", lambda settings: replaced(settings, "execution", remat=policy)
+    )
+
+
+def _microbatches(times: int) -> Change:
+    def edit(settings: Any) -> Any:
+        if not isinstance(settings, SftSettings):
+            return None
+        microbatches = settings.microbatches * times
+        if settings.data.batch_size % microbatches:
+            return None
+        return dataclasses.replace(settings, microbatches=microbatches)
+
+    return Change(f"{times} times the microbatches", edit)
+
+
+def _chunked(settings: Any) -> Any:
+    if settings.execution.attention != "xla":
+        return None
+    return replaced(settings, "execution", attention="chunked")
+
+
+def _adapter(settings: Any) -> Any:
+    if settings.adapter is not None:
+        return None
+    lora = LoraConfig(rank=16, alpha=32.0)
+    smaller = replaced(settings, "model", dtype="bfloat16") or settings
+    return dataclasses.replace(smaller, adapter=lora)
+
+
+def _int8(settings: Any) -> Any:
+    if settings.adapter is None:
+        return None
+    return replaced(settings, "execution", base_dtype="int8")
+
+
+CHANGES = (
+    Change("execution.attention=chunked", _chunked),
+    _remat("attention"),
+    _remat("block"),
+    _microbatches(2),
+    _microbatches(4),
+    Change("mesh.fsdp=-1, mesh.data=1", lambda s: replaced(s, "mesh", data=1, fsdp=-1)),
+    Change("adapter.rank=16 instead of all parameters", _adapter),
+    Change("execution.base_dtype=int8", _int8),
+)
+"""Smallest loss of speed, and then of meaning, first."""

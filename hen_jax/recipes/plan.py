@@ -1,0 +1,128 @@
+"""`hen plan`: every stage of a config compiled for chips that are not here, and what it would cost.
+
+What is compiled is the step that a run jits, for shapes and shardings alone: no weights, no data,
+no hub.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.files import write_json
+from hen_jax.core.mesh import MeshConfig
+from hen_jax.planning.report import as_json, lines
+from hen_jax.planning.roofline import ASSUMPTIONS
+from hen_jax.planning.search import first_that_fits, meshes
+from hen_jax.planning.stage import StagePlan, plan_program
+from hen_jax.planning.topologies import Topology, open_topology
+from hen_jax.recipes.changes import CHANGES, replaced
+from hen_jax.recipes.launch import load_config, recipe_of
+from hen_jax.recipes.settings import settings as read_settings
+from hen_jax.recipes.sft import SftSettings
+from hen_jax.recipes.stages import STAGES, architecture, stages_of
+
+
+def plan(
+    config_file: str,
+    overrides: list[str],
+    topology_name: str,
+    stage: str | None = None,
+    out: Path | None = None,
+    search: bool = False,
+) -> list[StagePlan]:
+    """Compiles the stages of a config for a topology, prints what each costs, writes JSON.
+
+    Where a stage does not fit, the smallest change that makes it fit is looked for by compiling;
+    with `search` every mesh and microbatch that may be better is compiled instead.
+
+    Raises:
+      InputError: no such config, topology, stage or architecture, or a mesh the slice has not.
+    """
+    config = load_config(config_file, overrides)
+    settings = read_settings(recipe_of(config).settings, config)
+    stages = stages_of(settings.recipe, stage)
+    topology = open_topology(topology_name)
+    plans, written = [], []
+    for name in stages:
+        found = _search(name, settings, topology) if search else [_plan(name, settings, topology)]
+        plans += found
+        written += map(as_json, found)
+        if not search and not found[0].fits:
+            written[-1]["fits_with"] = _advice(name, settings, topology)
+    print(ASSUMPTIONS)
+    if out is not None:
+        write_json(out, written)
+    return plans
+
+
+def _plan(name: str, settings: Any, topology: Topology) -> StagePlan:
+    found = _compiled(name, settings, topology)
+    print("\n".join(lines(found, topology)), flush=True)
+    return found
+
+
+def _compiled(name: str, settings: Any, topology: Topology) -> StagePlan:
+    """The plan of a stage; for GPUs also lowered for CUDA, which shows that it can be.
+
+    cuDNN's attention is in a library that need not be here. It is lowered as the chunked one, and
+    its memory is estimated as that of splash, which keeps the same: outputs and softmax sums.
+    """
+    kernel = {"cudnn": "cuda", "splash": "tpu"}.get(settings.execution.attention)
+    if kernel not in (None, topology.chip.platform):
+        other = {"cuda": "cudnn", "tpu": "splash"}[topology.chip.platform]
+        raise InputError(
+            f"config.execution.attention is {settings.execution.attention!r}, which does not run "
+            f"on {topology.name}; give --config.execution.attention={other}"
+        )
+    if topology.estimated:
+        plain = replaced(settings, "execution", attention="chunked") if kernel else settings
+        program = STAGES[name](plain, topology)
+        program.step.trace(*program.arguments).lower(lowering_platforms=("cuda",))
+        settings = replaced(settings, "execution", attention="splash") if kernel else settings
+    return plan_program(name, STAGES[name](settings, topology), topology)
+
+
+def _advice(name: str, settings: Any, topology: Topology) -> dict[str, Any] | None:
+    """The smallest change that makes a stage fit, printed and as JSON; None if none does."""
+
+    def attempt(changed: Any) -> StagePlan | None:
+        try:
+            found = _compiled(name, changed, topology)
+        except InputError:  # rows that no longer divide over the devices, say
+            return None
+        return found if found.fits else None
+
+    found = first_that_fits(settings, CHANGES, attempt)
+    if found is None:
+        print(f"  no change makes it fit; tried {', '.join(one.name for one in CHANGES)}")
+        return None
+    print(
+        "\n".join([f"  it fits with {', '.join(found.changes)}:", *lines(found.result, topology)])
+    )
+    return {"changes": list(found.changes), "plan": as_json(found.result)}
+
+
+def _search(name: str, settings: Any, topology: Topology) -> list[StagePlan]:
+    """Plans every mesh and microbatch; the one with the most tokens per second comes first."""
+    if not isinstance(settings, SftSettings):
+        raise InputError(f"--search divides the rows of a batch; {name} has episodes")
+    heads = architecture(settings.model.source).kv_heads
+    rows, found = settings.data.batch_size, []
+    for data, fsdp, tensor in meshes(len(topology.devices), heads):
+        for microbatches in (1, 2, 4):
+            if data % topology.slices or rows % (microbatches * data * fsdp):
+                continue
+            mesh = MeshConfig(data, fsdp, tensor, topology.slices, settings.mesh.rules)
+            tried = dataclasses.replace(settings, mesh=mesh, microbatches=microbatches)
+            print(f"data={data} fsdp={fsdp} tensor={tensor} microbatches={microbatches}")
+            found.append((_plan(name, tried, topology), mesh, microbatches))
+            if found[-1][0].fits:
+                break  # more microbatches only gather the parameters more often
+    found.sort(key=lambda one: -one[0].costs.tokens_per_second if one[0].costs else 1.0)
+    best, mesh, microbatches = found[0]
+    if best.fits:
+        print(f"best: {mesh}, microbatches={microbatches}")
+    else:
+        print("none of these fits")
+    return [one for one, _, _ in found]

@@ -1,0 +1,122 @@
+"""The large models themselves: forward, train and decode for CUDA and for a TPU slice.
+
+Minutes of compiling each, so `make plan-test` runs them and `make test` does not.
+"""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from hen_jax.core.mesh import BATCH, Layout, MeshConfig, batch_sharding, make_mesh
+from hen_jax.core.trees import map_with_path
+from hen_jax.data.pipeline import PipelineConfig
+from hen_jax.models.config import Execution, LoraConfig
+from hen_jax.models.decoder import abstract, merge, split
+from hen_jax.planning.memory import compile_program
+from hen_jax.planning.topologies import open_topology
+from hen_jax.recipes.models import ModelSettings
+from hen_jax.recipes.sft import SftSettings
+from hen_jax.recipes.stages import abstract_batch, architecture, sft_program
+from hen_jax.training.optimizers import OptimizerConfig
+from hen_jax.training.placement import parameter_shardings
+
+pytestmark = pytest.mark.slow
+
+MODELS = (
+    "meta-llama/Llama-3.1-8B-Instruct",
+    "Qwen/Qwen3-8B",
+    "microsoft/Phi-3-mini-4k-instruct",
+)
+ROWS, LENGTH, SLOTS = 16, 2048, 4096
+
+
+@pytest.fixture(scope="module")
+def topology():
+    pytest.importorskip("libtpu", reason="compiles for TPUs: pip install hen_jax[plan]")
+    return open_topology("v5e:4x4")
+
+
+def train(source, topology, attention):
+    settings = SftSettings(
+        recipe="sft",
+        model=ModelSettings(source, "bfloat16"),
+        sources=(),
+        optimizer=OptimizerConfig(1e-4),
+        epochs=1.0,
+        adapter=LoraConfig(rank=16, alpha=32.0),
+        data=PipelineConfig(row_length=LENGTH, batch_size=ROWS),
+        execution=Execution("bfloat16", "attention", attention),
+        mesh=MeshConfig(data=1, fsdp=-1),
+        logit_chunk=512,
+    )
+    program = sft_program(settings, topology)
+    return program.step, program.arguments
+
+
+def forward(source, topology, attention):
+    graphdef, params, mesh = placed_model(source, topology, attention)
+    batch = abstract_batch((ROWS,), LENGTH, mesh, (BATCH,))
+
+    def run(params, batch):
+        model = merge(graphdef, params)
+        return model.logits(model.hidden(batch.tokens, batch.positions, batch.segments)[:, -1])
+
+    return jax.jit(run), (params, batch)
+
+
+def decode(source, topology, attention):
+    graphdef, params, mesh = placed_model(source, topology, attention)
+    batch = abstract_batch((ROWS,), LENGTH, mesh, (BATCH,))
+
+    def prefill(params, batch):
+        model = merge(graphdef, params)
+        return model.prefill(batch.tokens, batch.positions, batch.segments, SLOTS)[1]
+
+    def run(params, token, position, cache):
+        model = merge(graphdef, params)
+        hidden, cache = model.decode(token, position, cache)
+        return model.logits(hidden), cache
+
+    def spread(leaf):
+        """Rows over the mesh; they come second, after the layers, in keys and values."""
+        spec = {0: (), 2: (BATCH,)}.get(leaf.ndim, (None, BATCH))
+        where = NamedSharding(mesh, PartitionSpec(*spec))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+    cache = jax.tree.map(spread, jax.eval_shape(prefill, params, batch))
+    token = jax.ShapeDtypeStruct((ROWS,), jnp.int32, sharding=batch_sharding(mesh))
+    return jax.jit(run, donate_argnums=3), (params, token, token, cache)
+
+
+def placed_model(source, topology, attention):
+    mesh = make_mesh(MeshConfig(data=1, fsdp=-1), topology.devices)
+    execution = Execution("bfloat16", "block", attention)
+    model = abstract(architecture(source), None, execution, Layout(mesh))
+    shardings = parameter_shardings(model, mesh)
+
+    def place(path, leaf):
+        return jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16, sharding=shardings[path])
+
+    parts = split(model)
+    return parts.graphdef, map_with_path(place, parts.base), mesh
+
+
+STEPS = [pytest.param(step, id=step.__name__) for step in (forward, train, decode)]
+
+
+@pytest.mark.parametrize("source", MODELS)
+@pytest.mark.parametrize("step", STEPS)
+def test_every_step_fits_a_v5e_slice_by_its_compiler(step, source, topology):
+    jitted, arguments = step(source, topology, "splash")
+    done = compile_program(jitted.lower(*arguments), topology.chip.hbm)
+    assert done.memory.fits, done.memory
+    assert ("splash" in done.text) == (step is not decode)
+
+
+@pytest.mark.parametrize("source", MODELS)
+@pytest.mark.parametrize("step", STEPS)
+def test_every_step_lowers_for_cuda(step, source, topology):
+    jitted, arguments = step(source, topology, "chunked")
+    lowered = jitted.trace(*arguments).lower(lowering_platforms=("cuda",))
+    assert "stablehlo.dot_general" in lowered.as_text()
