@@ -134,7 +134,7 @@ def test_a_full_disk_is_told_in_one_line(finished, tmp_path, capsys, monkeypatch
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hen_jax.io.shards.save_file", full)
+    monkeypatch.setattr("hen_jax.io.shards.write_file", full)
     out = tmp_path / "out"
     said = fails(capsys, "export", f"--run={finished / 'run'}", "--format=hf", f"--out={out}")
     assert "No space left on device" in said
