@@ -156,6 +156,10 @@ def compare(options: argparse.Namespace) -> dict:
     ours = [sys.executable, str(here.with_name("ours_sft.py"))]
     theirs = [options.peer_python, str(here.with_name("peer_trl.py"))]
     todo = tasks(options, examples)
+    strange = set(options.only) - set(todo)
+    if strange:
+        raise SystemExit(f"no such run: {sorted(strange)}; there are {sorted(todo)}")
+    todo = {name: task for name, task in todo.items() if name in (options.only or todo)}
     runs: dict[str, list[dict]] = {name: [] for name in todo}
     for _ in range(options.rounds):
         for name, task in todo.items():
@@ -166,8 +170,11 @@ def compare(options: argparse.Namespace) -> dict:
         raise SystemExit(f"not the same tokens were trained: {counts}")
     every = [run for some in runs.values() for run in some]
     rate = max(run["matmul_rate"] for run in every)
-    shape = runs["ours"][0]
-    rows = [summarised(name, some, rate, shape) for name, some in runs.items()]
+    ours_first, theirs_first = (
+        next(some[0] for name, some in runs.items() if name.startswith(side))
+        for side in ("ours", "theirs")
+    )
+    rows = [summarised(name, some, rate, ours_first) for name, some in runs.items()]
     settings = {
         name: {k: v for k, v in task.items() if k != "examples"} for name, task in todo.items()
     }
@@ -178,7 +185,7 @@ def compare(options: argparse.Namespace) -> dict:
         "verdict": verdict(rows),
         "rows": rows,
         "settings": settings,
-        "versions": runs["ours"][0]["versions"] | runs["theirs"][0]["versions"],
+        "versions": ours_first["versions"] | theirs_first["versions"],
     }
 
 
@@ -195,6 +202,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--updates", type=int, default=0, help="fewer than an epoch, for a look")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--only", nargs="*", default=[], help="of the runs, by name")
     parser.add_argument("--out", type=Path, default=Path("sft_vs_trl.json"))
     return parser.parse_args()
 

@@ -34,7 +34,7 @@ def get_config(variant: str = "smollm2") -> ConfigDict:
             "inner_learning_rate": 0.03,
             "initial_competence": 0.1,
             "smoothing": 0.9,
-            # Ours, and better than the plain reconstruction: see docs/emcl.md.
+            # Ours; docs/emcl.md says what they bring.
             "difficulty": "visited",
             "margin": 0.1,
             "trail": 1.0,

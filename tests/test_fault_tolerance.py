@@ -98,6 +98,15 @@ def test_asked_to_stop_it_saves_and_goes_on_bit_for_bit(base, whole, tmp_path, m
     )
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a terminal: a process started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_asks_once_and_ends_the_second_time():
     with stop_requests() as asked:
         assert not asked(1)
