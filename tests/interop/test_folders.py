@@ -10,6 +10,7 @@ from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from hen_jax.adapters.lora import merge_adapter
+from hen_jax.core.files import read_json
 from hen_jax.core.trees import combine, flatten
 from hen_jax.io import hf, peft
 from hen_jax.models.config import DecoderConfig, LoraConfig, RopeScaling
@@ -105,7 +106,7 @@ def test_our_adapter_config_has_exactly_the_keys_peft_writes(tmp_path, random_le
     model = get_peft_model(loaded(tmp_path / "base"), settings)
     model.save_pretrained(tmp_path / "theirs")
     ours, theirs = (
-        peft.read_json(tmp_path / folder / "adapter_config.json") for folder in ("ours", "theirs")
+        read_json(tmp_path / folder / "adapter_config.json") for folder in ("ours", "theirs")
     )
     assert ours.keys() == theirs.keys()
     free = {"base_model_name_or_path", "peft_version", "target_modules"}
