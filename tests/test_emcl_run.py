@@ -30,7 +30,7 @@ def one_device(monkeypatch):
     monkeypatch.setattr(emcl, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
 
 
-def run(base, workdir, **changes):
+def configured(base, **changes):
     fields = {
         "recipe": "emcl",
         "model": {"source": str(base)},
@@ -44,7 +44,11 @@ def run(base, workdir, **changes):
         "optimizer": {"learning_rate": 1e-2},
         "loop": {"checkpoint_every": 2},
     }
-    return emcl.run(settings(emcl.EmclSettings, ConfigDict(fields | changes)), workdir)
+    return settings(emcl.EmclSettings, ConfigDict(fields | changes))
+
+
+def run(base, workdir, **changes):
+    return emcl.run(configured(base, **changes), workdir)
 
 
 @pytest.mark.usefixtures("compiled_once", "one_device")
@@ -62,12 +66,17 @@ def test_a_run_taken_up_again_ends_bit_for_bit_as_one_that_was_not(base, tmp_pat
         patch.setattr(emcl, "put_episode", fails_at_the_fourth_step)
         with pytest.raises(RuntimeError, match="gone"):
             run(base, tmp_path / "cut")
-    resumed = jax.device_get(run(base, tmp_path / "cut").opt_state)
-    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    ended = jax.device_get(run(base, tmp_path / "cut"))
+    jax.tree.map(np.testing.assert_array_equal, whole, ended.opt_state)
     lines = [line for line in read_metrics(tmp_path / "cut") if line["kind"] == "train"]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert {"difficulty/SER", "competence", "active", "place/SPER"} <= lines[-1].keys()
     assert (tmp_path / "cut" / "curriculum.png").read_bytes()[:4] == b"\x89PNG"
+    goes_on = emcl.open_session(configured(base, start=str(tmp_path / "cut")), tmp_path / "next")
+    jax.tree.map(np.testing.assert_array_equal, goes_on.trainable, ended.params)
+    other = configured(base, start=str(tmp_path / "cut"), adapter={"rank": 3, "alpha": 4.0})
+    with pytest.raises(InputError, match=r"config\.start: .* give the same config\.adapter"):
+        emcl.open_session(other, tmp_path / "other")
     exported = export(tmp_path / "cut", tmp_path / "out", "peft")
     assert exported.change > 0
     assert "meta-curriculum" in (tmp_path / "out" / "README.md").read_text()

@@ -16,7 +16,6 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
-from hen_jax.adapters.lora import check_targets
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh, replicated
 from hen_jax.core.trees import count
@@ -28,13 +27,12 @@ from hen_jax.meta.emcl import emcl_step, init_outer
 from hen_jax.meta.evaluations import Rows, evaluations, outer_updates
 from hen_jax.meta.learnt_curricula import reply_features
 from hen_jax.models.config import Execution, LoraConfig
-from hen_jax.models.decoder import Decoder
 from hen_jax.recipes.curriculum_plot import draw_curriculum
 from hen_jax.recipes.emcl_data import EpisodeSettings, TaskExamples, put_episode, read_tasks
-from hen_jax.recipes.export import open_trained
 from hen_jax.recipes.models import ModelSettings, Opened, model_folder, open_model, open_words
 from hen_jax.recipes.record import claim, run_record
 from hen_jax.recipes.sources import Source
+from hen_jax.recipes.trained import Divided, divided, earlier_run, saved_params
 from hen_jax.steps.sft import sft_loss
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Loss, Metrics
@@ -43,7 +41,7 @@ from hen_jax.training.guards import SKIPPED, GuardConfig, guard
 from hen_jax.training.loop import LoopConfig, Run, evaluator, resume, train
 from hen_jax.training.metrics import MetricLog
 from hen_jax.training.optimizers import OptimizerConfig, make_optimizer, make_schedule
-from hen_jax.training.placement import initial_adapter, initial_state, placed
+from hen_jax.training.placement import initial_state, placed
 from hen_jax.training.processes import primary_first
 
 
@@ -233,25 +231,16 @@ def _capacity(session: Session) -> int:
     return max(int(example.mask[1:].sum()) for example in every)
 
 
-def _divide(settings: EmclSettings, model: Opened) -> tuple[Tree, Tree]:
+def _divide(settings: EmclSettings, model: Opened) -> Divided:
     """What trains, fresh or from an earlier run, and what does not."""
-    if settings.start is not None:
-        earlier = open_trained(Path(settings.start))
-        if earlier.lora != settings.adapter or earlier.model.folder != model.folder:
-            raise InputError(
-                f"config.start: the run in {settings.start} trained {earlier.lora} on "
-                f"{earlier.model.folder}; give the same config.adapter and config.model here"
-            )
-        params = jax.tree.map(
-            lambda leaf, like: jax.device_put(leaf, like.sharding), earlier.params, earlier.params
+    if settings.start is None:
+        return divided(model, settings.adapter, settings.execution, settings.seed)
+    run = Path(settings.start)
+    earlier = earlier_run(run)
+    if earlier.lora != settings.adapter or earlier.base != model.folder.absolute():
+        raise InputError(
+            f"config.start: the run in {run} trained {earlier.lora} on {earlier.base}; give the "
+            "same config.adapter and config.model here"
         )
-        return params, {} if settings.adapter is None else model.base
-    if settings.adapter is None:
-        return model.base, {}
-
-    def build(key: jax.Array) -> Decoder:
-        return Decoder(key, model.config, settings.adapter, settings.execution)
-
-    adapter = initial_adapter(build, model.shardings, settings.seed)
-    check_targets(settings.adapter, adapter)
-    return adapter, model.base
+    params = saved_params(run, model, settings.adapter)
+    return Divided(params, {} if settings.adapter is None else model.base)

@@ -1,6 +1,5 @@
 """`hen export`: a run's weights in Hugging Face or PEFT format, read back and compared."""
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,17 +10,14 @@ from jaxtyping import Float
 
 from hen_jax.adapters.lora import merge_adapter, merge_rounding, zero_adapter
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import RECORD, read_json
 from hen_jax.core.mesh import MeshConfig, make_mesh
-from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Array, Tree
 from hen_jax.io import hf, peft
 from hen_jax.io.cards import Card
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
 from hen_jax.recipes.models import Opened, open_model
-from hen_jax.recipes.settings import settings
-from hen_jax.training.checkpoints import Checkpoints
+from hen_jax.recipes.trained import earlier_run, saved_params
 
 Format = Literal["hf", "peft"]
 
@@ -53,25 +49,13 @@ def open_trained(run: Path) -> Trained:
     Raises:
       InputError: no run there, no checkpoint, or its base model is gone.
     """
-    if not (run / RECORD).exists():
-        raise InputError(f"{run} holds no run (no {RECORD}); give the --workdir of `hen run`")
-    record = read_json(run / RECORD)
-    adapter = record["config"]["adapter"]
-    lora = None if adapter is None else settings(LoraConfig, adapter, "adapter")
-    base = Path(record["base"]["folder"])
+    record, lora, base = earlier_run(run)
     if not base.is_dir():
         raise InputError(f"the base model of {run} is no longer at {base}; put it back there")
     model = open_model(
         base, make_mesh(MeshConfig()), lora=lora, dtype=record["config"]["model"]["dtype"]
     )
-    shapes = split(abstract(model.config, lora)).adapter if lora else model.base
-    like = map_with_path(
-        lambda path, x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=model.shardings[path]),
-        shapes,
-    )
-    with closing(Checkpoints(run / "checkpoints", keep=1, asynchronous=False)) as checkpoints:
-        params = checkpoints.params(like)
-    return Trained(record, model, lora, params)
+    return Trained(record, model, lora, saved_params(run, model, lora))
 
 
 def export(run: Path, out: Path, form: Format, dtype: str | None = None) -> Exported:

@@ -6,12 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import jax
 import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from hen_jax.adapters.lora import check_targets
 from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.core.trees import count
 from hen_jax.core.types import Tree
@@ -24,7 +22,6 @@ from hen_jax.data.pipeline import (
     trained_capacity,
 )
 from hen_jax.models.config import Execution, LoraConfig
-from hen_jax.models.decoder import Decoder
 from hen_jax.recipes.models import (
     ModelSettings,
     Opened,
@@ -35,6 +32,7 @@ from hen_jax.recipes.models import (
 )
 from hen_jax.recipes.record import claim, run_record
 from hen_jax.recipes.sources import Prepared, Source, prepared
+from hen_jax.recipes.trained import divided
 from hen_jax.steps.sft import sft_loss
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Loss, Step, update_step
@@ -48,7 +46,7 @@ from hen_jax.training.optimizers import (
     make_optimizer,
     make_schedule,
 )
-from hen_jax.training.placement import initial_adapter, initial_state, placed, to_devices
+from hen_jax.training.placement import initial_state, placed, to_devices
 from hen_jax.training.processes import primary_first, row_share
 
 
@@ -118,7 +116,7 @@ def open_session(settings: SftSettings, workdir: Path) -> Session:
         dtype=settings.model.dtype,
         rules=settings.mesh.rules,
     )
-    trainable, frozen = _divide(settings, model)
+    trainable, frozen = divided(model, settings.adapter, settings.execution, settings.seed)
     steps = max(1, round(settings.epochs * batches_per_epoch(examples.train, settings.data)))
     record = run_record(settings, folder, model.config)
     primary_first(lambda: claim(workdir, record))
@@ -176,16 +174,3 @@ def training(settings: SftSettings, graphdef: nnx.GraphDef, steps: int, capacity
 def capacity(session: Session) -> int:
     """The most positions that any row of the run trains, the held-out rows included."""
     return max(trained_capacity(part, session.settings.data) for part in session.examples)
-
-
-def _divide(settings: SftSettings, model: Opened) -> tuple[Tree, Tree]:
-    """What trains and what does not."""
-    if settings.adapter is None:
-        return model.base, {}
-
-    def build(key: jax.Array) -> Decoder:
-        return Decoder(key, model.config, settings.adapter, settings.execution)
-
-    adapter = initial_adapter(build, model.shardings, settings.seed)
-    check_targets(settings.adapter, adapter)
-    return adapter, model.base

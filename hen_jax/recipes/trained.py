@@ -1,0 +1,72 @@
+"""What a run trains and what it does not: made anew, or as an earlier run left it."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from hen_jax.adapters.lora import check_targets
+from hen_jax.core.errors import InputError
+from hen_jax.core.files import RECORD, read_json
+from hen_jax.core.trees import map_with_path
+from hen_jax.core.types import Tree
+from hen_jax.models.config import Execution, LoraConfig
+from hen_jax.models.decoder import Decoder, abstract, split
+from hen_jax.recipes.models import Opened
+from hen_jax.recipes.settings import settings
+from hen_jax.training.checkpoints import Checkpoints
+from hen_jax.training.placement import initial_adapter
+
+
+class Divided(NamedTuple):
+    """The leaves of a decoder, each in one of the two."""
+
+    trainable: Tree
+    frozen: Tree
+
+
+class Earlier(NamedTuple):
+    """What the record of a run says of it."""
+
+    record: dict[str, Any]
+    lora: LoraConfig | None
+    base: Path  # the folder of its base model
+
+
+def divided(model: Opened, lora: LoraConfig | None, execution: Execution, seed: int) -> Divided:
+    """A new adapter and its base; without `lora` all parameters train."""
+    if lora is None:
+        return Divided(model.base, {})
+
+    def build(key: jax.Array) -> Decoder:
+        return Decoder(key, model.config, lora, execution)
+
+    adapter = initial_adapter(build, model.shardings, seed)
+    check_targets(lora, adapter)
+    return Divided(adapter, model.base)
+
+
+def earlier_run(run: Path) -> Earlier:
+    """The run in folder `run`. Raises `InputError` where there is none."""
+    if not (run / RECORD).exists():
+        raise InputError(f"{run} holds no run (no {RECORD}); give the --workdir of `hen run`")
+    record = read_json(run / RECORD)
+    adapter = record["config"]["adapter"]
+    lora = None if adapter is None else settings(LoraConfig, adapter, "adapter")
+    return Earlier(record, lora, Path(record["base"]["folder"]))
+
+
+def saved_params(run: Path, model: Opened, lora: LoraConfig | None) -> Tree:
+    """What the newest checkpoint of `run` holds, on the shardings of `model`.
+
+    Raises:
+      InputError: no checkpoint there, or only damaged ones.
+    """
+    shapes = split(abstract(model.config, lora)).adapter if lora else model.base
+    like = map_with_path(
+        lambda path, x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=model.shardings[path]),
+        shapes,
+    )
+    with closing(Checkpoints(run / "checkpoints", keep=1, asynchronous=False)) as checkpoints:
+        return checkpoints.params(like)
