@@ -152,12 +152,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
-    verb = verbs.add_parser("import", help="bring a model into a Hugging Face folder")
-    verb.add_argument("source", help="smollm2-135m, tiny, a folder, a .gguf file or a hub id")
-    verb.add_argument("out", type=Path, help="a folder that does not exist yet")
-    verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: as stored)")
-    verb.set_defaults(verb=_import)
+    _add_config_verbs(verbs)
+    _add_model_verbs(verbs)
 
+    verb = verbs.add_parser("doctor", help="devices, versions, network, cache; exit 2 if not well")
+    verb.add_argument("--dry", action="store_true", help="do not connect to other processes")
+    verb.set_defaults(verb=_doctor)
+
+    data = verbs.add_parser("data", help="look into a data file before training on it")
+    _add_data_verbs(data.add_subparsers(required=True, metavar="VERB"))
+    return parser
+
+
+def _add_config_verbs(verbs: Any) -> None:
     verb = verbs.add_parser("run", help="run a recipe; again, to go on where it stopped")
     verb.add_argument("--config", required=True, help="FILE.py or FILE.py:VARIANT")
     verb.add_argument("--workdir", required=True, type=Path, help="where everything is written")
@@ -182,6 +189,14 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--no-color", action="store_true", help="marks what trains with brackets")
     verb.set_defaults(verb=_show)
 
+
+def _add_model_verbs(verbs: Any) -> None:
+    verb = verbs.add_parser("import", help="bring a model into a Hugging Face folder")
+    verb.add_argument("source", help="smollm2-135m, tiny, a folder, a .gguf file or a hub id")
+    verb.add_argument("out", type=Path, help="a folder that does not exist yet")
+    verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: as stored)")
+    verb.set_defaults(verb=_import)
+
     verb = verbs.add_parser("generate", help="reply to prompts")
     verb.add_argument("--model", required=True, type=Path, help="a Hugging Face folder")
     verb.add_argument("--adapter", type=Path, help="a PEFT adapter folder for that model")
@@ -202,14 +217,6 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", required=True, type=Path, help="a folder that does not exist yet")
     verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the base's)")
     verb.set_defaults(verb=_export)
-
-    verb = verbs.add_parser("doctor", help="devices, versions, network, cache; exit 2 if not well")
-    verb.add_argument("--dry", action="store_true", help="do not connect to other processes")
-    verb.set_defaults(verb=_doctor)
-
-    data = verbs.add_parser("data", help="look into a data file before training on it")
-    _add_data_verbs(data.add_subparsers(required=True, metavar="VERB"))
-    return parser
 
 
 def _add_data_verbs(verbs: Any) -> None:

@@ -16,12 +16,13 @@ from jaxtyping import Float, Int, PRNGKeyArray
 
 from hen_jax.core.mesh import Layout, gathered, spread_rows
 from hen_jax.core.types import Array, Tree
-from hen_jax.models.attention import KEPT, attention, capped
+from hen_jax.models.attention import attention, capped
 from hen_jax.models.cache import Cache, LayerCache, attend_cached, filled, near, opened, written
 from hen_jax.models.config import DecoderConfig, Execution, LongRope, LoraConfig
 from hen_jax.models.heads import ScoreHead
 from hen_jax.models.kinds import chosen, layer_kinds, run_chosen
-from hen_jax.models.layers import AFTER_ATTENTION, Block, Carry, RMSNorm
+from hen_jax.models.layers import Block, Carry, RMSNorm
+from hen_jax.models.remat import rematerialised
 from hen_jax.models.rope import document_lengths, rope_angles
 
 
@@ -262,24 +263,6 @@ def apart(stacked: Tree, layers: int) -> tuple[Tree, ...]:
         return jax.tree.map(lambda leaf: leaf[index], stacked)
 
     return tuple(map(layer, range(layers)))
-
-
-def rematerialised(block, execution: Execution):
-    """`block` with the backward pass recomputing what `execution.remat` names."""
-    policies = jax.checkpoint_policies
-    match execution.remat:
-        case "none":
-            return block
-        case "dots":
-            keep = policies.save_from_both_policies(
-                policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(KEPT)
-            )
-            return jax.checkpoint(block, policy=keep, prevent_cse=False)
-        case "attention":
-            keep = policies.save_only_these_names(AFTER_ATTENTION, KEPT)
-            return jax.checkpoint(block, policy=keep, prevent_cse=False)
-        case "block":
-            return jax.checkpoint(block, prevent_cse=False)
 
 
 class Split(NamedTuple):
