@@ -1,4 +1,4 @@
-"""Import and export hold one tensor in host memory, whatever the size of the checkpoint."""
+"""What import and export hold in host memory, whatever the size of the checkpoint."""
 
 import tracemalloc
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ import pytest
 
 from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.core.trees import flatten
-from hen_jax.io import hf, names, shards
+from hen_jax.io import hf, names, placing, shards
 from hen_jax.models.config import DecoderConfig
 from hen_jax.models.decoder import abstract
 from hen_jax.training.placement import parameter_shardings
@@ -67,18 +67,20 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_import_and_export_hold_one_tensor(folder, tmp_path, devices):
-    mesh = make_mesh(MeshConfig(fsdp=devices), jax.devices()[:devices])
+@pytest.mark.parametrize("axes", [(1, 1), (2, 1), (2, 2)])
+def test_import_holds_no_tensor_and_export_one(folder, tmp_path, monkeypatch, axes):
+    monkeypatch.setattr(placing, "PIECE", 150_000)  # 5 to 28 pieces of a tensor, the last shorter
+    fsdp, tensor = axes
+    mesh = make_mesh(MeshConfig(fsdp=fsdp, tensor=tensor), jax.devices()[: fsdp * tensor])
     shardings = parameter_shardings(abstract(CONFIG), mesh)
     hf.read_params(folder, CONFIG, None, shardings)  # compiled once, outside the measurement
-    share = 0 if devices == 1 else LARGEST // devices  # where it must be copied to be contiguous
-    with host_memory(LARGEST + share + MARGIN):
+    with host_memory(MARGIN):
         params = jax.block_until_ready(hf.read_params(folder, CONFIG, None, shardings))
     plain = flatten(hf.read_params(folder, CONFIG))
     for path, leaf in flatten(params).items():
         np.testing.assert_array_equal(np.asarray(leaf), plain[path], err_msg=path)
-    with host_memory(LARGEST * min(devices, 2) + MARGIN):  # several devices' shares are gathered
+    shares = 1 if axes == (1, 1) else 2
+    with host_memory(LARGEST * shares + MARGIN):  # several devices' shares are gathered
         hf.write_model(tmp_path / "out", CONFIG, params, max_shard_bytes=30_000_000)
     before, after = shards.locate(folder), shards.locate(tmp_path / "out")
     assert before.keys() == after.keys()

@@ -104,8 +104,8 @@ def read_params(
       folder: a Hugging Face folder.
       config: what `read_config` gives for it.
       dtype: what the leaves are rounded to, to nearest even; None keeps what is stored.
-      shardings: where each leaf lives, by path; one tensor at a time is in host memory. None gives
-        numpy arrays.
+      shardings: where each leaf lives, by path; they pass through host memory by the megabyte. None
+        gives numpy arrays.
       int8: round the blocks' kernels for `Execution(base_dtype="int8")`; needs its shardings.
 
     Raises:

@@ -10,7 +10,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.trees import flatten, unflatten
 from hen_jax.core.types import Array, Tree
 from hen_jax.io import names
-from hen_jax.io.placing import Leaf, Shardings, fill, send
+from hen_jax.io.placing import Leaf, Shardings, fill, finished, send
 from hen_jax.io.shards import Tensor, buffer_for, dtype_named
 from hen_jax.models.config import DecoderConfig
 
@@ -46,9 +46,10 @@ def read_tree(
 ) -> Tree:
     """The parameter tree of a model's Hugging Face tensors, in whatever order they come.
 
-    With `shardings` the leaves are jax arrays that live there. One tensor at a time is in host
-    memory, and one device's share of it, for as long as it takes to reach the devices, which turn
-    and stack it. Without, they are numpy arrays.
+    With `shardings` the leaves are jax arrays that live there. Some megabytes of one tensor at a
+    time are copied from the map of its file to the devices, which turn and stack them; tensors
+    that are made and not read (GGUF's) are whole in host memory, one at a time. Without, the leaves
+    are numpy arrays.
 
     With `int8`, which needs shardings, the blocks' kernels are rounded on the way, as
     `models.quantised.quantised_base` does.
@@ -61,9 +62,10 @@ def read_tree(
     stored = _stored_dtypes(tensors, places, dtype)
     leaves: dict[str, Array] = {}
 
-    buffer = buffer_for(tensors)
+    buffer = buffer_for([tensor for tensor in tensors if tensor.mapped is None])
     for tensor in tensors:
-        array = tensor.load(buffer)
+        # The pages of a map are the system's cache; a copy of them takes as long as the disk.
+        array = tensor.mapped() if tensor.mapped else tensor.load(buffer)
         for place in places[tensor.name]:
             path = place.row.path
             leaf = Leaf(place.row, place.layer, stored[path], names.shapes(config)[path])
@@ -71,7 +73,7 @@ def read_tree(
                 fill(leaves, leaf, array[place.span])
             else:
                 send(leaves, leaf, array[place.span], shardings, int8)
-    return unflatten(leaves)
+    return unflatten(leaves if shardings is None else finished(leaves, stored))
 
 
 class _Place(NamedTuple):

@@ -37,6 +37,7 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype
     fill: Callable[[np.ndarray], None]  # writes it into an array of this shape and dtype
+    mapped: Callable[[], np.ndarray] | None = None  # itself, as a map of its file
 
     @property
     def nbytes(self) -> int:
@@ -52,7 +53,7 @@ class Tensor(NamedTuple):
         def fill(out: np.ndarray) -> None:
             out[...] = self.load()
 
-        return self._replace(dtype=target, fill=fill)
+        return self._replace(dtype=target, fill=fill, mapped=None)
 
     def load(self, buffer: np.ndarray | None = None) -> np.ndarray:
         """The tensor, in an array of its own or in the bytes of `buffer`, for as long as they last.
@@ -142,7 +143,7 @@ def stored_tensor(name: str, entry: Entry, shape: tuple[int, ...]) -> Tensor:
         )
     require_shape(entry.shape, shape, f"{entry.path}: {name}")
     dtype = DTYPES[_STORED[entry.stored]]
-    return Tensor(name, entry.shape, dtype, partial(_read, entry))
+    return Tensor(name, entry.shape, dtype, partial(_read, entry), partial(_map, entry, dtype))
 
 
 class Written(NamedTuple):
@@ -205,7 +206,7 @@ def write_file(path: Path, tensors: Sequence[Tensor]) -> None:
 
 def buffer_for(tensors: Sequence[Tensor]) -> np.ndarray:
     """Bytes enough for any of the tensors."""
-    return np.empty(max(tensor.nbytes for tensor in tensors), np.uint8)
+    return np.empty(max((tensor.nbytes for tensor in tensors), default=0), np.uint8)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -219,7 +220,6 @@ def digests(folder: Path) -> dict[str, str]:
 
 def _read(entry: Entry, out: np.ndarray) -> None:
     target, done = out.reshape(-1).view(np.uint8), 0
-    # Read, not mapped: the pages of a mapped file would count as this process's memory.
     with entry.path.open("rb", buffering=0) as file:
         file.seek(entry.offset)
         while done < target.size:
@@ -227,6 +227,10 @@ def _read(entry: Entry, out: np.ndarray) -> None:
             if not read:
                 raise InputError(f"{entry.path} ended while it was read; was it replaced?")
             done += read
+
+
+def _map(entry: Entry, dtype: np.dtype) -> np.ndarray:
+    return np.memmap(entry.path, dtype, "r", entry.offset, entry.shape)
 
 
 def _located_by_index(index: Path) -> dict[str, Entry]:
