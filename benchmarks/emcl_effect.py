@@ -40,7 +40,7 @@ TUNING_SEEDS = (1000, 1001)
 """Of the runs that choose a learning rate: none of the seeds that are reported."""
 
 METHODS: dict[str, dict[str, Any]] = {
-    "EMCL-A": {"curriculum": "emcl_a", "difficulty": "visited", "margin": 0.1, "trail": 1.0},
+    "EMCL-A": {"curriculum": "emcl_a", "difficulty": "visited", "carry": True},
     "EMCL-B": {"curriculum": "emcl_b", "sharing": 2, "carry": True},
     "EMCL-C": {"curriculum": "emcl_c", "carry": True},
     "EMCL-A plain": {"curriculum": "emcl_a"},
@@ -49,8 +49,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "hard to easy": {"curriculum": "hard_to_easy"},
     "random order": {"curriculum": "random"},
     "plain SFT": {"curriculum": "sft"},
-    # What is left of EMCL-A without its order and its pacing by difficulty.
-    "easy to hard, trail": {"curriculum": "easy_to_hard", "trail": 1.0},
+    # What is left of EMCL-A when the order is given and not learnt.
+    "easy to hard, carry": {"curriculum": "easy_to_hard", "carry": True},
 }
 
 
@@ -208,7 +208,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="*", choices=list(METHODS), help="default: all")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget", type=float, default=320.0, help="gradient evaluations per run")
-    parser.add_argument("--rates", type=float, nargs="+", default=[2e-3, 6e-3, 2e-2])
+    parser.add_argument("--rates", type=float, nargs="+", default=[2e-3, 3.5e-3, 6e-3, 2e-2])
     parser.add_argument("--inner-rate", type=float, default=0.03)
     parser.add_argument("--layers", type=int, default=1, help="adapted layers, the last ones")
     parser.add_argument("--rank", type=int, default=8)

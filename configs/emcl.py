@@ -36,10 +36,8 @@ def get_config(variant: str = "smollm2") -> ConfigDict:
             "smoothing": 0.9,
             # Ours; docs/emcl.md says what they bring.
             "difficulty": "visited",
-            "margin": 0.1,
-            "trail": 1.0,
+            "carry": True,
             "sharing": 2,  # emcl_b
-            "carry": True,  # emcl_b, emcl_c
             "learnt_rate": 0.03,
         }
     )

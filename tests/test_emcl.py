@@ -54,12 +54,12 @@ def memory(state: State):
     return outer.memory
 
 
-def adapted(theta: float, task: int, support: Batch) -> tuple[float, float]:
+def adapted(theta: float, task: int, support: Batch, rate: float = ALPHA) -> tuple[float, float]:
     """Theta after K steps by hand, and its derivative with respect to the start."""
     slope = 1.0
     for k in range(K):
-        theta -= ALPHA * CURVATURES[task] * (theta - support.tokens[task, k].mean())
-        slope *= 1 - ALPHA * CURVATURES[task]
+        theta -= rate * CURVATURES[task] * (theta - support.tokens[task, k].mean())
+        slope *= 1 - rate * CURVATURES[task]
     return theta, slope
 
 
@@ -67,10 +67,14 @@ def query_loss(theta: float, task: int, query: Batch) -> float:
     return float(np.mean(CURVATURES[task] / 2 * (theta - query.tokens[task, :, 0]) ** 2))
 
 
-@pytest.mark.parametrize(("difficulty", "trail"), [("fresh", 0.0), ("visited", 0.5)])
-def test_emcl_a_is_the_loop_of_the_reconstruction(difficulty, trail):
+@pytest.mark.parametrize(
+    "ours",
+    [{}, {"difficulty": "visited"}, {"difficulty": "visited", "carry": True}],
+)
+def test_emcl_a_is_the_loop_of_the_reconstruction(ours):
     steps = 6
-    config = EmclConfig(inner_learning_rate=ALPHA, difficulty=difficulty, trail=trail)
+    config = EmclConfig(inner_learning_rate=ALPHA, **ours)
+    rate = BETA if config.carry else ALPHA
     optimizer = optax.sgd(BETA)
     step = jax.jit(emcl_step(config, quadratic, optimizer, TASKS, steps))
     state = begun(config, jnp.float32(2.0), optimizer)
@@ -79,20 +83,22 @@ def test_emcl_a_is_the_loop_of_the_reconstruction(difficulty, trail):
         support, query = points(m)
         state, metrics = step(state, {}, Episode(support, query))
         kept = 0.9 if m else 0.0
-        if difficulty == "fresh":
+        if config.difficulty == "fresh":
             now = [query_loss(adapted(theta, t, support)[0], t, query) for t in range(N)]
             dbar = kept * dbar + (1 - kept) * np.array(now)
         order = np.argsort(dbar, kind="stable")
         active = int(np.ceil(4 * np.sqrt(m * 0.99 / steps + 0.01) - 1e-5))
-        seen = np.zeros(N)
+        seen = dbar.copy()
         for place, task in enumerate(order):
-            end, slope = adapted(theta, task, support)
-            seen[task] = query_loss(end, task, query)
             if place < active:
+                end, slope = adapted(theta, task, support, rate)
+                seen[task] = query_loss(end, task, query)
                 error = end - query.tokens[task].mean()
-                along = trail * (theta - end) / (ALPHA * K)
-                theta -= BETA * (slope * CURVATURES[task] * error + along)
-        if difficulty == "visited":
+                theta = end if config.carry else theta
+                theta -= BETA * slope * CURVATURES[task] * error
+            elif m == 0:
+                seen[task] = query_loss(adapted(theta, task, support)[0], task, query)
+        if config.difficulty == "visited":
             dbar = kept * dbar + (1 - kept) * seen
         orders.add(tuple(order))
         assert float(state.params) == pytest.approx(theta, rel=1e-5)

@@ -53,12 +53,12 @@ class EmclConfig:
     initial_competence: float = 0.1  # c0; 1 shows all tasks from the start
     smoothing: float = 0.9  # rho, of the difficulty
     difficulty: Literal["fresh", "visited"] = "fresh"  # emcl_a: see `hen_jax.meta.emcl`
-    trail: float = 0.0  # per-task updates: share of the inner gradients in them (ours)
-    margin: float = 0.0  # emcl_a: how much harder than the easiest a task may be and not wait
     temperature: float = 0.1  # emcl_b: of SoftSort
     sharing: int | None = None  # emcl_b: most tasks at one place; None: all
     learnt_rate: float = 0.03  # emcl_b, emcl_c: of Adam on the scores or the scorer
-    carry: bool = False  # emcl_b, emcl_c: go on from the trained parameters, not from the start
+    carry: bool = (
+        False  # not of uniform, sft: go on from the trained parameters, not from the start
+    )
     scorer_width: int = 16  # emcl_c: hidden units
     parallel_tasks: bool = True  # measure tasks side by side, not one after another
 

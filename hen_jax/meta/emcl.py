@@ -10,16 +10,14 @@ equations are not public: what stands here is our reconstruction.
         theta = optimizer(theta, d L_tau(theta_tau^K(theta); Q_tau) / d theta)
 
 With `difficulty="visited"` (ours) the tasks are ordered by the `dbar` of the step before, and `d`
-is what the visits see anyway: a task that learns gives its loss on the way, and only one that must
-still wait is measured by itself. That costs a fraction of measuring every task first.
+is what the visits see anyway: a task that learns gives its loss on the way. One that must still
+wait is measured at the first step and keeps that difficulty. So the order costs next to nothing.
 
-With a `margin` (ours) a task waits only while it is harder than the easiest by more than that
-share: pacing holds back what is hard, not what merely comes last.
-
-With a `trail` (ours) an update also follows the mean of the inner gradients, which are paid for:
-Reptile's direction beside the meta-gradient. It sees the support as well as the query.
+With `carry` (ours) the `K` steps on a task are training and not a rehearsal: the run's optimizer
+makes them, and the update with the meta-gradient of theta is made where they end.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -44,12 +42,11 @@ from hen_jax.meta.curricula import (
     single,
     task_loss,
 )
-from hen_jax.meta.gradients import MetaGradient, meta_gradient
+from hen_jax.meta.gradients import meta_gradient
 from hen_jax.meta.learnt_curricula import Features, init_scorer, soft_order_step, weighted_step
 from hen_jax.objectives.curriculum import (
     active_tasks,
     averaged_difficulty,
-    close_tasks,
     competence,
     places,
 )
@@ -135,23 +132,33 @@ def _paced_step(
         order = _order(config, state, difficulty)
         share = competence(state.step, steps, config.initial_competence)
         active = active_tasks(share, len(tasks))
-        if measures:
-            active = jnp.maximum(active, close_tasks(difficulty, config.margin))
-        gradient = meta_gradient(
-            adaptation(config, loss, frozen), task_loss(loss, frozen), config.mode
-        )
+        inner = adaptation(config, loss, frozen)
+        if config.carry:
+            inner = dataclasses.replace(inner, optimizer=optimizer)
+        gradient = meta_gradient(inner, task_loss(loss, frozen), config.mode)
+
+        def look(theta: Tree, task: Array, support: Batch, query: Batch) -> Array:
+            return jax.lax.cond(
+                state.step == 0,
+                lambda: measure(theta, support, query),
+                lambda: difficulty[task],
+            )
 
         def visit(carry: tuple, place: Array) -> tuple[tuple, Array]:
             support, query = jax.tree.map(lambda x: jnp.asarray(x)[order[place]], tuple(episode))
 
             def learn(carry: tuple) -> tuple[tuple, Array]:
-                found = gradient(carry[0], None, support, query)
-                slope = _with_trail(config, found, carry[0])
-                return _update(optimizer, carry, slope), found.value
+                start, optimizer_state = carry
+                given = optimizer_state if config.carry else None
+                found = gradient(start, None, support, query, given)
+                if config.carry:
+                    carry = (found.trained.theta, found.trained.state)
+                return _update(optimizer, carry, found.theta), found.value
 
             def wait(carry: tuple) -> tuple[tuple, Array]:
                 looks = measures and not fresh
-                return carry, measure(carry[0], support, query) if looks else jnp.zeros(())
+                theta = carry[0]
+                return carry, look(theta, order[place], support, query) if looks else jnp.zeros(())
 
             return jax.lax.cond(place < active, learn, wait, carry)
 
@@ -226,16 +233,6 @@ def _sft_step(loss: Loss, optimizer: optax.GradientTransformation) -> EpisodeSte
         return state._replace(opt_state=outer._replace(optimizer=state.opt_state)), metrics
 
     return step
-
-
-def _with_trail(config: EmclConfig, found: MetaGradient, start: Tree) -> Tree:
-    """The meta-gradient and `trail` times `(theta - theta_K) / (alpha K)`."""
-    if config.trail == 0:
-        return found.theta
-    scale = config.trail / (config.inner_learning_rate * config.inner_steps)
-    return jax.tree.map(
-        lambda g, here, end: g + scale * (here - end), found.theta, start, found.trained.theta
-    )
 
 
 def _update(

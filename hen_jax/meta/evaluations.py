@@ -29,9 +29,8 @@ class Rows(NamedTuple):
 
 
 def active_by_step(config: EmclConfig, tasks: int, steps: int) -> np.ndarray:
-    """How many tasks learn at each step, [steps]; the most, where difficulty has a say."""
-    by_difficulty = config.curriculum == "emcl_a" and config.margin > 0
-    if by_difficulty or config.curriculum in TOGETHER:
+    """How many tasks learn at each step, [steps]."""
+    if config.curriculum in TOGETHER:
         return np.full(steps, tasks)
     share = competence(jnp.arange(steps), steps, config.initial_competence)
     return np.asarray(active_tasks(share, tasks))
@@ -39,10 +38,11 @@ def active_by_step(config: EmclConfig, tasks: int, steps: int) -> np.ndarray:
 
 def outer_updates(config: EmclConfig, tasks: int, steps: int) -> np.ndarray:
     """Updates of the parameters at each step, [steps]."""
-    if config.curriculum in TOGETHER:
-        carried = {"emcl_b": tasks, "emcl_c": config.inner_steps} if config.carry else {}
-        return np.full(steps, 1 + carried.get(config.curriculum, 0))
-    return active_by_step(config, tasks, steps)
+    inner = {"emcl_b": tasks, "uniform": 0, "sft": 0}.get(config.curriculum, config.inner_steps)
+    updates = (
+        np.full(steps, 1) if config.curriculum in TOGETHER else active_by_step(config, tasks, steps)
+    )
+    return updates * (1 + inner * config.carry)
 
 
 def evaluations(config: EmclConfig, rows: Rows, tasks: int, steps: int) -> np.ndarray:
@@ -62,7 +62,9 @@ def evaluations(config: EmclConfig, rows: Rows, tasks: int, steps: int) -> np.nd
             at_places = tasks * (config.sharing or tasks)
             return np.full(steps, at_places * rows.support * (1 + JVP) + tasks * rows.query)
         case "emcl_a":
-            waiting = tasks if config.difficulty == "fresh" else tasks - active
+            waiting = np.where(np.arange(steps) == 0, tasks - active, 0)
+            if config.difficulty == "fresh":
+                waiting = tasks
             return active * learnt + waiting * measured
         case _:
             return active * learnt

@@ -27,15 +27,6 @@ def active_tasks(share: Float[Array, "*steps"], tasks: int) -> Int[Array, "*step
     return jnp.ceil(share * tasks - 1e-5).astype(jnp.int32)
 
 
-def close_tasks(difficulty: Float[Array, "tasks"], margin: float) -> Int[Array, ""]:
-    """How many tasks are harder than the easiest by less than `margin`, a share of its difficulty.
-
-    Ours: a task that is hardly harder has nothing to wait for. Of `[4.0, 4.2, 6.0]` two are within
-    0.1; before anything is measured (all 0), and with margin 0, none is.
-    """
-    return (difficulty < (1 + margin) * difficulty.min()).sum(dtype=jnp.int32)
-
-
 def averaged_difficulty(
     before: Float[Array, "tasks"],
     now: Float[Array, "tasks"],
