@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from measure import cpu_seconds, peak_bytes
 from meta_start import TARGETS, start
+from ours_sft import block_matrices, matmul_rate
 
 
 def measured(task: dict) -> dict:
@@ -36,6 +37,8 @@ def measured(task: dict) -> dict:
         "compile_s": compile_s,
         "peak_bytes": peak,
         "value": float(value),
+        "matmul_rate": matmul_rate(),
+        "least_flops": least_flops(task, arguments),
         "versions": {"jax": jax.__version__, "flax": flax.__version__},
     }
 
@@ -76,6 +79,24 @@ def prepared(task: dict) -> tuple:
     batches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *every[:-1])
     query = jax.tree.map(jnp.asarray, every[-1])
     return step, (theta, model.base, rates, batches, query)
+
+
+def least_flops(task: dict, arguments: tuple) -> float:
+    """Float operations of the products that the exact meta-gradient cannot do without.
+
+    With frozen kernels a gradient takes two forward passes, and so does its derivative along one
+    direction: four for a support batch and two for the query.
+    """
+    from hen_jax.core.trees import count
+
+    theta, base, *_ = arguments
+    per_token, per_word = block_matrices(base) + count(theta), base["embed"]["embedding"].size
+    total = 0
+    for number, batch in enumerate(task["batches"], 1):
+        tokens, trained = np.count_nonzero(batch["segments"]), np.count_nonzero(batch["mask"])
+        passes = 2 if number == len(task["batches"]) else 4
+        total += passes * 2 * (tokens * per_token + trained * per_word)
+    return float(total)
 
 
 def adapter(blocks: Any, task: dict) -> Any:

@@ -30,9 +30,9 @@ def train_ours(task: dict) -> dict:
         "peak_bytes": peak_bytes(),
         "temporary_bytes": step.memory_analysis().temp_size_in_bytes,
         "adapter": adapter,
-        "block_matrices": _block_matrices(frozen),
+        "block_matrices": block_matrices(frozen),
         "unembedding": frozen["embed"]["embedding"].size,
-        "matmul_rate": _matmul_rate(),
+        "matmul_rate": matmul_rate(),
         "versions": _versions(),
     }
 
@@ -111,7 +111,7 @@ def _epoch(step: Any, state: Any, frozen: Any, put: Any, batches: Any) -> dict:
     }
 
 
-def _block_matrices(base: Any) -> int:
+def block_matrices(base: Any) -> int:
     """Parameters of the linear layers of all blocks."""
     from hen_jax.core.trees import flatten
 
@@ -122,7 +122,7 @@ def _block_matrices(base: Any) -> int:
     )
 
 
-def _matmul_rate() -> float:
+def matmul_rate() -> float:
     import jax
     import jax.numpy as jnp
 

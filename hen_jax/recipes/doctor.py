@@ -22,6 +22,8 @@ from hen_jax.training.processes import join
 PLUGINS = {"libtpu": "TPU", "jax-cuda12-plugin": "CUDA 12", "jax-cuda13-plugin": "CUDA 13"}
 """Distribution -> the devices that jax reaches through it."""
 
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
 LEAST_FREE = 10
 """GB of disk below which a run is likely to end for lack of room: a model and two checkpoints."""
 
@@ -163,6 +165,13 @@ def _memory() -> Iterator[Finding]:
     stats = jax.local_devices()[0].memory_stats() or {}  # a CPU has none of its own
     if "bytes_limit" in stats:
         yield Finding("ok", f"device memory: {stats['bytes_limit'] / 1e9:.1f} GB that jax may take")
+    on_request = HUGE_PAGES.exists() and "[madvise]" in HUGE_PAGES.read_text(encoding="ascii")
+    asked = "malloc.hugetlb=1" in os.environ.get("GLIBC_TUNABLES", "")
+    if jax.default_backend() == "cpu" and on_request and not asked:
+        yield Finding(
+            "ok",
+            "memory in small pages: a CPU trains faster with GLIBC_TUNABLES=glibc.malloc.hugetlb=1",
+        )
 
 
 def _product() -> Iterator[Finding]:
