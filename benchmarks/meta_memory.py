@@ -175,7 +175,7 @@ def program(task: dict) -> tuple:
 
 def _refused(message: str) -> int | None:
     """Bytes that the compiler says it would have needed; None if it does not say."""
-    found = re.search(r"Used ([\d.]+)([MGT]) of", message)
+    found = re.search(r"(?:Used |HLO temporaries \()([\d.]+)([MGT])", message)
     if found is None:
         print(message[:2000], file=sys.stderr)
         return None

@@ -14,7 +14,9 @@ step of 131,072 tokens (8,437 tokens/s per chip, MFU 0.95), MFU 0.53 with nothin
 
     hen run --config=configs/llama3_8b.py:emcl --workdir=runs/llama3-8b-emcl
 
-Not planned yet: `hen plan --config=configs/llama3_8b.py:emcl --topology=v5e:4x4`.
+On `v5e:4x4` (16 chips): 5.7 of 16 GiB per chip, exact meta-gradients of 4 tasks, 16 rows of 2,048
+tokens in each of 2 inner steps and the query; at best 32 s per step, bound by memory traffic (MFU
+0.39), 59 s with nothing overlapped.
 """
 
 from ml_collections import ConfigDict

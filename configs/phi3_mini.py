@@ -4,11 +4,13 @@ The figures are the TPU compiler's and a roofline's (`hen plan`); no chip has ru
 
     hen run --config=configs/phi3_mini.py:lora --workdir=runs/phi3-mini-lora
 
-Not planned yet: `hen plan --config=configs/phi3_mini.py:lora --topology=v5e:4x4`.
+On `v5e:4x4` (16 chips): 4.9 of 16 GiB per chip, recompute factor 1.39; at best 0.49 s per step
+of 65,536 tokens (8,429 tokens/s per chip, MFU 0.72), MFU 0.34 with nothing overlapped.
 
     hen run --config=configs/phi3_mini.py:full --workdir=runs/phi3-mini-full
 
-Not planned yet: `hen plan --config=configs/phi3_mini.py:full --topology=v5e:4x4`.
+On `v5e:4x4` (16 chips): 9.2 of 16 GiB per chip, recompute factor 1.25; at best 0.63 s per step
+of 65,536 tokens (6,504 tokens/s per chip, MFU 0.80), MFU 0.39 with nothing overlapped.
 """
 
 import runpy
@@ -25,6 +27,5 @@ def get_config(variant: str = "lora") -> ConfigDict:
     config.model.source = "microsoft/Phi-3-mini-4k-instruct"
     if variant != "emcl":
         config.data.row_length = 4096
-        # With its window attention is cheap, and what "attention" keeps saves too little.
-        config.execution.remat = "dots" if variant == "lora" else "attention"
+        config.execution.remat = "attention"  # "dots" needs 17 GiB of a v5e's 16
     return config
