@@ -64,12 +64,11 @@ def cases() -> list[dict]:
     modes = ("mixflow", "first_order", "unroll")
     return [
         *(case(small, "lora", mode, 2) for mode in modes),
+        *(case(small, "lora", mode, 2, **split) for mode in modes[:2]),
         *(case(large, "lora", "mixflow", steps) for steps in (8, 2, 4)),
+        *(case(large, "lora", "mixflow", steps, **split) for steps in (8, 2)),
         *(case(small, "full", "mixflow", steps) for steps in (2, 4)),
         *(case(small, "lora", "mixflow", steps) for steps in (8, 4)),
-        *(case(small, "lora", mode, 2, **split) for mode in modes[:2]),
-        case(large, "lora", "first_order", 2),
-        case(small, "full", "first_order", 2),
     ]
 
 
@@ -196,9 +195,11 @@ def line(row: dict) -> str:
 
 
 GROUPS = (
-    ("llama-3.2-1b", "lora", "1B, LoRA"),
-    ("llama-3.1-8b", "lora", "8B, LoRA"),
-    ("llama-3.2-1b", "full", "1B, full"),
+    ("llama-3.2-1b", "lora", 1, "1B, LoRA"),
+    ("llama-3.2-1b", "lora", 4, "1B, LoRA,\n4 microbatches"),
+    ("llama-3.1-8b", "lora", 1, "8B, LoRA"),
+    ("llama-3.1-8b", "lora", 4, "8B, LoRA,\n4 microbatches"),
+    ("llama-3.2-1b", "full", 1, "1B, full"),
 )
 COLOURS = {"first_order": "#9aa5b1", "mixflow": "#1f6feb", "unroll": "#d1495b"}
 CHIP = 16e9 / GIB
@@ -213,27 +214,27 @@ def plot(results: list[dict], path: Path) -> None:
 
     from hen_jax.core.files import staged_file
 
-    whole = [row for row in results if row["microbatches"] == 1 and row["needed"] is not None]
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for place, (size, inner, _) in enumerate(GROUPS):
-        for offset, (mode, colour) in enumerate(COLOURS.items()):
-            for row in whole:
-                if (row["size"], row["inner"], row["mode"], row["steps"]) == (size, inner, mode, 2):
-                    height = row.get("temporary", row["needed"]) / GIB
-                    at = place + 0.27 * (offset - 1)
-                    left.bar(at, height, 0.25, color=colour)
-                    left.text(at, height * 1.08, f"{height:.1f}", ha="center", fontsize=8)
-        points = sorted(
-            (row["steps"], row["temporary"] / GIB)
-            for row in whole
-            if (row["size"], row["inner"], row["mode"]) == (size, inner, "mixflow") and row["fits"]
-        )
-        if points:
-            right.plot(*zip(*points, strict=True), "o-", label=GROUPS[place][2])
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
+    for place, (size, inner, microbatches, name) in enumerate(GROUPS):
+        rows = [
+            row
+            for row in results
+            if (row["size"], row["inner"], row["microbatches"]) == (size, inner, microbatches)
+        ]
+        two = [row for mode in COLOURS for row in rows if (row["mode"], row["steps"]) == (mode, 2)]
+        for offset, row in enumerate(two):
+            height = row.get("temporary", row["needed"]) / GIB
+            at = place + 0.27 * (offset - (len(two) - 1) / 2)
+            left.bar(at, height, 0.25, color=COLOURS[row["mode"]])
+            left.text(at, height * 1.08, f"{height:.1f}", ha="center", fontsize=8)
+        points = sorted((r["steps"], r["temporary"] / GIB) for r in rows if r["mode"] == "mixflow")
+        if len(points) > 1:
+            right.plot(*zip(*points, strict=True), "o-", label=name.replace("\n", " "))
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in COLOURS.values()]
     left.legend(handles, [mode.replace("_", " ") for mode in COLOURS], fontsize=8, frameon=False)
-    left.set_xticks(range(len(GROUPS)), [group[2] for group in GROUPS])
-    left.set(yscale="log", ylabel="GiB of temporaries per chip", title="two inner steps")
+    left.set_xticks(range(len(GROUPS)), [group[-1] for group in GROUPS], fontsize=8)
+    left.set(yscale="log", ylim=(0.2, 80), ylabel="GiB of temporaries per chip")
+    left.set_title("two inner steps")
     right.set(xlabel="inner steps", xticks=[2, 4, 8], title="mixflow", ylim=(0, 1.1 * CHIP))
     right.legend(fontsize=8, frameon=False)
     for axes in (left, right):

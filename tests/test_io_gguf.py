@@ -1,5 +1,6 @@
 """GGUF files written by llama.cpp's own package: config, exact values, row order, tokenizer."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer
 from hen_jax.core.errors import InputError
 from hen_jax.core.trees import flatten
 from hen_jax.io import gguf, hf, names
+from hen_jax.models.config import RopeScaling
 from hen_jax.recipes.import_model import import_model
 
 KINDS = (Kind.F32, Kind.F16, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q8_0, Kind.Q4_K, Kind.Q6_K)
@@ -35,6 +37,30 @@ def test_import_gives_exactly_the_dequantised_values(tmp_path, config, kind, cap
             theirs = values[name].T if row.transposed else values[name]
             np.testing.assert_array_equal(ours, theirs, err_msg=name)
     assert "tokenizer.json" in capsys.readouterr().out
+
+
+def llama_cpp_factors(factor: float) -> np.ndarray:
+    """`rope_freqs` as llama.cpp's converter computes them, for heads of 64 and theta 100,000."""
+    found = []
+    for frequency in 1e5 ** -(np.arange(0, 64, 2) / 64):
+        wavelength = 2 * np.pi / frequency
+        smooth = (8192 / wavelength - 1) / 3
+        blend = 1 / ((1 - smooth) / factor + smooth)
+        low, high = wavelength > 8192, wavelength < 8192 / 4
+        found.append(factor if low else 1.0 if high else blend)
+    return np.asarray(found, np.float32)
+
+
+@pytest.mark.parametrize("factor", [8.0, 32.0])
+def test_llama_3_rope_scaling_is_told_from_its_effect(tmp_path, factor):
+    factors = llama_cpp_factors(factor)
+    assert len(set(factors.tolist())) > 2  # kept, blended and divided
+    path = tmp_path / "m.gguf"
+    write_gguf(path, change=lambda w: w.add_tensor("rope_freqs.weight", factors))
+    import_model(str(path), tmp_path / "out")
+    scaling = RopeScaling(factor, 1.0, 4.0, 8192)
+    expected = dataclasses.replace(LLAMA, rope_scaling=scaling)
+    assert hf.read_config(tmp_path / "out") == expected
 
 
 def test_q_rows_interleave_the_halves_of_a_head():
@@ -69,6 +95,10 @@ def test_the_tokenizer_splits_digits_and_keeps_special_tokens_whole(tmp_path, co
         ({"change": lambda w: w.add_expert_count(8)}, "expert_count"),
         ({"change": lambda w: w.add_rope_scaling_factor(2.0)}, "rope.scaling.factor"),
         ({"change": lambda w: w.add_key_length(8)}, "head widths differ"),
+        (
+            {"change": lambda w: w.add_tensor("rope_freqs.weight", llama_cpp_factors(9.0))},
+            "rope_freqs.weight is of no rope scaling that Meta published",
+        ),
         ({"drop": "model.norm.weight"}, r"missing weights: output_norm\.weight"),
     ],
 )

@@ -1,5 +1,6 @@
 """llama.cpp's GGUF files: config and weights, dequantised to the float32 values they stand for."""
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from gguf.quants import dequantize
 from hen_jax.core.errors import InputError
 from hen_jax.io import names
 from hen_jax.io.shards import Tensor
-from hen_jax.models.config import DecoderConfig
+from hen_jax.models.config import DecoderConfig, RopeScaling
 from hen_jax.models.families import table
+from hen_jax.models.rope import frequencies
 
 _FIELDS = {
     "attention.head_count": "num_attention_heads",
@@ -30,6 +32,12 @@ _FIELDS = {
 _HEAD_DIMS = ("attention.key_length", "attention.value_length", "rope.dimension_count")
 
 ARCHITECTURES = ("llama", "qwen2")
+
+_ROPE_FACTORS = "rope_freqs.weight"
+"""What each rope frequency is divided by: all that llama.cpp keeps of a llama3 scaling."""
+
+_SCALINGS = tuple(RopeScaling(factor, 1.0, 4.0, 8192) for factor in (8.0, 32.0))
+"""The published ones: of Llama 3.1 and 3.3, and of 3.2."""
 
 _INTERLEAVED = ("llama",)
 """Architectures whose q and k llama.cpp's converter reorders; see `unpermuted`."""
@@ -93,7 +101,11 @@ def read_config(reader: GGUFReader) -> DecoderConfig:
         raise InputError(f"GGUF head widths differ: {sorted(head_dims)}; they must be equal")
     if head_dims:
         fields["head_dim"] = head_dims.pop()
-    return table.from_hf({"model_type": architecture, **fields})
+    config = table.from_hf({"model_type": architecture, **fields})
+    if _ROPE_FACTORS in tensors:
+        scaling = _rope_scaling(tensors[_ROPE_FACTORS], config)
+        config = dataclasses.replace(config, rope_scaling=scaling)
+    return config
 
 
 def read_tensors(reader: GGUFReader, config: DecoderConfig) -> list[Tensor]:
@@ -104,7 +116,7 @@ def read_tensors(reader: GGUFReader, config: DecoderConfig) -> list[Tensor]:
     Raises:
       InputError: a missing or leftover weight, one of another shape or an unknown quantisation.
     """
-    stored = {tensor.name: tensor for tensor in reader.tensors}
+    stored = {t.name: t for t in reader.tensors if t.name != _ROPE_FACTORS}
     rows = names.table(config)
     expected = {name for row in rows for name in names.expand(row, row.gguf, config)}
     names.require_names(
@@ -132,6 +144,19 @@ def unpermuted(rows: np.ndarray, heads: int) -> np.ndarray:
     """
     half = rows.shape[0] // heads // 2
     return rows.reshape(heads, half, 2, -1).swapaxes(1, 2).reshape(rows.shape)
+
+
+def _rope_scaling(factors: ReaderTensor, config: DecoderConfig) -> RopeScaling:
+    """The published scaling that divides every frequency as `factors` do."""
+    plain, given = frequencies(config), np.asarray(factors.data, np.float32)
+    for scaling in _SCALINGS:
+        divided = plain / frequencies(dataclasses.replace(config, rope_scaling=scaling))
+        if given.shape == divided.shape and np.allclose(given, divided, rtol=1e-4):
+            return scaling
+    raise InputError(
+        f"{factors.name} is of no rope scaling that Meta published for Llama 3.1 to 3.3; import "
+        "the safetensors, whose config.json names it"
+    )
 
 
 def _dequantise(
