@@ -19,6 +19,7 @@ makes them, and the update with the meta-gradient of theta is made where they en
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -132,35 +133,19 @@ def _paced_step(
         order = _order(config, state, difficulty)
         share = competence(state.step, steps, config.initial_competence)
         active = active_tasks(share, len(tasks))
-        inner = adaptation(config, loss, frozen)
-        if config.carry:
-            inner = dataclasses.replace(inner, optimizer=optimizer)
-        gradient = meta_gradient(inner, task_loss(loss, frozen), config.mode)
-
-        def look(theta: Tree, task: Array, support: Batch, query: Batch) -> Array:
-            return jax.lax.cond(
-                state.step == 0,
-                lambda: measure(theta, support, query),
-                lambda: difficulty[task],
-            )
+        learn = _visit(config, loss, optimizer, frozen)
 
         def visit(carry: tuple, place: Array) -> tuple[tuple, Array]:
-            support, query = jax.tree.map(lambda x: jnp.asarray(x)[order[place]], tuple(episode))
-
-            def learn(carry: tuple) -> tuple[tuple, Array]:
-                start, optimizer_state = carry
-                given = optimizer_state if config.carry else None
-                found = gradient(start, None, support, query, given)
-                if config.carry:
-                    carry = (found.trained.theta, found.trained.state)
-                return _update(optimizer, carry, found.theta), found.value
+            task = order[place]
+            support, query = jax.tree.map(lambda x: jnp.asarray(x)[task], tuple(episode))
 
             def wait(carry: tuple) -> tuple[tuple, Array]:
-                looks = measures and not fresh
-                theta = carry[0]
-                return carry, look(theta, order[place], support, query) if looks else jnp.zeros(())
+                if not measures or fresh:
+                    return carry, difficulty[task]
+                look = functools.partial(measure, carry[0], support, query)
+                return carry, jax.lax.cond(state.step == 0, look, lambda: difficulty[task])
 
-            return jax.lax.cond(place < active, learn, wait, carry)
+            return jax.lax.cond(place < active, lambda c: learn(c, support, query), wait, carry)
 
         start = (state.params, outer.optimizer)
         (params, optimizer_state), seen = jax.lax.scan(visit, start, jnp.arange(len(tasks)))
@@ -179,6 +164,28 @@ def _paced_step(
         return _next(state, params, Outer(optimizer_state, memory)), metrics
 
     return step
+
+
+def _visit(
+    config: EmclConfig, loss: Loss, optimizer: optax.GradientTransformation, frozen: Tree
+) -> Callable[[tuple, Batch, Batch], tuple[tuple, Array]]:
+    """`(carry, support, query) -> (carry, query loss)`: what a visit does to a task that learns.
+
+    The carry is the parameters and the state of their optimizer.
+    """
+    inner = adaptation(config, loss, frozen)
+    if config.carry:
+        inner = dataclasses.replace(inner, optimizer=optimizer)
+    gradient = meta_gradient(inner, task_loss(loss, frozen), config.mode)
+
+    def learn(carry: tuple, support: Batch, query: Batch) -> tuple[tuple, Array]:
+        start, optimizer_state = carry
+        found = gradient(start, None, support, query, optimizer_state if config.carry else None)
+        if config.carry:
+            carry = (found.trained.theta, found.trained.state)
+        return _update(optimizer, carry, found.theta), found.value
+
+    return learn
 
 
 def _order(config: EmclConfig, state: State, difficulty: Array) -> Int[Array, "tasks"]:
