@@ -4,12 +4,12 @@ The figures are the TPU compiler's and a roofline's (`hen plan`); no chip has ru
 
     hen run --config=configs/phi3_mini.py:lora --workdir=runs/phi3-mini-lora
 
-On `v5e:4x4` (16 chips): 4.9 of 16 GiB per chip, recompute factor 1.39; at best 0.49 s per step
+On `v5e:4x4` (16 chips): 4.9 of 16 GiB per chip, recompute factor 1.38; at best 0.49 s per step
 of 65,536 tokens (8,429 tokens/s per chip, MFU 0.72), MFU 0.34 with nothing overlapped.
 
     hen run --config=configs/phi3_mini.py:full --workdir=runs/phi3-mini-full
 
-On `v5e:4x4` (16 chips): 9.2 of 16 GiB per chip, recompute factor 1.25; at best 0.63 s per step
+On `v5e:4x4` (16 chips): 9.1 of 16 GiB per chip, recompute factor 1.25; at best 0.63 s per step
 of 65,536 tokens (6,504 tokens/s per chip, MFU 0.80), MFU 0.39 with nothing overlapped.
 """
 

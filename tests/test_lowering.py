@@ -1,4 +1,4 @@
-"""The large models themselves: forward, train and decode for CUDA and for a TPU slice.
+"""The large models themselves: forward, train and decode for CUDA and for a TPU slice; a search.
 
 Minutes of compiling each, so `make plan-test` runs them and `make test` does not.
 """
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from hen_jax.core.files import read_json
 from hen_jax.core.mesh import BATCH, Layout, MeshConfig, batch_sharding, make_mesh
 from hen_jax.core.trees import map_with_path
 from hen_jax.data.pipeline import PipelineConfig
@@ -16,6 +17,7 @@ from hen_jax.models.decoder import abstract, merge, split
 from hen_jax.planning.memory import compile_program
 from hen_jax.planning.topologies import open_topology
 from hen_jax.recipes.models import ModelSettings
+from hen_jax.recipes.plan import plan
 from hen_jax.recipes.sft import SftSettings
 from hen_jax.recipes.stages import abstract_batch, architecture, sft_program
 from hen_jax.training.optimizers import OptimizerConfig
@@ -120,3 +122,13 @@ def test_every_step_lowers_for_cuda(step, source, topology):
     jitted, arguments = step(source, topology, "chunked")
     lowered = jitted.trace(*arguments).lower(lowering_platforms=("cuda",))
     assert "stablehlo.dot_general" in lowered.as_text()
+
+
+def test_a_search_compiles_every_mesh_and_puts_the_fastest_first(topology, tmp_path, capsys):
+    found = plan("configs/sft.py:tiny", [], "v5e:2x2", out=tmp_path / "plan.json", search=True)
+    assert all(one.fits for one in found)
+    rates = [one.costs.tokens_per_second for one in found if one.costs is not None]
+    assert len(rates) == 5  # 1, 2 or 4 ways of rows; tensor at most the 2 heads of keys
+    assert rates == sorted(rates, reverse=True)
+    assert len(read_json(tmp_path / "plan.json")) == 5
+    assert "best: MeshConfig(" in capsys.readouterr().out

@@ -81,29 +81,42 @@ def replica_group(instruction: Instruction) -> tuple[int, ...]:
     )
     if listed:
         return tuple(int(n) for n in listed[1].split(","))
-    named = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", instruction.attributes)
+    named = re.search(
+        rf"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\({_IOTA}\))? \{{([^}}]*)\}}",
+        instruction.attributes,
+    )
     if named:
         return _named_group(*named.groups())
-    iota = re.search(
-        r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", instruction.attributes
-    )
+    iota = re.search(rf"replica_groups=\[([\d,]+)\]<={_IOTA}", instruction.attributes)
     if iota is None:
         raise InputError(f"hen plan cannot read the groups of {instruction.name}")
-    groups, sizes, order = (
-        [int(n) for n in part.split(",")] if part else [] for part in iota.groups()
-    )
-    devices = np.arange(math.prod(sizes)).reshape(sizes)
-    devices = devices.transpose(order) if order else devices
-    return tuple(int(n) for n in devices.reshape(groups)[0])
+    groups, sizes, order = iota.groups()
+    return tuple(_iota(sizes, order).reshape(_numbers(groups))[0].tolist())
 
 
-def _named_group(mesh: str, chosen: str) -> tuple[int, ...]:
-    """The group of device 0 where a mesh `'a'=2,'b'=8` is taken apart along axes `'b'`."""
-    sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh)}
-    axes = re.findall(r"'(\w+)'", chosen)
-    devices = np.arange(math.prod(sizes.values())).reshape(list(sizes.values()))
-    index = tuple(slice(None) if name in axes else 0 for name in sizes)
-    return tuple(int(n) for n in devices[index].ravel())
+_IOTA = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
+"""`[8,2]T(1,0)`: all devices, counted through a table of these sizes, its axes exchanged."""
+
+
+def _iota(sizes: str, order: str | None) -> np.ndarray:
+    devices = np.arange(math.prod(_numbers(sizes))).reshape(_numbers(sizes))
+    return devices.transpose(_numbers(order)) if order else devices
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(n) for n in text.split(",")]
+
+
+def _named_group(mesh: str, sizes: str | None, order: str | None, chosen: str) -> tuple[int, ...]:
+    """The first group where a mesh `'a'=2,'b'=8` is taken apart along axes `'b'`.
+
+    Its devices are those of `_iota(sizes, order)`, in turn, where that is given.
+    """
+    axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh)}
+    devices = _iota(sizes or str(math.prod(axes.values())), order).reshape(list(axes.values()))
+    along = re.findall(r"'(\w+)'", chosen)
+    index = tuple(slice(None) if name in along else 0 for name in axes)
+    return tuple(devices[index].ravel().tolist())
 
 
 def sent_share(kind: str, group: int) -> float:
