@@ -6,7 +6,7 @@ The quickstart's model and data. Rounds of three arms of 20 updates each, in one
 step on one batch that is already on the device; `training.loop.train` with its data, metrics, log
 and alarms; the same with one checkpoint saved in the background (the config's share, 1 in 20).
 Arms are compared within each round, and the medians over the rounds count. Limits: 2 % each.
-About four minutes on 2 cores.
+About a quarter of an hour on 2 cores.
 """
 
 import argparse

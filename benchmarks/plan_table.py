@@ -3,7 +3,7 @@
     pip install 'hen_jax[plan]'
     python benchmarks/plan_table.py --out plan_table.json --readme README.md
 
-Every row is one `hen plan`, in a process of its own; about a quarter of an hour in all on 2 cores.
+Every row is one `hen plan`, in a process of its own; half an hour or more in all on 2 cores.
 The table between the two markers in the README is replaced. A row that misses what its config
 promises is reported, and the exit code is 1.
 """

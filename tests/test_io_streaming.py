@@ -69,7 +69,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("axes", [(1, 1), (2, 1), (2, 2)])
 def test_import_holds_no_tensor_and_export_one(folder, tmp_path, monkeypatch, axes):
-    monkeypatch.setattr(placing, "PIECE", 150_000)  # 5 to 28 pieces of a tensor, the last shorter
+    monkeypatch.setattr(placing, "PIECE", 150_000)  # matrices in 2 to 28 pieces
     fsdp, tensor = axes
     mesh = make_mesh(MeshConfig(fsdp=fsdp, tensor=tensor), jax.devices()[: fsdp * tensor])
     shardings = parameter_shardings(abstract(CONFIG), mesh)

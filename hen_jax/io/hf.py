@@ -163,12 +163,7 @@ def write_model(
     Raises:
       InputError: a missing, leftover or mis-shaped leaf, or a folder that is not ours.
     """
-    fields = table.to_hf(config) | _token_ids(source_folder)
-    if config.score_head and fields.get("pad_token_id") is None:
-        raise InputError(
-            "a reward model needs a pad_token_id, by which transformers finds the last token; give "
-            "a source_folder whose config.json or generation_config.json names one"
-        )
+    fields = _config_fields(config, source_folder)
     if isinstance(params, Mapping):
         tensors = layout.hf_tensors(params, config, dtype)
     else:
@@ -199,6 +194,16 @@ def _require_redundant_head(files: dict[str, shards.Entry], config: DecoderConfi
             f"{files['lm_head.weight'].path}: lm_head.weight differs from the embedding although "
             "config.json says tie_word_embeddings; set it to false to use both"
         )
+
+
+def _config_fields(config: DecoderConfig, source_folder: Path | None) -> dict[str, Any]:
+    fields = table.to_hf(config) | _token_ids(source_folder)
+    if config.score_head and fields.get("pad_token_id") is None:
+        raise InputError(
+            "a reward model needs a pad_token_id, by which transformers finds the last token; give "
+            "a source_folder whose config.json or generation_config.json names one"
+        )
+    return fields
 
 
 def _token_ids(source_folder: Path | None) -> dict[str, Any]:

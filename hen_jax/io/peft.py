@@ -1,7 +1,6 @@
 """LoRA adapters as PEFT stores them, both ways."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -73,7 +72,7 @@ def write_adapter(
     settings = _settings(lora, modules)
     scored = config.score_head
     with staged_folder(Path(folder)) as staged:
-        shards.write_file(staged / WEIGHTS, tensors)
+        written = shards.write_file(staged / WEIGHTS, tensors)
         targets = [module.leaf_name for module in modules]
         write_json(staged / CONFIG, peft_settings.fields(settings, targets, base_model, scored))
         card = card or Card(Path(folder).name, f"A LoRA adapter of rank {lora.rank}.")
@@ -81,11 +80,6 @@ def write_adapter(
         kind = "AutoModelForSequenceClassification" if scored else "AutoModelForCausalLM"
         usage = _USAGE.format(model=kind, base=base_model, folder=folder)
         write_card(staged, card, "peft", ["lora", f"base_model:adapter:{base_model}"], usage)
-        written = shards.Written(
-            sum(math.prod(tensor.shape) for tensor in tensors),
-            sum(tensor.nbytes for tensor in tensors),
-            tensors[0].dtype.name,
-        )
         made = {"kind": "peft_adapter", "lora": dataclasses.asdict(lora)} | written._asdict()
         write_json(staged / RECORD, made | dict(record or {}))
     return written
@@ -112,18 +106,7 @@ def read_adapter(
         shards.refuse_pickles(folder)
         raise InputError(f"{folder} holds no {WEIGHTS}")
     stored = shards.entries(path)
-    every = tuple(target for module in _modules(config) for target in module.targets)
-    modules = [m for m in _modules(config, every) if set(stored) & set(m.names(config, _A))]
-    if not modules:
-        raise InputError(
-            f"{path} adapts no linear layer of a {config.family} model; its tensors are called "
-            f"{min(stored, default='nothing')}, ours {_modules(config)[0].names(config, _A)[0]}"
-        )
-    expected = {name for m in modules for end in (_A, _B) for name in m.names(config, end)}
-    score = {_PREFIX + "score.weight"} if config.score_head else set()
-    names.require_names(
-        set(stored), expected | score, str(path), "the adapter is for another model"
-    )
+    modules = _adapted_modules(path, stored, config)
 
     def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return shards.stored_tensor(name, stored[name], shape).cast(dtype).load()
@@ -142,9 +125,28 @@ def read_adapter(
             leaves[layer + "lora_a"], leaves[layer + "lora_b"] = low_rank_leaves(
                 lora, targets[target]
             )
-    if score:
+    if config.score_head:
         leaves[_SCORE] = read(_PREFIX + "score.weight", (1, config.width)).T
     return lora, unflatten(leaves)
+
+
+def _adapted_modules(
+    path: Path, stored: Mapping[str, shards.Entry], config: DecoderConfig
+) -> list["_Module"]:
+    """The modules that a file's tensors adapt; they must be theirs and no others'."""
+    every = tuple(target for module in _modules(config) for target in module.targets)
+    modules = [m for m in _modules(config, every) if set(stored) & set(m.names(config, _A))]
+    if not modules:
+        raise InputError(
+            f"{path} adapts no linear layer of a {config.family} model; its tensors are called "
+            f"{min(stored, default='nothing')}, ours {_modules(config)[0].names(config, _A)[0]}"
+        )
+    expected = {name for m in modules for end in (_A, _B) for name in m.names(config, end)}
+    score = {_PREFIX + "score.weight"} if config.score_head else set()
+    names.require_names(
+        set(stored), expected | score, str(path), "the adapter is for another model"
+    )
+    return modules
 
 
 class _Module(NamedTuple):

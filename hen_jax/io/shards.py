@@ -164,7 +164,7 @@ def write_shards(folder: Path, tensors: Sequence[Tensor], max_bytes: int) -> Wri
         if shards[-1] and sum(one.nbytes for one in shards[-1]) + tensor.nbytes > max_bytes:
             shards.append([])
         shards[-1].append(tensor)
-    total = sum(tensor.nbytes for tensor in tensors)
+    written = _written(tensors)
     if len(shards) == 1:
         write_file(folder / SINGLE, shards[0])
     else:
@@ -175,14 +175,12 @@ def write_shards(folder: Path, tensors: Sequence[Tensor], max_bytes: int) -> Wri
         places = {tensor.name: name for name, shard in held for tensor in shard}
         write_json(
             folder / INDEX,
-            {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))},
+            {"metadata": {"total_size": written.bytes}, "weight_map": dict(sorted(places.items()))},
         )
-    dtypes = {tensor.dtype.name for tensor in tensors}
-    parameters = sum(tensor.nbytes // tensor.dtype.itemsize for tensor in tensors)
-    return Written(parameters, total, next(name for name in DTYPES if name in dtypes))
+    return written
 
 
-def write_file(path: Path, tensors: Sequence[Tensor]) -> None:
+def write_file(path: Path, tensors: Sequence[Tensor]) -> Written:
     """One safetensors file; wide dtypes come first, so that every tensor is aligned."""
     ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -202,6 +200,16 @@ def write_file(path: Path, tensors: Sequence[Tensor]) -> None:
         for tensor in ordered:
             tensor.load(buffer)
             file.write(buffer[: tensor.nbytes].data)
+    return _written(tensors)
+
+
+def _written(tensors: Sequence[Tensor]) -> Written:
+    dtypes = {tensor.dtype.name for tensor in tensors}
+    return Written(
+        sum(tensor.nbytes // tensor.dtype.itemsize for tensor in tensors),
+        sum(tensor.nbytes for tensor in tensors),
+        next(name for name in DTYPES if name in dtypes),
+    )
 
 
 def buffer_for(tensors: Sequence[Tensor]) -> np.ndarray:

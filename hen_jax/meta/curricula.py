@@ -56,9 +56,7 @@ class EmclConfig:
     temperature: float = 0.1  # emcl_b: of SoftSort
     sharing: int | None = None  # emcl_b: most tasks at one place; None: all
     learnt_rate: float = 0.03  # emcl_b, emcl_c: of Adam on the scores or the scorer
-    carry: bool = (
-        False  # not of uniform, sft: go on from the trained parameters, not from the start
-    )
+    carry: bool = False  # not of uniform, sft: inner steps train, see `hen_jax.meta.emcl`
     scorer_width: int = 16  # emcl_c: hidden units
     parallel_tasks: bool = True  # measure tasks side by side, not one after another
 

@@ -125,11 +125,10 @@ def _paced_step(
         outer: Outer = state.opt_state  # pyright: ignore[reportAssignmentType]
         measure = adapted_loss(config, loss, frozen)
         difficulty = outer.memory.difficulty
-        remember = functools.partial(
-            averaged_difficulty, difficulty, step=state.step, smoothing=config.smoothing
-        )
+        kept = {"step": state.step, "smoothing": config.smoothing}
         if fresh:
-            difficulty = remember(over_tasks(config, measure, state.params, episode))
+            now = over_tasks(config, measure, state.params, episode)
+            difficulty = averaged_difficulty(difficulty, now, **kept)
         order = _order(config, state, difficulty)
         share = competence(state.step, steps, config.initial_competence)
         active = active_tasks(share, len(tasks))
@@ -150,11 +149,11 @@ def _paced_step(
         start = (state.params, outer.optimizer)
         (params, optimizer_state), seen = jax.lax.scan(visit, start, jnp.arange(len(tasks)))
         if measures and not fresh:
-            difficulty = remember(jnp.zeros_like(seen).at[order].set(seen))
+            now = jnp.zeros_like(seen).at[order].set(seen)
+            difficulty = averaged_difficulty(difficulty, now, **kept)
         memory = outer.memory._replace(difficulty=difficulty)
-        learnt = jnp.where(jnp.arange(len(tasks)) < active, seen, 0.0)
         metrics = {
-            "loss": Mean(learnt.sum(), active.astype(jnp.float32)),
+            "loss": _mean_of_first(seen, active),
             "competence": single(share),
             "active": single(active),
             **per_task("place", places(order), tasks),
@@ -164,6 +163,11 @@ def _paced_step(
         return _next(state, params, Outer(optimizer_state, memory)), metrics
 
     return step
+
+
+def _mean_of_first(values: Array, count: Array) -> Mean:
+    kept = jnp.where(jnp.arange(len(values)) < count, values, 0.0)
+    return Mean(kept.sum(), count.astype(jnp.float32))
 
 
 def _visit(

@@ -39,10 +39,10 @@ def active_by_step(config: EmclConfig, tasks: int, steps: int) -> np.ndarray:
 def outer_updates(config: EmclConfig, tasks: int, steps: int) -> np.ndarray:
     """Updates of the parameters at each step, [steps]."""
     inner = {"emcl_b": tasks, "uniform": 0, "sft": 0}.get(config.curriculum, config.inner_steps)
-    updates = (
-        np.full(steps, 1) if config.curriculum in TOGETHER else active_by_step(config, tasks, steps)
-    )
-    return updates * (1 + inner * config.carry)
+    each = 1 + inner * config.carry
+    if config.curriculum in TOGETHER:
+        return np.full(steps, each)
+    return each * active_by_step(config, tasks, steps)
 
 
 def evaluations(config: EmclConfig, rows: Rows, tasks: int, steps: int) -> np.ndarray:
@@ -62,10 +62,9 @@ def evaluations(config: EmclConfig, rows: Rows, tasks: int, steps: int) -> np.nd
             at_places = tasks * (config.sharing or tasks)
             return np.full(steps, at_places * rows.support * (1 + JVP) + tasks * rows.query)
         case "emcl_a":
-            waiting = np.where(np.arange(steps) == 0, tasks - active, 0)
-            if config.difficulty == "fresh":
-                waiting = tasks
-            return active * learnt + waiting * measured
+            fresh = config.difficulty == "fresh"
+            looked_at = tasks if fresh else (tasks - active) * (np.arange(steps) == 0)
+            return active * learnt + looked_at * measured
         case _:
             return active * learnt
 

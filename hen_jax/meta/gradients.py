@@ -67,19 +67,9 @@ def meta_gradient(
     Raises:
       InputError: an unknown mode, or an option that the mode does not read.
     """
-    if window is not None and mode not in ("mixflow", "unroll"):
-        raise InputError(f"mode {mode!r} reads no window; leave it out or use 'mixflow'")
-    if solver is not None and mode != "implicit":
-        raise InputError(f"mode {mode!r} reads no solver; leave it out or use 'implicit'")
-    match mode:
-        case "reptile":
-            return _reptile(inner, outer_loss)
-        case "implicit":
-            train = implicit(inner, solver or conjugate_gradient())
-        case "mixflow" | "unroll" | "first_order":
-            train = jax.tree_util.Partial(inner, rule=mode, window=window)
-        case _:
-            raise InputError(f"unknown mode {mode!r}; use one of {', '.join(get_args(Mode))}")
+    train = _training(inner, mode, window, solver)
+    if train is None:
+        return _reptile(inner, outer_loss)
 
     def objective(theta: Tree, eta: Tree, batches: Tree, query: Tree, state: Tree | None):
         trained = train(theta, eta, batches, state)
@@ -93,6 +83,25 @@ def meta_gradient(
         return MetaGradient(value, d_theta, d_eta, trained)
 
     return gradient
+
+
+def _training(
+    inner: InnerLoop, mode: Mode | str, window: int | None, solver: Solver | None
+) -> Callable[..., Trained] | None:
+    """The inner training with the derivative of `mode`; None for Reptile, which needs none."""
+    if window is not None and mode not in ("mixflow", "unroll"):
+        raise InputError(f"mode {mode!r} reads no window; leave it out or use 'mixflow'")
+    if solver is not None and mode != "implicit":
+        raise InputError(f"mode {mode!r} reads no solver; leave it out or use 'implicit'")
+    match mode:
+        case "reptile":
+            return None
+        case "implicit":
+            return implicit(inner, solver or conjugate_gradient())
+        case "mixflow" | "unroll" | "first_order":
+            return jax.tree_util.Partial(inner, rule=mode, window=window)
+        case _:
+            raise InputError(f"unknown mode {mode!r}; use one of {', '.join(get_args(Mode))}")
 
 
 def _reptile(inner: InnerLoop, outer_loss: OuterLoss) -> Callable[..., MetaGradient]:

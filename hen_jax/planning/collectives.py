@@ -19,6 +19,9 @@ KINDS = (
     "collective-permute",
 )
 
+_IOTA = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
+"""`[8,2]T(1,0)`: all devices, counted through a table of these sizes, its axes exchanged."""
+
 
 class Traffic(NamedTuple):
     """All collectives of one kind over one network, per chip and step."""
@@ -92,10 +95,6 @@ def replica_group(instruction: Instruction) -> tuple[int, ...]:
         raise InputError(f"hen plan cannot read the groups of {instruction.name}")
     groups, sizes, order = iota.groups()
     return tuple(_iota(sizes, order).reshape(_numbers(groups))[0].tolist())
-
-
-_IOTA = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
-"""`[8,2]T(1,0)`: all devices, counted through a table of these sizes, its axes exchanged."""
 
 
 def _iota(sizes: str, order: str | None) -> np.ndarray:

@@ -170,7 +170,8 @@ def _memory() -> Iterator[Finding]:
     if jax.default_backend() == "cpu" and on_request and not asked:
         yield Finding(
             "ok",
-            "memory in small pages: a CPU trains faster with GLIBC_TUNABLES=glibc.malloc.hugetlb=1",
+            "memory in small pages; on a CPU, steps that take gigabytes may run faster with "
+            "GLIBC_TUNABLES=glibc.malloc.hugetlb=1",
         )
 
 
