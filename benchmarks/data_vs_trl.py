@@ -145,7 +145,7 @@ def run_ours(model: Path, documents, row_length: int) -> dict:
         "seconds": seconds,
         "rows": len(rows),
         "filled": round(efficiency(encoded.examples, rows, row_length), 4),
-        "tokens": sum(int((batch.segments > 0).sum()) for batch in batches),
+        "tokens": sum(int((batch.segments != 0).sum()) for batch in batches),
         "trained": sum(int(batch.mask.sum()) for batch in batches),
         "cut_or_left_out": [len(encoded.truncated), len(encoded.dropped)],
     }

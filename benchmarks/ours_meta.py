@@ -54,6 +54,7 @@ def prepared(task: dict) -> tuple:
     from hen_jax.meta.inner import InnerLoop, descend
     from hen_jax.meta.losses import mean_loss
     from hen_jax.models.config import Execution, LoraConfig
+    from hen_jax.models.remat import PRODUCTS
     from hen_jax.recipes.models import open_model
     from hen_jax.steps.sft import sft_loss
 
@@ -70,7 +71,8 @@ def prepared(task: dict) -> tuple:
 
     def step(theta: Any, base: Any, rates: Any, batches: Batch, query: Batch) -> tuple:
         scalar = mean_loss(lambda theta, _, batch: sft(theta, base, batch), task["microbatches"])
-        inner = InnerLoop(scalar, descend, len(every) - 1, linearise=task["linearise"])
+        keep = PRODUCTS if task["keep"] else None
+        inner = InnerLoop(scalar, descend, len(every) - 1, keep=keep)
         found = meta_gradient(inner, scalar, task["mode"])(theta, rates, batches, query)
         return found.value, found.theta, found.eta
 

@@ -100,7 +100,7 @@ def _epoch(step: Any, state: Any, frozen: Any, put: Any, batches: Any) -> dict:
         losses += [fetch(one)["loss"] for one in pending]
         pending = [metrics]
         trained += int(batch.mask.sum())
-        tokens += int((batch.segments > 0).sum())
+        tokens += int((batch.segments != 0).sum())
     losses += [fetch(one)["loss"] for one in pending]
     return {
         "seconds": time.perf_counter() - start,

@@ -7,6 +7,7 @@ Runs in an interpreter with torch and transformers; imports nothing of hen_jax.
 
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -91,8 +92,10 @@ def prepared(batch: dict) -> dict[str, torch.Tensor]:
     found = {name: torch.tensor(x) for name, x in batch.items()}
     segments = found["segments"]
     length = segments.shape[1]
-    same = segments[:, None, :, None] == segments[:, None, None, :]
-    seen = same & torch.ones(length, length).tril().bool()
+    mine, theirs = segments[:, None, :, None], segments[:, None, None, :]
+    # Segment -1 is the opening that all documents of a row share.
+    together = (mine == theirs) | ((mine > 0) & (theirs == -1))
+    seen = together & torch.ones(length, length).tril().bool()
     found["visible"] = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
     found["trained"] = found["mask"].flatten().nonzero().flatten()
     found["labels"] = found["targets"].flatten()[found["trained"]]
@@ -142,22 +145,38 @@ def meta_step(model: torch.nn.Module, batches: list[dict], how: str) -> Callable
 def main() -> None:
     task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(os.cpu_count() or 1)
+    limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))  # an error, not a killed machine
     model, leaves = adapted(task)
+    if task["checkpointing"]:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()  # it has no dropout; without this the setting is not read
     step = meta_step(model, task["batches"], task["how"])
     rates = {name: torch.tensor(task["rate"]) for name in leaves}
-    seconds, cpu = [], []
     with sdpa_kernel(SDPBackend.MATH):
-        step(leaves, rates)
-        for _ in range(task["repeats"]):
-            began, before = time.perf_counter(), cpu_seconds()
-            value, of_leaves, of_rates = step(leaves, rates)
-            seconds.append(time.perf_counter() - began)
-            cpu.append(cpu_seconds() - before)
+        try:
+            result = timed(lambda: step(leaves, rates), task)
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
+            result = {"failed": str(error).splitlines()[0]}
+    Path(sys.argv[2]).write_text(json.dumps(result), encoding="utf-8")
+
+
+def timed(step: Callable, task: dict) -> dict:
+    """The measurements of `step`; its gradients are written to `task["gradients"]`."""
+    step()
+    seconds, cpu = [], []
+    for _ in range(task["repeats"]):
+        began, before = time.perf_counter(), cpu_seconds()
+        value, of_leaves, of_rates = step()
+        seconds.append(time.perf_counter() - began)
+        cpu.append(cpu_seconds() - before)
     peak = peak_bytes()
     gradients = {name: leaf.detach().numpy() for name, leaf in of_leaves.items()}
     gradients |= {f"rate/{name}": leaf.detach().numpy() for name, leaf in of_rates.items()}
     np.savez(task["gradients"], **gradients)
-    result = {
+    return {
         "seconds": seconds,
         "cpu_seconds": cpu,
         "compile_s": 0.0,
@@ -165,7 +184,6 @@ def main() -> None:
         "value": float(value),
         "versions": {m.__name__: str(m.__version__) for m in (torch, transformers)},
     }
-    Path(sys.argv[2]).write_text(json.dumps(result), encoding="utf-8")
 
 
 if __name__ == "__main__":

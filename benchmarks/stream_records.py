@@ -83,7 +83,7 @@ def stream(folder: Path, batches: int, workers: int) -> dict:
     first, filled, seen = memory_after(stream), [], []
     start = time.perf_counter()
     for _ in range(6):
-        part = [(b.segments > 0).mean() for b in itertools.islice(stream, batches // 6)]
+        part = [(b.segments != 0).mean() for b in itertools.islice(stream, batches // 6)]
         filled.append(float(np.mean(part)))
         seen.append(memory())
         print(f"{stream.get_state()['next_index']} batches, {seen[-1]}", flush=True)

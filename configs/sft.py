@@ -8,7 +8,9 @@ A random model, all parameters: half a minute; held-out loss 7.6 -> 5.6.
 
 SmolLM2-135M. On 2 cores `--config.epochs=0.4` took 6 minutes; held-out loss 4.09 -> 3.57.
 
-Set `--config.adapter=None` to train all parameters.
+Set `--config.adapter=None` to train all parameters. `--config.data.packing=shared_prefix` lays a
+system prompt that records share once a row: two thirds of the rows for the first source alone, 95 %
+for all five.
 """
 
 from ml_collections import ConfigDict
@@ -28,7 +30,7 @@ def get_config(variant: str = "smollm2") -> ConfigDict:
         {"schema": "steered", "path": "shipped:eea/writing.jsonl"},
     )
     config.adapter = ConfigDict({"rank": 16, "alpha": 32.0})
-    config.data = ConfigDict({"row_length": 512, "batch_size": 2})
+    config.data = ConfigDict({"row_length": 512, "batch_size": 2, "packing": "fewest_rows"})
     config.microbatches = 1
     config.execution = ConfigDict({"compute_dtype": "float32", "remat": "dots"})
     config.optimizer = ConfigDict({"learning_rate": 2e-3, "warmup": 0.1, "final": 0.1})
@@ -38,7 +40,7 @@ def get_config(variant: str = "smollm2") -> ConfigDict:
     if variant == "tiny":
         config.model.source = "tiny"
         config.sources = config.sources[:1]
-        config.data = ConfigDict({"row_length": 256, "batch_size": 4})
+        config.data.update({"row_length": 256, "batch_size": 4})
         config.adapter = None  # a random base has nothing for an adapter to steer
         config.optimizer.learning_rate = 1e-2
         config.epochs = 1.0

@@ -13,11 +13,14 @@ from scipy.optimize import linprog
 from tiny_tokenizer import tiny_tokenizer
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.types import SHARED
 from hen_jax.data import samples
 from hen_jax.data.examples import Document, Example, encode, shift
 from hen_jax.data.hed import hed_conversation, read_hed
+from hen_jax.data.openings import OPENING, find_openings
 from hen_jax.data.packing import Packing, efficiency, pack, pack_row
 from hen_jax.data.steered import read_steered, steered_conversation
+from hen_jax.data.stores import in_memory, rows_of
 from hen_jax.text.chat import render
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.detect import detect_format
@@ -193,6 +196,147 @@ def test_worked_example_of_the_docstring():
     assert row.segments.tolist() == [1, 1, 1, 2, 2, 0]
     assert row.positions.tolist() == [0, 1, 2, 0, 1, 0]
     assert pack([6, 5, 4, 3], 9) == [[0, 3], [1, 2]]
+    shared = pack_row([example(3), example(2)], 6, prefix=1)
+    assert shared.segments.tolist() == [SHARED, 1, 1, 2, 0, 0]
+    assert shared.positions.tolist() == [0, 1, 2, 1, 0, 0]
+    assert pack([6, 5, 4, 3], 9, "shared_prefix", 2) == [[0, 1], [2, 3]]
+
+
+@st.composite
+def opened(draw) -> list[Example]:
+    """Examples whose openings differ late, of two tokens so that they may go on alike."""
+    tokens = st.integers(1, 2)
+    openings = draw(st.lists(st.lists(tokens, max_size=9), min_size=1, max_size=3))
+    quiet = draw(st.integers(OPENING - 6, OPENING + 9))  # tokens before the first that may train
+    made = []
+    for number in range(draw(st.integers(1, 14))):
+        own = draw(st.lists(tokens, min_size=2, max_size=8))
+        ids = np.array([0] * (OPENING - 3) + draw(st.sampled_from(openings)) + own, np.int32)
+        trains = np.array([draw(st.booleans()) for _ in ids]) & (np.arange(len(ids)) >= quiet)
+        made.append(Example(ids, trains, str(number), str(number)))
+    return made
+
+
+@given(opened())
+def test_a_group_begins_with_the_most_that_all_of_it_share_and_none_trains_in(examples):
+    """Against the plain definition; an answer that begins early so cuts it short."""
+
+    def shared(members: list[Example], length: int) -> bool:
+        first = members[0].tokens[:length].tolist()
+        return all(
+            length < one.length
+            and one.tokens[:length].tolist() == first
+            and not shift(one).mask[:length].any()
+            for one in members
+        )
+
+    found = find_openings(examples)
+    assert found.prefix[0] == 0
+    for made, group in zip(examples, found.group, strict=True):
+        alike = [other for other in examples if shared([made, other], OPENING)]
+        if not alike:
+            assert group == 0
+        else:
+            mine = [examples[at].id for at in np.flatnonzero(found.group == group)]
+            assert mine == [other.id for other in alike]
+            assert found.prefix[group] == max(p for p in range(made.length) if shared(alike, p))
+
+
+@given(opened())
+def test_every_example_is_whole_in_a_row_that_holds_the_opening_once(examples):
+    rows = rows_of(in_memory(examples), 36, "shared_prefix")
+    assert sorted(item for row in rows for item in row) == list(range(len(examples)))
+    for items, prefix in zip(rows, rows.prefix, strict=True):
+        row = pack_row([examples[item] for item in items], 36, prefix)
+        shared = prefix if len(items) > 1 else 0
+        assert (row.segments == SHARED).tolist() == [at < shared for at in range(36)]
+        for segment, item in enumerate(items, start=1):
+            own = row.segments == segment
+            whole = np.flatnonzero(own | (row.segments == SHARED))
+            tokens, targets, mask = shift(examples[item])
+            assert row.tokens[whole].tolist() == tokens.tolist()
+            assert row.mask[whole].tolist() == mask.tolist()
+            assert row.positions[whole].tolist() == list(range(len(tokens)))
+            # The last position of the opening predicts another token in each example: it has none.
+            aimed = np.delete(np.arange(len(tokens)), [shared - 1] if shared else [])
+            assert row.targets[whole][aimed].tolist() == targets[aimed].tolist()
+        own = sum(examples[item].length - shared for item in items)
+        assert (row.segments != 0).sum() == shared + own
+    plain = rows_of(in_memory(examples), 36, "fewest_rows")
+    assert len(rows) <= len(plain)
+    if not rows.prefix.any():
+        assert rows.items.tolist() == plain.items.tolist()
+        assert rows.ends.tolist() == plain.ends.tolist()
+
+
+def kind(first: int, opening: int, count: int) -> list[Example]:
+    """Records of one kind: the same opening, then five tokens of their own that train."""
+    prompt = np.arange(first, first + opening)
+    return [
+        Example(np.append(prompt, [n] * 5).astype(np.int32), np.arange(opening + 5) >= opening,
+                f"{first} {n}", "")
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def test_each_kind_of_record_has_its_opening_and_an_odd_one_spoils_neither():
+    ours, theirs, few = kind(100, 20, 15), kind(200, 30, 12), kind(300, 40, 2)
+    examples = [*itertools.chain(*zip(ours, theirs, strict=False)), example(25), *few, *ours[12:]]
+    rows = rows_of(in_memory(examples), 64, "shared_prefix")
+    laid: dict[int, list[Example]] = {}
+    for items, prefix in zip(rows, rows.prefix.tolist(), strict=True):
+        laid.setdefault(prefix, []).extend(examples[item] for item in items)
+    # The last token of an opening predicts the first that trains: it is each example's own.
+    ids = {prefix: sorted(one.id for one in found) for prefix, found in laid.items()}
+    assert ids == {
+        0: sorted(one.id for one in [example(25), *few]),  # two would not fill the row they save
+        19: sorted(one.id for one in ours),
+        29: sorted(one.id for one in theirs),
+    }
+
+
+def test_examples_that_fill_the_rows_of_others_are_left_there():
+    """Beside each of four long examples there is room for one of thirteen, and for no more."""
+    store = in_memory([*(example(40, seed) for seed in range(4)), *kind(100, 20, 13)])
+    assert len(rows_of(store, 64, "fewest_rows")) == 4 + 5
+    rows = rows_of(store, 64, "shared_prefix")
+    assert sorted(map(len, rows)) == [2, 2, 2, 2, 9]
+    assert sorted(rows.prefix.tolist()) == [0, 0, 0, 0, 19]
+
+
+def test_where_every_example_begins_otherwise_a_frequent_opening_is_still_found(monkeypatch):
+    """And one that comes back after it was forgotten begins a group anew: nothing else is lost."""
+    monkeypatch.setattr("hen_jax.data.openings.REMEMBERED", 3)
+    frequent, others = kind(500, 20, 40), [kind(1000 + n, 20, 1)[0] for n in range(40)]
+    mixed = [*itertools.chain(*zip(frequent, others, strict=True)), others[0], others[39]]
+    found = find_openings(mixed)
+    assert found.group.tolist()[:80:2] == [1] * 40
+    assert found.group.tolist()[1:][::2][:40] == list(range(2, 42))
+    assert found.group.tolist()[80:] == [42, 41]
+    assert found.prefix.tolist() == [0] + [19] * 42
+
+
+@pytest.mark.parametrize(("names", "most"), [(["hed"], 0.65), (["hed", "eea"], 0.95)])
+def test_system_prompts_are_laid_once_a_row(names, most):
+    """The English dialogues take two thirds of the rows, and train as many tokens.
+
+    Packed with steered conversations, each of which begins otherwise, they save what they can.
+    """
+    examples = [made for name in names for made in shipped(name)]
+    store = in_memory(examples)
+    count: dict[Packing, int] = {}
+    packings: tuple[Packing, ...] = ("fewest_rows", "shared_prefix")
+    for packing in packings:
+        rows = rows_of(store, 1024, packing)
+        packed = [pack_row(store.read(i), 1024, p) for i, p in zip(rows, rows.prefix, strict=True)]
+        filled = float(np.mean([row.segments != 0 for row in packed]))
+        assert sum(row.mask.sum() for row in packed) == store.trained.sum()
+        prefixes = dict(zip(*np.unique(rows.prefix, return_counts=True), strict=True))
+        print(f"{names}, {packing}: {len(rows)} rows, {filled:.1%} filled, rows of {prefixes}")
+        count[packing] = len(rows)
+    found = find_openings(shipped("hed")).prefix.max()
+    assert TOKENIZER.decode(shipped("hed")[0].tokens[:found])[-22:] == "No lectures, no lists."
+    assert count["shared_prefix"] <= most * count["fewest_rows"]
 
 
 @given(st.lists(st.integers(1, 12), max_size=7))

@@ -92,6 +92,29 @@ def test_each_epoch_holds_every_example_once_in_another_order(packing: Packing):
     assert [b.tokens.tolist() for b in first] != [b.tokens.tolist() for b in second]
 
 
+def test_documents_behind_one_opening_train_the_tokens_of_documents_apart():
+    """Three of them to a row, which has no room for two with an opening each."""
+    opening = np.arange(100, 116, dtype=np.int32)
+    examples = [
+        Example(np.append(opening, one.tokens[:4]), np.arange(20) > 17, one.id, one.group)
+        for one in EXAMPLES
+    ]
+    found, rows = {}, {}
+    packings: tuple[Packing, ...] = ("shared_prefix", "fewest_rows")
+    for packing in packings:
+        config = PipelineConfig(row_length=25, batch_size=1, packing=packing)
+        rows[packing] = round(batches_per_epoch(examples, config))
+        epoch = take(rows[packing], train_batches(examples, config))
+        found[packing] = Counter(
+            (int(b.tokens[0, t]), int(b.targets[0, t]), int(b.positions[0, t]))
+            for b in epoch
+            for t in np.flatnonzero(b.mask[0])
+        )
+        assert seen(epoch).total() == len(examples)
+    assert found["shared_prefix"] == found["fewest_rows"]
+    assert rows == {"shared_prefix": 8, "fewest_rows": 23}
+
+
 def test_the_seed_decides_the_order():
     same, other = (
         take(3, train_batches(EXAMPLES, PipelineConfig(row_length=16, batch_size=4, seed=seed)))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_tokenizer import tiny_tokenizer
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.types import Batch
+from hen_jax.core.types import SHARED, Batch
 from hen_jax.data.buckets import bucket_batches, buckets_of
 from hen_jax.data.cache import cache_key, cached, fingerprint
 from hen_jax.data.examples import Document, Encoded, Example, encode, encode_parts
@@ -26,7 +26,14 @@ from hen_jax.data.pipeline import (
     train_records,
     trained_capacity,
 )
-from hen_jax.data.stores import from_bytes, in_memory, open_store, to_bytes, write_store
+from hen_jax.data.stores import (
+    from_bytes,
+    in_memory,
+    open_store,
+    rows_of,
+    to_bytes,
+    write_store,
+)
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.detect import detect_format
 from hen_jax.text.formats import CHATML
@@ -39,12 +46,35 @@ EXAMPLES = [
 ]
 
 
+SHARING = dataclasses.replace(CONFIG, packing="shared_prefix", row_length=48)
+OPENING = 100  # the first of the tokens of an opening
+
+
+def opened(length: int, examples: list[Example]) -> list[Example]:
+    """The examples, each behind the same tokens, which do not train."""
+    opening = np.arange(OPENING, OPENING + length, dtype=np.int32)[::-1]
+    return [
+        dataclasses.replace(
+            one,
+            tokens=np.concatenate([opening, one.tokens]),
+            mask=np.concatenate([np.zeros(length, bool), one.mask]),
+        )
+        for one in examples
+    ]
+
+
 def take(count: int, batches) -> list[Batch]:
     return list(itertools.islice(batches, count))
 
 
 def tokens(batches: list[Batch]) -> list:
     return [batch.tokens.tolist() for batch in batches]
+
+
+def assert_same(first: list[Batch], second: list[Batch]):
+    for ours, theirs in zip(first, second, strict=True):
+        for field in range(5):
+            np.testing.assert_array_equal(ours[field], theirs[field])
 
 
 def encoded(examples: list[Example]) -> list[Encoded]:
@@ -95,6 +125,49 @@ def test_a_store_gives_the_batches_that_its_list_gives(store, tmp_path):
     assert sent.read([3])[0].id == EXAMPLES[3].id
     most = max(batch.mask.sum(axis=1).max() for batch in eval_batches(EXAMPLES, CONFIG))
     assert trained_capacity(store, CONFIG) == trained_capacity(EXAMPLES, CONFIG) == most
+
+
+@pytest.mark.parametrize("form", ["array_record", "parquet"])
+def test_a_store_lays_the_openings_that_its_list_lays_and_looks_for_them_once(
+    form, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("hen_jax.data.stores.READ_AT_ONCE", 7)
+    listed = opened(20, EXAMPLES[:20]) + opened(17, EXAMPLES[20:])
+    store = write_store(encoded(listed), tmp_path / form, form)
+    for batches in (train_batches, eval_batches):
+        made = take(8, batches(store, SHARING))
+        assert_same(made, take(8, batches(listed, SHARING)))
+        laid = np.concatenate([(batch.segments == SHARED).sum(axis=1) for batch in made])
+        assert set(laid.tolist()) - {0} == {17, 20}
+    assert trained_capacity(store, SHARING) == trained_capacity(listed, SHARING)
+    assert batches_per_epoch(store, SHARING) == batches_per_epoch(listed, SHARING)
+    unread = dataclasses.replace(open_store(tmp_path / form), read=pytest.fail)
+    for row_length in (48, 64):
+        assert set(rows_of(unread, row_length, "shared_prefix").prefix.tolist()) == {17, 20}
+
+
+def test_a_set_without_a_common_opening_is_packed_as_ever():
+    plain = dataclasses.replace(SHARING, packing="fewest_rows")
+    assert_same(take(9, train_batches(EXAMPLES, SHARING)), take(9, train_batches(EXAMPLES, plain)))
+
+
+def test_each_set_of_a_mixture_lays_its_own_opening():
+    sets = (opened(17, EXAMPLES[:6]), opened(20, EXAMPLES[6:]))
+    mixture = Mixture(tuple(map(in_memory, sets)), (1, 3))
+    batches = take(6, train_batches(mixture, SHARING))
+    lengths = [(batch.segments == SHARED).sum(axis=1) for batch in batches]
+    assert set(np.concatenate(lengths).tolist()) == {17, 20}
+    for number, batch in enumerate(batches):
+        own = batch.tokens[(batch.segments > 0) & (batch.tokens < OPENING)]
+        assert set(train_records(mixture, SHARING, number)) == {f"例 {token}" for token in own}
+    evaluated = list(eval_batches(mixture, SHARING))
+    trained = sum(made.mask[1:].sum() for one in sets for made in one)
+    assert sum(batch.mask.sum() for batch in evaluated) == trained
+    halves = [
+        list(eval_batches(mixture, SHARING, process_index=p, process_count=2)) for p in (0, 1)
+    ]
+    joined = [np.concatenate([a.tokens, b.tokens]).tolist() for a, b in zip(*halves, strict=True)]
+    assert joined == tokens(evaluated)
 
 
 def test_a_large_set_is_packed_in_windows_and_loses_nothing(monkeypatch):

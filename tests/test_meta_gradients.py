@@ -152,9 +152,16 @@ def test_no_nan_where_adam_meets_the_zero_gradient_of_a_fresh_adapter():
         ({"block": 3, "proximal": lambda eta: eta["pull"]}, None),
         ({"repeat": True, "block": 2, "offload": True}, None),
         ({"proximal": 0.5, "block": 1}, 3),
-        ({"linearise": True}, None),
+        ({"keep": jax.checkpoint_policies.everything_saveable}, None),
+        ({"keep": jax.checkpoint_policies.dots_saveable}, 3),
     ],
-    ids=["uneven blocks, learnt pull", "one batch, offloaded", "window, pull", "linearised"],
+    ids=[
+        "uneven blocks, learnt pull",
+        "one batch, offloaded",
+        "window, pull",
+        "all values kept",
+        "products kept, window",
+    ],
 )
 def test_replayed_states_give_the_gradient_of_the_unroll(options, window):
     eta, optimizer = setting("adam", LORA, learnt_rates=True)

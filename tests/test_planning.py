@@ -260,6 +260,14 @@ def test_a_stage_or_a_model_that_is_not_there_is_named():
         plan(TINY, ["--config.model.source=nobody/nothing"], "v5e:2x4")
 
 
+def test_what_a_run_would_refuse_is_not_planned(monkeypatch):
+    config = load_config(TINY, ["--config.data.packing=shared_prefix"])
+    config.update({"execution": {"attention": "splash"}})
+    monkeypatch.setattr("hen_jax.recipes.plan.load_config", lambda *_: config)
+    with pytest.raises(InputError, match=r"config\.execution\.attention='splash' cannot mask"):
+        plan(TINY, [], "v5e:2x4")
+
+
 @pytest.mark.usefixtures("libtpu")
 def test_the_curriculum_is_a_stage_like_any_other():
     rows = ["--config.episode.support_rows=8", "--config.episode.query_rows=8"]

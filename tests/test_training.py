@@ -1,5 +1,6 @@
 """A run, from its config to its checkpoints: resumed bit for bit, compiled once, never torn."""
 
+import dataclasses
 import json
 import os
 import random
@@ -17,9 +18,10 @@ from tiny_run import command, config, environment, run
 from hen_jax.core.errors import InputError
 from hen_jax.core.trees import flatten
 from hen_jax.data import samples
+from hen_jax.models.config import LongRope
 from hen_jax.recipes import sft
 from hen_jax.recipes.settings import settings
-from hen_jax.recipes.tiny_model import write_tiny_model
+from hen_jax.recipes.tiny_model import CONFIG, write_tiny_model
 from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.metrics import read_metrics
 from hen_jax.training.optimizers import OptimizerConfig, make_schedule
@@ -134,6 +136,34 @@ def test_a_work_directory_of_other_settings_is_refused(base, tmp_path):
 def test_a_config_field_nobody_reads_or_of_the_wrong_type_is_named(base, change, message):
     with pytest.raises(InputError, match=message):
         settings(sft.SftSettings, config(base, **change))
+
+
+SHARED_ROWS = {"row_length": 256, "batch_size": 8, "packing": "shared_prefix"}
+
+
+@pytest.mark.parametrize("attention", ["splash", "cudnn"])
+def test_a_shared_opening_is_refused_to_kernels_that_cannot_mask_it(base, tmp_path, attention):
+    changes = {"data": SHARED_ROWS, "execution": {"attention": attention}}
+    with pytest.raises(InputError, match=rf"attention='{attention}' cannot.*give 'xla' or 'chunk"):
+        run(base, tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"window": 255}, r"window of 255 and config\.data\.row_length is 256; give .*fewest_rows"),
+        ({"window": 64, "global_layers": (0,)}, "or rows of 64 at most"),
+        ({"rope_scaling": LongRope((1.0,), (2.0,), 64, 1.0)}, "LongRoPE .* give .*fewest_rows"),
+    ],
+)
+def test_a_shared_opening_is_refused_to_models_that_cannot_read_it(base, change, message):
+    shared = settings(sft.SftSettings, config(base, data=SHARED_ROWS))
+    sft.check_packing(shared, dataclasses.replace(CONFIG, window=256))
+    other = dataclasses.replace(CONFIG, **change)
+    sft.check_packing(settings(sft.SftSettings, config(base)), other)
+    with pytest.raises(InputError, match=rf"config\.data\.packing is 'shared_prefix'.*{message}"):
+        sft.check_packing(shared, other)
 
 
 def test_the_learning_rate_warms_up_and_falls():

@@ -16,6 +16,9 @@ Array = Any
 Tree = Any
 """A nested dict of arrays."""
 
+SHARED = -1
+"""The segment of positions that belong to every document of their row: their common opening."""
+
 
 class Batch(NamedTuple):
     """A batch of token rows; every field of the first five is always present.
@@ -24,13 +27,18 @@ class Batch(NamedTuple):
     `segments[b, t]` (0 is padding), is the `positions[b, t]`-th token of it (from 0), and predicts
     `targets[b, t]`, the token after it in the same document. `mask` is 1 where that prediction
     trains. Targets are shifted once, in `hen_jax.data.examples`, and nowhere else.
+
+    A position with segment `SHARED` belongs to the opening that every document of the row begins
+    with. It stands at the front of the row, sees itself only (causally), and every document of the
+    row sees it; nothing in it trains. After an opening of `p` positions the first own token of each
+    document has position `p`.
     """
 
     tokens: Array  # [B, T] int32
     targets: Array  # [B, T] int32
     mask: Array  # [B, T] float32, 0 or 1
     positions: Array  # [B, T] int32
-    segments: Array  # [B, T] int32, 0 = padding
+    segments: Array  # [B, T] int32, 0 = padding, SHARED = the opening of all documents
     weight: Array | None = None  # [B] float32
     task: Array | None = None  # [B] int32
     expert: Array | None = None  # [B] int32

@@ -1,7 +1,8 @@
 """Several examples in one row, with everything that keeps them apart.
 
 Tokens, targets, mask, positions and segments are laid down together, so no later stage can lose
-one of them. `packing="none"` is the same code with one example a row.
+one of them. `packing="none"` is the same code with one example a row; `packing="shared_prefix"`
+lays the opening that the examples of a row have in common once.
 """
 
 import bisect
@@ -12,14 +13,14 @@ from typing import Literal
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.types import Batch
+from hen_jax.core.types import SHARED, Batch
 from hen_jax.data.examples import Example, shift
 
-Packing = Literal["fewest_rows", "best_fit", "first_fit", "none"]
+Packing = Literal["fewest_rows", "shared_prefix", "best_fit", "first_fit", "none"]
 
 
 def pack(
-    lengths: Sequence[int], row_length: int, packing: Packing = "fewest_rows"
+    lengths: Sequence[int], row_length: int, packing: Packing = "fewest_rows", prefix: int = 0
 ) -> list[list[int]]:
     """Deals items of the given lengths to rows; each row lists the indices of its items.
 
@@ -27,8 +28,10 @@ def pack(
     decreasing). `fewest_rows` also fills one row after another, each with the longest item left
     and the others that fill it up best, and keeps the better of the two: short items want the
     second, items of a third to a half of a row the first. `first_fit` keeps the order and takes
-    the first row with room; `none` gives each item its own row.
-    `pack([6, 5, 4, 3], 9)` is `[[0, 3], [1, 2]]`.
+    the first row with room; `none` gives each item its own row. `shared_prefix` is `fewest_rows`,
+    for items whose first `prefix` positions are the same and stand in a row once.
+    `pack([6, 5, 4, 3], 9)` is `[[0, 3], [1, 2]]`, and `pack([6, 5, 4, 3], 9, "shared_prefix", 2)`
+    is `[[0, 1], [2, 3]]`.
 
     Raises:
       InputError: an item is longer than a row.
@@ -40,11 +43,12 @@ def pack(
         )
     methods = {
         "fewest_rows": _fewest_rows,
+        "shared_prefix": _fewest_rows,
         "best_fit": _best_fit,
         "first_fit": _first_fit,
         "none": _one_each,
     }
-    return methods[packing](lengths, row_length)
+    return methods[packing]([length - prefix for length in lengths], row_length - prefix)
 
 
 WINDOW = 4096
@@ -57,6 +61,7 @@ class Rows:
 
     items: np.ndarray  # [n] int32
     ends: np.ndarray  # [rows] int64: row `r` holds items[ends[r - 1] : ends[r]]
+    prefix: np.ndarray  # [rows] int32: so many positions its items share; several lay them once
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -68,7 +73,9 @@ class Rows:
         return self.items[start : self.ends[index]].tolist()
 
 
-def pack_all(lengths: np.ndarray, row_length: int, packing: Packing = "fewest_rows") -> Rows:
+def pack_all(
+    lengths: np.ndarray, row_length: int, packing: Packing = "fewest_rows", prefix: int = 0
+) -> Rows:
     """`pack` of any number of items: more than `WINDOW` are shuffled and packed `WINDOW` by one.
 
     Raises:
@@ -81,10 +88,10 @@ def pack_all(lengths: np.ndarray, row_length: int, packing: Packing = "fewest_ro
     sizes: list[int] = []
     for start in range(0, len(order), WINDOW):
         window = order[start : start + WINDOW]
-        rows = pack(lengths[window].tolist(), row_length, packing)
+        rows = pack(lengths[window].tolist(), row_length, packing, prefix)
         items[start : start + WINDOW] = window[[item for row in rows for item in row]]
         sizes += map(len, rows)
-    return Rows(items, np.cumsum(sizes, dtype=np.int64))
+    return Rows(items, np.cumsum(sizes, dtype=np.int64), np.full(len(sizes), prefix, np.int32))
 
 
 def efficiency(
@@ -95,11 +102,13 @@ def efficiency(
     return filled / (len(rows) * row_length)
 
 
-def pack_row(examples: Sequence[Example], row_length: int) -> Batch:
+def pack_row(examples: Sequence[Example], row_length: int, prefix: int = 0) -> Batch:
     """One row of a `Batch` (fields `[T]`): the examples one after another, then padding.
 
     Two examples of 3 and 2 positions in a row of 6 have segments `1 1 1 2 2 0` and positions
-    `0 1 2 0 1 0`. No example at all gives a row of padding.
+    `0 1 2 0 1 0`. No example at all gives a row of padding. The first `prefix` positions, which
+    must be the same in all and train in none, are laid once where there are several examples: with
+    a prefix of 1 the two have segments `-1 1 1 2 0 0` and positions `0 1 2 1 0 0`.
     """
     row = Batch(
         tokens=np.zeros(row_length, np.int32),
@@ -108,14 +117,20 @@ def pack_row(examples: Sequence[Example], row_length: int) -> Batch:
         positions=np.zeros(row_length, np.int32),
         segments=np.zeros(row_length, np.int32),
     )
-    start = 0
+    start = shared = prefix if len(examples) > 1 else 0
+    if shared:
+        opening = examples[0].tokens[:shared]
+        row.tokens[:shared] = opening
+        row.targets[: shared - 1] = opening[1:]  # the last predicts another token in each example
+        row.positions[:shared] = np.arange(shared)
+        row.segments[:shared] = SHARED
     for segment, example in enumerate(examples, start=1):
-        tokens, targets, mask = shift(example)
+        tokens, targets, mask = (part[shared:] for part in shift(example))
         place = slice(start, start + len(tokens))
         row.tokens[place] = tokens
         row.targets[place] = targets
         row.mask[place] = mask
-        row.positions[place] = np.arange(len(tokens))
+        row.positions[place] = np.arange(shared, shared + len(tokens))
         row.segments[place] = segment
         start = place.stop
     return row

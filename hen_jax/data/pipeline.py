@@ -1,11 +1,11 @@
 """Examples to a stream of batches that can be stopped and taken up at any batch.
 
-The order of things: examples are packed into rows once, from their lengths alone; the rows are
-shuffled anew each epoch and repeated without end; every run of `batch_size` rows is one global
-batch; process `p` of `P` takes the `p`-th of its `P` equal slices, and only then are its examples
-read. Epochs run on into each other, so no row is left over, and the state is one number, the next
-global batch: it is the same for every number of processes and of workers, so a run may be taken up
-on another one, batch for batch.
+The order of things: examples are packed into rows once, from their lengths and, where rows share
+them, openings; the rows are shuffled anew each epoch and repeated without end; every run of
+`batch_size` rows is one global batch; process `p` of `P` takes the `p`-th of its `P` equal slices,
+and only then are its examples read. Epochs run on into each other, so no row is left over, and the
+state is one number, the next global batch: it is the same for every number of processes and of
+workers, so a run may be taken up on another one, batch for batch.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import numpy as np
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import Batch
 from hen_jax.data.examples import Example, Overlong
-from hen_jax.data.packing import Packing, pack_row, stack_rows
+from hen_jax.data.packing import Packing, Rows, pack_row, stack_rows
 from hen_jax.data.stores import Store, in_memory, rows_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class PipelineConfig:
 
     row_length: int = 1024  # T
     batch_size: int = 8  # B, rows of one batch over all processes
-    packing: Packing = "fewest_rows"
+    packing: Packing = "fewest_rows"  # "shared_prefix": a common opening once a row
     overlong: Overlong = "truncate"  # what becomes of a document longer than a row
     seed: int = 0  # of the shuffle
     prefetch: int = 2  # batches prepared ahead, by a thread or by each worker; 0 for none
@@ -148,6 +148,11 @@ class _Row(NamedTuple):
 
     source: int
     items: list[int]  # places in the source
+    prefix: int  # positions that they begin with in common
+
+
+def _row(source: int, rows: Rows, place: int) -> _Row:
+    return _Row(source, rows[place], int(rows.prefix[place]))
 
 
 def _endless_rows(mixture: Mixture, config: PipelineConfig) -> "grain.MapDataset[_Row]":
@@ -157,11 +162,11 @@ def _endless_rows(mixture: Mixture, config: PipelineConfig) -> "grain.MapDataset
     import grain
 
     streams = [
-        grain.MapDataset.source(rows)
+        grain.MapDataset.source(range(len(rows)))
         .seed(config.seed + index)
         .shuffle()
         .repeat()
-        .map(functools.partial(_Row, index))
+        .map(functools.partial(_row, index, rows))
         for index, rows in enumerate(packed)
     ]
     # A single set is not mixed: its stream, and so an old run's place in it, stays what it was.
@@ -176,7 +181,8 @@ def _read(stores: Sequence[Store], row_length: int, rows: Sequence[_Row]) -> Bat
         items = [item for at in mine for item in rows[at].items]
         examples = iter(store.read(items) if items else ())
         for at in mine:
-            packed[at] = pack_row([next(examples) for _ in rows[at].items], row_length)
+            of_row = [next(examples) for _ in rows[at].items]
+            packed[at] = pack_row(of_row, row_length, rows[at].prefix)
     return stack_rows([row for row in packed if row is not None])
 
 
@@ -224,9 +230,9 @@ def eval_batches(
     def row(place: int) -> _Row:
         for source, rows in enumerate(packed):
             if place < len(rows):
-                return _Row(source, rows[place])
+                return _row(source, rows, place)
             place -= len(rows)
-        return _Row(0, [])
+        return _Row(0, [], 0)
 
     return (
         _read(stores, config.row_length, [row(place) for place in range(start, start + local)])

@@ -1,7 +1,8 @@
 """Rendered examples by place: in memory, or on disk for sets that do not fit there.
 
 Beside the records on disk stand two numbers for each (8 bytes an example), which are all that
-packing needs: rows are planned without reading a record, and read when their turn comes.
+packing needs: rows are planned without reading a record, and read when their turn comes. Only
+to find the openings that records share are all of them read, once.
 """
 
 import dataclasses
@@ -9,13 +10,14 @@ import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD, read_json, staged_file, staged_folder, write_json
 from hen_jax.data.examples import Encoded, Example, summary
+from hen_jax.data.openings import Openings, find_openings, pack_by_opening
 from hen_jax.data.packing import Packing, Rows, pack_all
 
 Format = Literal["array_record", "parquet"]
@@ -119,17 +121,38 @@ def rows_of(store: Store, row_length: int, packing: Packing) -> Rows:
     """
     if not len(store):
         raise InputError("no example to batch; the split or the file is empty")
+
+    def packed() -> Rows:
+        if packing != "shared_prefix":
+            return pack_all(store.lengths, row_length, packing)
+        openings = _kept(Openings, store, "openings", lambda: find_openings(_in_order(store)))
+        return pack_by_opening(store.lengths, row_length, openings)
+
+    return _kept(Rows, store, f"rows.{row_length}.{packing}", packed)
+
+
+_Arrays = TypeVar("_Arrays", Rows, Openings)
+
+
+def _kept(kind: type[_Arrays], store: Store, name: str, make: Callable[[], _Arrays]) -> _Arrays:
+    """What `make` gives; beside a store on disk it is made once, a file for each array."""
     if store.folder is None:
-        return pack_all(store.lengths, row_length, packing)
-    items, ends = (
-        store.folder / f"rows.{row_length}.{packing}.{name}.npy" for name in ("items", "ends")
-    )
-    if not ends.exists():
-        rows = pack_all(store.lengths, row_length, packing)
-        for path, array in ((items, rows.items), (ends, rows.ends)):
+        return make()
+    paths = [store.folder / f"{name}.{field.name}.npy" for field in dataclasses.fields(kind)]
+    if not paths[-1].exists():
+        for path, array in zip(paths, vars(make()).values(), strict=True):
             with staged_file(path) as staged, staged.open("wb") as file:
                 np.save(file, array)
-    return Rows(np.load(items, mmap_mode="r"), np.load(ends, mmap_mode="r"))
+    return kind(*(np.load(path, mmap_mode="r") for path in paths))
+
+
+READ_AT_ONCE = 4096
+"""Examples read together where all are looked at, so that memory does not grow."""
+
+
+def _in_order(store: Store) -> Iterator[Example]:
+    for start in range(0, len(store), READ_AT_ONCE):
+        yield from store.read(range(start, min(start + READ_AT_ONCE, len(store))))
 
 
 def to_bytes(example: Example) -> bytes:

@@ -15,9 +15,10 @@ differentiation of the same loop with Adam keeps two and a half. A state is kept
 steps only. A backward step replays half a block on average, elementwise work that is nothing beside
 the gradient of a language model.
 
-`linearised` keeps, beside g_k, what the jvp needs of the gradient's own activations, so that the
-backward step computes tangents alone: with frozen kernels 10 products where there were 14 (two
-steps), at the price of memory that grows by activations per step.
+With `keep`, a policy of `jax.checkpoint`, values that a step's gradient computed are kept beside
+g_k, so that the jvp does not compute them again: with the products of linear layers kept, a
+backward step computes tangents alone. With frozen kernels two steps and the query take 10 passes
+over the model where they took 14, at the price of memory that grows by what is kept per step.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from hen_jax.core.types import Array, Tree
-from hen_jax.meta.mixflow import along, divided, joined, known, linearised, pulled_back
+from hen_jax.meta.mixflow import Policy, along, divided, joined, known, linearised, pulled_back
 
 
 class Loop(NamedTuple):
@@ -39,7 +40,7 @@ class Loop(NamedTuple):
     block: int  # steps between kept states
     offload: bool  # saved gradients live in pinned host memory
     curved: bool  # False: inner gradients are constants (first order)
-    linearised: bool  # keep the linearised gradient of each step
+    keep: Policy | None  # what is kept of each step's gradient, beside it
 
 
 def differentiable(loop: Loop) -> Callable[..., tuple[Tree, Tree, Array]]:
@@ -80,8 +81,9 @@ def _forward(loop: Loop, start: tuple, inputs: Tree, reads: tuple) -> tuple:
     def step(carry: tuple, batch: tuple) -> tuple[tuple, tuple]:
         theta, state = carry
         loss = _loss_of_moving(loop, fixed, batch[1])
-        if loop.linearised and loop.curved:
-            value, gradient, kept = linearised(loss, theta, (moving, batch[0]), inputs)
+        if loop.keep is not None and loop.curved:
+            reads = (moving, batch[0])
+            value, gradient, kept = linearised(loss, theta, reads, inputs, loop.keep)
         else:
             value, gradient = jax.value_and_grad(loss)(theta, (moving, batch[0]))
             kept = None

@@ -26,6 +26,7 @@ from hen_jax.meta.guards import (
     require_pinned_host,
     require_smooth,
 )
+from hen_jax.meta.mixflow import Policy
 
 Loss = Callable[[Tree, Tree, Tree], Array]
 """`loss(theta, eta, batch)`, a scalar."""
@@ -65,7 +66,7 @@ class InnerLoop:
     proximal: float | Callable[[Tree], Array] = 0.0  # lambda of lambda/2 |theta - start|^2
     block: int = 32  # steps between kept states; a backward step replays half of it on average
     offload: bool = False  # keep the saved inner gradients in pinned host memory
-    linearise: bool = False  # keep linearised gradients too: faster, memory as of `unroll`
+    keep: Policy | None = None  # of `jax.checkpoint`: what of each gradient is not computed twice
 
     def __post_init__(self):
         if self.steps < 1:
@@ -165,7 +166,7 @@ def _train(
         inner.block,
         inner.offload,
         curved=rule == "mixflow",
-        linearised=inner.linearise,
+        keep=inner.keep,
     )
     theta, state, losses = differentiable(loop)(*carry, (inputs, loss_reads, update_reads), batches)
     return (theta, state), losses

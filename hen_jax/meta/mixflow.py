@@ -13,7 +13,7 @@ so one `jax.jvp` of one gradient gives both, with the memory of about one gradie
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,10 @@ def pulled_back(
     return tangent if of_value is None else _added(of_value, primal, tangent)
 
 
+Policy = Callable[..., Any]
+"""A policy of `jax.checkpoint`, such as those of `jax.checkpoint_policies`."""
+
+
 class Linearised(NamedTuple):
     """A gradient at one point, ready for its derivative along any direction."""
 
@@ -68,15 +72,20 @@ class Given:
 
 
 def linearised(
-    loss: Callable[[Tree, Tree], Array], theta: Tree, inputs: Tree, given: Tree
+    loss: Callable[[Tree, Tree], Array], theta: Tree, inputs: Tree, given: Tree, keep: Policy
 ) -> tuple[Array, Tree, Linearised]:
-    """The loss, its gradient in `theta`, and what `along` needs; arrays of `given` are not kept."""
+    """The loss, its gradient in `theta`, and what `along` needs.
+
+    Of the values that the gradient computes those that `keep` names are kept, the others computed
+    again; arrays of `given` are there anyway and not kept.
+    """
 
     def gradients(theta: Tree) -> tuple[tuple[Tree, Tree], Array]:
         value, found = jax.value_and_grad(loss, argnums=(0, 1))(theta, inputs)
         return found, value
 
-    primal, tangent, value = jax.linearize(gradients, theta, has_aux=True)
+    thrifty = jax.checkpoint(gradients, policy=keep, prevent_cse=False)
+    primal, tangent, value = jax.linearize(thrifty, theta, has_aux=True)
     place = {id(leaf): index for index, leaf in enumerate(jax.tree.leaves(given))}
     tangent = jax.tree.map(
         lambda leaf: Given(place[id(leaf)]) if id(leaf) in place else leaf, tangent

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.types import Array
+from hen_jax.core.types import SHARED, Array
 
 MASKED = -1e30
 """Added to the score of a key that must not be seen: finite, so that no row is all infinite."""
@@ -36,7 +36,8 @@ def attention(
     """Causal attention within documents, as `backend` computes it.
 
     Query `t` sees key `s` where `segments` are equal and `0 <= t - s < window`, counted in
-    positions of the row: documents are contiguous. Scores are `scale q.k`, then
+    positions of the row: documents are contiguous. The plain back-ends also let it see its row's
+    `SHARED` opening, if no window is shorter than the row. Scores are `scale q.k`, then
     `softcap tanh(score / softcap)`. `mesh` says where q, k and v live: a kernel runs per device.
 
     Raises:
@@ -63,16 +64,22 @@ def attention(
 
 
 def document_mask(segments: Int[Array, "B T"], window: int | None = None) -> Bool[Array, "B 1 T T"]:
-    """True where query `t` may see key `s`: same document, `0 <= t - s < window`.
+    """True where query `t` may see key `s`: `visible`, and `0 <= t - s < window`.
 
     Padding (segment 0) sees itself, so that no softmax runs over nothing.
     """
     T = segments.shape[1]
-    same = segments[:, :, None] == segments[:, None, :]
+    same = visible(segments, segments)
     causal = jnp.tril(jnp.ones((T, T), bool))
     if window is not None and window < T:
         causal &= ~jnp.tril(causal, -window)
     return (same & causal)[:, None]
+
+
+def visible(mine: Int[Array, "B T"], theirs: Int[Array, "B S"]) -> Bool[Array, "B T S"]:
+    """True where segments are equal, and from a document to the opening that its row shares."""
+    mine, theirs = mine[:, :, None], theirs[:, None, :]
+    return (mine == theirs) | ((mine > 0) & (theirs == SHARED))
 
 
 def attend(
@@ -136,7 +143,7 @@ def attend_chunked(
             jax.lax.dynamic_slice_in_dim(x, first, reach, axis=1) for x in (k, v, segments)
         )
         seen = (s <= t[:, None]) & (t[:, None] - s < (window or T))
-        mask = seen & (segments[:, t][:, :, None] == theirs[:, None, :])
+        mask = seen & visible(segments[:, t], theirs)
         return attend(queries, keys, values, mask[:, None], scale, softcap)
 
     def step(_: None, xs: tuple[Array, Array]) -> tuple[None, Array]:

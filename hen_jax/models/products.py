@@ -2,9 +2,16 @@
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
 
 from hen_jax.core.types import Array
+
+PRODUCT = "product"
+"""The name, for rematerialisation policies, of a product that is cheaper to keep than to repeat."""
+
+SHORT = 64
+"""A sum of fewer terms, as over the rank of an adapter, is soon done again."""
 
 
 @jax.custom_vjp
@@ -21,7 +28,12 @@ def product(x: Float[Array, "B T I"], kernel: Float[Array, "I O"]) -> Float[Arra
 
 
 def _summed(x: Array, kernel: Array) -> Array:
-    return jnp.matmul(x, kernel, preferred_element_type=jnp.float32).astype(x.dtype)
+    y = jnp.matmul(x, kernel, preferred_element_type=jnp.float32).astype(x.dtype)
+    return _named(y, kernel.shape[0])
+
+
+def _named(y: Array, terms: int) -> Array:
+    return y if terms < SHORT else checkpoint_name(y, PRODUCT)
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -38,7 +50,7 @@ def _backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
         # Without the barrier XLA's CPU back-end folds the transposition into the product, and has
         # no such product for bfloat16.
         dkernel = jax.lax.optimization_barrier(turned).T
-    return dx.astype(x.dtype), dkernel.astype(kernel.dtype)
+    return _named(dx.astype(x.dtype), kernel.shape[1]), dkernel.astype(kernel.dtype)
 
 
 product.defvjp(_forward, _backward)

@@ -7,6 +7,10 @@ import jax
 from hen_jax.models.attention import KEPT
 from hen_jax.models.config import Execution
 from hen_jax.models.layers import AFTER_ATTENTION
+from hen_jax.models.products import PRODUCT
+
+PRODUCTS = jax.checkpoint_policies.save_only_these_names(PRODUCT)
+"""Keeps the products of linear layers, forward and backward: for `InnerLoop(keep=PRODUCTS)`."""
 
 
 def rematerialised(block: Callable, execution: Execution) -> Callable:

@@ -19,7 +19,7 @@ from hen_jax.planning.topologies import Topology, open_topology
 from hen_jax.recipes.changes import CHANGES, replaced
 from hen_jax.recipes.launch import load_config, recipe_of
 from hen_jax.recipes.settings import settings as read_settings
-from hen_jax.recipes.sft import SftSettings
+from hen_jax.recipes.sft import SftSettings, check_packing
 from hen_jax.recipes.stages import STAGES, architecture, stages_of
 
 
@@ -42,6 +42,8 @@ def plan(
     config = load_config(config_file, overrides)
     settings = read_settings(recipe_of(config).settings, config)
     stages = stages_of(settings.recipe, stage)
+    if isinstance(settings, SftSettings):
+        check_packing(settings, architecture(settings.model.source))
     topology = open_topology(topology_name)
     plans, written = [], []
     for name in stages:

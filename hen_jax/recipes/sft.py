@@ -10,6 +10,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.core.trees import count
 from hen_jax.core.types import Tree
@@ -21,7 +22,8 @@ from hen_jax.data.pipeline import (
     train_records,
     trained_capacity,
 )
-from hen_jax.models.config import Execution, LoraConfig
+from hen_jax.io import hf
+from hen_jax.models.config import DecoderConfig, Execution, LongRope, LoraConfig
 from hen_jax.recipes.models import (
     ModelSettings,
     Opened,
@@ -106,6 +108,7 @@ def open_session(settings: SftSettings, workdir: Path) -> Session:
     """
     mesh = make_mesh(settings.mesh)
     folder = primary_first(lambda: model_folder(settings.model))
+    check_packing(settings, hf.read_config(folder))
     words = open_words(folder)
     examples = primary_first(lambda: prepared(settings.sources, settings.data, words))
     model = open_model(
@@ -125,6 +128,37 @@ def open_session(settings: SftSettings, workdir: Path) -> Session:
         f"{steps} updates on {len(mesh.devices.flat)} device(s)"
     )
     return Session(settings, mesh, words, model, examples, trainable, frozen, steps, record)
+
+
+def check_packing(settings: SftSettings, config: DecoderConfig) -> None:
+    """Refuses rows with a common opening where the model cannot let every document see it.
+
+    Raises:
+      InputError: the attention is a fused kernel, a window is shorter than a row, or the rope
+        depends on the length of a document.
+    """
+    if settings.data.packing != "shared_prefix":
+        return
+    attention, row = settings.execution.attention, settings.data.row_length
+    windows = [window for window in config.windows if window is not None]
+    plain = "config.data.packing='fewest_rows'"
+    refused = "config.data.packing is 'shared_prefix', which"
+    if attention not in ("xla", "chunked"):
+        raise InputError(
+            f"{refused} config.execution.attention={attention!r} cannot mask; give 'xla' or "
+            f"'chunked' there, or {plain}"
+        )
+    if windows and min(windows) < row:
+        raise InputError(
+            f"{refused} needs layers that see a whole row; {config.family} has a window of "
+            f"{min(windows)} and config.data.row_length is {row}; give {plain}, or rows of "
+            f"{min(windows)} at most"
+        )
+    if isinstance(config.rope_scaling, LongRope):
+        raise InputError(
+            f"{refused} needs positions that mean the same in every document; the LongRoPE of "
+            f"this {config.family} depends on a document's length; give {plain}"
+        )
 
 
 def fit(session: Session, workdir: Path) -> State:

@@ -131,7 +131,7 @@ def _updates(
 def _tokens(batch: Tree) -> int:
     """How many tokens stand in the batch, or in all batches of a tree of them."""
     batches = jax.tree.leaves(batch, is_leaf=lambda node: isinstance(node, Batch))
-    return sum(int((one.segments > 0).sum()) for one in batches)
+    return sum(int((one.segments != 0).sum()) for one in batches)
 
 
 def _step(
