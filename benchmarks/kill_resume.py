@@ -1,12 +1,14 @@
 """SIGKILL at random moments: does a run that was killed over and over end as one that was not?
 
     python benchmarks/kill_resume.py --kills 20
+    python benchmarks/kill_resume.py --kills 10 --recipe emcl
 
-A 100-update run of the tiny model with a checkpoint every 5 updates. Every other kill waits until a
-checkpoint is being written. A run that ends before it is killed is started over in a new folder.
-Checked at the end of each: the same final state, bit for bit, the same losses of all updates, and
-that each attempt went on from the newest checkpoint there was when the one before was killed.
-About ten minutes on 2 cores.
+A 100-update run of the tiny model with a checkpoint every 5 updates, or of the meta-curriculum one
+of 24 with a checkpoint every 2, whose state holds the difficulties learnt so far. Every other kill
+waits until a checkpoint is being written. A run that ends before it is killed is started over in a
+new folder. Checked at the end of each: the same final state, bit for bit, the same losses of all
+updates, and that each attempt went on from the newest checkpoint there was when the one before was
+killed. About ten minutes on 2 cores.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,18 +31,39 @@ from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.metrics import read_metrics
 
 ROOT = Path(__file__).parent.parent
-UPDATES, EVERY = 100, 5
-CONFIG = [
-    f"--config={ROOT / 'configs' / 'sft.py'}:tiny",
-    "--config.data.batch_size=8",
-    f"--config.epochs={UPDATES / 32.5}",
-    f"--config.loop.checkpoint_every={EVERY}",
-]
 
 
-def begin(workdir: Path) -> subprocess.Popen:
+class Run(NamedTuple):
+    """What is killed."""
+
+    updates: int
+    flags: list[str]
+
+
+RUNS = {
+    "sft": Run(
+        100,
+        [
+            f"--config={ROOT / 'configs' / 'sft.py'}:tiny",
+            "--config.data.batch_size=8",
+            f"--config.epochs={100 / 32.5}",
+            "--config.loop.checkpoint_every=5",
+        ],
+    ),
+    "emcl": Run(
+        24,
+        [
+            f"--config={ROOT / 'configs' / 'emcl.py'}:tiny",
+            "--config.steps=24",
+            "--config.loop.checkpoint_every=2",
+        ],
+    ),
+}
+
+
+def begin(run: Run, workdir: Path) -> subprocess.Popen:
     """The run, or its next attempt, as a process."""
-    command = [sys.executable, "-m", "hen_jax.cli", "run", *CONFIG, f"--workdir={workdir}"]
+    command = [sys.executable, "-m", "hen_jax.cli", "run", *run.flags, f"--workdir={workdir}"]
     environ = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -70,10 +94,10 @@ def newest(workdir: Path) -> int:
     return max(found, default=0)
 
 
-def kill(workdir: Path, while_saving: bool) -> int | None:
+def kill(run: Run, workdir: Path, while_saving: bool) -> int | None:
     """Runs an attempt until a random moment; the step it can go on from, None if it ended first."""
     log, before = log_file(workdir), newest(workdir)
-    process = begin(workdir)
+    process = begin(run, workdir)
     # The log is written anew when an attempt begins, without what is to be done again.
     while process.poll() is None and (log_file(workdir) == log or steps_done(workdir) <= before):
         time.sleep(0.01)
@@ -91,21 +115,20 @@ def kill(workdir: Path, while_saving: bool) -> int | None:
     return None if process.wait() == 0 else newest(workdir)
 
 
-def final(workdir: Path) -> dict[str, np.ndarray]:
+def final(run: Run, workdir: Path) -> dict[str, np.ndarray]:
     """Every leaf of the last checkpoint."""
     import orbax.checkpoint as ocp
 
     with closing(Checkpoints(workdir / "checkpoints", 2)) as checkpoints:
-        assert checkpoints.latest() == UPDATES, checkpoints.latest()
+        assert checkpoints.latest() == run.updates, checkpoints.latest()
     with ocp.StandardCheckpointer() as reader:
-        return flatten(
-            reader.restore((workdir / "checkpoints" / str(UPDATES) / "state").absolute())
-        )
+        last = workdir / "checkpoints" / str(run.updates) / "state"
+        return flatten(reader.restore(last.absolute()))
 
 
-def check(workdir: Path, whole: Path, went_on_from: list[int]) -> None:
-    """Raises unless the run is the whole one."""
-    ours, theirs = final(workdir), final(whole)
+def check(run: Run, workdir: Path, whole: Path, went_on_from: list[int]) -> None:
+    """Raises unless the run that was killed is the whole one."""
+    ours, theirs = final(run, workdir), final(run, whole)
     assert ours.keys() == theirs.keys()
     for path, leaf in theirs.items():
         np.testing.assert_array_equal(ours[path], leaf, err_msg=path)
@@ -124,23 +147,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--recipe", choices=tuple(RUNS), default="sft")
     chosen = parser.parse_args()
+    run = RUNS[chosen.recipe]
     random.seed(chosen.seed)
     with TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"
-        assert begin(whole).wait() == 0
+        assert begin(run, whole).wait() == 0
         kills, trial = 0, 0
         while kills < chosen.kills:
             trial += 1
             workdir, went_on_from = Path(folder) / f"trial{trial}", []
-            while (step := kill(workdir, while_saving=kills % 2 == 1)) is not None:
+            while (step := kill(run, workdir, while_saving=kills % 2 == 1)) is not None:
                 kills += 1
                 went_on_from.append(step)
                 print(f"kill {kills} of {chosen.kills}: goes on from step {step}", flush=True)
                 if kills == chosen.kills:
-                    assert begin(workdir).wait() == 0
+                    assert begin(run, workdir).wait() == 0
                     break
-            check(workdir, whole, went_on_from)
+            check(run, workdir, whole, went_on_from)
             print(
                 f"run {trial}, killed {len(went_on_from)} times: the same, bit for bit", flush=True
             )

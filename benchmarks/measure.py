@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import tempfile
 import time
@@ -33,13 +34,18 @@ def peak_bytes() -> int:
     raise SystemExit("this kernel does not tell the peak memory (VmHWM in /proc/self/status)")
 
 
-def in_child(command: Sequence[str], task: dict) -> dict:
-    """The JSON that `command TASK.json RESULT.json` writes, run as a fresh process."""
+def in_child(command: Sequence[str], task: dict, *, may_not_fit: bool = False) -> dict:
+    """The JSON that `command TASK.json RESULT.json` writes, run as a fresh process.
+
+    With `may_not_fit`, `{}` for one that the system killed, as it does where memory runs out.
+    """
     with tempfile.TemporaryDirectory() as folder:
         given, result = Path(folder, "task.json"), Path(folder, "result.json")
         given.write_text(json.dumps(task), encoding="utf-8")
         load = os.getloadavg()[0]
         done = subprocess.run([*command, str(given), str(result)], check=False)
+        if may_not_fit and done.returncode == -signal.SIGKILL:
+            return {}
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} ended with exit code {done.returncode}")
         return json.loads(result.read_text(encoding="utf-8")) | {"load_before": load}
