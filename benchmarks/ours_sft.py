@@ -52,7 +52,7 @@ def _examples(task: dict) -> tuple[list, Any]:
         )
         for number, one in enumerate(task["examples"])
     ]
-    packing = "fewest_rows" if task["packing"] else "none"
+    packing = task["packing"] or "none"
     length = task["row_length"] if task["packing"] else max(one.length for one in examples)
     return examples, PipelineConfig(length, task["batch_size"], packing)
 

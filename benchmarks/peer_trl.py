@@ -33,7 +33,7 @@ def trainer(task: dict, workdir: str) -> trl.SFTTrainer:
         learning_rate=task["learning_rate"],
         bf16=mixed,
         gradient_checkpointing=task["checkpointing"],
-        packing=task["packing"],
+        packing=bool(task["packing"]),
         max_length=task["row_length"],
         model_init_kwargs={"dtype": task["weights"]},
         use_cpu=True,
