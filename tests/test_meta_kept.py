@@ -1,63 +1,58 @@
 """A meta-gradient that keeps the products of each inner gradient: the same, with fewer products."""
 
 import dataclasses
+import functools
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-from tiny_model import CONFIG, LORA, batch_of, documents, stirred
+from tiny_model import CONFIG, batch_of, documents, stirred
 
 from hen_jax.core.trees import flatten
 from hen_jax.meta.gradients import meta_gradient
 from hen_jax.meta.inner import InnerLoop, descend
 from hen_jax.meta.losses import mean_loss
+from hen_jax.models.config import LoraConfig
 from hen_jax.models.decoder import Decoder, split
 from hen_jax.models.remat import PRODUCTS
 from hen_jax.steps.sft import sft_loss
 
 # Wide enough for its products to be worth keeping, and no width is that of something else.
 WIDE = dataclasses.replace(CONFIG, width=72, head_dim=34, mlp_width=104)
+LORA = LoraConfig(rank=3, alpha=6.0, targets=("q", "down"))
 MODEL = split(Decoder(jax.random.key(0), WIDE, LORA))
 THETA = stirred(MODEL.adapter)
+RATES = jax.tree.map(lambda _: jnp.float32(0.1), THETA)
 
 
-def compiled(keep):
+@functools.cache
+def program(keep):
     sft = sft_loss(MODEL.graphdef)
     loss = mean_loss(lambda theta, _, batch: sft(theta, MODEL.base, batch))
     meta = meta_gradient(InnerLoop(loss, descend, 2, keep=keep), loss)
     rows = [batch_of([[one] for one in documents([9, 7], seed)], 12) for seed in range(3)]
     batches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows[:2])
-    rates = jax.tree.map(lambda _: jnp.float32(0.1), THETA)
-
-    def derivatives(theta, rates):
-        return meta(theta, rates, batches, rows[2])[1:3]
-
-    program = jax.jit(derivatives).lower(THETA, rates)
-    return program.as_text(), program.compile()(THETA, rates)
+    return jax.jit(lambda theta, rates: meta(theta, rates, batches, rows[2])[1:3]).lower(
+        THETA, RATES
+    )
 
 
-@pytest.fixture(scope="module")
-def plain():
-    return compiled(None)
-
-
-def test_the_meta_gradient_is_the_same(plain):
-    kept = compiled(PRODUCTS)[1]
-    for path, leaf in flatten(plain[1][0]).items():
+def test_the_meta_gradient_is_the_same():
+    plain, kept = (program(keep).compile()(THETA, RATES) for keep in (None, PRODUCTS))
+    for path, leaf in flatten(plain[0]).items():
         np.testing.assert_allclose(flatten(kept[0])[path], leaf, rtol=1e-4, atol=1e-6, err_msg=path)
-    np.testing.assert_allclose(*map(jax.tree.leaves, (kept[1], plain[1][1])), rtol=1e-3)
+    np.testing.assert_allclose(*(jax.tree.leaves(found[1]) for found in (kept, plain)), rtol=1e-3)
 
 
-def test_a_frozen_kernel_is_passed_six_times_and_not_eight(plain):
+def test_a_frozen_kernel_is_passed_six_times_and_not_eight():
     """Per program text, in which the inner loop stands once: forward, backward and their tangents
     of a support batch, forward and backward of the query; eight, as the jvp repeats two."""
 
-    def passes(text: str) -> int:
+    def passes(keep) -> int:
         # Only the kernel of `down` has this shape.
         kernel = f"tensor<{WIDE.mlp_width}x{WIDE.width}xf32>"
-        return len(re.findall(rf"dot_general[^\n]*{kernel}\)", text))
+        return len(re.findall(rf"dot_general[^\n]*{kernel}\)", program(keep).as_text()))
 
-    assert passes(plain[0]) == 8
-    assert passes(compiled(PRODUCTS)[0]) == 6
+    assert passes(None) == 8
+    assert passes(PRODUCTS) == 6
