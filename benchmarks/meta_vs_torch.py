@@ -280,9 +280,10 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     from hen_jax.core.files import write_json
 
-    result = compare(arguments())
+    options = arguments()
+    result = compare(options)
     show(result)
-    write_json(arguments().out, result)
+    write_json(options.out, result)
     error = max(one["relative_error"] for one in result["agreement"].values())
     if not error < AGREEMENT:
         raise SystemExit(f"the meta-gradients differ by {error:.1e}: not the same computation")

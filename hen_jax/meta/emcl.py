@@ -152,17 +152,23 @@ def _paced_step(
             now = jnp.zeros_like(seen).at[order].set(seen)
             difficulty = averaged_difficulty(difficulty, now, **kept)
         memory = outer.memory._replace(difficulty=difficulty)
-        metrics = {
-            "loss": _mean_of_first(seen, active),
-            "competence": single(share),
-            "active": single(active),
-            **per_task("place", places(order), tasks),
-        }
+        metrics = _pacing(tasks, order, seen, share, active)
         if measures:
             metrics |= per_task("difficulty", difficulty, tasks)
         return _next(state, params, Outer(optimizer_state, memory)), metrics
 
     return step
+
+
+def _pacing(
+    tasks: tuple[str, ...], order: Array, seen: Array, share: Array, active: Array
+) -> Metrics:
+    return {
+        "loss": _mean_of_first(seen, active),
+        "competence": single(share),
+        "active": single(active),
+        **per_task("place", places(order), tasks),
+    }
 
 
 def _mean_of_first(values: Array, count: Array) -> Mean:
