@@ -25,7 +25,7 @@ from hen_jax.data.pipeline import train_batches
 from hen_jax.io.packages import cache_folder
 from hen_jax.recipes.launch import load_config
 from hen_jax.recipes.settings import settings
-from hen_jax.recipes.sft import Session, SftSettings, capacity, open_session, training
+from hen_jax.recipes.sft import Session, SftSettings, bounds, open_session, training
 from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.devices import start
 from hen_jax.training.loop import LoopConfig, Run, train
@@ -80,7 +80,7 @@ def measure(variant: str, rounds: int, workdir: Path) -> dict:
 def prepared(session: Session, workdir: Path) -> tuple[Run, Any]:
     """As `recipes.sft.fit` does; the state stands at 10, so that an arm saves in its middle."""
     parsed = session.settings
-    made = training(parsed, session.model.graphdef, 100 * UPDATES, capacity(session))
+    made = training(parsed, session.model.graphdef, 100 * UPDATES, bounds(session))
     state = initial_state(session.trainable, made.optimizer, parsed.seed, session.mesh)
     state = state._replace(step=state.step + UPDATES // 2)
     run = Run(

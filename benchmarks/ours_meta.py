@@ -67,7 +67,7 @@ def prepared(task: dict) -> tuple:
     ]
     # The most positions that any row trains; whole chunks of them go through the vocabulary.
     capacity = int(max(batch.mask.sum(axis=1).max() for batch in every))
-    sft = sft_loss(model.graphdef, capacity, capacity)
+    sft = sft_loss(model.graphdef, capacity, capacity, reach_of(every))
 
     def step(theta: Any, base: Any, rates: Any, batches: Batch, query: Batch) -> tuple:
         scalar = mean_loss(lambda theta, _, batch: sft(theta, base, batch), task["microbatches"])
@@ -81,6 +81,15 @@ def prepared(task: dict) -> tuple:
     batches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *every[:-1])
     query = jax.tree.map(jnp.asarray, every[-1])
     return step, (theta, model.base, rates, batches, query)
+
+
+def reach_of(batches: list) -> Any:
+    """The longest document and the longest opening of any row."""
+    from hen_jax.core.types import SHARED, Reach
+
+    rows = [row for batch in batches for row in batch.segments]
+    longest = max(int(np.bincount(row[row > 0]).max(initial=1)) for row in rows)
+    return Reach(longest, max(int((row == SHARED).sum()) for row in rows))
 
 
 def least_flops(task: dict, arguments: tuple) -> float:

@@ -62,7 +62,7 @@ def _prepared(task: dict, examples: list, data: Any) -> tuple:
     import jax
 
     from hen_jax.core.mesh import MeshConfig, make_mesh
-    from hen_jax.data.pipeline import batches_per_epoch, trained_capacity
+    from hen_jax.data.pipeline import batches_per_epoch, row_bounds
     from hen_jax.models.config import Execution, LoraConfig
     from hen_jax.models.decoder import Decoder
     from hen_jax.recipes.models import open_model
@@ -83,7 +83,8 @@ def _prepared(task: dict, examples: list, data: Any) -> tuple:
     updates = task["max_updates"] or round(batches_per_epoch(examples, data))
     settings = OptimizerConfig(task["learning_rate"], schedule="linear", warmup=0.0)
     optimizer = make_optimizer(settings, make_schedule(settings, updates))
-    loss = sft_loss(model.graphdef, trained_capacity(examples, data), task["logit_chunk"])
+    bounds = row_bounds(examples, data)
+    loss = sft_loss(model.graphdef, bounds.trained, task["logit_chunk"], bounds.reach)
     step = jax.jit(update_step(loss, optimizer), donate_argnums=0)
     state = initial_state(adapter, optimizer, 0, mesh)
     return step, state, model.base, to_devices(mesh), updates

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ import transformers
 from measure import cpu_seconds, peak_bytes
 from meta_start import TARGETS, start
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 MODULES = {"attn": "self_attn", "mlp": "mlp"}
 
@@ -58,10 +60,31 @@ def adapted(task: dict) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     return model, leaves
 
 
-def paths(leaves: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Stacked leaves as the parameters of the model's modules."""
+class Checkpointed(torch.nn.Module):
+    """A decoder layer whose activations are computed again in the backward pass.
+
+    transformers' own checkpointing would run the layer again with the parameters that the module
+    holds, not with those that `functional_call` had put in their place.
+    """
+
+    def __init__(self, layer: torch.nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor, **given: Any) -> torch.Tensor:
+        """The layer's output; `given` is constant."""
+        adapter = {k: v for k, v in self.layer.named_parameters() if k.endswith((".a", ".b"))}
+
+        def run(x: torch.Tensor, adapter: dict[str, torch.Tensor]) -> torch.Tensor:
+            return torch.func.functional_call(self.layer, adapter, (x,), given)
+
+        return checkpoint(run, x, adapter, use_reentrant=False)
+
+
+def paths(leaves: dict[str, torch.Tensor], layer: str) -> dict[str, torch.Tensor]:
+    """Stacked leaves as the parameters of the model's modules; `layer` is a layer's prefix."""
     return {
-        f"model.layers.{index}.{MODULES[TARGETS[name]]}.{name}_proj.{side}": row
+        f"model.layers.{index}.{layer}{MODULES[TARGETS[name]]}.{name}_proj.{side}": row
         for (name, side), leaf in ((key.split("/"), leaf) for key, leaf in leaves.items())
         for index, row in enumerate(leaf.unbind())
     }
@@ -104,10 +127,11 @@ def prepared(batch: dict) -> dict[str, torch.Tensor]:
 def meta_step(model: torch.nn.Module, batches: list[dict], how: str) -> Callable:
     """`(start, rates) -> query loss, gradients of the start, gradients of the rates`."""
     body = Body(model)
+    layer = "layer." if isinstance(model.model.layers[0], Checkpointed) else ""
     *support, query = [prepared(batch) for batch in batches]
 
     def loss(leaves: dict[str, torch.Tensor], batch: dict) -> torch.Tensor:
-        return torch.func.functional_call(body, paths(leaves), (batch,))
+        return torch.func.functional_call(body, paths(leaves, layer), (batch,))
 
     def trained(leaves: dict, rates: dict, gradient: Callable) -> torch.Tensor:
         for batch in support:
@@ -146,8 +170,7 @@ def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     model, leaves = adapted(task)
     if task["checkpointing"]:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.train()  # it has no dropout; without this the setting is not read
+        model.model.layers = torch.nn.ModuleList(map(Checkpointed, model.model.layers))
     step = meta_step(model, task["batches"], task["how"])
     rates = {name: torch.tensor(task["rate"]) for name in leaves}
     with sdpa_kernel(SDPBackend.MATH):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_tokenizer import tiny_tokenizer
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.types import SHARED, Batch
+from hen_jax.core.types import SHARED, Batch, Reach
 from hen_jax.data.buckets import bucket_batches, buckets_of
 from hen_jax.data.cache import cache_key, cached, fingerprint
 from hen_jax.data.examples import Document, Encoded, Example, encode, encode_parts
@@ -20,11 +20,12 @@ from hen_jax.data.packing import pack_all
 from hen_jax.data.pipeline import (
     Mixture,
     PipelineConfig,
+    RowBounds,
     batches_per_epoch,
     eval_batches,
+    row_bounds,
     train_batches,
     train_records,
-    trained_capacity,
 )
 from hen_jax.data.stores import (
     from_bytes,
@@ -124,7 +125,9 @@ def test_a_store_gives_the_batches_that_its_list_gives(store, tmp_path):
     sent = pickle.loads(pickle.dumps(store))
     assert sent.read([3])[0].id == EXAMPLES[3].id
     most = max(batch.mask.sum(axis=1).max() for batch in eval_batches(EXAMPLES, CONFIG))
-    assert trained_capacity(store, CONFIG) == trained_capacity(EXAMPLES, CONFIG) == most
+    longest = max(one.length for one in EXAMPLES)
+    assert row_bounds(store, CONFIG) == row_bounds(EXAMPLES, CONFIG)
+    assert row_bounds(EXAMPLES, CONFIG) == RowBounds(most, Reach(longest))
 
 
 @pytest.mark.parametrize("form", ["array_record", "parquet"])
@@ -139,7 +142,11 @@ def test_a_store_lays_the_openings_that_its_list_lays_and_looks_for_them_once(
         assert_same(made, take(8, batches(listed, SHARING)))
         laid = np.concatenate([(batch.segments == SHARED).sum(axis=1) for batch in made])
         assert set(laid.tolist()) - {0} == {17, 20}
-    assert trained_capacity(store, SHARING) == trained_capacity(listed, SHARING)
+    bounds = row_bounds(store, SHARING)
+    assert bounds == row_bounds(listed, SHARING)
+    rows = np.concatenate([batch.segments for batch in eval_batches(listed, SHARING)])
+    own = max(np.bincount(row[row > 0]).max(initial=0) for row in rows)
+    assert bounds.reach == Reach(own, (rows == SHARED).sum(axis=1).max())
     assert batches_per_epoch(store, SHARING) == batches_per_epoch(listed, SHARING)
     unread = dataclasses.replace(open_store(tmp_path / form), read=pytest.fail)
     for row_length in (48, 64):

@@ -11,6 +11,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.trees import combine, count, flatten, partition
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
+from hen_jax.models.layers import Linear, side_by_side
 from hen_jax.models.parameters import parameter_table
 from hen_jax.objectives.tokens import score_tokens
 from hen_jax.steps.sft import sft_loss
@@ -199,3 +200,27 @@ def test_partition_and_combine_are_inverse_and_refuse_a_pattern_that_misses():
 
 def test_a_decoder_of_shapes_has_the_structure_of_a_real_one():
     assert split(abstract(CONFIG, LORA)).graphdef == tiny(LORA).graphdef
+
+
+def test_layers_side_by_side_give_what_each_gives_alone():
+    """Also where one of them has no adapter, and one another rank."""
+    ranks = {"q": 3, "k": None, "v": 5}
+    layers = [
+        Linear(
+            jax.random.key(number),
+            (8, 6),
+            ("embed", "heads"),
+            rank and LoraConfig(rank, 2.0),
+            jnp.dtype("float32"),
+        )
+        for number, rank in enumerate(ranks.values())
+    ]
+    for layer in layers:
+        if layer.lora_b is not None:
+            layer.lora_b[...] = jnp.ones_like(layer.lora_b[...])
+    x = jax.random.normal(jax.random.key(9), (2, 4, 8))
+    found = jax.make_jaxpr(lambda x: side_by_side(x, *layers))(x)
+    # Three kernels, one product for both factors A, two factors B.
+    assert str(found).count("dot_general") == 6
+    for one, layer in zip(side_by_side(x, *layers), layers, strict=True):
+        np.testing.assert_allclose(one, layer(x), rtol=1e-5, atol=1e-6)

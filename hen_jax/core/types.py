@@ -44,6 +44,13 @@ class Batch(NamedTuple):
     expert: Array | None = None  # [B] int32
 
 
+class Reach(NamedTuple):
+    """How far the documents of any row reach, known to whoever packed the rows."""
+
+    document: int  # the most positions of one document, a shared opening aside
+    opening: int = 0  # the most positions of a shared opening
+
+
 class Mean(NamedTuple):
     """A sum and how many items it sums; divided once, after all accumulation.
 

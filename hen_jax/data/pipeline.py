@@ -10,13 +10,13 @@ workers, so a run may be taken up on another one, batch for batch.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.types import Batch
+from hen_jax.core.types import Batch, Reach
 from hen_jax.data.examples import Example, Overlong
 from hen_jax.data.packing import Packing, Rows, pack_row, stack_rows
 from hen_jax.data.stores import Store, in_memory, rows_of
@@ -263,11 +263,29 @@ def batches_per_epoch(examples: Examples, config: PipelineConfig) -> float:
     return rows / config.batch_size
 
 
-def trained_capacity(examples: Examples, config: PipelineConfig) -> int:
-    """The most positions that any packed row trains; what `score_tokens` calls its capacity."""
-    most = 0
+class RowBounds(NamedTuple):
+    """What no row of a run exceeds: sizes that its step is compiled for."""
+
+    trained: int  # positions that train; what `score_tokens` calls its capacity
+    reach: Reach | None = None  # of the documents; None: a whole row
+
+
+def row_bounds(examples: Examples, config: PipelineConfig) -> RowBounds:
+    """The tightest bounds of all packed rows."""
+    found = []
     for store in as_mixture(examples).stores:
         rows = rows_of(store, config.row_length, config.packing)
         up_to = np.concatenate([[0], np.cumsum(store.trained[rows.items], dtype=np.int64)])
-        most = max(most, int(np.diff(up_to[rows.ends], prepend=0).max()))
-    return most
+        trained = np.diff(up_to[rows.ends], prepend=0)
+        held = np.diff(rows.ends, prepend=0)
+        shared = np.where(held > 1, rows.prefix, 0)
+        own = store.lengths[rows.items] - np.repeat(shared, held)
+        reach = Reach(int(own.max(initial=1)), int(shared.max(initial=0)))
+        found.append(RowBounds(int(trained.max(initial=0)), reach))
+    return widest(found)
+
+
+def widest(bounds: Iterable[RowBounds]) -> RowBounds:
+    """What holds for the rows of all."""
+    trained, reaches = zip(*bounds, strict=True)
+    return RowBounds(max(trained), Reach(*map(max, zip(*reaches, strict=True))))

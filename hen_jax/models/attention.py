@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.types import SHARED, Array
+from hen_jax.core.types import SHARED, Array, Reach
 
 MASKED = -1e30
 """Added to the score of a key that must not be seen: finite, so that no row is all infinite."""
@@ -20,6 +20,9 @@ KEPT = "attended"
 
 CHUNK = 256
 """Queries whose scores the "chunked" back-end holds at a time."""
+
+LANES = 8
+"""The opening and the blocks of `attend_near` are multiples of so many positions."""
 
 Attention = Callable[[Array, Array, Array], Array]
 """`(q [B T N H], k [B T K H], v [B T K H]) -> out [B T N H]`."""
@@ -32,6 +35,7 @@ def attention(
     softcap: float | None,
     scale: float,
     mesh: Mesh | None = None,
+    reach: Reach | None = None,
 ) -> Attention:
     """Causal attention within documents, as `backend` computes it.
 
@@ -39,18 +43,14 @@ def attention(
     positions of the row: documents are contiguous. The plain back-ends also let it see its row's
     `SHARED` opening, if no window is shorter than the row. Scores are `scale q.k`, then
     `softcap tanh(score / softcap)`. `mesh` says where q, k and v live: a kernel runs per device.
+    A row that does not keep to `reach` is the caller's affair.
 
     Raises:
       InputError: an unknown back-end, or one that would not honour all of this.
     """
     match backend:
-        case "xla":
-            mask = document_mask(segments, window)
-            return partial(attend, mask=mask, scale=scale, softcap=softcap)
-        case "chunked":
-            return partial(
-                attend_chunked, segments=segments, window=window, scale=scale, softcap=softcap
-            )
+        case "xla" | "chunked":
+            return _plain(backend, segments, window, softcap, scale, reach)
         case "splash" | "cudnn":
             # Imported here: the kernels' packages take a while to load and few runs need them.
             from hen_jax.models import fused_attention
@@ -61,6 +61,28 @@ def attention(
     raise InputError(
         f"execution.attention is {backend!r}; there are 'xla', 'chunked', 'splash' and 'cudnn'"
     )
+
+
+def _plain(
+    backend: Literal["xla", "chunked"],
+    segments: Int[Array, "B T"],
+    window: int | None,
+    softcap: float | None,
+    scale: float,
+    reach: Reach | None,
+) -> Attention:
+    """Without scores beyond `reach` and the window, where that pays.
+
+    For "xla" if they are fewer then, for "chunked" if they take at most twice its memory.
+    """
+    T = segments.shape[1]
+    keys, given = keys_in_reach(reach, window, T), {"scale": scale, "softcap": softcap}
+    near = partial(attend_near, segments=segments, reach=reach, window=window, **given)
+    if backend == "chunked":
+        if keys < T and keys <= 2 * CHUNK:
+            return jax.checkpoint(near, prevent_cse=False)
+        return partial(attend_chunked, segments=segments, window=window, **given)
+    return near if keys < T else partial(attend, mask=document_mask(segments, window), **given)
 
 
 def document_mask(segments: Int[Array, "B T"], window: int | None = None) -> Bool[Array, "B 1 T T"]:
@@ -152,6 +174,77 @@ def attend_chunked(
     split = padded.reshape(B, chunks, chunk, N, H).swapaxes(0, 1)
     _, out = jax.lax.scan(step, None, (jnp.arange(chunks) * chunk, split))
     return out.swapaxes(0, 1).reshape(B, -1, N, H)[:, :T]
+
+
+def attend_near(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B T K H"],
+    v: Float[Array, "B T K H"],
+    segments: Int[Array, "B T"],
+    reach: Reach | None,
+    window: int | None,
+    scale: float,
+    softcap: float | None = None,
+) -> Float[Array, "B T N H"]:
+    """`attend`, with the scores of those keys only that a document can reach.
+
+    A row is cut into blocks as long as a document (or the window). The queries of a block meet the
+    opening of the row, the block before theirs and their own: with documents of 200 positions and
+    an opening of 48, 448 keys however long the row. All blocks of all rows are one batch of
+    `attend`.
+    """
+    B, T, N, H = q.shape
+    opening, block = _blocks(reach, window, T)
+    count = -(-T // block)
+
+    def blocks(x: Array) -> Array:
+        padded = jnp.pad(x, [(0, 0), (0, count * block - T)] + [(0, 0)] * (x.ndim - 2))
+        return padded.reshape(B, count, block, *x.shape[2:])
+
+    def reached(x: Array) -> Array:
+        own = blocks(x)
+        before = jnp.pad(own[:, :-1], [(0, 0), (1, 0)] + [(0, 0)] * (x.ndim - 1))
+        first = jnp.broadcast_to(x[:, None, :opening], (B, count, opening, *x.shape[2:]))
+        return jnp.concatenate([first, before, own], axis=2)
+
+    def together(x: Array) -> Array:
+        return x.reshape(B * count, *x.shape[2:])
+
+    start = jnp.arange(count)[:, None, None] * block
+    t = start + jnp.arange(block)[:, None]
+    s = start + jnp.arange(-block, block)
+    first = jnp.arange(opening)
+    # What the opening covers is met there, not once more in a block.
+    seen = [first <= t, (s >= opening) & (s <= t) & (t - s < (window or T))]
+    mask = visible(together(blocks(segments)), together(reached(segments)))
+    mask &= jnp.tile(jnp.concatenate(seen, axis=2), (B, 1, 1))
+    keys, values = together(reached(k)), together(reached(v))
+    out = attend(together(blocks(q)), keys, values, mask[:, None], scale, softcap)
+    return out.reshape(B, count * block, N, H)[:, :T]
+
+
+def beyond(segments: Int[Array, "B T"], reach: Reach) -> Bool[Array, "B 1 1"]:
+    """True for a row with a document or an opening longer than `reach`."""
+    last = segments[:, reach.document :]
+    document = (last > 0) & (last == segments[:, : last.shape[1]])
+    opening = segments[:, reach.opening :] == SHARED
+    return (document.any(axis=1) | opening.any(axis=1))[:, None, None]
+
+
+def keys_in_reach(reach: Reach | None, window: int | None, T: int) -> int:
+    """How many keys each query of `attend_near` meets."""
+    opening, block = _blocks(reach, window, T)
+    return opening + 2 * block
+
+
+def _blocks(reach: Reach | None, window: int | None, T: int) -> tuple[int, int]:
+    """Positions of the opening, and of a block: as far as a query looks back."""
+    near = min(reach.document if reach else T, window or T, T)
+    return min(_rounded(reach.opening), T) if reach else 0, _rounded(near)
+
+
+def _rounded(positions: int) -> int:
+    return -(-positions // LANES) * LANES
 
 
 def capped(scores: Float[Array, "*S"], softcap: float | None) -> Float[Array, "*S"]:

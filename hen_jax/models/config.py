@@ -119,8 +119,9 @@ class Execution:
     each block's input. The first and the last are the fastest and the smallest.
 
     `attention` names the back-end: "xla" forms all scores at once; "chunked" those of a few hundred
-    queries at a time, so that memory is linear in the length, and differentiates both ways;
-    "splash" is the fused kernel of TPUs, "cudnn" that of NVIDIA GPUs.
+    queries at a time, so that memory is linear in the length, and differentiates both ways; both
+    leave out keys that no document or window reaches. "splash" is the fused kernel of TPUs, "cudnn"
+    that of NVIDIA GPUs.
 
     `base_dtype` "int8" holds the blocks' kernels in eight bits (see `quantised.py`): half the
     memory of bfloat16, for a base that stays frozen.

@@ -15,8 +15,8 @@ from flax import nnx
 from jaxtyping import Float, Int, PRNGKeyArray
 
 from hen_jax.core.mesh import Layout, gathered, spread_rows
-from hen_jax.core.types import Array, Tree
-from hen_jax.models.attention import attention, capped
+from hen_jax.core.types import Array, Reach, Tree
+from hen_jax.models.attention import attention, beyond, capped
 from hen_jax.models.cache import Cache, LayerCache, attend_cached, filled, near, opened, written
 from hen_jax.models.config import DecoderConfig, Execution, LongRope, LoraConfig
 from hen_jax.models.heads import ScoreHead
@@ -80,13 +80,15 @@ class Decoder(nnx.Module):
         tokens: Int[Array, "B T"],
         positions: Int[Array, "B T"],
         segments: Int[Array, "B T"],
+        reach: Reach | None = None,
     ) -> Float[Array, "B T D"]:
-        """Final hidden states, after the last norm; documents of a row do not see each other."""
-        block = self._block(positions, segments, lambda k, v: None)
+        """Hidden states after the last norm, document by document; NaN for rows beyond `reach`."""
+        block = self._block(positions, segments, lambda k, v: None, reach=reach)
         step = rematerialised(block, self.execution)
         kinds = layer_kinds(self.config).of_layer
         x, _ = jax.lax.scan(step, self.embedded(tokens), (kinds, self.blocks))
-        return self.norm(x)
+        x = self.norm(x)
+        return x if reach is None else jnp.where(beyond(segments, reach), jnp.nan, x)
 
     def prefill(
         self,
@@ -111,6 +113,7 @@ class Decoder(nnx.Module):
         segments: Int[Array, "B T"],
         keep: Callable[[Array, Array], Carry],
         room: int = 0,
+        reach: Reach | None = None,
     ) -> Callable[[Array, tuple[Array | None, Block]], tuple[Array, Carry]]:
         """What the scan over layers does with `(kind, block)`; `keep(k, v)` is its output.
 
@@ -127,6 +130,7 @@ class Decoder(nnx.Module):
                 config.attention_softcap,
                 config.attention_scale,
                 None if self.layout is None else self.layout.mesh,
+                reach,
             )
             for window in windows
         ]

@@ -16,11 +16,13 @@ from hen_jax.core.trees import count
 from hen_jax.core.types import Tree
 from hen_jax.data.pipeline import (
     PipelineConfig,
+    RowBounds,
     batches_per_epoch,
     eval_batches,
+    row_bounds,
     train_batches,
     train_records,
-    trained_capacity,
+    widest,
 )
 from hen_jax.io import hf
 from hen_jax.models.config import DecoderConfig, Execution, LongRope, LoraConfig
@@ -164,7 +166,7 @@ def check_packing(settings: SftSettings, config: DecoderConfig) -> None:
 def fit(session: Session, workdir: Path) -> State:
     """Runs the updates that are left, from the newest checkpoint if there is one."""
     settings = session.settings
-    run = training(settings, session.model.graphdef, session.steps, capacity(session))
+    run = training(settings, session.model.graphdef, session.steps, bounds(session))
     state = initial_state(session.trainable, run.optimizer, settings.seed, session.mesh)
     share = row_share(session.mesh)
     shards = {"process_index": share.index, "process_count": share.count}
@@ -193,18 +195,20 @@ def fit(session: Session, workdir: Path) -> State:
             return train(settings.loop, loop, state, session.frozen, session.steps)
 
 
-def training(settings: SftSettings, graphdef: nnx.GraphDef, steps: int, capacity: int) -> Training:
+def training(
+    settings: SftSettings, graphdef: nnx.GraphDef, steps: int, bounds: RowBounds
+) -> Training:
     """The loss, the optimizer and the step of a run of `steps` updates; also what a plan compiles.
 
-    `capacity` is the most positions that a row trains.
+    `bounds` hold for every row.
     """
     schedule = make_schedule(settings.optimizer, steps)
     optimizer = guard(make_optimizer(settings.optimizer, schedule), settings.guard)
-    loss = sft_loss(graphdef, capacity, settings.logit_chunk)
+    loss = sft_loss(graphdef, bounds.trained, settings.logit_chunk, bounds.reach)
     step = reporting(update_step(loss, optimizer, settings.microbatches))
     return Training(loss, optimizer, schedule, step)
 
 
-def capacity(session: Session) -> int:
-    """The most positions that any row of the run trains, the held-out rows included."""
-    return max(trained_capacity(part, session.settings.data) for part in session.examples)
+def bounds(session: Session) -> RowBounds:
+    """What no row of the run exceeds, the held-out rows included."""
+    return widest(row_bounds(part, session.settings.data) for part in session.examples)

@@ -20,6 +20,7 @@ from hen_jax.core.mesh import BATCH, Layout, make_mesh
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Array, Batch, Tree
 from hen_jax.data.episodes import Episode
+from hen_jax.data.pipeline import RowBounds
 from hen_jax.io import hf
 from hen_jax.io.packages import cache_folder
 from hen_jax.meta.evaluations import evaluations
@@ -82,7 +83,7 @@ def sft_program(settings: SftSettings, topology: Topology) -> Program:
     """One update of supervised fine-tuning; every position of a row is taken to train."""
     model = placed_model(settings, topology)
     rows, length = settings.data.batch_size, settings.data.row_length
-    run = training(settings, model.graphdef, UPDATES, length)
+    run = training(settings, model.graphdef, UPDATES, RowBounds(length))
     state = abstract_state(model.trainable, run.optimizer, settings.seed, model.mesh)
     return Program(
         step=placed(run.step, state),

@@ -1,0 +1,111 @@
+"""Attention within the reach of documents: what plain attention gives, from fewer scores."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_model import LORA, batch_of, documents, stirred, tiny
+
+from hen_jax.core.trees import flatten
+from hen_jax.core.types import SHARED, Reach
+from hen_jax.data.packing import pack_row
+from hen_jax.models.attention import attend, attention, document_mask, keys_in_reach
+from hen_jax.models.config import Execution
+from hen_jax.models.decoder import merge
+from hen_jax.steps.sft import sft_loss
+
+
+def row(*documents: int, opening: int = 0, length: int = 61) -> np.ndarray:
+    laid = np.concatenate([[SHARED] * opening, *([i] * n for i, n in enumerate(documents, 1))])
+    return np.pad(laid, (0, length - len(laid))).astype(np.int32)
+
+
+ROWS = {
+    "openings": ([row(9, 12, 1, 8, 12, opening=5), row(12, 6, 11, opening=3)], Reach(12, 5), None),
+    "an opening of whole lanes": ([row(12, 12, 12, opening=8)], Reach(12, 8), None),
+    "no opening": ([row(14, 16, 16), row(3, 16, 2, 16, 16, length=61)], Reach(16), None),
+    "one long document": ([row(3, 19, 4, 2, 3, opening=2)], Reach(19, 2), None),
+    "a window": ([row(9, 30, 20), row(50)], None, 7),
+    "a window within reach": ([row(9, 22, 20), row(1, 22, 3)], Reach(22), 7),
+}
+
+
+@pytest.mark.parametrize("backend", ["xla", "chunked"])
+@pytest.mark.parametrize(("softcap", "name"), [(None, name) for name in ROWS] + [(2.0, "openings")])
+def test_it_is_the_plain_one_derivatives_included(name, softcap, backend):
+    rows, reach, window = ROWS[name]
+    segments = np.stack(rows)
+    T = segments.shape[1]
+    assert keys_in_reach(reach, window, T) < T
+    rng = np.random.default_rng(0)
+    q, turn = rng.standard_normal((2, len(rows), T, 4, 6)).astype(np.float32)
+    k, v = rng.standard_normal((2, len(rows), T, 2, 6)).astype(np.float32)
+    real = (segments != 0)[:, :, None, None]
+
+    def second(look):
+        def total(q, k, v):
+            return (jnp.where(real, look(q, k, v), 0.0) ** 2).sum()
+
+        # Forward over reverse, as the exact meta-gradients need it.
+        return jax.jvp(jax.grad(total, (0, 1, 2)), (q, k, v), (turn, k, v))
+
+    look = partial(attention, segments=segments, window=window, softcap=softcap, scale=0.5)
+    near = look(backend, reach=reach)
+    mask = document_mask(segments, window)
+    seen = partial(attend, mask=mask, scale=0.5, softcap=softcap)
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4),
+        jax.jit(second, static_argnums=0)(seen),
+        jax.jit(second, static_argnums=0)(near),
+    )
+    assert f"{T},{T}]" in str(jax.make_jaxpr(second, static_argnums=0)(seen))
+    assert f"{T},{T}]" not in str(jax.make_jaxpr(second, static_argnums=0)(near))
+
+
+def sharing(lengths, opening: int, row_length: int):
+    first, *rest = documents(lengths)
+    for one in rest:
+        one.tokens[:opening] = first.tokens[:opening]
+    laid = pack_row([first, *rest], row_length, opening)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], laid)
+
+
+@pytest.mark.parametrize("backend", ["xla", "chunked"])
+def test_rows_train_alike_with_and_without_the_bound(backend):
+    batch = sharing([12, 13, 11, 13, 12], 5, 48)
+    parts = tiny(LORA, Execution(attention=backend))
+    adapter = stirred(parts.adapter)
+
+    def gradient(reach):
+        loss = sft_loss(parts.graphdef, reach=reach)
+        return jax.jit(jax.value_and_grad(lambda at: loss(at, parts.base, batch)[0].total))(adapter)
+
+    (total, free), (bounded_total, bounded) = gradient(None), gradient(Reach(8, 5))
+    np.testing.assert_allclose(bounded_total, total, rtol=1e-5)
+    for path, leaf in flatten(free).items():
+        np.testing.assert_allclose(flatten(bounded)[path], leaf, rtol=1e-4, atol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize("reach", [Reach(7, 5), Reach(8, 4)], ids=["document", "opening"])
+def test_a_row_beyond_the_bound_gives_nan_and_spoils_no_other(reach):
+    kept, beyond = sharing([9, 10], 4, 48), sharing([13, 12], 5, 48)
+    batch = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), kept, beyond)
+    parts = tiny()
+    loss = jax.jit(sft_loss(parts.graphdef, reach=reach))
+    assert np.isnan(loss(parts.base, {}, batch)[0].total)
+    model = merge(parts.graphdef, parts.base)
+    hidden = model.hidden(batch.tokens, batch.positions, batch.segments, reach)
+    assert np.isnan(hidden).all(axis=(1, 2)).tolist() == [False, True]
+    assert np.isfinite(hidden[0]).all()
+
+
+def test_a_short_row_is_looked_at_whole():
+    batch = batch_of([documents([5, 6, 3])], 16)
+    assert keys_in_reach(Reach(6), None, 16) >= 16
+    parts = tiny()
+    free, bounded = (sft_loss(parts.graphdef, reach=reach) for reach in (None, Reach(6)))
+    assert float(free(parts.base, {}, batch)[0].total) == float(
+        bounded(parts.base, {}, batch)[0].total
+    )
