@@ -79,9 +79,8 @@ class Linear(nnx.Module):
         if self.bias is not None:
             y = y + self.bias[...].astype(self.dtype)
         if self.lora_a is not None and self.lora_b is not None:
-            if low is None:
-                low = product(x, self.lora_a[...].astype(self.dtype))
-            y = y + product(self.scale * low, self.lora_b[...].astype(self.dtype))
+            narrow = product(x, self.lora_a[...].astype(self.dtype)) if low is None else low
+            y = y + product(self.scale * narrow, self.lora_b[...].astype(self.dtype))
         return y
 
 
