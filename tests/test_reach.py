@@ -28,6 +28,7 @@ ROWS = {
     "no opening": ([row(14, 16, 16), row(3, 16, 2, 16, 16, length=61)], Reach(16), None),
     "one long document": ([row(3, 19, 4, 2, 3, opening=2)], Reach(19, 2), None),
     "a window": ([row(9, 30, 20), row(50)], None, 7),
+    "a window and an opening": ([row(9, 12, 1, 8, 12, opening=5)], Reach(12, 5), 20),
     "a window within reach": ([row(9, 22, 20), row(1, 22, 3)], Reach(22), 7),
 }
 

@@ -213,11 +213,12 @@ def attend_near(
     start = jnp.arange(count)[:, None, None] * block
     t = start + jnp.arange(block)[:, None]
     s = start + jnp.arange(-block, block)
-    first = jnp.arange(opening)
     # What the opening covers is met there, not once more in a block.
-    seen = [first <= t, (s >= opening) & (s <= t) & (t - s < (window or T))]
+    first = jnp.broadcast_to(jnp.arange(opening), (count, 1, opening))
+    s = jnp.concatenate([first, jnp.where(s < opening, count * block, s)], axis=2)
+    seen = (s <= t) & (t - s < (window or T))
     mask = visible(together(blocks(segments)), together(reached(segments)))
-    mask &= jnp.tile(jnp.concatenate(seen, axis=2), (B, 1, 1))
+    mask &= jnp.tile(seen, (B, 1, 1))
     keys, values = together(reached(k)), together(reached(v))
     out = attend(together(blocks(q)), keys, values, mask[:, None], scale, softcap)
     return out.reshape(B, count * block, N, H)[:, :T]
