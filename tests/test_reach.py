@@ -25,7 +25,7 @@ def row(*documents: int, opening: int = 0, length: int = 61) -> np.ndarray:
 ROWS = {
     "openings": ([row(9, 12, 1, 8, 12, opening=5), row(12, 6, 11, opening=3)], Reach(12, 5), None),
     "an opening of whole lanes": ([row(12, 12, 12, opening=8)], Reach(12, 8), None),
-    "no opening": ([row(14, 16, 16), row(3, 16, 2, 16, 16, length=61)], Reach(16), None),
+    "no opening": ([row(14, 16, 16), row(3, 16, 2, 16, 16)], Reach(16), None),
     "one long document": ([row(3, 19, 4, 2, 3, opening=2)], Reach(19, 2), None),
     "a window": ([row(9, 30, 20), row(50)], None, 7),
     "a window and an opening": ([row(9, 12, 1, 8, 12, opening=5)], Reach(12, 5), 20),
