@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from measure import cpu_seconds, peak_bytes
 from meta_start import TARGETS, start
-from ours_sft import block_matrices, matmul_rate
+from products import products_of, seconds_alone
 
 
 def measured(task: dict) -> dict:
@@ -18,6 +18,7 @@ def measured(task: dict) -> dict:
     import jax
 
     step, arguments = prepared(task)
+    products = products_of(step, *arguments)
     began = time.perf_counter()
     step = jax.jit(step).lower(*arguments).compile()
     compile_s = time.perf_counter() - began
@@ -37,8 +38,8 @@ def measured(task: dict) -> dict:
         "compile_s": compile_s,
         "peak_bytes": peak,
         "value": float(value),
-        "matmul_rate": matmul_rate(),
-        "least_flops": least_flops(task, arguments),
+        "products_flops": sum(one.flops() * often for one, often in products.items()),
+        "products_seconds": seconds_alone(products),
         "versions": {"jax": jax.__version__, "flax": flax.__version__},
     }
 
@@ -90,24 +91,6 @@ def reach_of(batches: list) -> Any:
     rows = [row for batch in batches for row in batch.segments]
     longest = max(int(np.bincount(row[row > 0]).max(initial=1)) for row in rows)
     return Reach(longest, max(int((row == SHARED).sum()) for row in rows))
-
-
-def least_flops(task: dict, arguments: tuple) -> float:
-    """Float operations of the products that the exact meta-gradient cannot do without.
-
-    With frozen kernels a gradient takes two forward passes, and so does its derivative along one
-    direction: four for a support batch and two for the query.
-    """
-    from hen_jax.core.trees import count
-
-    theta, base, *_ = arguments
-    per_token, per_word = block_matrices(base) + count(theta), base["embed"]["embedding"].size
-    total = 0
-    for number, batch in enumerate(task["batches"], 1):
-        tokens, trained = np.count_nonzero(batch["segments"]), np.count_nonzero(batch["mask"])
-        passes = 2 if number == len(task["batches"]) else 4
-        total += passes * 2 * (tokens * per_token + trained * per_word)
-    return float(total)
 
 
 def adapter(blocks: Any, task: dict) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from measure import cpu_seconds, peak_bytes
+from measure import IGNORED, cpu_seconds, peak_bytes
 from meta_start import TARGETS, start
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
@@ -90,7 +90,7 @@ def paths(leaves: dict[str, torch.Tensor], layer: str) -> dict[str, torch.Tensor
     }
 
 
-class Body(torch.nn.Module):
+class TrainedPositions(torch.nn.Module):
     """Loss of one packed batch: only trained positions go through the vocabulary product."""
 
     def __init__(self, model: torch.nn.Module):
@@ -99,14 +99,32 @@ class Body(torch.nn.Module):
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean cross-entropy of the trained positions, in nats."""
-        hidden = self.model(
-            input_ids=batch["tokens"],
-            position_ids=batch["positions"],
-            attention_mask=batch["visible"],
-            use_cache=False,
-        ).last_hidden_state
+        hidden = self.model(**inputs(batch)).last_hidden_state
         logits = self.lm_head(hidden.flatten(0, 1)[batch["trained"]])
         return torch.nn.functional.cross_entropy(logits, batch["labels"])
+
+
+class WholeModel(torch.nn.Module):
+    """The same loss as transformers computes it: every position has logits."""
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model, self.whole = model.model, [model]  # in a list: its parameters are named once
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean cross-entropy of the trained positions, in nats."""
+        labels = batch["shifted"]
+        return self.whole[0](**inputs(batch), labels=labels, shift_labels=labels).loss
+
+
+def inputs(batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """The arguments of transformers' models."""
+    return {
+        "input_ids": batch["tokens"],
+        "position_ids": batch["positions"],
+        "attention_mask": batch["visible"],
+        "use_cache": False,
+    }
 
 
 def prepared(batch: dict) -> dict[str, torch.Tensor]:
@@ -121,14 +139,15 @@ def prepared(batch: dict) -> dict[str, torch.Tensor]:
     found["visible"] = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
     found["trained"] = found["mask"].flatten().nonzero().flatten()
     found["labels"] = found["targets"].flatten()[found["trained"]]
+    found["shifted"] = found["targets"].masked_fill(found["mask"] == 0, IGNORED)
     return found
 
 
-def meta_step(model: torch.nn.Module, batches: list[dict], how: str) -> Callable:
+def meta_step(model: torch.nn.Module, task: dict) -> Callable:
     """`(start, rates) -> query loss, gradients of the start, gradients of the rates`."""
-    body = Body(model)
+    body = WholeModel(model) if task["every_logit"] else TrainedPositions(model)
     layer = "layer." if isinstance(model.model.layers[0], Checkpointed) else ""
-    *support, query = [prepared(batch) for batch in batches]
+    *support, query = [prepared(batch) for batch in task["batches"]]
 
     def loss(leaves: dict[str, torch.Tensor], batch: dict) -> torch.Tensor:
         return torch.func.functional_call(body, paths(leaves, layer), (batch,))
@@ -162,7 +181,7 @@ def meta_step(model: torch.nn.Module, batches: list[dict], how: str) -> Callable
         (of_leaves, of_rates), value = torch.func.grad_and_value(outer, (0, 1))(leaves, rates)
         return value, of_leaves, of_rates
 
-    return {"autograd": by_autograd, "func": by_func}[how]
+    return {"autograd": by_autograd, "func": by_func}[task["how"]]
 
 
 def main() -> None:
@@ -171,7 +190,7 @@ def main() -> None:
     model, leaves = adapted(task)
     if task["checkpointing"]:
         model.model.layers = torch.nn.ModuleList(map(Checkpointed, model.model.layers))
-    step = meta_step(model, task["batches"], task["how"])
+    step = meta_step(model, task)
     rates = {name: torch.tensor(task["rate"]) for name in leaves}
     with sdpa_kernel(SDPBackend.MATH):
         result = timed(lambda: step(leaves, rates), task)

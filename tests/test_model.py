@@ -121,6 +121,20 @@ def test_prompt_positions_never_reach_the_vocabulary():
     np.testing.assert_array_equal(np.concatenate(seen).reshape(capacity, -1), trained)
 
 
+@pytest.mark.parametrize(("chunk", "products"), [(4, 3), (8, 2)])
+def test_the_logits_of_a_single_chunk_are_not_computed_again(chunk, products):
+    parts = tiny()
+    batch = batch_of([documents([5, 6, 3])], 16)
+    model = merge(parts.graphdef, parts.base)
+
+    def total(hidden):
+        scores = score_tokens(model.logits, hidden, batch.targets, batch.mask, 8, chunk)
+        return scores.log_probs.sum()
+
+    hidden = model.hidden(batch.tokens, batch.positions, batch.segments)
+    assert str(jax.make_jaxpr(jax.grad(total))(hidden)).count("dot_general") == products
+
+
 def test_a_row_that_trains_more_than_the_capacity_is_never_cut_short_silently():
     parts = tiny()
     batch = batch_of([documents([9]), documents([3])], 16)

@@ -30,8 +30,9 @@ def score_tokens(
     In each row these positions are moved to the front and only the first `capacity` of a row (the
     most that any row trains, known to whoever packed the rows; default `T`) go through the
     vocabulary product, `chunk` at a time: the largest temporary is `[B, chunk, V]`, the backward
-    pass recomputes it, and rows stay on their device when `B` is sharded. A row that trains more
-    positions than `capacity` scores NaN rather than being cut short.
+    pass recomputes it if there are several chunks, and rows stay on their device when `B` is
+    sharded. A row that trains more positions than `capacity` scores NaN rather than being cut
+    short.
 
     Worked example: with `T = 512` and 22 % trained, `capacity = 128` runs 2 chunks of 64, not 8.
     """
@@ -46,7 +47,6 @@ def score_tokens(
         padded = jnp.pad(front, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
         return jnp.moveaxis(padded.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
 
-    @jax.checkpoint
     def score(_: None, part: tuple[Array, Array]) -> tuple[None, TokenScores]:
         h, y = part
         scores = logits(h)
@@ -55,7 +55,9 @@ def score_tokens(
         correct = (at_target >= scores.max(axis=-1)).astype(jnp.float32)
         return None, TokenScores(log_probs, correct)
 
-    _, scored = jax.lax.scan(score, None, (to_chunks(hidden), to_chunks(targets)))
+    # Those of a single chunk are needed again at once: no memory would be spared.
+    step = jax.checkpoint(score) if most > chunk else score
+    _, scored = jax.lax.scan(step, None, (to_chunks(hidden), to_chunks(targets)))
     rows = jnp.arange(len(targets))[:, None]
     overfull = (mask > 0).sum(axis=1, keepdims=True) > most
 
