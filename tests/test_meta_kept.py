@@ -56,3 +56,12 @@ def test_a_frozen_kernel_is_passed_six_times_and_not_eight():
 
     assert passes(None) == 8
     assert passes(PRODUCTS) == 6
+
+
+def test_attention_is_not_passed_back_again_for_its_cotangents():
+    """What remains are the scores and their cotangent, which the tangents need."""
+
+    def products(keep) -> int:
+        return len(re.findall(r"dot_general[^\n]*batching_dims", program(keep).as_text()))
+
+    assert products(PRODUCTS) <= products(None) - 3

@@ -22,6 +22,7 @@ from hen_jax.models.config import DecoderConfig, Execution, LongRope, LoraConfig
 from hen_jax.models.heads import ScoreHead
 from hen_jax.models.kinds import chosen, layer_kinds, run_chosen
 from hen_jax.models.layers import Block, Carry, RMSNorm
+from hen_jax.models.products import kept_backward
 from hen_jax.models.remat import rematerialised
 from hen_jax.models.rope import document_lengths, rope_angles
 
@@ -101,8 +102,7 @@ class Decoder(nnx.Module):
 
         Rows end together: padding (segment 0) stands at their left, and is never seen again.
         """
-        room = slots - tokens.shape[1]
-        block = self._block(positions, segments, lambda k, v: (k, v), room)
+        block = self._block(positions, segments, lambda k, v: (k, v), slots - tokens.shape[1])
         kinds = layer_kinds(self.config).of_layer
         x, (keys, values) = jax.lax.scan(block, self.embedded(tokens), (kinds, self.blocks))
         return self.norm(x), filled(keys, values, segments > 0, slots)
@@ -247,16 +247,16 @@ class Decoder(nnx.Module):
     def scorer(self) -> Callable[[Float[Array, "*B D"]], Float[Array, "*B V"]]:
         """`logits` for a loop over positions: the matrix is gathered once, before the loop."""
         axes = ("vocab", "embed") if self.head is None else ("embed", "vocab")
-        return partial(self._scores, vocabulary=gathered(self._vocabulary(), axes, self.layout))
+        return partial(self._scores, matrix=gathered(self._vocabulary(), axes, self.layout))
 
     def _vocabulary(self) -> Array:
         """The unembedding as it is stored: `[V, D]` where it is the embedding, else `[D, V]`."""
         matrix = self.embed.embedding[...] if self.head is None else self.head.kernel[...]
         return matrix.astype(self.execution.compute_dtype)
 
-    def _scores(self, hidden: Array, vocabulary: Array) -> Array:
-        equation = "...D,VD->...V" if self.head is None else "...D,DV->...V"
-        raw = jnp.einsum(equation, hidden, vocabulary, preferred_element_type=jnp.float32)
+    def _scores(self, hidden: Array, matrix: Array) -> Array:
+        terms = "...D,VD->...V" if self.head is None else "...D,DV->...V"
+        raw = jnp.einsum(terms, kept_backward(hidden), matrix, preferred_element_type=jnp.float32)
         return capped(raw, self.config.final_softcap)
 
 

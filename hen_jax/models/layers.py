@@ -17,7 +17,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from hen_jax.core.types import Array
 from hen_jax.models.config import DecoderConfig, LoraConfig
-from hen_jax.models.products import product
+from hen_jax.models.products import kept, kept_backward, product
 from hen_jax.models.quantised import quantised
 from hen_jax.models.rope import rope_amplitude, rotate
 
@@ -80,8 +80,8 @@ class Linear(nnx.Module):
             y = y + self.bias[...].astype(self.dtype)
         if self.lora_a is not None and self.lora_b is not None:
             narrow = product(x, self.lora_a[...].astype(self.dtype)) if low is None else low
-            y = y + product(self.scale * narrow, self.lora_b[...].astype(self.dtype))
-        return y
+            y = y + product(self.scale * kept(narrow), self.lora_b[...].astype(self.dtype))
+        return kept(y)
 
 
 def side_by_side(x: Float[Array, "B T I"], *layers: Linear) -> list[Float[Array, "B T O"]]:
@@ -139,8 +139,8 @@ class Attention(nnx.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = (rotate(heads, angles, self.amplitude) for heads in (q, k))
-        out, carry = attend(q, k, v)
-        return self.o(out.reshape(B, T, -1)), carry
+        out, carry = attend(*map(kept_backward, (q, k, v)))
+        return self.o(kept(out).reshape(B, T, -1)), carry
 
 
 class Mlp(nnx.Module):

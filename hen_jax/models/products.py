@@ -8,7 +8,7 @@ from jaxtyping import Float
 from hen_jax.core.types import Array
 
 PRODUCT = "product"
-"""The name, for rematerialisation policies, of a product that is cheaper to keep than to repeat."""
+"""The name, for rematerialisation policies, of what is cheaper to keep than to compute again."""
 
 SHORT = 64
 """A sum of fewer terms, as over the rank of an adapter, is soon done again."""
@@ -28,20 +28,29 @@ def product(x: Float[Array, "B T I"], kernel: Float[Array, "I O"]) -> Float[Arra
 
 
 def _summed(x: Array, kernel: Array) -> Array:
-    y = jnp.matmul(x, kernel, preferred_element_type=jnp.float32).astype(x.dtype)
-    return _named(y, kernel.shape[0])
+    return jnp.matmul(x, kernel, preferred_element_type=jnp.float32).astype(x.dtype)
 
 
-def _named(y: Array, terms: int) -> Array:
-    return y if terms < SHORT else checkpoint_name(y, PRODUCT)
+def kept(x: Array) -> Array:
+    """`x`, by the name of `PRODUCT`."""
+    return checkpoint_name(x, PRODUCT)
+
+
+@jax.custom_vjp
+def kept_backward(x: Array) -> Array:
+    """`x`, whose cotangent has the name of `PRODUCT`."""
+    return x
+
+
+kept_backward.defvjp(lambda x: (x, None), lambda _, g: (kept(g),))
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
     return _summed(x, kernel), (x, kernel)
 
 
-def _backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    x, kernel = kept
+def _backward(given: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, kernel = given
     dx = jnp.einsum("BTO,IO->BTI", g, kernel, preferred_element_type=jnp.float32)
     if x.shape[-1] <= g.shape[-1]:
         dkernel = jnp.einsum("BTI,BTO->IO", x, g, preferred_element_type=jnp.float32)
@@ -50,7 +59,8 @@ def _backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
         # Without the barrier XLA's CPU back-end folds the transposition into the product, and has
         # no such product for bfloat16.
         dkernel = jax.lax.optimization_barrier(turned).T
-    return _named(dx.astype(x.dtype), kernel.shape[1]), dkernel.astype(kernel.dtype)
+    dx = dx.astype(x.dtype)
+    return dx if kernel.shape[1] < SHORT else kept(dx), dkernel.astype(kernel.dtype)
 
 
 product.defvjp(_forward, _backward)

@@ -10,7 +10,7 @@ from hen_jax.models.layers import AFTER_ATTENTION
 from hen_jax.models.products import PRODUCT
 
 PRODUCTS = jax.checkpoint_policies.save_only_these_names(PRODUCT)
-"""Keeps the products of linear layers, forward and backward: for `InnerLoop(keep=PRODUCTS)`."""
+"""Keeps what linear layers and attention give, forward and backward: for `InnerLoop.keep`."""
 
 
 def rematerialised(block: Callable, execution: Execution) -> Callable:
