@@ -55,7 +55,7 @@ def score_tokens(
         correct = (at_target >= scores.max(axis=-1)).astype(jnp.float32)
         return None, TokenScores(log_probs, correct)
 
-    # Those of a single chunk are needed again at once: no memory would be spared.
+    # Logits of a single chunk are needed again at once: no memory would be spared.
     step = jax.checkpoint(score) if most > chunk else score
     _, scored = jax.lax.scan(step, None, (to_chunks(hidden), to_chunks(targets)))
     rows = jnp.arange(len(targets))[:, None]
