@@ -127,7 +127,9 @@ def test_a_store_gives_the_batches_that_its_list_gives(store, tmp_path):
     most = max(batch.mask.sum(axis=1).max() for batch in eval_batches(EXAMPLES, CONFIG))
     longest = max(one.length for one in EXAMPLES)
     assert row_bounds(store, CONFIG) == row_bounds(EXAMPLES, CONFIG)
-    assert row_bounds(EXAMPLES, CONFIG) == RowBounds(most, Reach(longest))
+    rows = [row for batch in eval_batches(EXAMPLES, CONFIG) for row in batch.segments]
+    documents = max(len(set(row[row > 0].tolist())) for row in rows)
+    assert row_bounds(EXAMPLES, CONFIG) == RowBounds(most, Reach(longest, 0, documents))
 
 
 @pytest.mark.parametrize("form", ["array_record", "parquet"])
@@ -146,7 +148,8 @@ def test_a_store_lays_the_openings_that_its_list_lays_and_looks_for_them_once(
     assert bounds == row_bounds(listed, SHARING)
     rows = np.concatenate([batch.segments for batch in eval_batches(listed, SHARING)])
     own = max(np.bincount(row[row > 0]).max(initial=0) for row in rows)
-    assert bounds.reach == Reach(own, (rows == SHARED).sum(axis=1).max())
+    documents = max(len(set(row[row > 0].tolist())) for row in rows)
+    assert bounds.reach == Reach(own, (rows == SHARED).sum(axis=1).max(), documents)
     assert batches_per_epoch(store, SHARING) == batches_per_epoch(listed, SHARING)
     unread = dataclasses.replace(open_store(tmp_path / form), read=pytest.fail)
     for row_length in (48, 64):

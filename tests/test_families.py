@@ -11,10 +11,11 @@ from tiny_families import CONFIGS, random_leaves
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.trees import flatten
-from hen_jax.models.attention import attention, document_mask
+from hen_jax.models.attention import attention
 from hen_jax.models.cache import taken_apart
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, apart, merge, split
+from hen_jax.models.dot_product import document_mask
 from hen_jax.models.families import table
 from hen_jax.models.heads import last_tokens, row_scores
 from hen_jax.models.quantised import logit_error, quantised, quantised_base

@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import BATCH, MeshConfig, make_mesh
-from hen_jax.models.attention import attend, document_mask
+from hen_jax.models.dot_product import attend, document_mask
 from hen_jax.models.fused_attention import cudnn, kernel_flops, splash
 
 SCALE = 0.3

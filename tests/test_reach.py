@@ -11,9 +11,11 @@ from tiny_model import LORA, batch_of, documents, stirred, tiny
 from hen_jax.core.trees import flatten
 from hen_jax.core.types import SHARED, Reach
 from hen_jax.data.packing import pack_row
-from hen_jax.models.attention import attend, attention, document_mask, keys_in_reach
+from hen_jax.models.attention import attention
 from hen_jax.models.config import Execution
 from hen_jax.models.decoder import merge
+from hen_jax.models.dot_product import attend, document_mask
+from hen_jax.models.near import scores_within_reach
 from hen_jax.steps.sft import sft_loss
 
 
@@ -22,24 +24,55 @@ def row(*documents: int, opening: int = 0, length: int = 61) -> np.ndarray:
     return np.pad(laid, (0, length - len(laid))).astype(np.int32)
 
 
-ROWS = {
+ROWS: dict[str, tuple[list[np.ndarray], Reach | None, int | None]] = {
     "openings": ([row(9, 12, 1, 8, 12, opening=5), row(12, 6, 11, opening=3)], Reach(12, 5), None),
     "an opening of whole lanes": ([row(12, 12, 12, opening=8)], Reach(12, 8), None),
     "no opening": ([row(14, 16, 16), row(3, 16, 2, 16, 16)], Reach(16), None),
-    "one long document": ([row(3, 19, 4, 2, 3, opening=2)], Reach(19, 2), None),
+    "one long document": ([row(3, 19, 4, 2, 3, opening=2, length=75)], Reach(19, 2), None),
     "a window": ([row(9, 30, 20), row(50)], None, 7),
     "a window and an opening": ([row(9, 12, 1, 8, 12, opening=5)], Reach(12, 5), 20),
     "a window within reach": ([row(9, 22, 20), row(1, 22, 3)], Reach(22), 7),
+}
+
+DOCUMENTS = {
+    "openings": 5,
+    "an opening of whole lanes": 4,
+    "no opening": 5,
+    "a window and an opening": 5,
+    "a window within reach": 3,
 }
 
 
 @pytest.mark.parametrize("backend", ["xla", "chunked"])
 @pytest.mark.parametrize(("softcap", "name"), [(None, name) for name in ROWS] + [(2.0, "openings")])
 def test_it_is_the_plain_one_derivatives_included(name, softcap, backend):
+    compare_with_the_plain_one(*ROWS[name], softcap, backend)
+
+
+@pytest.mark.parametrize("backend", ["xla", "chunked"])
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_so_are_documents_laid_apart(name, backend, monkeypatch):
+    monkeypatch.setattr("hen_jax.models.near.MOVING", float("inf"))
     rows, reach, window = ROWS[name]
+    assert reach is not None
+    bounds = reach._replace(documents=DOCUMENTS[name])
+    blocks = f"[{len(rows) * DOCUMENTS[name]},"
+    assert blocks in compare_with_the_plain_one(rows, bounds, window, None, backend)
+
+
+def test_documents_are_laid_apart_where_that_spares_scores():
+    alike = Reach(16, 8)
+    apart, near = (scores_within_reach(alike._replace(documents=n), None, 512) for n in (31, None))
+    assert (apart, near) == (31 * 16 * 24 + 64, 512 * 40)
+    short = alike._replace(documents=100)
+    assert scores_within_reach(short, None, 512) == near
+
+
+def compare_with_the_plain_one(rows, reach, window, softcap, backend) -> str:
+    """The program of the second derivative within `reach`, which is compared."""
     segments = np.stack(rows)
     T = segments.shape[1]
-    assert keys_in_reach(reach, window, T) < T
+    assert scores_within_reach(reach, window, T) < T * T
     rng = np.random.default_rng(0)
     q, turn = rng.standard_normal((2, len(rows), T, 4, 6)).astype(np.float32)
     k, v = rng.standard_normal((2, len(rows), T, 2, 6)).astype(np.float32)
@@ -62,7 +95,9 @@ def test_it_is_the_plain_one_derivatives_included(name, softcap, backend):
         jax.jit(second, static_argnums=0)(near),
     )
     assert f"{T},{T}]" in str(jax.make_jaxpr(second, static_argnums=0)(seen))
-    assert f"{T},{T}]" not in str(jax.make_jaxpr(second, static_argnums=0)(near))
+    program = str(jax.make_jaxpr(second, static_argnums=0)(near))
+    assert f"{T},{T}]" not in program
+    return program
 
 
 def sharing(lengths, opening: int, row_length: int):
@@ -74,7 +109,8 @@ def sharing(lengths, opening: int, row_length: int):
 
 
 @pytest.mark.parametrize("backend", ["xla", "chunked"])
-def test_rows_train_alike_with_and_without_the_bound(backend):
+@pytest.mark.parametrize("bound", [Reach(8, 5), Reach(8, 5, 5)], ids=["near", "apart"])
+def test_rows_train_alike_with_and_without_the_bound(backend, bound):
     batch = sharing([12, 13, 11, 13, 12], 5, 48)
     parts = tiny(LORA, Execution(attention=backend))
     adapter = stirred(parts.adapter)
@@ -83,15 +119,19 @@ def test_rows_train_alike_with_and_without_the_bound(backend):
         loss = sft_loss(parts.graphdef, reach=reach)
         return jax.jit(jax.value_and_grad(lambda at: loss(at, parts.base, batch)[0].total))(adapter)
 
-    (total, free), (bounded_total, bounded) = gradient(None), gradient(Reach(8, 5))
+    (total, free), (bounded_total, bounded) = gradient(None), gradient(bound)
     np.testing.assert_allclose(bounded_total, total, rtol=1e-5)
     for path, leaf in flatten(free).items():
         np.testing.assert_allclose(flatten(bounded)[path], leaf, rtol=1e-4, atol=1e-5, err_msg=path)
 
 
-@pytest.mark.parametrize("reach", [Reach(7, 5), Reach(8, 4)], ids=["document", "opening"])
+@pytest.mark.parametrize(
+    "reach",
+    [Reach(7, 5), Reach(8, 4), Reach(8, 5, 2)],
+    ids=["document", "opening", "documents"],
+)
 def test_a_row_beyond_the_bound_gives_nan_and_spoils_no_other(reach):
-    kept, beyond = sharing([9, 10], 4, 48), sharing([13, 12], 5, 48)
+    kept, beyond = sharing([9, 10], 4, 48), sharing([13, 12, 11], 5, 48)
     batch = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), kept, beyond)
     parts = tiny()
     loss = jax.jit(sft_loss(parts.graphdef, reach=reach))
@@ -104,7 +144,7 @@ def test_a_row_beyond_the_bound_gives_nan_and_spoils_no_other(reach):
 
 def test_a_short_row_is_looked_at_whole():
     batch = batch_of([documents([5, 6, 3])], 16)
-    assert keys_in_reach(Reach(6), None, 16) >= 16
+    assert scores_within_reach(Reach(6), None, 16) >= 16 * 16
     parts = tiny()
     free, bounded = (sft_loss(parts.graphdef, reach=reach) for reach in (None, Reach(6)))
     assert float(free(parts.base, {}, batch)[0].total) == float(

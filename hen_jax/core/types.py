@@ -49,6 +49,7 @@ class Reach(NamedTuple):
 
     document: int  # the most positions of one document, a shared opening aside
     opening: int = 0  # the most positions of a shared opening
+    documents: int | None = None  # the most of them in one row; None: not known
 
 
 class Mean(NamedTuple):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from hen_jax.core.types import Array
-from hen_jax.models.attention import capped
+from hen_jax.models.dot_product import capped
 
 
 class LayerCache(NamedTuple):

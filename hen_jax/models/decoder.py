@@ -7,6 +7,7 @@ arrays; `merge` makes the module again inside a pure function.
 
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 from typing import NamedTuple
 
 import jax
@@ -16,12 +17,14 @@ from jaxtyping import Float, Int, PRNGKeyArray
 
 from hen_jax.core.mesh import Layout, gathered, spread_rows
 from hen_jax.core.types import Array, Reach, Tree
-from hen_jax.models.attention import attention, beyond, capped
+from hen_jax.models.attention import attention
 from hen_jax.models.cache import Cache, LayerCache, attend_cached, filled, near, opened, written
 from hen_jax.models.config import DecoderConfig, Execution, LongRope, LoraConfig
+from hen_jax.models.dot_product import capped
 from hen_jax.models.heads import ScoreHead
 from hen_jax.models.kinds import chosen, layer_kinds, run_chosen
 from hen_jax.models.layers import Block, Carry, RMSNorm
+from hen_jax.models.near import beyond
 from hen_jax.models.products import kept_backward
 from hen_jax.models.remat import rematerialised
 from hen_jax.models.rope import document_lengths, rope_angles
@@ -262,11 +265,7 @@ class Decoder(nnx.Module):
 
 def apart(stacked: Tree, layers: int) -> tuple[Tree, ...]:
     """The tree of each layer, from a tree stacked on a leading `L`."""
-
-    def layer(index: int) -> Tree:
-        return jax.tree.map(lambda leaf: leaf[index], stacked)
-
-    return tuple(map(layer, range(layers)))
+    return tuple(jax.tree.map(itemgetter(index), stacked) for index in range(layers))
 
 
 class Split(NamedTuple):

@@ -29,6 +29,9 @@ Attend = Callable[[Array, Array, Array], tuple[Array, Carry]]
 AFTER_ATTENTION = "after_attention"
 """The name of the residual stream between a block's halves, for rematerialisation policies."""
 
+recomputed = partial(jax.checkpoint, prevent_cse=False)
+"""Elementwise work of which the backward pass keeps the arguments only, and does it again."""
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
     "gelu_tanh": partial(jax.nn.gelu, approximate=True),
@@ -107,9 +110,11 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """Keeps the dtype of `x`."""
-        wide = x.astype(jnp.float32)
+        return recomputed(self._normed)(x, self.scale[...])
+
+    def _normed(self, x: Float[Array, "*B D"], scale: Float[Array, "D"]) -> Float[Array, "*B D"]:
+        wide, scale = x.astype(jnp.float32), scale.astype(jnp.float32)
         wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
-        scale = self.scale[...].astype(jnp.float32)
         return (wide * (1.0 + scale if self.unit_offset else scale)).astype(x.dtype)
 
 
@@ -156,8 +161,10 @@ class Mlp(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Position by position."""
-        gate, up = side_by_side(x, self.gate, self.up)
-        return self.down(ACTIVATIONS[self.activation](gate) * up)
+        return self.down(recomputed(self._gated)(*side_by_side(x, self.gate, self.up)))
+
+    def _gated(self, gate: Float[Array, "B T F"], up: Float[Array, "B T F"]) -> Array:
+        return ACTIVATIONS[self.activation](gate) * up
 
 
 class Block(nnx.Module):

@@ -18,9 +18,9 @@ from hen_jax.core import types
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import Array
 from hen_jax.models import cache
-from hen_jax.models.attention import capped
 from hen_jax.models.cache import Cache
 from hen_jax.models.decoder import Decoder, apart
+from hen_jax.models.dot_product import capped
 from hen_jax.models.layers import Block
 from hen_jax.sampling.logits import Sampling, draw
 

@@ -1,0 +1,219 @@
+"""Attention without the scores that no document of a row can need.
+
+Whoever packs rows knows how far documents reach. Two layouts follow from it, each one batch of
+`attend` for all rows: blocks of the row as it lies (`attend_near`), or every document in a block of
+its own (`attend_apart`), which costs moving q, k, v and the output and forms fewer scores where
+documents are about equally long.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from hen_jax.core.types import SHARED, Array, Reach
+from hen_jax.models.dot_product import attend, document_mask, visible
+
+LANES = 8
+"""Openings and blocks are multiples of so many positions."""
+
+MOVING = 0.75
+"""Documents are laid apart where that leaves less than this share of the scores."""
+
+
+def within_reach(
+    segments: Int[Array, "B T"],
+    reach: Reach | None,
+    window: int | None,
+    scale: float,
+    softcap: float | None,
+) -> Callable[[Array, Array, Array], Array]:
+    """The cheaper layout, for q, k and v as `attend` takes them."""
+    near, apart = _scores(reach, window, segments.shape[1])
+    given = {"segments": segments, "reach": reach, "window": window}
+    if reach is None or apart is None or apart > MOVING * near:
+        return partial(attend_near, **given, scale=scale, softcap=softcap)
+    places = _places(segments, reach)
+    return partial(attend_apart, **given, places=places, scale=scale, softcap=softcap)
+
+
+def scores_within_reach(reach: Reach | None, window: int | None, T: int) -> int:
+    """How many scores `within_reach` forms for a row of `T`, per query head."""
+    near, apart = _scores(reach, window, T)
+    return near if apart is None or apart > MOVING * near else apart
+
+
+def _scores(reach: Reach | None, window: int | None, T: int) -> tuple[int, int | None]:
+    """Of `attend_near` and of `attend_apart`: None where the number of documents is not known."""
+    opening, block = _blocks(reach, window, T)
+    near = -(-T // block) * block * (opening + 2 * block)
+    if reach is None or reach.documents is None:
+        return near, None
+    block = _rounded(reach.document)
+    return near, reach.documents * block * (opening + block) + opening * opening
+
+
+def attend_near(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B T K H"],
+    v: Float[Array, "B T K H"],
+    segments: Int[Array, "B T"],
+    reach: Reach | None,
+    window: int | None,
+    scale: float,
+    softcap: float | None = None,
+) -> Float[Array, "B T N H"]:
+    """`attend`, with the scores of those keys only that a document can reach.
+
+    A row is cut into blocks as long as a document (or the window). The queries of a block meet the
+    opening of the row, the block before theirs and their own: with documents of 200 positions and
+    an opening of 48, 448 keys however long the row. All blocks of all rows are one batch of
+    `attend`.
+    """
+    B, T, N, H = q.shape
+    opening, block = _blocks(reach, window, T)
+    count = -(-T // block)
+
+    def blocks(x: Array) -> Array:
+        padded = jnp.pad(x, [(0, 0), (0, count * block - T)] + [(0, 0)] * (x.ndim - 2))
+        return padded.reshape(B, count, block, *x.shape[2:])
+
+    def reached(x: Array) -> Array:
+        own = blocks(x)
+        before = jnp.pad(own[:, :-1], [(0, 0), (1, 0)] + [(0, 0)] * (x.ndim - 1))
+        first = jnp.broadcast_to(x[:, None, :opening], (B, count, opening, *x.shape[2:]))
+        return jnp.concatenate([first, before, own], axis=2)
+
+    def together(x: Array) -> Array:
+        return x.reshape(B * count, *x.shape[2:])
+
+    start = jnp.arange(count)[:, None, None] * block
+    t = start + jnp.arange(block)[:, None]
+    s = start + jnp.arange(-block, block)
+    # What the opening covers is met there, not once more in a block.
+    first = jnp.broadcast_to(jnp.arange(opening), (count, 1, opening))
+    s = jnp.concatenate([first, jnp.where(s < opening, count * block, s)], axis=2)
+    seen = (s <= t) & (t - s < (window or T))
+    mask = visible(together(blocks(segments)), together(reached(segments)))
+    mask &= jnp.tile(seen, (B, 1, 1))
+    keys, values = together(reached(k)), together(reached(v))
+    out = attend(together(blocks(q)), keys, values, mask[:, None], scale, softcap)
+    return out.reshape(B, count * block, N, H)[:, :T]
+
+
+class _Places(NamedTuple):
+    """Where positions of a row go when its documents are laid apart, and where they come from.
+
+    What has no counterpart on the other side points past its end.
+    """
+
+    source: Int[Array, "B S"]  # of each of the `S = documents block` slots, in the row
+    slot: Int[Array, "B T"]  # of each position of the row
+
+
+def _places(segments: Int[Array, "B T"], reach: Reach) -> _Places:
+    T, block = segments.shape[1], _rounded(reach.document)
+    heads, t = _heads(segments), jnp.arange(T)
+    starts = jnp.sort(jnp.where(heads, t, T), axis=1)[:, : reach.documents]
+    source = (starts[:, :, None] + jnp.arange(block)).reshape(len(segments), -1)
+    held = _taken(segments, source).reshape(len(segments), -1, block)
+    own = (held > 0) & (held == held[:, :, :1])
+    source = jnp.where(own.reshape(source.shape), source, T)
+
+    which = jnp.cumsum(heads, axis=1) - 1
+    slot = which * block + t - _taken(starts, jnp.maximum(which, 0))
+    return _Places(source, jnp.where(segments > 0, slot, source.shape[1]))
+
+
+def _heads(segments: Int[Array, "B T"]) -> Bool[Array, "B T"]:
+    """True at the first position of each document, openings and padding aside."""
+    changed = segments[:, 1:] != segments[:, :-1]
+    return jnp.pad(changed, ((0, 0), (1, 0)), constant_values=True) & (segments > 0)
+
+
+def attend_apart(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B T K H"],
+    v: Float[Array, "B T K H"],
+    segments: Int[Array, "B T"],
+    reach: Reach,
+    window: int | None,
+    places: _Places,
+    scale: float,
+    softcap: float | None = None,
+) -> Float[Array, "B T N H"]:
+    """`attend`, every document in a block of its own.
+
+    A document meets the opening of its row and itself, the opening itself alone. Padding gets 0.
+    """
+    B, T = segments.shape
+    opening, block = min(_rounded(reach.opening), T), _rounded(reach.document)
+    count = places.source.shape[1] // block
+
+    def laid(x: Array) -> Array:
+        moved = _moved(x.reshape(B, T, -1), *places)
+        return moved.reshape(B * count, block, *x.shape[2:])
+
+    def reached(x: Array) -> Array:
+        first = jnp.repeat(x[:, :opening], count, axis=0)
+        return jnp.concatenate([first, laid(x)], axis=1)
+
+    t = places.source.reshape(B, count, block, 1)
+    first, own = jnp.arange(opening), t.swapaxes(2, 3)
+    shared = (segments[:, None, None, :opening] == SHARED) & (t - first < (window or T))
+    mine = (own <= t) & (own < T) & (t - own < (window or T))
+    mask = jnp.concatenate([shared, mine], axis=3).reshape(B * count, 1, block, opening + block)
+    out = attend(laid(q), reached(k), reached(v), mask, scale, softcap)
+    out = _moved(out.reshape(B, count * block, -1), places.slot, places.source).reshape(q.shape)
+    if not opening:
+        return out
+    of_opening = partial(attend, mask=document_mask(segments[:, :opening], window))
+    first = of_opening(*(x[:, :opening] for x in (q, k, v)), scale=scale, softcap=softcap)
+    is_shared = (segments[:, :opening] == SHARED)[:, :, None, None]
+    first = jnp.where(is_shared, first, out[:, :opening])
+    return jnp.concatenate([first, out[:, opening:]], axis=1)
+
+
+@jax.custom_vjp
+def _moved(
+    x: Float[Array, "B S D"], source: Int[Array, "B U"], slot: Int[Array, "B S"]
+) -> Float[Array, "B U D"]:
+    """`x` at `source`, 0 where that lies beyond; `slot` is the inverse.
+
+    With it the backward pass gathers too, where the automatic one would scatter.
+    """
+    return _taken(x, source)
+
+
+def _taken(x: Array, places: Int[Array, "B U"]) -> Array:
+    places = places.reshape(*places.shape, *[1] * (x.ndim - 2))
+    return jnp.take_along_axis(x, places, axis=1, mode="fill", fill_value=0)
+
+
+_moved.defvjp(
+    lambda x, source, slot: (_taken(x, source), (source, slot)),
+    lambda places, g: (_taken(g, places[1]), None, None),
+)
+
+
+def beyond(segments: Int[Array, "B T"], reach: Reach) -> Bool[Array, "B 1 1"]:
+    """True for a row that exceeds `reach`."""
+    last = segments[:, reach.document :]
+    longer = ((last > 0) & (last == segments[:, : last.shape[1]])).any(axis=1)
+    longer |= (segments[:, reach.opening :] == SHARED).any(axis=1)
+    if reach.documents is not None:
+        longer |= _heads(segments).sum(axis=1) > reach.documents
+    return longer[:, None, None]
+
+
+def _blocks(reach: Reach | None, window: int | None, T: int) -> tuple[int, int]:
+    """Positions of the opening, and of a block: as far as a query looks back."""
+    near = min(reach.document if reach else T, window or T, T)
+    return min(_rounded(reach.opening), T) if reach else 0, _rounded(near)
+
+
+def _rounded(positions: int) -> int:
+    return -(-positions // LANES) * LANES
