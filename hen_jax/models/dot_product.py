@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from hen_jax.core.types import SHARED, Array
+from hen_jax.models.products import head_product
 
 MASKED = -1e30
 """Added to the score of a key that must not be seen: finite, so that no row is all infinite."""
@@ -48,14 +49,12 @@ def attend(
     K = k.shape[2]
     grouped = q.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, H)
     bias = jnp.where(mask, 0.0, MASKED)
-    scores = jnp.einsum("BKMH,BSKH->BKMS", grouped, k, preferred_element_type=jnp.float32)
+    scores = head_product(grouped, k.transpose(0, 2, 3, 1))
     scores = capped(scores * (H**-0.5 if scale is None else scale), softcap)
     scores = scores + jnp.tile(bias, (1, 1, N // K, 1))
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     total = weights.sum(axis=-1, keepdims=True)
-    summed = jnp.einsum(
-        "BKMS,BSKH->BKMH", weights.astype(v.dtype), v, preferred_element_type=jnp.float32
-    )
+    summed = head_product(weights.astype(v.dtype), v.swapaxes(1, 2))
     out = (summed / total).astype(q.dtype).reshape(B, K, N // K, T, H)
     return out.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 

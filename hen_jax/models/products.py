@@ -1,4 +1,4 @@
-"""The matrix product of a linear layer, with its backward pass written out."""
+"""The matrix products of linear layers and of attention, with their backward passes written out."""
 
 import jax
 import jax.numpy as jnp
@@ -64,3 +64,29 @@ def _backward(given: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
 
 
 product.defvjp(_forward, _backward)
+
+
+@jax.custom_vjp
+def head_product(x: Float[Array, "B K M C"], y: Float[Array, "B K C N"]) -> Float[Array, "B K M N"]:
+    """`x @ y` of every head in float32; the backward pass is as that of `product`."""
+    return _of_heads(x, y)
+
+
+def _of_heads(x: Array, y: Array) -> Array:
+    return jnp.einsum("BKMC,BKCN->BKMN", x, y, preferred_element_type=jnp.float32)
+
+
+def _heads_backward(given: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, y = given
+    g = g.astype(x.dtype)
+    dx = jnp.einsum("BKMN,BKCN->BKMC", g, y, preferred_element_type=jnp.float32)
+    # A product that contracts the rows of both is slow on XLA's CPU back-end; the barrier keeps the
+    # transposition out of it.
+    if x.shape[-1] <= g.shape[-1]:
+        dy = _of_heads(jax.lax.optimization_barrier(x.mT), g)
+    else:
+        dy = _of_heads(jax.lax.optimization_barrier(g.mT), x).mT
+    return dx.astype(x.dtype), dy.astype(y.dtype)
+
+
+head_product.defvjp(lambda x, y: (_of_heads(x, y), (x, y)), _heads_backward)
