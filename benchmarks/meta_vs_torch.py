@@ -117,7 +117,10 @@ def tasks(options: argparse.Namespace) -> dict[str, dict]:
         for name, how in ways.items():
             every[f"{side}, {name}"] = given | how | {"batches": own}
             every[f"{side}, {name}{OTHER_ROWS}"] = given | how | {"batches": other}
-    return {name: task for name, task in every.items() if re.search(options.only, name)}
+    chosen = {name: task for name, task in every.items() if re.search(options.only, name)}
+    if not any(name.startswith("ours") for name in chosen):
+        raise SystemExit(f"--only {options.only!r} matches none of ours: {', '.join(every)}")
+    return chosen
 
 
 def agreement(first: Path, second: Path) -> dict[str, float]:
@@ -178,7 +181,7 @@ def compare(options: argparse.Namespace) -> dict:
         "settings": {
             name: {k: v for k, v in task.items() if k != "batches"} for name, task in todo.items()
         },
-        "versions": runs["ours, mixflow"][0]["versions"] | runs[reference][0]["versions"],
+        "versions": {k: v for some in fitting.values() for k, v in some[0]["versions"].items()},
     }
 
 
@@ -283,7 +286,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=0.05, help="of the inner steps")
     parser.add_argument("--remat", choices=("none", "dots", "block"), default="none")
     parser.add_argument("--microbatches", type=int, default=1)
-    parser.add_argument("--only", default="", help="a pattern of names; keep 'ours, mixflow'")
+    parser.add_argument("--only", default="", help="a pattern of names, one of ours at least")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("meta_vs_torch.json"))

@@ -58,6 +58,14 @@ def test_a_frozen_kernel_is_passed_six_times_and_not_eight():
     assert passes(PRODUCTS) == 6
 
 
+def test_logits_of_a_single_chunk_are_computed_once():
+    def passes(keep) -> int:
+        matrix = f"tensor<{WIDE.vocab_size}x{WIDE.width}xf32>"
+        return len(re.findall(rf"dot_general[^\n]*{matrix}\)", program(keep).as_text()))
+
+    assert passes(PRODUCTS) == 6 < passes(None)
+
+
 def test_attention_is_not_passed_back_again_for_its_cotangents():
     """What remains are the scores and their cotangent, which the tangents need."""
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from hen_jax.core.types import Array, Mean
+from hen_jax.models.products import kept
 
 
 class TokenScores(NamedTuple):
@@ -47,16 +48,18 @@ def score_tokens(
         padded = jnp.pad(front, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
         return jnp.moveaxis(padded.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
 
+    # Logits of a single chunk are needed again at once: no memory would be spared.
+    several = most > chunk
+
     def score(_: None, part: tuple[Array, Array]) -> tuple[None, TokenScores]:
         h, y = part
-        scores = logits(h)
+        scores = logits(h) if several else kept(logits(h))
         at_target = jnp.take_along_axis(scores, y[..., None], axis=-1)[..., 0]
         log_probs = at_target - jax.nn.logsumexp(scores, axis=-1)
         correct = (at_target >= scores.max(axis=-1)).astype(jnp.float32)
         return None, TokenScores(log_probs, correct)
 
-    # Logits of a single chunk are needed again at once: no memory would be spared.
-    step = jax.checkpoint(score) if most > chunk else score
+    step = jax.checkpoint(score) if several else score
     _, scored = jax.lax.scan(step, None, (to_chunks(hidden), to_chunks(targets)))
     rows = jnp.arange(len(targets))[:, None]
     overfull = (mask > 0).sum(axis=1, keepdims=True) > most
