@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 from tiny_model import LORA, batch_of, documents, stirred, tiny
 
+from hen_jax.core.mesh import BATCH, MeshConfig, make_mesh
 from hen_jax.core.trees import flatten
 from hen_jax.core.types import SHARED, Reach
 from hen_jax.data.packing import pack_row
@@ -15,7 +17,7 @@ from hen_jax.models.attention import attention
 from hen_jax.models.config import Execution
 from hen_jax.models.decoder import merge
 from hen_jax.models.dot_product import attend, document_mask
-from hen_jax.models.near import scores_within_reach
+from hen_jax.models.near import scores_within_reach, within_reach
 from hen_jax.steps.sft import sft_loss
 
 
@@ -98,6 +100,22 @@ def compare_with_the_plain_one(rows, reach, window, softcap, backend) -> str:
     program = str(jax.make_jaxpr(second, static_argnums=0)(near))
     assert f"{T},{T}]" not in program
     return program
+
+
+def test_rows_and_heads_on_a_mesh_stay_where_they_are():
+    segments = np.stack([row(12, 12, 12, opening=8)] * 8)
+    look = within_reach(segments, Reach(12, 8, 3), None, 0.5, None)
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((8, 61, heads, 6)).astype(np.float32) for heads in (4, 2, 2))
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    place = NamedSharding(mesh, PartitionSpec(BATCH, None, "tensor"))
+    gradient = jax.grad(lambda q, k, v: (look(q, k, v) ** 2).sum(), (0, 1, 2))
+    spread = jax.jit(gradient, in_shardings=place, out_shardings=place)
+    program = spread.lower(q, k, v).compile().as_text()
+    assert "all-" not in program
+    assert "collective" not in program
+    for one, other in zip(jax.jit(gradient)(q, k, v), spread(q, k, v), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 def sharing(lengths, opening: int, row_length: int):
