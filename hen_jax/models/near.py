@@ -32,9 +32,9 @@ def within_reach(
     softcap: float | None,
 ) -> Callable[[Array, Array, Array], Array]:
     """The cheaper layout, for q, k and v as `attend` takes them."""
-    near, apart = _scores(reach, window, segments.shape[1])
+    _, apart = _layout(reach, window, segments.shape[1])
     given = {"segments": segments, "reach": reach, "window": window}
-    if reach is None or apart is None or apart > MOVING * near:
+    if reach is None or not apart:
         return partial(attend_near, **given, scale=scale, softcap=softcap)
     places = _places(segments, reach)
     return partial(attend_apart, **given, places=places, scale=scale, softcap=softcap)
@@ -42,18 +42,18 @@ def within_reach(
 
 def scores_within_reach(reach: Reach | None, window: int | None, T: int) -> int:
     """How many scores `within_reach` forms for a row of `T`, per query head."""
-    near, apart = _scores(reach, window, T)
-    return near if apart is None or apart > MOVING * near else apart
+    return _layout(reach, window, T)[0]
 
 
-def _scores(reach: Reach | None, window: int | None, T: int) -> tuple[int, int | None]:
-    """Of `attend_near` and of `attend_apart`: None where the number of documents is not known."""
+def _layout(reach: Reach | None, window: int | None, T: int) -> tuple[int, bool]:
+    """The scores, and whether documents are laid apart."""
     opening, block = _blocks(reach, window, T)
     near = -(-T // block) * block * (opening + 2 * block)
     if reach is None or reach.documents is None:
-        return near, None
+        return near, False
     block = _rounded(reach.document)
-    return near, reach.documents * block * (opening + block) + opening * opening
+    apart = reach.documents * block * (opening + block) + opening * opening
+    return (apart, True) if apart < MOVING * near else (near, False)
 
 
 def attend_near(
