@@ -280,7 +280,7 @@ def row_bounds(examples: Examples, config: PipelineConfig) -> RowBounds:
         held = np.diff(rows.ends, prepend=0)
         shared = np.where(held > 1, rows.prefix, 0)
         own = store.lengths[rows.items] - np.repeat(shared, held)
-        most = (own.max(initial=1), shared.max(initial=0), held.max(initial=0))
+        most = own.max(initial=1), shared.max(initial=0), held.max(initial=1)
         reach = Reach(*map(int, most))
         found.append(RowBounds(int(trained.max(initial=0)), reach))
     return widest(found)
