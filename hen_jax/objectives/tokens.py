@@ -53,11 +53,7 @@ def score_tokens(
 
     def score(_: None, part: tuple[Array, Array]) -> tuple[None, TokenScores]:
         h, y = part
-        scores = logits(h) if several else kept(logits(h))
-        at_target = jnp.take_along_axis(scores, y[..., None], axis=-1)[..., 0]
-        log_probs = at_target - jax.nn.logsumexp(scores, axis=-1)
-        correct = (at_target >= scores.max(axis=-1)).astype(jnp.float32)
-        return None, TokenScores(log_probs, correct)
+        return None, _scored(logits(h) if several else kept(logits(h)), y)
 
     step = jax.checkpoint(score) if several else score
     _, scored = jax.lax.scan(step, None, (to_chunks(hidden), to_chunks(targets)))
@@ -70,6 +66,13 @@ def score_tokens(
         return jnp.where(mask > 0, jnp.where(overfull, jnp.nan, placed), 0.0)
 
     return TokenScores(*map(to_rows, scored))
+
+
+def _scored(logits: Float[Array, "B C V"], targets: Int[Array, "B C"]) -> TokenScores:
+    at_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    log_probs = at_target - jax.nn.logsumexp(logits, axis=-1)
+    correct = (at_target >= logits.max(axis=-1)).astype(jnp.float32)
+    return TokenScores(log_probs, correct)
 
 
 def negative_log_likelihood(
