@@ -64,6 +64,29 @@ def conditional_label(row: Row, key: str, allowed: Collection[str], *, given: bo
     return None
 
 
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+
+
+def truth_field(row: Row, key: str) -> bool:
+    """True or false, 1 or 0, or one of these as text, as CSV and spreadsheets have them."""
+    value = row.get(key)
+    if isinstance(value, bool | int | float | str):
+        found = _TRUTH.get(str(int(value) if value in (0, 1) else value).strip().lower())
+        if found is not None:
+            return found
+    raise InputError(f"{key}: {_shown(value)}; allowed: true, false, 1 or 0")
+
+
+def name_field(row: Row, key: str) -> str:
+    """The name of a record, a group or a person: a text that is not blank, or a whole number."""
+    value = row.get(key)
+    if isinstance(value, float) and value.is_integer():  # as a spreadsheet may store 12
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text_field(row, key)
+
+
 def number_field(row: Row, key: str, low: float, high: float) -> float:
     """A number from `low` to `high`, or one written as text, as all of CSV is."""
     value = _from_text(row.get(key))

@@ -31,7 +31,14 @@ class SheetRow(NamedTuple):
         return json.dumps({**self.row, **self.faults}, ensure_ascii=False, default=str)
 
 
-def open_sheets(path: Path) -> dict[str, Iterator[SheetRow]]:
+class Sheet(NamedTuple):
+    """A sheet's columns, and its lines below them that are not empty."""
+
+    columns: list[str]
+    rows: Iterator[SheetRow]
+
+
+def open_sheets(path: Path) -> dict[str, Sheet]:
     """The sheets of a workbook by title, those that are empty left out.
 
     Raises:
@@ -48,21 +55,20 @@ def open_sheets(path: Path) -> dict[str, Iterator[SheetRow]]:
     except Exception as error:  # a damaged archive raises whatever zipfile or the XML reader does
         raise InputError(f"{path}: damaged workbook ({type(error).__name__}: {error})") from None
     return {
-        sheet.title: _rows(path, sheet, unsaved.get(sheet.title, set()))
+        sheet.title: _sheet(path, sheet, unsaved.get(sheet.title, set()))
         for sheet in book.worksheets
         if sheet.max_row > 1 or sheet["A1"].value is not None
     }
 
 
-def columns_of(path: Path, title: str) -> str:
-    """How errors call a sheet."""
-    return f"{path}: sheet {title}"
-
-
-def _rows(path: Path, sheet: Any, unsaved: set[str]) -> Iterator[SheetRow]:
+def _sheet(path: Path, sheet: Any, unsaved: set[str]) -> Sheet:
     lines = sheet.iter_rows()
     names = [cell.value for cell in next(lines, ())]
-    columns = cells.header(names, columns_of(path, sheet.title))
+    columns = cells.header(names, f"{path}: the sheet {sheet.title}")
+    return Sheet(columns, _rows(lines, columns, unsaved))
+
+
+def _rows(lines: Iterator[Any], columns: list[str], unsaved: set[str]) -> Iterator[SheetRow]:
     for line in lines:
         faults = {
             name: reason

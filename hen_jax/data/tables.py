@@ -95,7 +95,7 @@ def workbook_rows(path: Path) -> Iterator[Numbered]:
         titles = ", ".join(sheets)
         raise InputError(f"{path}: several sheets ({titles}); save the one to be read by itself")
     for sheet in sheets.values():
-        for one in sheet:
+        for one in sheet.rows:
             fault = next((f"{column}: {why}" for column, why in one.faults.items()), "")
             yield Numbered(one.line, None if fault else one.row, one.text(), fault)
 
