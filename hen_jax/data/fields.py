@@ -89,7 +89,7 @@ def name_field(row: Row, key: str) -> str:
 
 def number_field(row: Row, key: str, low: float, high: float) -> float:
     """A number from `low` to `high`, or one written as text, as all of CSV is."""
-    value = _from_text(row.get(key))
+    value = from_text(row.get(key))
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise InputError(f"{key}: {_shown(value)}; allowed: a number from {low:g} to {high:g}")
     return float(value)
@@ -100,7 +100,7 @@ def items_field(row: Row, key: str, parse: Callable[[Row], Item]) -> tuple[Item,
 
     The list may be given as JSON text, as a CSV cell must.
     """
-    value = _from_text(row.get(key))
+    value = from_text(row.get(key))
     if not isinstance(value, list):
         raise InputError(f"{key}: {_shown(value)}; allowed: a list of JSON objects")
     return tuple(_parse_at(f"{key}[{index}]", item, parse) for index, item in enumerate(value))
@@ -108,10 +108,11 @@ def items_field(row: Row, key: str, parse: Callable[[Row], Item]) -> tuple[Item,
 
 def item_field(row: Row, key: str, parse: Callable[[Row], Item]) -> Item:
     """An object, or its JSON text, through `parse`; errors name the place, as `persona.need`."""
-    return _parse_at(key, _from_text(row.get(key)), parse)
+    return _parse_at(key, from_text(row.get(key)), parse)
 
 
-def _from_text(value: object) -> object:
+def from_text(value: object) -> object:
+    """What a text says as JSON, where it is any; else the value itself."""
     if not isinstance(value, str):
         return value
     try:

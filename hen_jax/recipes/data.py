@@ -14,6 +14,7 @@ from hen_jax.data.privacy import scrub_value
 from hen_jax.data.records import Problem
 from hen_jax.data.rows import Row, numbered_rows
 from hen_jax.data.schemas import Schema, schema_named
+from hen_jax.text.conversation import message_row
 
 SHOWN = 20
 """Problems printed; the quarantine file has all."""
@@ -89,7 +90,7 @@ def require_other(file: Path, *outputs: Path) -> None:
 
 def document_row(document: Document) -> Row:
     """A document as a row of the `messages` schema."""
-    messages = [dataclasses.asdict(message) for message in document.conversation.messages]
+    messages = [message_row(message) for message in document.conversation.messages]
     return {"id": document.id, "group": document.group, "messages": messages}
 
 
