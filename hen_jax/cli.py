@@ -137,6 +137,12 @@ def _scrub(chosen: argparse.Namespace, _: list[str]) -> None:
     scrub(chosen.file, chosen.out)
 
 
+def _schemas(_: argparse.Namespace, __: list[str]) -> None:
+    from hen_jax.recipes.data_schemas import markdown
+
+    print(markdown(), end="")
+
+
 def _sense7(chosen: argparse.Namespace, _: list[str]) -> None:
     from hen_jax.recipes.data_sense7 import analyse
 
@@ -220,12 +226,15 @@ def _add_model_verbs(verbs: Any) -> None:
 
 
 def _add_data_verbs(verbs: Any) -> None:
-    schema = "hed, steered, messages, preference, ...; a wrong one lists all"
+    schema = "hed, steered, messages, preference, ...; `hen data schemas` explains all"
     verb = verbs.add_parser("validate", help="list every bad record; exit 1 if there is one")
     verb.add_argument("file", type=Path)
     verb.add_argument("--schema", required=True, help=schema)
     verb.add_argument("--out", type=Path, help="folder for good.jsonl and quarantine.jsonl")
     verb.set_defaults(verb=_validate)
+
+    verb = verbs.add_parser("schemas", help="the columns of each schema with examples, as Markdown")
+    verb.set_defaults(verb=_schemas)
 
     verb = verbs.add_parser("stats", help="tokens, labels, lengths, duplicates, give-away cues")
     verb.add_argument("file", type=Path)

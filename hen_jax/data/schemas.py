@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.data.conversations import parse_completion, parse_conversation
+from hen_jax.data.conversations import parse_completion, parse_conversation, parse_instruction
 from hen_jax.data.cped import check_cped
 from hen_jax.data.empathetic_dialogues import EmpatheticDialogue, check_empathetic_dialogues
 from hen_jax.data.esconv import SupportConversation, parse_esconv
@@ -101,6 +101,7 @@ SCHEMAS: dict[str, Schema] = {
     "sharegpt": _by_row(parse_conversation, _itself, number=True),
     "smilechat": _by_row(parse_conversation, _itself, number=True),
     "completion": _by_row(parse_completion, _itself, number=True),
+    "alpaca": _by_row(parse_instruction, _itself, number=True),
     "preference": _by_row(parse_pair, _pair_document, number=True, pairs=lambda record: [record]),
     "label": _by_row(
         parse_labelled,

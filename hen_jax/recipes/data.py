@@ -11,9 +11,10 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import staged_file
 from hen_jax.data.examples import Document
 from hen_jax.data.privacy import scrub_value
-from hen_jax.data.records import Problem
+from hen_jax.data.records import Problem, Sifted, collect
 from hen_jax.data.rows import Row, numbered_rows
-from hen_jax.data.schemas import Schema, schema_named
+from hen_jax.data.schema_pages import PAGES
+from hen_jax.data.schemas import SCHEMAS, Schema, schema_named
 from hen_jax.text.conversation import message_row
 
 SHOWN = 20
@@ -33,6 +34,8 @@ class Validation:
 def validate(file: Path, schema: str, out: Path | None = None) -> Validation:
     """Lists every bad record of `file` as `file:line:field: what`; prints a summary.
 
+    Columns that the schema ignores are counted, so that a misspelt one is seen.
+
     With `out`, the folder gets `good.jsonl` and `quarantine.jsonl`. Good rows are written as they
     were read, or as `messages` where several rows make one record; a quarantined line keeps its
     text beside its problem.
@@ -41,7 +44,8 @@ def validate(file: Path, schema: str, out: Path | None = None) -> Validation:
       InputError: the file cannot be read at all, or no such schema.
     """
     found = schema_named(schema)
-    parsed = found.check(file)
+    unread: Counter[str] = Counter()
+    parsed = found.check(file) if found.rows is None else collect(_counted(file, schema, unread))
     good = quarantine = None
     if out is not None:
         good, quarantine = out / "good.jsonl", out / "quarantine.jsonl"
@@ -52,6 +56,9 @@ def validate(file: Path, schema: str, out: Path | None = None) -> Validation:
         print(problem)
     if len(parsed.problems) > SHOWN:
         print(f"... and {len(parsed.problems) - SHOWN} more")
+    if unread:
+        listed = ", ".join(f"{ascii(key)[1:-1]} ({rows} rows)" for key, rows in unread.items())
+        print(f"{file}: not read: {listed}")
     print(f"{file}: {len(parsed.records)} good records, {len(parsed.problems)} problems")
     return Validation(len(parsed.records), parsed.problems, good, quarantine)
 
@@ -92,6 +99,15 @@ def document_row(document: Document) -> Row:
     """A document as a row of the `messages` schema."""
     messages = [message_row(message) for message in document.conversation.messages]
     return {"id": document.id, "group": document.group, "messages": messages}
+
+
+def _counted(file: Path, schema: str, unread: Counter[str]) -> Iterator[Sifted[Any]]:
+    """What became of each row; `unread` counts the rows with a column that the schema ignores."""
+    read, rows = PAGES[schema].names(), SCHEMAS[schema].rows
+    for one in rows(file) if rows is not None else ():
+        if one.problem is None and one.row is not None:
+            unread.update(one.row.keys() - read)
+        yield one
 
 
 def _good_rows(
