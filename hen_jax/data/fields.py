@@ -31,6 +31,8 @@ def known_keys(row: Row, required: Collection[str], optional: Collection[str] = 
 def text_field(row: Row, key: str) -> str:
     """A text that is not blank and holds no control character."""
     value = row.get(key)
+    if value is None:
+        raise InputError(f"{key}: missing; give a text that is not blank")
     if not isinstance(value, str):
         raise InputError(f"{key}: {_shown(value)} is not text; allowed: a JSON string")
     if not value.strip():

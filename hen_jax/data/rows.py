@@ -231,8 +231,6 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
-_DECODER = json.JSONDecoder(
-    parse_constant=_refuse_constant, object_pairs_hook=cells.members
-)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=cells.members)
 _PLACER = json.JSONDecoder()
 """Finds where a value ends; what it says is read by `_DECODER`, so that each row is judged alone."""

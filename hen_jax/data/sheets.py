@@ -108,6 +108,12 @@ def _formulas_without_value(path: Path) -> dict[str, set[str]]:
                 found[sheet.get("name", "")] = {
                     cell.get("r", "")
                     for cell in ElementTree.fromstring(content).iter(f"{_MAIN}c")
-                    if cell.find(f"{_MAIN}f") is not None and cell.find(f"{_MAIN}v") is None
+                    if cell.find(f"{_MAIN}f") is not None and not _saved(cell)
                 }
     return found
+
+
+def _saved(cell: ElementTree.Element) -> bool:
+    """Whether a value stands beside the formula: an empty text is one where it is said to be."""
+    value = cell.find(f"{_MAIN}v")
+    return value is not None and (bool(value.text) or cell.get("t") == "str")

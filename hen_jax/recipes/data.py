@@ -14,7 +14,7 @@ from hen_jax.data.privacy import scrub_value
 from hen_jax.data.records import Problem, Sifted, collect
 from hen_jax.data.rows import Row, numbered_rows
 from hen_jax.data.schema_pages import PAGES
-from hen_jax.data.schemas import SCHEMAS, Schema, schema_named
+from hen_jax.data.schemas import AS_NAMED, Columns, Schema, check_records, schema_named
 from hen_jax.text.conversation import message_row
 
 SHOWN = 20
@@ -31,7 +31,9 @@ class Validation:
     quarantine: Path | None
 
 
-def validate(file: Path, schema: str, out: Path | None = None) -> Validation:
+def validate(
+    file: Path, schema: str, out: Path | None = None, columns: Columns = AS_NAMED
+) -> Validation:
     """Lists every bad record of `file` as `file:line:field: what`; prints a summary.
 
     Columns that the schema ignores are counted, so that a misspelt one is seen.
@@ -45,7 +47,10 @@ def validate(file: Path, schema: str, out: Path | None = None) -> Validation:
     """
     found = schema_named(schema)
     unread: Counter[str] = Counter()
-    parsed = found.check(file) if found.rows is None else collect(_counted(file, schema, unread))
+    if found.rows is None:
+        parsed = check_records(file, schema, columns)
+    else:
+        parsed = collect(_counted(found.rows(file, columns), schema, columns, unread))
     good = quarantine = None
     if out is not None:
         good, quarantine = out / "good.jsonl", out / "quarantine.jsonl"
@@ -101,10 +106,12 @@ def document_row(document: Document) -> Row:
     return {"id": document.id, "group": document.group, "messages": messages}
 
 
-def _counted(file: Path, schema: str, unread: Counter[str]) -> Iterator[Sifted[Any]]:
+def _counted(
+    rows: Iterator[Sifted[Any]], schema: str, columns: Columns, unread: Counter[str]
+) -> Iterator[Sifted[Any]]:
     """What became of each row; `unread` counts the rows with a column that the schema ignores."""
-    read, rows = PAGES[schema].names(), SCHEMAS[schema].rows
-    for one in rows(file) if rows is not None else ():
+    read = {columns.get(name, name) for name in PAGES[schema].names()}
+    for one in rows:
         if one.problem is None and one.row is not None:
             unread.update(one.row.keys() - read)
         yield one
