@@ -20,6 +20,7 @@ from hen_jax.data.pipeline import PipelineConfig
 from hen_jax.data.rows import numbered_rows
 from hen_jax.data.schemas import SCHEMAS, check_records, read_documents
 from hen_jax.data.sense7 import check_sense7
+from hen_jax.recipes.data_stats import stats
 from hen_jax.recipes.models import Words
 from hen_jax.recipes.sources import ColumnNames, Source, documents, prepared
 from hen_jax.text.detect import detect_format
@@ -237,7 +238,8 @@ def test_failed_conversations_of_esconv(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps([row | {"situation": "I sleep."}]))
     (record,) = check_esconv(tmp_path / "x.json").whole(tmp_path)
     assert record.strategies == (None, "Others", "Question", "Providing Suggestions",
-                                 "Restatement or Paraphrasing", "Affirmation and Reassurance")  # fmt: skip
+                                 "Restatement or Paraphrasing",
+                                 "Affirmation and Reassurance")  # fmt: skip
 
 
 def folder(tmp_path, **files):
@@ -323,16 +325,18 @@ def test_columns_of_another_name(tmp_path):
         check_records(samples.path("sense7/sense7.xlsx"), "sense7", {"task": "x"})
 
 
-def test_an_empty_part_is_named_with_the_group_that_holds_the_data(tmp_path):
+def test_an_empty_part_is_named_with_the_group_that_holds_the_data(tmp_path, capsys):
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join([json.dumps(SAID)] * 20))
     tokenizer = tiny_tokenizer()
     words, config = Words(tokenizer, detect_format(tokenizer)), PipelineConfig(cache=False)
     with pytest.raises(
         InputError,
-        match="the valid part of the data is empty: 20 documents in 1 groups, the largest 'Hi' ",
+        match="the valid part is empty: 20 records in 1 groups, the largest 'Hi' with 20; ",
     ):
         prepared((Source("messages", str(path)),), config, words)
+    stats(path, "messages")
+    assert "the valid part is empty: 20 records in 1 groups" in capsys.readouterr().out
     short = PipelineConfig(cache=False, row_length=2)
     with pytest.raises(InputError, match=r"its documents \(20\) are all longer than data.row_leng"):
         prepared((Source("messages", str(path)),), short, words)

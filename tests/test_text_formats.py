@@ -305,7 +305,7 @@ def test_a_thought_trains_with_its_reply_and_is_refused_where_it_has_no_place():
     both = "<think>\nFirst.\n</think>\n\nYes|<think>\nThen.\n</think>\n\nNo|"
     assert trained_text("qwen3", said) == both
     for family in ("smollm2", "gemma2", "llama3"):
-        with pytest.raises(InputError, match="a reply has a thought .* has no place for one"):
+        with pytest.raises(InputError, match=r"a reply has a thought .* has no place for one"):
             ids(family, said)
 
 

@@ -26,7 +26,7 @@ _MEANT = {"_x005F_": "_", "_x0009_": "\t"}
 
 
 def unescaped(text: str) -> str:
-    r"""`a_x000D_\nb` is `a\nb`; `_x005F_x000D_`, which says that no escape is meant, is `_x000D_`."""
+    r"""`a_x000D_\nb` is `a\nb`; `_x005F_x000D_` says that no escape is meant: it is `_x000D_`."""
     if ESCAPED not in text:
         return text
     return _ESCAPE.sub(lambda found: _MEANT.get(found.group(), "\n"), text)

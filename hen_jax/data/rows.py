@@ -233,4 +233,4 @@ def _refuse_constant(name: str) -> None:
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=cells.members)
 _PLACER = json.JSONDecoder()
-"""Finds where a value ends; what it says is read by `_DECODER`, so that each row is judged alone."""
+"""Finds where a value ends; `_DECODER` reads what it says, so that each row is judged alone."""

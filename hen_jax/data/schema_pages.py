@@ -107,8 +107,8 @@ PAGES: Mapping[str, Page] = {
     "preference": Page(
         "Two ways to go on, the better first.",
         {
-            "prompt?": "a text or a list of messages; without it, what both sides begin with (texts "
-            "then mark their turns with `Human:` and `Assistant:`)",
+            "prompt?": "a text or a list of messages; without it, what both sides begin with (texts"
+            " then mark their turns with `Human:` and `Assistant:`)",
             "chosen": "the better reply: a text, a message or a list of messages",
             "rejected": "the other one",
             "messages?": "in place of prompt",

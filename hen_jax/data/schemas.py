@@ -30,7 +30,6 @@ from hen_jax.data.rows import Row
 from hen_jax.data.sense7 import RatedConversation, check_sense7
 from hen_jax.data.steered import SteeredRecord, parse_steered, steered_conversation
 
-
 Columns = Mapping[str, str]
 """The schema's name of a column -> the file's, for files that call it otherwise."""
 

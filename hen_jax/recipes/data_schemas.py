@@ -46,7 +46,7 @@ def _opening() -> Iterator[str]:
         "In every kind of file:",
         "",
         "- null, an empty cell and NaN are a field left out;",
-        "- a column, or a key of an object, stands once; blanks around a column's name do not count;",
+        "- a column, or a key of an object, stands once; blanks around its name do not count;",
         "- truth values and numbers may be written as text, lists and objects as JSON text;",
         "- `_x000D_`, a spreadsheet's escape of a line break, is a line break;",
         "- a formula without a saved value, and a cell with an error such as `#N/A`, is a problem;",
@@ -61,8 +61,8 @@ def _schemas() -> Iterator[str]:
         page = PAGES[name]
         yield from ("", f"### {name}", "", page.about, "", "| column | | |", "|---|---|---|")
         for column, what in page.columns.items():
-            needed = "" if column.endswith("?") else "needed"
-            yield f"| `{column.removesuffix('?')}` | {needed} | {what.replace('|', chr(92) + '|')} |"
+            needed, said = "" if column.endswith("?") else "needed", what.replace("|", "\\|")
+            yield f"| `{column.removesuffix('?')}` | {needed} | {said} |"
         kind = {".jsonl": "json", ".json": "json", ".csv": "csv"}[page.suffix]
         yield from ("", f"As `{page.suffix}`:", "", f"```{kind}", page.example.rstrip("\n"), "```")
 

@@ -12,7 +12,7 @@ from hen_jax.data.cache import cache_key, cached, fingerprint
 from hen_jax.data.examples import Document, Encoded, encode_parts
 from hen_jax.data.pipeline import Mixture, PipelineConfig
 from hen_jax.data.schemas import read_documents, stream_documents
-from hen_jax.data.splits import SALT, Part, Splits, part_of, split
+from hen_jax.data.splits import SALT, Part, Splits, part_of, split, why_empty
 from hen_jax.data.stores import Store, in_memory_parts
 from hen_jax.io.packages import cache_folder
 from hen_jax.recipes.models import Words
@@ -102,17 +102,10 @@ def _nothing(part: Part, sources: tuple[Source, ...], row_length: int) -> str:
         return "no record in config.sources; name files that hold some"
     if mine := sum(size for name, size in groups.items() if part_of(name) == part):
         return (
-            f"the {part} part of the data is empty: its documents ({mine}) are all longer than "
+            f"the {part} part is empty: its documents ({mine}) are all longer than "
             f"data.row_length {row_length}; make rows longer"
         )
-    (name, size), count = groups.most_common(1)[0], groups.total()
-    shown = ascii(name if len(name) <= 40 else f"{name[:37]}...")
-    return (
-        f"the {part} part of the data is empty: {count} documents in {len(groups)} groups, the "
-        f"largest {shown} with {size}; groups are never parted (without a column `group`, "
-        "conversations that begin with the same words are one): give the rows more groups, or add "
-        "data"
-    )
+    return why_empty(part, groups)
 
 
 def _store(sources: tuple[Source, ...], part: Part, config: PipelineConfig, words: Words) -> Store:
