@@ -206,6 +206,7 @@ SAID = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "c
         (json.dumps([SAID["messages"]] * 2), [(1, SAID), (1, SAID)]),
         (json.dumps(SAID["messages"]) + "\n" + json.dumps(SAID), [(1, SAID), (2, SAID)]),
         (json.dumps(SAID) + "\n" + json.dumps({"data": [SAID]}), [(1, SAID), (2, None)]),
+        (json.dumps({"prompt": "a", "examples": [{}]}), [(1, {"prompt": "a", "examples": [{}]})]),
         ("", []), ("\n \n", []), ("[]", []), ("{", [(1, None)]), ("{}\n{", [(1, {}), (2, None)]),
     ],
 )  # fmt: skip

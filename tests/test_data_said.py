@@ -236,12 +236,16 @@ def test_pairs_of_every_shape_are_one_pair(tmp_path, name):
         ]  # fmt: skip
 
 
-def test_good_rows_keep_what_they_say_and_columns_that_nobody_reads_are_counted(tmp_path, capsys):
-    rows = [{"messages": [U, {**A, "thinking": "hm", "train": True}], "lnag": "en"}] * 2
+def test_good_rows_keep_what_they_say_and_ignored_columns_are_counted(tmp_path, capsys):
+    rows = [
+        {"messages": [U, {**A, "thinking": "hm", "train": True}], "lnag": "en", "tools": []}
+    ] * 2
+    rows[1] = json.loads(json.dumps(rows[1]))
+    rows[1]["messages"][0]["time"] = "now"
     validate(lines(tmp_path / "x.jsonl", *rows), "messages", tmp_path / "out")
     good = (tmp_path / "out/good.jsonl").read_text()
     assert [json.loads(line) for line in good.splitlines()] == rows
-    assert "not read: lnag (2 rows)" in capsys.readouterr().out
+    assert "not read: lnag (2 rows), messages.time (1 rows)" in capsys.readouterr().out
 
 
 def test_the_template_of_the_tests_writes_thoughts():

@@ -11,7 +11,7 @@ The rule, once, for rows of conversations, completions, instructions, pairs, lab
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
@@ -133,6 +133,20 @@ def says(value: Any) -> bool:
     if isinstance(value, list):
         return any(says(item) for item in value)
     return value is not None
+
+
+def unread(row: Row, read: Set[str]) -> set[str]:
+    """The keys of a row that say something and that nobody reads, those of turns as `turns.key`."""
+    found = {key for key in row if key not in read and says(row[key])}
+    for column in read & _TURNS:
+        for turn in row[column] if isinstance(row.get(column), list) else ():
+            if isinstance(turn, dict):
+                found |= {f"{column}.{key}" for key in turn.keys() - _IN_TURN if says(turn[key])}
+    return found
+
+
+_TURNS = frozenset({"messages", "conversations"})
+_IN_TURN = frozenset({"role", "from", "content", "value", *THOUGHTS, *TRAINS, *IN_TURNS})
 
 
 def thought_of(turn: Row) -> str | None:

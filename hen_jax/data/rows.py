@@ -184,11 +184,17 @@ def _read_whole(path: Path) -> Iterator[Numbered] | None:
 
 def _wrapped(row: Any) -> str | None:
     """The key under which an object holds a list of rows, if it is no row itself."""
+    if row.keys() & _OWN or sum(isinstance(value, list) for value in row.values()) != 1:
+        return None
     for key in WRAPPERS:
         value = row.get(key)
         if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
             return None if are_turns(value) else key
     return None
+
+
+_OWN = {"id", "prompt", "instruction", "statement", "task"}
+"""Keys of a row, which the object around a list of rows does not have."""
 
 
 def _listed(text: str, key: str, rows: list[Any]) -> Iterator[Numbered]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import staged_file
+from hen_jax.data import outside
 from hen_jax.data.examples import Document
 from hen_jax.data.privacy import scrub_value
 from hen_jax.data.records import Problem, Sifted, collect
@@ -62,7 +63,7 @@ def validate(
     if len(parsed.problems) > SHOWN:
         print(f"... and {len(parsed.problems) - SHOWN} more")
     if unread:
-        listed = ", ".join(f"{ascii(key)[1:-1]} ({rows} rows)" for key, rows in unread.items())
+        listed = ", ".join(f"{ascii(key)[1:-1]} ({unread[key]} rows)" for key in sorted(unread))
         print(f"{file}: not read: {listed}")
     print(f"{file}: {len(parsed.records)} good records, {len(parsed.problems)} problems")
     return Validation(len(parsed.records), parsed.problems, good, quarantine)
@@ -113,7 +114,7 @@ def _counted(
     read = {columns.get(name, name) for name in PAGES[schema].names()}
     for one in rows:
         if one.problem is None and one.row is not None:
-            unread.update(one.row.keys() - read)
+            unread.update(outside.unread(one.row, read))
         yield one
 
 
