@@ -38,6 +38,12 @@ LLAMA3 = ("<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_heade
 IM = ("<|endoftext|>", "<|im_end|>", "<|im_start|>", "<|im_sep|>")
 PHI3 = ("<s>", "<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 GEMMA = ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>")
+END = ("<|endoftext|>", "<|endoftext|>")
+OF_TEXT = ("<|begin_of_text|>", "<|end_of_text|>")
+GRANITE = ("<|end_of_text|>", "<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>")
+COHERE = ("<BOS_TOKEN>", "<|END_OF_TURN_TOKEN|>", "<|START_OF_TURN_TOKEN|>", "<|USER_TOKEN|>",
+          "<|CHATBOT_TOKEN|>", "<|SYSTEM_TOKEN|>")  # fmt: skip
+DEEPSEEK = ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>")
 
 FAMILIES = {
     "smollm2": ("chatml", templates.SMOLLM2, BYTES, IM),
@@ -59,6 +65,17 @@ FAMILIES = {
     "mistral-nemo": ("mistral-v3-tekken", templates.MISTRAL_TEKKEN, BYTES, INST),
     "mistral-v7": ("mistral-v7", templates.MISTRAL_V7, SPACES_FIRST, INST),
     "mistral-v7-tekken": ("mistral-v7-tekken", templates.MISTRAL_V7_TEKKEN, BYTES, INST),
+    "zephyr": ("zephyr", templates.ZEPHYR, SPACES_EACH, INST[:2]),
+    "stablelm": ("zephyr", templates.ZEPHYR, BYTES, END),
+    "phi4-mini": ("phi4-mini", templates.PHI4_MINI, BYTES, (*END, *PHI3[2:])),
+    "granite": ("granite", templates.GRANITE, BYTES, GRANITE),
+    "internlm2": ("internlm2", templates.INTERNLM2, NO_SPACES, ("<s>", "</s>", *IM[1:3])),
+    "tulu3": ("tulu", templates.OLMO2, BYTES, OF_TEXT),
+    "falcon3": ("falcon3", templates.FALCON3, BYTES, END),
+    "olmo2": ("tulu", templates.OLMO2, BYTES, END),
+    "command-r": ("command-r", templates.COMMAND_R, BYTES, COHERE),
+    "deepseek-v3": ("deepseek-v3", templates.DEEPSEEK_V3, BYTES, DEEPSEEK),
+    "openchat": ("openchat", templates.OPENCHAT, BYTES, ("<s>", "<|end_of_turn|>")),
 }
 """Checkpoint -> its format, what its template writes, how its tokenizer splits, control tokens."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from hen_jax.core.errors import InputError
 from hen_jax.text.chat import render, render_prompt
 from hen_jax.text.conversation import Conversation, Message
-from hen_jax.text.formats import FORMATS, ChatFormat
+from hen_jax.text.formats import FORMATS, ChatFormat, with_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -45,13 +45,15 @@ def detect_format(
             "chat_template.jinja to the model folder"
         )
     for chat_format in formats:
+        chat_format = with_tokens(chat_format, tokenizer.bos_token, tokenizer.eos_token)
         chat_format = _with_default_system(tokenizer, chat_format)
         if _equals_template(tokenizer, chat_format):
             return chat_format
     raise InputError(
         "this tokenizer's chat template is none of the known formats "
         f"({', '.join(chat_format.name for chat_format in formats)}); "
-        "add a ChatFormat for it to hen_jax/text/formats.py"
+        "give the folder a chat_template.jinja of one of these, or continue plain text with "
+        "`hen generate --raw`"
     )
 
 

@@ -50,6 +50,7 @@ class ChatFormat:
     default_system: str | None = None  # said when a conversation has no system message
     begin: str = ""
     end: str = ""  # closes an answered conversation; does not train
+    open_end: bool = False  # what follows a reply's stop is left out at the very end
     alternates: bool = False  # the user begins, and speakers take turns
     thinks: bool = False  # the last reply stands after a block of thought, which may be empty
 
@@ -153,7 +154,69 @@ FORMATS: tuple[ChatFormat, ...] = (
         begin="<s>",
         alternates=True,
     ),
+    # Also TinyLlama and StableLM.
+    ChatFormat("zephyr", *_tagged("<|{role}|>\n", "{eos}", "\n")),
+    ChatFormat("phi4-mini", *_tagged("<|{role}|>", "<|end|>"), end="<|endoftext|>"),
+    ChatFormat(
+        "granite", *_tagged("<|start_of_role|>{role}<|end_of_role|>", "<|end_of_text|>", "\n")
+    ),
+    ChatFormat("internlm2", *_tagged("<|im_start|>{role}\n", "<|im_end|>", "\n"), begin="<s>"),
+    *(  # OLMo 2 and some of Tulu 3; Falcon 3
+        ChatFormat(
+            name,
+            user=Turn("<|user|>\n", "\n"),
+            assistant=Reply("<|assistant|>\n", "{eos}", "\n"),
+            system=Turn("<|system|>\n", "\n"),
+            begin=begin,
+            open_end=True,
+        )
+        for name, begin in (("tulu", "{bos}"), ("falcon3", ""))
+    ),
+    ChatFormat(
+        "command-r",
+        user=Turn("<|START_OF_TURN_TOKEN|><|USER_TOKEN|>", "<|END_OF_TURN_TOKEN|>", trim="said"),
+        assistant=Reply(
+            "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>", "<|END_OF_TURN_TOKEN|>", trim=True
+        ),
+        system=Turn("<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>", "<|END_OF_TURN_TOKEN|>"),
+        begin="<BOS_TOKEN>",
+        alternates=True,
+    ),
+    ChatFormat(
+        "deepseek-v3",
+        user=Turn("<｜User｜>", ""),
+        assistant=Reply("<｜Assistant｜>", "<｜end▁of▁sentence｜>"),
+        system=Turn("", ""),
+        begin="<｜begin▁of▁sentence｜>",
+    ),
+    ChatFormat(
+        "openchat",
+        user=Turn("GPT4 Correct User: ", "<|end_of_turn|>"),
+        assistant=Reply("GPT4 Correct Assistant:", "<|end_of_turn|>", lead=" "),
+        system=Turn("GPT4 Correct System: ", "<|end_of_turn|>"),
+        begin="<s>",
+    ),
 )
-"""Every format there is to detect. A new family is a new row."""
+"""Every format there is to detect. A new family is a new row.
+
+`{bos}` and `{eos}` stand for the tokenizer's own, where models of one format differ in them.
+"""
+
+
+def with_tokens(chat_format: ChatFormat, bos: str | None, eos: str | None) -> ChatFormat:
+    """The format of a tokenizer with these tokens."""
+
+    def filled(text: str) -> str:
+        return text.replace("{bos}", bos or "").replace("{eos}", eos or "")
+
+    reply = chat_format.assistant
+    return dataclasses.replace(
+        chat_format,
+        begin=filled(chat_format.begin),
+        assistant=dataclasses.replace(reply, stop=filled(reply.stop)),
+        user=dataclasses.replace(chat_format.user, after=filled(chat_format.user.after)),
+        system=dataclasses.replace(chat_format.system, after=filled(chat_format.system.after)),
+    )
+
 
 CHATML = FORMATS[0]

@@ -134,7 +134,7 @@ def _reply(
     yield from lead
     yield Piece(content.strip() if reply.trim else content, said=True, trains=trains)
     yield _written(reply.stop, trains=trains)
-    yield _written(reply.after)
+    yield _written("" if last and chat_format.open_end else reply.after)
 
 
 def _thinking(thought: str, *, trains: bool) -> list[Piece]:
