@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import RECORD, staged_folder, write_json
+from hen_jax.core.files import write_json
+from hen_jax.core.folders import require_apart, staged_folder
+from hen_jax.core.records import verified, write_record
 from hen_jax.core.trees import flatten, unflatten
 from hen_jax.core.types import Array, Tree
 from hen_jax.io import names, peft_settings, shards
@@ -18,6 +20,9 @@ from hen_jax.io.peft_pairs import Pair, level, split, stacked, widened
 from hen_jax.io.peft_pairs import leaves as low_rank_leaves
 from hen_jax.io.peft_settings import Settings
 from hen_jax.models.config import DecoderConfig, LoraConfig
+
+KIND = "peft_adapter"
+"""What the record of such a folder calls it."""
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -45,6 +50,7 @@ def write_adapter(
     dtype: str | None = None,
     card: Card | None = None,
     record: Mapping[str, Any] | None = None,
+    check: Callable[[Path, str], None] | None = None,
 ) -> shards.Written:
     """Writes an adapter folder that PEFT and vLLM load, all or nothing.
 
@@ -53,7 +59,7 @@ def write_adapter(
     the sum of theirs.
 
     Args:
-      folder: replaced only if hen_jax wrote it.
+      folder: replaced only if it is an adapter folder that hen_jax wrote and nobody changed.
       config: of the base model.
       lora: rank, alpha and targets of the adapter.
       adapter: tree of `.../lora_a [L, in, R]` and `.../lora_b [L, R, out]` beside each target, and
@@ -62,16 +68,20 @@ def write_adapter(
       dtype: what is stored; None keeps the leaves' own.
       card: the model card; None writes a plain one.
       record: extra fields of `hen_jax.json`.
+      check: is given the finished folder and its dtype before it takes its place; what it
+        raises prevents that.
 
     Raises:
-      InputError: leaves that do not fit `lora` and `config`, or a folder that is not ours.
+      InputError: leaves that do not fit `lora` and `config`, one with a number that is not finite,
+        or a folder that is not ours.
     """
+    require_apart(folder, Path(base_model) if Path(base_model).is_dir() else None)
     leaves = _checked(config, lora, adapter)
     tensors = [tensor.cast(dtype) for tensor in _tensors(config, lora, leaves)]
     modules = _modules(config, lora.targets)
     settings = _settings(lora, modules)
     scored = config.score_head
-    with staged_folder(Path(folder)) as staged:
+    with staged_folder(Path(folder), KIND) as staged:
         written = shards.write_file(staged / WEIGHTS, tensors)
         targets = [module.leaf_name for module in modules]
         write_json(staged / CONFIG, peft_settings.fields(settings, targets, base_model, scored))
@@ -80,8 +90,10 @@ def write_adapter(
         kind = "AutoModelForSequenceClassification" if scored else "AutoModelForCausalLM"
         usage = _USAGE.format(model=kind, base=base_model, folder=folder)
         write_card(staged, card, "peft", ["lora", f"base_model:adapter:{base_model}"], usage)
-        made = {"kind": "peft_adapter", "lora": dataclasses.asdict(lora)} | written._asdict()
-        write_json(staged / RECORD, made | dict(record or {}))
+        made = {"lora": dataclasses.asdict(lora)} | written._asdict()
+        write_record(staged, KIND, made | dict(record or {}))
+        if check is not None:
+            check(staged, written.dtype)
     return written
 
 
@@ -97,9 +109,16 @@ def read_adapter(
 
     Raises:
       InputError: a setting that plain LoRA does not have, targets this model lacks, a missing,
-        leftover or mis-shaped tensor, a damaged or pickle file.
+        leftover or mis-shaped tensor, a damaged or pickle file, or files that are not as the
+        folder's record says.
     """
-    folder = Path(folder)
+    with verified(Path(folder)):
+        return _read_adapter(Path(folder), config, dtype)
+
+
+def _read_adapter(
+    folder: Path, config: DecoderConfig, dtype: str | None
+) -> tuple[LoraConfig, Tree]:
     settings = peft_settings.read(folder / CONFIG)
     path = folder / WEIGHTS
     if not path.is_file():
