@@ -5,15 +5,17 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from hen_jax.core.errors import InputError
 from hen_jax.core.files import staged_file
 from hen_jax.core.types import Mean
+from hen_jax.training.board import Board
 from hen_jax.training.processes import is_primary
 
 FILE = "metrics.jsonl"
@@ -41,18 +43,18 @@ class MetricLog:
             folder.mkdir(parents=True, exist_ok=True)
             self.lost_seconds = _keep_until(path, start) if path.exists() else 0.0
         self._lines = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=start + 1, write_to_disk=self.writes
-        )
+        self._board = Board(folder / "tensorboard", start + 1) if self.writes else None
         self._quiet = quiet
         hidden = quiet or not self.writes
         self._bar = tqdm(total=steps, initial=start, unit="step", disable=hidden or None)
 
     def close(self) -> None:
-        """Closes the files."""
-        self._lines.close()
-        self._board.close()
-        self._bar.close()
+        """Closes the files; each, though another one cannot be written to its end."""
+        with ExitStack() as stack:
+            stack.callback(self._bar.close)
+            stack.callback(self._lines.close)
+            if self._board is not None:
+                stack.callback(self._board.close)
 
     @property
     def plain(self) -> bool:
@@ -85,8 +87,9 @@ class MetricLog:
         # JSON has no NaN: a reader of the file should see null, not fail.
         finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
         self._line({"step": step, "kind": kind, **finite})
-        for name, value in values.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add(f"{kind}/{name}", value, step)
 
     def say(self, text: str) -> None:
         """Tells the user something, above the progress bar; only on the primary process."""
@@ -100,14 +103,31 @@ class MetricLog:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics; a last line cut short by a kill is left out."""
+    """The lines of a run's metrics; a last line cut short by a kill is left out.
+
+    Raises:
+      InputError: a line is damaged; names it.
+    """
     return _whole_lines(folder / FILE)
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = text[: text.rfind("\n") + 1].split("\n")[:-1]
+    return [_parsed(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _parsed(path: Path, number: int, text: str) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+    except json.JSONDecodeError:
+        line = None
+    if isinstance(line, dict) and isinstance(line.get("step"), int):
+        return line
+    raise InputError(
+        f"{path}:{number} is no line of metrics; remove it, or the file: it holds what a run "
+        "logged, and no run needs it to go on"
+    )
 
 
 def _keep_until(path: Path, step: int) -> float:
@@ -117,4 +137,4 @@ def _keep_until(path: Path, step: int) -> float:
         file.writelines(json.dumps(line) + "\n" for line in lines if line["step"] <= step)
         file.flush()
         os.fsync(file.fileno())
-    return sum(line.get("seconds", 0.0) for line in lines if line["step"] > step)
+    return sum(line.get("seconds") or 0.0 for line in lines if line["step"] > step)

@@ -46,7 +46,7 @@ def progress_line(step: int, steps: int, values: Mapping[str, float]) -> str:
 
 def duration(seconds: float) -> str:
     """For people: `45 s`, `12 min`, `3 h 05 min`, `2 d 4 h`."""
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     if minutes < 60:
