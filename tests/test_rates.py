@@ -102,16 +102,37 @@ def test_rates_are_true_at_every_save_and_at_the_end(tmp_path, monkeypatch, late
 def test_a_rate_is_the_mean_of_some_updates_and_takes_no_pauses():
     clock = Clock()
     speed = Pace(clock)
-    clock.seconds = 4.0
-    assert speed.ended(4.0, 100) == (4.0, 4.0, 25.0)
+    clock.seconds = 50.0
+    assert speed.ended(50.0, 100, usual=False) == 50.0  # was compiled first
+    assert speed.rates() is None
+    assert speed.ended(54.0, 100) == 4.0
+    assert speed.rates() == (4.0, 25.0)
+    clock.seconds = 54.0
     with speed.pause():
         clock.seconds += 1000
-    assert speed.ended(clock() + 2.0, 200) == (2.0, 3.0, 50.0)
+    assert speed.ended(clock() + 2.0, 200) == 2.0
+    assert speed.rates() == (3.0, 50.0)
     clock.seconds += 2.0
     for _ in range(pace.WINDOW):
         clock.seconds += 1.0
-        rates = speed.ended(clock(), 10)
-    assert rates == (1.0, 1.0, 10.0)
+        speed.ended(clock(), 10)
+    assert speed.rates() == (1.0, 10.0)
+
+
+def test_an_update_that_was_compiled_first_tells_no_speed(tmp_path):
+    run, state, log = fake_run(tmp_path, Clock(), 2)
+    step = jax.jit(lambda state: state._replace(step=state.step + 1))
+    plain = run.step
+
+    def compiled_first(state, frozen, batch):
+        return step(state), plain(state, frozen, batch)[1]
+
+    step.__wrapped__.__name__ = compiled_first.__name__
+    with closing(log):
+        loop.train(loop.LoopConfig(), run._replace(step=compiled_first), state, {}, 2)
+    first, second = (line for line in read_metrics(tmp_path) if line["kind"] == "train")
+    assert "tokens_per_second" not in first
+    assert second["tokens_per_second"] == pytest.approx(TOKENS / (STEP + INPUT))
 
 
 def test_tokens_and_flops_are_those_of_all_processes(tmp_path, monkeypatch):

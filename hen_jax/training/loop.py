@@ -73,6 +73,7 @@ class _Pending(NamedTuple):
     metrics: Metrics
     tokens: int
     ended: float | None  # when, if the call that started it only returned then
+    compiled: bool  # in that call
 
 
 class _Watch(NamedTuple):
@@ -127,11 +128,11 @@ def _updates(
     while number < steps:
         with watch.time.spend("input"):
             batch = next(run.batches)
-        state, metrics = _step(run, watch, state, frozen, batch)
+        state, metrics, compiled = _step(run, watch, state, frozen, batch)
         number += 1
         ended = watch.pace.now() if _is_ready(metrics) else None
         _write(config, run, watch, pending)
-        pending = _Pending(number, metrics, run.shares * _tokens(batch), ended)
+        pending = _Pending(number, metrics, run.shares * _tokens(batch), ended, compiled)
         last = number == steps
         stops = watch.asked_to_stop(number) and not last
         saves = last or stops or number % config.checkpoint_every == 0
@@ -162,14 +163,15 @@ def _is_ready(metrics: Metrics) -> bool:
 
 def _step(
     run: Run, watch: _Watch, state: State, frozen: Tree, batch: Tree
-) -> tuple[State, Metrics]:
+) -> tuple[State, Metrics, bool]:
     before = watch.compiled()
-    result = run.step(state, frozen, run.put(batch))
+    state, metrics = run.step(state, frozen, run.put(batch))
     after = watch.compiled()
-    if after.count > before.count:
+    compiled = after.count > before.count
+    if compiled:
         watch.time.add("compile", after.seconds - before.seconds)
         watch.pace.leave_out(after.seconds - before.seconds)
-    return result
+    return state, metrics, compiled
 
 
 def _write(config: LoopConfig, run: Run, watch: _Watch, pending: _Pending | None) -> None:
@@ -197,13 +199,15 @@ def _write(config: LoopConfig, run: Run, watch: _Watch, pending: _Pending | None
 def _speed(run: Run, watch: _Watch, pending: _Pending) -> dict[str, float]:
     """How long the update took, and what it made of the devices."""
     ended = watch.pace.now() if pending.ended is None else pending.ended
-    rates = watch.pace.ended(ended, pending.tokens)
-    mfu, memory = run_mfu(run.flops(pending.number - 1), rates.seconds_per_update), device_memory()
-    return (
-        rates._asdict()
-        | ({} if mfu is None else {"mfu": mfu})
-        | ({} if memory is None else {"device_memory_gb": memory.peak / 1e9})
-    )
+    values = {"seconds": watch.pace.ended(ended, pending.tokens, usual=not pending.compiled)}
+    rates, memory = watch.pace.rates(), device_memory()
+    if memory is not None:
+        values["device_memory_gb"] = memory.peak / 1e9
+    if rates is not None:
+        values |= rates._asdict()
+        mfu = run_mfu(run.flops(pending.number - 1), rates.seconds_per_update)
+        values |= {} if mfu is None else {"mfu": mfu}
+    return values
 
 
 def _evaluate(run: Run, watch: _Watch, state: State, number: int) -> None:

@@ -64,9 +64,9 @@ class MetricLog:
     def train(self, step: int, values: dict[str, float]) -> None:
         """Writes the metrics of one update."""
         self._write(step, "train", values)
-        self._bar.set_postfix_str(
-            f"loss {values['loss']:.3f}, {values['tokens_per_second']:.0f} tokens/s"
-        )
+        speed = values.get("tokens_per_second")
+        told = "" if speed is None else f", {speed:.0f} tokens/s"
+        self._bar.set_postfix_str(f"loss {values['loss']:.3f}{told}")
         self._bar.update()
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:

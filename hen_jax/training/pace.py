@@ -18,9 +18,8 @@ Clock = Callable[[], float]
 
 
 class Rates(NamedTuple):
-    """Of the newest update, and of the last `WINDOW` ones."""
+    """Means over the last `WINDOW` updates."""
 
-    seconds: float  # of the newest update
     seconds_per_update: float
     tokens_per_second: float
 
@@ -55,18 +54,26 @@ class Pace:
         """Leaves out seconds of the update under way that the caller has measured."""
         self._paused += seconds
 
-    def ended(self, moment: float, tokens: int) -> Rates:
-        """The rates after an update over `tokens` tokens that ended at `moment`.
+    def ended(self, moment: float, tokens: int, *, usual: bool = True) -> float:
+        """How many seconds the update took that ended at `moment`, over `tokens` tokens.
 
-        2 s per update and 100 tokens: `Rates(2.0, 2.0, 50.0)`.
+        Not usual: it was compiled first, and says nothing of those to come.
         """
         seconds = max(0.0, moment - self._last - self._paused)
         self._last, self._paused = moment, 0.0
-        self._recent.append((seconds, tokens))
-        total = max(sum(one for one, _ in self._recent), 1e-9)
-        return Rates(
-            seconds, total / len(self._recent), sum(count for _, count in self._recent) / total
-        )
+        if usual:
+            self._recent.append((seconds, tokens))
+        return seconds
+
+    def rates(self) -> Rates | None:
+        """The rates by now; None before there was a usual update.
+
+        Two updates of 100 tokens that took 1 s and 3 s: `Rates(2.0, 50.0)`.
+        """
+        total = sum(seconds for seconds, _ in self._recent)
+        if total <= 0.0:
+            return None
+        return Rates(total / len(self._recent), sum(count for _, count in self._recent) / total)
 
 
 def run_mfu(flops: float, seconds: float) -> float | None:

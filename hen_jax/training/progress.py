@@ -29,14 +29,15 @@ def progress(
 def progress_line(step: int, steps: int, values: Mapping[str, float]) -> str:
     """`step 40/120: loss 1.934, rate 1.0e-04, 3,512 tokens/s, 4 min left, ...`.
 
-    `values` are the metrics of the update; device memory and MFU stand there where they are known.
+    `values` are the metrics of the update. Speed, device memory and MFU stand there where they are
+    known: after an update that was compiled first, no speed is.
     """
-    parts = [
-        f"loss {values['loss']:.4g}",
-        f"rate {values['learning_rate']:.3g}",
-        f"{values['tokens_per_second']:,.0f} tokens/s",
-        f"{duration((steps - step) * values['seconds_per_update'])} left",
-    ]
+    parts = [f"loss {values['loss']:.4g}", f"rate {values['learning_rate']:.3g}"]
+    if "seconds_per_update" in values:
+        parts += [
+            f"{values['tokens_per_second']:,.0f} tokens/s",
+            f"{duration((steps - step) * values['seconds_per_update'])} left",
+        ]
     if "device_memory_gb" in values:
         parts.append(f"device memory {values['device_memory_gb']:.1f} GB")
     if "mfu" in values:
