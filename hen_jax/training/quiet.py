@@ -1,12 +1,12 @@
-"""What orbax and tensorstore print of a full disk, though they raise it, too: some hundred lines."""
+"""What orbax and tensorstore print of a full disk, some hundred lines, besides raising it."""
 
 import logging
 import sys
-from types import TracebackType
 
 from hen_jax.core.errors import told
 
 _LOGGERS = ("absl", "asyncio")
+_before = [sys.unraisablehook]
 
 
 def hush() -> None:
@@ -16,12 +16,9 @@ def hush() -> None:
     """
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_is_news)  # the same filter is added only once
-    if sys.excepthook is not _hook:
-        _before[:] = [sys.excepthook]
-        sys.excepthook = _hook
-
-
-_before = [sys.excepthook]
+    if sys.unraisablehook is not _hook:
+        _before[:] = [sys.unraisablehook]
+        sys.unraisablehook = _hook
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -29,7 +26,8 @@ def _is_news(record: logging.LogRecord) -> bool:
     return error is None or told(error) is None
 
 
-def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _hook(ignored: "sys.UnraisableHookArgs") -> None:
     """tensorstore's threads go on with the writes of a checkpoint that was given up."""
+    error = ignored.exc_value
     if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-        _before[0](kind, error, trace)
+        _before[0](ignored)
