@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -84,8 +84,8 @@ def require_replaceable(path: Path, kind: str, disposable: Sequence[str] = ()) -
         )
 
 
-def require_run_folder(path: Path) -> None:
-    """Refuses a work directory that holds anything but a run.
+def require_run_folder(path: Path, besides: Collection[str] = ()) -> None:
+    """Refuses a work directory that holds anything but a run, or files named in `besides`.
 
     Raises:
       InputError: there is a file, or a folder with other things in it.
@@ -94,7 +94,9 @@ def require_run_folder(path: Path) -> None:
     if path.is_symlink() and path.exists():
         path = path.resolve()  # a link to a run is a name for it: nothing there is replaced
     # A place that a killed run left, on this machine or another, is the beginning of one.
-    if not _is_folder(path) or all(is_place(entry) for entry in path.iterdir()):
+    if not _is_folder(path) or all(
+        is_place(entry) or entry.name in besides for entry in path.iterdir()
+    ):
         return
     record = read_record(path)
     if record is None or record.get("kind") != "run":

@@ -13,6 +13,7 @@ from hen_jax.core.folders import require_run_folder
 from hen_jax.core.records import require_record, write_record
 from hen_jax.models.config import DecoderConfig
 from hen_jax.recipes.models import TEXT, WEIGHTS, fingerprint
+from hen_jax.training.locks import LOCK
 
 KIND = "run"
 """What the record of a work directory calls it."""
@@ -67,7 +68,7 @@ def claim(workdir: Path, record: dict[str, Any]) -> None:
       InputError: the folder is not ours, its record is damaged, or it holds a run with other
         settings or another base.
     """
-    require_run_folder(workdir)
+    require_run_folder(workdir, besides=(LOCK,))
     if not (workdir / RECORD).exists():
         write_record(workdir, KIND, record, files=False)
         return
