@@ -73,6 +73,8 @@ def generate_replies(request: Request) -> list[Reply]:
     """
     if not request.prompts:
         raise InputError("no prompt; give --prompt TEXT, once or more")
+    if not 0 <= request.seed < 2**32:  # jax drops the bits above, without a word
+        raise InputError(f"--seed is {request.seed}; give 0 to {2**32 - 1}")
     sampling = Sampling(request.temperature, request.top_k, request.top_p)
     tokenizer = load_tokenizer(request.model)
     config = hf.read_config(request.model)
