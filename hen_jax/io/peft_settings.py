@@ -91,7 +91,7 @@ class Settings(NamedTuple):
 
 
 def fields(
-    settings: Settings, modules: list[str], base_model: str, classifier: bool
+    settings: Settings, modules: list[str], base_model: str | None, classifier: bool
 ) -> dict[str, Any]:
     """The whole `adapter_config.json`; `modules` are the last names of what is adapted."""
     return dict(

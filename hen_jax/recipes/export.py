@@ -16,8 +16,9 @@ from hen_jax.io import hf, peft
 from hen_jax.io.cards import Card
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
-from hen_jax.recipes.models import Opened, open_model
+from hen_jax.recipes.models import Opened, open_model, open_words
 from hen_jax.recipes.trained import earlier_run, saved_params
+from hen_jax.text.chat import stop_ids
 
 Format = Literal["hf", "peft"]
 
@@ -90,6 +91,7 @@ def _export_hf(trained: Trained, out: Path, dtype: str | None) -> Exported:
         model.config,
         merged,
         source_folder=model.folder,
+        stops=stop_ids(*open_words(model.folder)),
         dtype=dtype,
         card=card,
         record={"run": trained.record, "largest_rounding": rounding},
