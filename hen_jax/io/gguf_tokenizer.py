@@ -45,7 +45,7 @@ _ENDS = ("eot", "eom")
 def write_tokenizer(reader: GGUFReader, folder: Path) -> None:
     """Writes `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`, generation config.
 
-    The generation config ends a reply at each end that the file names: of a text, a turn, a message.
+    The generation config ends a reply at each end that the file names: of text, turn and message.
     No BOS is added to a text, as the file asks; padding is the eos token where the file names no
     other, so padded rows must be masked by length, never by token id.
 
