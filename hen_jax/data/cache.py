@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import hen_jax.data
 import hen_jax.empathy
 import hen_jax.text
+from hen_jax.core.checksums import named_sha256, text_sha256
 from hen_jax.core.files import RECORD
 from hen_jax.data.examples import Encoded
 from hen_jax.data.pipeline import PipelineConfig
@@ -50,21 +51,16 @@ def cache_key(
         "row_length": config.row_length,
         "overlong": config.overlong,
         "format": dataclasses.asdict(chat_format),
-        "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+        "tokenizer": text_sha256(tokenizer.backend_tokenizer.to_str()),
         "end": tokenizer.eos_token,
     }
-    return hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()
+    return text_sha256(json.dumps(decided_by, sort_keys=True))
 
 
 def fingerprint(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of all files of a folder."""
     files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(str(file.relative_to(path)).encode())
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()
+    return named_sha256([(str(file.relative_to(path)), file) for file in files])
 
 
 @functools.cache

@@ -15,13 +15,18 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import RECORD, read_json, staged_file, staged_folder, write_json
+from hen_jax.core.files import RECORD, read_json, staged_file
+from hen_jax.core.folders import staged_folder
+from hen_jax.core.records import write_record
 from hen_jax.data.examples import Encoded, Example, summary
 from hen_jax.data.openings import Openings, find_openings, pack_by_opening
 from hen_jax.data.packing import Packing, Rows, pack_all
 
 Format = Literal["array_record", "parquet"]
 _FILES: dict[Format, str] = {"array_record": "examples.array_record", "parquet": "examples.parquet"}
+
+KIND = "examples"
+"""What the record of such a folder calls it."""
 
 ROW_GROUP = 64
 """Examples of a Parquet row group, the least that can be read: few, as training shuffles."""
@@ -83,13 +88,13 @@ def write_store(encoded: Iterable[Encoded], folder: Path, form: Format = "array_
                 numbers.extend(np.array(_numbers(example), np.int32).tobytes())
                 yield example
 
-    with staged_folder(folder) as staged:
+    with staged_folder(folder, KIND, (RECORD, "examples.*", "*.npy")) as staged:
         write(counted(), staged / _FILES[form])
         lengths, trained = np.frombuffer(numbers, np.int32).reshape(-1, 2).T
         np.save(staged / "lengths.npy", lengths)
         np.save(staged / "trained.npy", trained)
         counts = {"examples": len(lengths), "truncated": truncated, "dropped": dropped}
-        write_json(staged / RECORD, {"format": form, **counts})
+        write_record(staged, KIND, {"format": form, **counts})
     return open_store(folder)
 
 

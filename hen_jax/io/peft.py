@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import RECORD, staged_folder, write_json
+from hen_jax.core.files import write_json
+from hen_jax.core.folders import require_apart, staged_folder
+from hen_jax.core.records import verified, write_record
 from hen_jax.core.trees import flatten, unflatten
 from hen_jax.core.types import Array, Tree
 from hen_jax.io import companions, names, peft_settings, shards
@@ -20,6 +22,9 @@ from hen_jax.io.peft_pairs import leaves as low_rank_leaves
 from hen_jax.io.peft_settings import Settings
 from hen_jax.io.reward_pad import Pad, choose_pad, write_pad
 from hen_jax.models.config import DecoderConfig, LoraConfig
+
+KIND = "peft_adapter"
+"""What the record of such a folder calls it."""
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -52,6 +57,7 @@ def write_adapter(
     dtype: str | None = None,
     card: Card | None = None,
     record: Mapping[str, Any] | None = None,
+    check: Callable[[Path, str], None] | None = None,
 ) -> shards.Written:
     """Writes an adapter folder that PEFT and vLLM load, all or nothing.
 
@@ -60,7 +66,7 @@ def write_adapter(
     the sum of theirs.
 
     Args:
-      folder: replaced only if hen_jax wrote it.
+      folder: replaced only if it is an adapter folder that hen_jax wrote and nobody changed.
       config: of the base model.
       lora: rank, alpha and targets of the adapter.
       adapter: tree of `.../lora_a [L, in, R]` and `.../lora_b [L, R, out]` beside each target, and
@@ -73,18 +79,21 @@ def write_adapter(
       dtype: what is stored; None keeps the leaves' own.
       card: the model card; None writes a plain one.
       record: extra fields of `hen_jax.json`.
+      check: is given the finished folder and its dtype before it takes its place; what it
+        raises prevents that.
 
     Raises:
-      InputError: leaves that do not fit `lora` and `config`, a folder that is not ours, or a reward
-        model without a token that can pad.
+      InputError: leaves that do not fit `lora` and `config`, one with a number that is not finite,
+        a folder that is not ours, or a reward model without a token that can pad.
     """
+    require_apart(folder, source_folder)
     leaves = _checked(config, lora, adapter)
     tensors = [tensor.cast(dtype) for tensor in _tensors(config, lora, leaves)]
     modules = _modules(config, lora.targets)
     settings = _settings(lora, modules)
     ends = companions.all_ends(source_folder, stops)
     pad = choose_pad(config, source_folder, stops)
-    with staged_folder(Path(folder)) as staged:
+    with staged_folder(Path(folder), KIND) as staged:
         written = shards.write_file(staged / WEIGHTS, tensors)
         targets = [module.leaf_name for module in modules]
         fields = peft_settings.fields(settings, targets, base_model, config.score_head)
@@ -96,8 +105,10 @@ def write_adapter(
             write_pad(staged, pad)
         card = card or Card(Path(folder).name, f"A LoRA adapter of rank {lora.rank}.")
         _write_card(staged, card, config, base_model, Path(folder).name, pad)
-        made = {"kind": "peft_adapter", "lora": dataclasses.asdict(lora)} | written._asdict()
-        write_json(staged / RECORD, made | dict(record or {}))
+        made = {"lora": dataclasses.asdict(lora)} | written._asdict()
+        write_record(staged, KIND, made | dict(record or {}))
+        if check is not None:
+            check(staged, written.dtype)
     return written
 
 
@@ -127,9 +138,16 @@ def read_adapter(
 
     Raises:
       InputError: a setting that plain LoRA does not have, targets this model lacks, a missing,
-        leftover or mis-shaped tensor, a damaged or pickle file.
+        leftover or mis-shaped tensor, a damaged or pickle file, or files that are not as the
+        folder's record says.
     """
-    folder = Path(folder)
+    with verified(Path(folder)):
+        return _read_adapter(Path(folder), config, dtype)
+
+
+def _read_adapter(
+    folder: Path, config: DecoderConfig, dtype: str | None
+) -> tuple[LoraConfig, Tree]:
     settings = peft_settings.read(folder / CONFIG)
     path = folder / WEIGHTS
     if not path.is_file():

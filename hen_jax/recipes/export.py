@@ -10,7 +10,9 @@ from jaxtyping import Float
 
 from hen_jax.adapters.lora import merge_adapter, merge_rounding, zero_adapter
 from hen_jax.core.errors import InputError
+from hen_jax.core.folders import require_apart, require_replaceable
 from hen_jax.core.mesh import MeshConfig, make_mesh
+from hen_jax.core.trees import flatten
 from hen_jax.core.types import Array, Tree
 from hen_jax.io import hf, peft
 from hen_jax.io.cards import Card
@@ -21,6 +23,9 @@ from hen_jax.recipes.trained import earlier_run, saved_params
 from hen_jax.text.chat import stop_ids
 
 Format = Literal["hf", "peft"]
+
+EXPORTS = "export"
+"""The folder of a run that is free for its exports."""
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1}
 """How far reloaded logits may lie from the run's own, by the dtype the weights are stored in."""
@@ -48,7 +53,7 @@ def open_trained(run: Path) -> Trained:
     """The newest checkpoint of the run in folder `run`.
 
     Raises:
-      InputError: no run there, no checkpoint, or its base model is gone.
+      InputError: no run there, no checkpoint, or its base model is gone or another one.
     """
     record, lora, base = earlier_run(run)
     if not base.is_dir():
@@ -66,9 +71,12 @@ def export(run: Path, out: Path, form: Format, dtype: str | None = None) -> Expo
     `dtype` None stores what the base is stored in.
 
     Raises:
-      InputError: nothing to export, or PEFT asked of a run without an adapter.
-      RuntimeError: the reloaded weights do not give the run's logits.
+      InputError: nothing to export, PEFT asked of a run without an adapter, an `out` that may not
+        be replaced, or numbers that are not finite.
+      RuntimeError: the reloaded weights do not give the run's logits; `out` is as it was.
     """
+    require_replaceable(out, {"hf": hf.KIND, "peft": peft.KIND}[form])
+    _require_apart_from_run(out, run)
     return export_trained(open_trained(run), out, form, dtype)
 
 
@@ -79,32 +87,51 @@ def export_trained(trained: Trained, out: Path, form: Format, dtype: str | None 
     return _export_hf(trained, out, dtype)
 
 
+def _require_apart_from_run(out: Path, run: Path) -> None:
+    """Within a run only its own folder `export` is free for exports."""
+    if (run / EXPORTS).resolve() not in out.resolve().parents:
+        require_apart(out, run)
+
+
 def _export_hf(trained: Trained, out: Path, dtype: str | None) -> Exported:
     model, lora = trained.model, trained.lora
+    _require_finite(trained)
     merged, rounding = trained.params, 0.0
     if lora is not None:
         merged = merge_adapter(model.base, trained.params, lora.scale)
         rounding = merge_rounding(model.base, trained.params, lora.scale)
-    card = _card(trained, out, "merge" if lora else "finetune")
-    written = hf.write_model(
+    found: list[Exported] = []
+
+    def check(folder: Path, dtype: str) -> None:
+        reloaded = hf.read_params(folder, model.config)
+        found.append(_checked(trained, out, rounding, _logits(model, None, reloaded), dtype))
+
+    hf.write_model(
         out,
         model.config,
         merged,
         source_folder=model.folder,
         stops=stop_ids(*open_words(model.folder)),
         dtype=dtype,
-        card=card,
+        card=_card(trained, out, "merge" if lora else "finetune"),
         record={"run": trained.record, "largest_rounding": rounding},
+        check=check,
     )
-    reloaded = hf.read_params(out, model.config)
-    return _checked(trained, out, rounding, _logits(model, None, reloaded), written.dtype)
+    return found[0]
 
 
 def _export_peft(trained: Trained, out: Path, dtype: str | None) -> Exported:
     model, lora = trained.model, trained.lora
     if lora is None:
         raise InputError("the run trained all parameters and has no adapter; use --format hf")
-    written = peft.write_adapter(
+    _require_finite(trained)
+    found: list[Exported] = []
+
+    def check(folder: Path, dtype: str) -> None:
+        read_lora, adapter = peft.read_adapter(folder, model.config)
+        found.append(_checked(trained, out, 0.0, _logits(model, read_lora, adapter), dtype))
+
+    peft.write_adapter(
         out,
         model.config,
         lora,
@@ -113,9 +140,19 @@ def _export_peft(trained: Trained, out: Path, dtype: str | None) -> Exported:
         dtype=dtype,
         card=_card(trained, out, "adapter"),
         record={"run": trained.record},
+        check=check,
     )
-    read_lora, adapter = peft.read_adapter(out, model.config)
-    return _checked(trained, out, 0.0, _logits(model, read_lora, adapter), written.dtype)
+    return found[0]
+
+
+def _require_finite(trained: Trained) -> None:
+    """Refuses what a run that went astray has left."""
+    for path, leaf in flatten(trained.params).items():
+        if not bool(jnp.isfinite(leaf).all()):
+            raise InputError(
+                f"the newest checkpoint of the run holds numbers in {path} that are not finite; "
+                "train again with a lower config.optimizer.learning_rate"
+            )
 
 
 def _checked(
@@ -125,17 +162,25 @@ def _checked(
     ours = _logits(model, lora, trained.params)
     still = model.base if lora is None else zero_adapter(trained.params)
     before = _logits(model, lora, still)
-    difference = float(jnp.abs(reloaded - ours).max())
-    change = float(jnp.abs(reloaded - before).max())
-    if difference > TOLERANCE[dtype]:
+    for whose, logits in (("run", ours), ("base model", before)):
+        if not bool(jnp.isfinite(logits).all()):
+            raise InputError(f"the logits of the {whose} are not finite; nothing was exported")
+    difference, change = _distance(reloaded, ours), _distance(reloaded, before)
+    if not difference <= TOLERANCE[dtype]:
         raise RuntimeError(
-            f"{out} was written but gives other logits than the run (by {difference:.3g}); "
-            "please report this"
+            f"the export gives other logits than the run (by {difference:.3g}); {out} was not "
+            "written. Please report this"
         )
-    learnt = float(jnp.abs(ours - before).max())
+    learnt = _distance(ours, before)
     if learnt > 2 * TOLERANCE[dtype] and change == 0:
-        raise RuntimeError(f"{out} was written but changes nothing; please report this")
+        raise RuntimeError(f"the export changes nothing; {out} was not written. Please report this")
     return Exported(out, rounding, difference, change)
+
+
+def _distance(left: Float[Array, "B T V"], right: Float[Array, "B T V"]) -> float:
+    """The largest absolute difference; infinite where one is not finite, as NaN compares false."""
+    apart = jnp.abs(left - right)
+    return float(jnp.where(jnp.isfinite(apart), apart, jnp.inf).max())
 
 
 def _logits(model: Opened, lora: LoraConfig | None, params: Tree) -> Float[Array, "B T V"]:

