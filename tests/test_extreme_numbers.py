@@ -13,6 +13,7 @@ from tiny_model import CONFIG, LORA
 
 from hen_jax.adapters.lora import merge_adapter
 from hen_jax.core.errors import InputError
+from hen_jax.core.files import RECORD
 from hen_jax.core.rounding import rounded
 from hen_jax.core.trees import flatten, unflatten
 from hen_jax.io import hf, peft
@@ -104,6 +105,7 @@ def test_a_peft_adapter_of_any_alpha_is_read_as_peft_applies_it(tmp_path, alpha,
     _, adapter = random_leaves(CONFIG, LORA)
     lora = LoraConfig(LORA.rank, LORA.alpha, rank_stabilised=stabilised)
     peft.write_adapter(tmp_path / "a", CONFIG, lora, adapter, base_model="o/b")
+    (tmp_path / "a" / RECORD).unlink()  # as if PEFT had written it
     path = tmp_path / "a" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_alpha": alpha}))
     read, leaves = peft.read_adapter(tmp_path / "a", CONFIG)
@@ -120,6 +122,7 @@ def test_a_peft_adapter_of_any_alpha_is_read_as_peft_applies_it(tmp_path, alpha,
 def test_a_peft_alpha_that_is_no_number_is_refused(tmp_path, alpha):
     _, adapter = random_leaves(CONFIG, LORA)
     peft.write_adapter(tmp_path / "a", CONFIG, LORA, adapter, base_model="o/b")
+    (tmp_path / "a" / RECORD).unlink()  # as if PEFT had written it
     path = tmp_path / "a" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_alpha": alpha}))
     with pytest.raises(InputError, match="lora_alpha"):

@@ -10,6 +10,7 @@ from tiny_gguf import write_gguf
 from tiny_model import CONFIG, LORA
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.files import RECORD
 from hen_jax.io import companions, hf, peft
 from hen_jax.io.reward_pad import choose_pad
 from hen_jax.recipes.generate import Request, generate_replies
@@ -24,6 +25,7 @@ def read(folder, name):
 
 
 def edit(folder, name, **fields):
+    (folder / RECORD).unlink(missing_ok=True)
     (folder / name).write_text(json.dumps(read(folder, name) | fields))
 
 
