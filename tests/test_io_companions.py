@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from tiny_families import random_leaves
+from tiny_folder import write_tiny_folder
 from tiny_gguf import write_gguf
 from tiny_model import CONFIG, LORA
 
@@ -31,10 +32,7 @@ def edit(folder, name, **fields):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """`hen import tiny`: <|endoftext|> 0, <|im_start|> 1, <|im_end|> 2, which ends and pads."""
-    folder = tmp_path_factory.mktemp("tiny") / "tiny"
-    import_model("tiny", folder)
-    return folder
+    return write_tiny_folder(tmp_path_factory.mktemp("tiny") / "tiny")
 
 
 @pytest.fixture
