@@ -101,7 +101,8 @@ def _show(chosen: argparse.Namespace, overrides: list[str]) -> None:
 def _export(chosen: argparse.Namespace, _: list[str]) -> None:
     from hen_jax.recipes.export import describe, export
 
-    print(describe(export(chosen.run, chosen.out, chosen.format, chosen.dtype)))
+    exported = export(chosen.run, chosen.out, chosen.format, chosen.dtype, chosen.base_model)
+    print(describe(exported))
 
 
 def _plan(chosen: argparse.Namespace, overrides: list[str]) -> None:
@@ -213,6 +214,7 @@ def _add_model_verbs(verbs: Any) -> None:
     verb.add_argument("--format", required=True, choices=("hf", "peft"))
     verb.add_argument("--out", required=True, type=Path, help="a folder that does not exist yet")
     verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the base's)")
+    verb.add_argument("--base-model", help="hub id OWNER/NAME of the base, where not recorded")
     verb.set_defaults(verb=_export)
 
 

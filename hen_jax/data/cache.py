@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import hen_jax.data
 import hen_jax.empathy
 import hen_jax.text
+from hen_jax.core.cached import built_once
 from hen_jax.core.checksums import named_sha256, text_sha256
-from hen_jax.core.files import RECORD
 from hen_jax.data.examples import Encoded
 from hen_jax.data.pipeline import PipelineConfig
-from hen_jax.data.stores import Store, open_store, write_store
+from hen_jax.data.stores import Store, damage, opened, write_store
 from hen_jax.text.formats import ChatFormat
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ def cached(folder: Path, key: str, encoded: Callable[[], Iterable[Encoded]]) -> 
 
     It is written and read part by part, so that no set need fit in memory. A change of whatever the
     key holds is another key, so a stale one is never read; delete the folder to be rid of old ones.
+    Several processes may ask for it at once, and one that is damaged is written anew.
     """
     place = folder / key
-    if (place / RECORD).exists():
-        return open_store(place)
-    return write_store(encoded(), place)
+    built_once(place, lambda new: write_store(encoded(), new), damage)
+    return opened(place)
 
 
 def cache_key(
@@ -69,6 +69,6 @@ def _code() -> str:
     digest = hashlib.sha256()
     for package in (hen_jax.data, hen_jax.text, hen_jax.empathy):
         for folder in package.__path__:
-            for file in sorted(Path(folder).glob("*.py")):
+            for file in sorted(Path(folder).rglob("*.py")):
                 digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -185,7 +185,8 @@ def _folder_rows(path: Path) -> Iterator[Numbered]:
             found = datasets.load_from_disk(str(path))
         else:
             found = datasets.load_dataset(str(path))
-    except (OSError, ValueError, DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        # RuntimeError: a folder with a loading script, which `datasets` refuses to run.
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: datasets cannot open this folder ({reason})") from None
     parts = found.values() if isinstance(found, dict) else [found]

@@ -1,7 +1,6 @@
 """Hugging Face model folders, read tensor by tensor and written whole or not at all."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from hen_jax.core.files import read_json, write_json
 from hen_jax.core.folders import require_apart, staged_folder
 from hen_jax.core.records import verified, verify, write_record
 from hen_jax.core.types import Tree
-from hen_jax.io import layout, names, shards
+from hen_jax.io import companions, layout, names, shards
 from hen_jax.io.cards import Card, write_card
 from hen_jax.io.placing import Shardings
+from hen_jax.io.reward_pad import choose_pad, write_pad
 from hen_jax.io.shards import Tensor
 from hen_jax.io.vocabulary import require_vectors
 from hen_jax.models.config import DecoderConfig
@@ -25,33 +25,13 @@ from hen_jax.models.families import table
 KIND = "hf_model"
 """What the record of such a folder calls it."""
 
-COPIED = (
-    "LICENSE",
-    "LICENSE.txt",
-    "NOTICE",
-    "USE_POLICY.md",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-)
-"""Files that travel along unchanged when a model is written from a source folder."""
-
-_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-
 _ROTARY_BUFFER = ".self_attn.rotary_emb.inv_freq"
 """Checkpoints of 2023 store this constant; it follows from the config."""
 
 _USAGE = """
-from transformers import AutoModelForCausalLM, AutoTokenizer
-model = AutoModelForCausalLM.from_pretrained("{folder}")
-tokenizer = AutoTokenizer.from_pretrained("{folder}")
+from transformers import {model}, AutoTokenizer
+model = {model}.from_pretrained("{name}")
+tokenizer = AutoTokenizer.from_pretrained("{name}")
 """
 
 
@@ -132,6 +112,7 @@ def write_model(
     params: Tree | Sequence[Tensor],
     *,
     source_folder: Path | None = None,
+    stops: Sequence[int] = (),
     dtype: str | None = None,
     card: Card | None = None,
     record: Mapping[str, Any] | None = None,
@@ -146,6 +127,8 @@ def write_model(
       params: the tree, or the model's Hugging Face tensors; each is fetched when its turn comes,
         so that one is in host memory.
       source_folder: whose tokenizer, chat template and generation config travel along.
+      stops: ids that end a reply besides those that `source_folder` names: a chat format's, on
+        which a model was trained. Both configs list them all, so that generation ends elsewhere.
       dtype: what is stored; None keeps the leaves' own.
       card: the model card; None writes a plain one.
       record: extra fields of `hen_jax.json`.
@@ -157,11 +140,16 @@ def write_model(
       How much was written.
 
     Raises:
-      InputError: a missing, leftover or mis-shaped leaf, one with a number that is not finite, or
-        a folder that is not ours.
+      InputError: a missing, leftover or mis-shaped leaf, one with a number that is not finite, a
+        folder that is not ours, or a reward model without a token that can pad (`reward_pad`).
     """
     require_apart(folder, source_folder)
-    fields = _config_fields(config, source_folder)
+    ends = companions.all_ends(source_folder, stops) if stops else ()
+    ids = companions.with_ends(companions.token_ids(source_folder), ends)
+    pad = choose_pad(config, source_folder, stops)
+    if pad is not None:
+        ids["pad_token_id"] = pad.index
+    fields = table.to_hf(config) | ids
     if isinstance(params, Mapping):
         tensors = layout.hf_tensors(params, config, dtype)
     else:
@@ -170,16 +158,23 @@ def write_model(
         written = shards.write_shards(staged, tensors, max_shard_bytes)
         fields["dtype"] = written.dtype
         write_json(staged / "config.json", fields)
-        _copy_files(source_folder, staged)
-        if not (staged / "generation_config.json").exists():
-            write_json(staged / "generation_config.json", _token_ids(source_folder))
+        companions.copy_files(source_folder, staged)
+        companions.complete_generation(staged, ids, ends)
+        if pad is not None:
+            write_pad(staged, pad)
         card = card or Card(Path(folder).name, "Weights in Hugging Face format.")
-        write_card(staged, card, "transformers", [config.family], _USAGE.format(folder=folder))
+        usage = _USAGE.format(name=Path(folder).name, model=auto_class(config))
+        write_card(staged, card, "transformers", [config.family], usage, config.score_head)
         made = {"config": dataclasses.asdict(config)} | written._asdict()
         write_record(staged, KIND, made | dict(record or {}))
         if check is not None:
             check(staged, written.dtype)
     return written
+
+
+def auto_class(config: DecoderConfig) -> str:
+    """The class of transformers that opens such a model."""
+    return "AutoModelForSequenceClassification" if config.score_head else "AutoModelForCausalLM"
 
 
 def _require_redundant_head(files: dict[str, shards.Entry], config: DecoderConfig) -> None:
@@ -193,33 +188,3 @@ def _require_redundant_head(files: dict[str, shards.Entry], config: DecoderConfi
             f"{files['lm_head.weight'].path}: lm_head.weight differs from the embedding although "
             "config.json says tie_word_embeddings; set it to false to use both"
         )
-
-
-def _config_fields(config: DecoderConfig, source_folder: Path | None) -> dict[str, Any]:
-    fields = table.to_hf(config) | _token_ids(source_folder)
-    if config.score_head and fields.get("pad_token_id") is None:
-        raise InputError(
-            "a reward model needs a pad_token_id, by which transformers finds the last token; give "
-            "a source_folder whose config.json or generation_config.json names one"
-        )
-    return fields
-
-
-def _token_ids(source_folder: Path | None) -> dict[str, Any]:
-    """The token ids that a source folder's config names, else its generation config."""
-    if source_folder is None:
-        return {}
-    for name in ("config.json", "generation_config.json"):
-        path = Path(source_folder) / name
-        fields = read_json(path) if path.exists() else {}
-        found = {key: fields[key] for key in _TOKEN_IDS if fields.get(key) is not None}
-        if found:
-            return found
-    return {}
-
-
-def _copy_files(source_folder: Path | None, target: Path) -> None:
-    for name in COPIED if source_folder is not None else ():
-        source = Path(source_folder or "") / name
-        if source.is_file():
-            shutil.copyfile(source, target / name)

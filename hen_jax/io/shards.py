@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json, write_json
+from hen_jax.core.rounding import rounded
 from hen_jax.io.names import require_shape
 
 SINGLE = "model.safetensors"
@@ -45,13 +46,16 @@ class Tensor(NamedTuple):
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def cast(self, dtype: str | None) -> "Tensor":
-        """The tensor rounded to `dtype`, to nearest even, when asked for; as it is for None."""
+        """The tensor rounded to `dtype`, to nearest even, when asked for; as it is for None.
+
+        It raises `InputError` when it is asked for and a finite number would become infinite.
+        """
         target = self.dtype if dtype is None else dtype_named(dtype)
         if target == self.dtype:
             return self
 
         def fill(out: np.ndarray) -> None:
-            out[...] = self.load()
+            out[...] = rounded(self.load(), target, self.name)
 
         return self._replace(dtype=target, fill=fill, mapped=None)
 

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from hen_jax.core.errors import InputError
+
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
@@ -87,18 +89,43 @@ class DecoderConfig:
         )
 
 
+SCALES = (1e-6, 1e6)
+"""The least and the largest factor on a low-rank product; usual ones are 0.1 to 16."""
+
+
+def is_usable(scale: float) -> bool:
+    """Whether an adapter trains with that factor; NaN, 0 and negative ones are not."""
+    return SCALES[0] <= scale <= SCALES[1]
+
+
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
     """Low-rank adapters: `y = x W + (alpha / rank) (x A) B`; `A [in, R]`, `B [R, out]` starts at 0.
 
     `targets` name linear layers of a block: any of q, k, v, o, gate, up, down. `rank_stabilised`
     divides by the root of the rank instead (rsLoRA; Kalajdzievski, 2023).
+
+    Raises:
+      InputError: a rank below 1, no target or one named twice, or a factor that trains nothing (0),
+        the wrong way (negative), or beyond what float32 computes with.
     """
 
     rank: int
     alpha: float
     targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
     rank_stabilised: bool = False
+
+    def __post_init__(self):
+        if self.rank < 1:
+            raise InputError(f"adapter rank is {self.rank}; give 1 or more")
+        if not is_usable(self.scale):
+            raise InputError(
+                f"adapter alpha is {self.alpha} at rank {self.rank}: the factor on the adapter is "
+                f"{self.scale:.3g}, and must lie between {SCALES[0]:g} and {SCALES[1]:g}; alpha is "
+                "usually 1 or 2 times the rank"
+            )
+        if not self.targets or len(set(self.targets)) < len(self.targets):
+            raise InputError(f"adapter targets are {self.targets!r}; name each layer once")
 
     @property
     def scale(self) -> float:

@@ -1,5 +1,6 @@
 """`hen export`: a run's weights in Hugging Face or PEFT format, read back and compared."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,8 +19,11 @@ from hen_jax.io import hf, peft
 from hen_jax.io.cards import Card
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
-from hen_jax.recipes.models import Opened, open_model
+from hen_jax.recipes.card import HeldOut, export_card, held_out_loss
+from hen_jax.recipes.models import Opened, open_model, open_words
+from hen_jax.recipes.origin import Origin, origin_of, public_id, without_paths
 from hen_jax.recipes.trained import earlier_run, saved_params
+from hen_jax.text.chat import stop_ids
 
 Format = Literal["hf", "peft"]
 
@@ -37,6 +41,7 @@ class Trained(NamedTuple):
     model: Opened
     lora: LoraConfig | None
     params: Tree  # the adapter, or all parameters
+    held_out: HeldOut | None = None
 
 
 class Exported(NamedTuple):
@@ -60,30 +65,42 @@ def open_trained(run: Path) -> Trained:
     model = open_model(
         base, make_mesh(MeshConfig()), lora=lora, dtype=record["config"]["model"]["dtype"]
     )
-    return Trained(record, model, lora, saved_params(run, model, lora))
+    return Trained(record, model, lora, saved_params(run, model, lora), held_out_loss(run))
 
 
-def export(run: Path, out: Path, form: Format, dtype: str | None = None) -> Exported:
+def export(
+    run: Path, out: Path, form: Format, dtype: str | None = None, base_model: str | None = None
+) -> Exported:
     """Writes the export, reads it back, and checks that it speaks as the run does.
 
     "hf" is a whole model, the adapter merged in float32 and rounded once; "peft" is the adapter.
-    `dtype` None stores what the base is stored in.
+    `dtype` None stores what the base is stored in. `base_model` is the hub id of the base, where
+    its folder does not say it. No file of the export names a path of this machine.
 
     Raises:
       InputError: nothing to export, PEFT asked of a run without an adapter, an `out` that may not
         be replaced, or numbers that are not finite.
       RuntimeError: the reloaded weights do not give the run's logits; `out` is as it was.
     """
+    if base_model is not None:
+        public_id(base_model)
     require_replaceable(out, {"hf": hf.KIND, "peft": peft.KIND}[form])
     _require_apart_from_run(out, run)
-    return export_trained(open_trained(run), out, form, dtype)
+    return export_trained(open_trained(run), out, form, dtype, base_model)
 
 
-def export_trained(trained: Trained, out: Path, form: Format, dtype: str | None = None) -> Exported:
+def export_trained(
+    trained: Trained,
+    out: Path,
+    form: Format,
+    dtype: str | None = None,
+    base_model: str | None = None,
+) -> Exported:
     """`export` of a run that is already open."""
+    origin = _origin(trained, out, base_model)
     if form == "peft":
-        return _export_peft(trained, out, dtype)
-    return _export_hf(trained, out, dtype)
+        return _export_peft(trained, out, dtype, origin)
+    return _export_hf(trained, out, dtype, origin)
 
 
 def _require_apart_from_run(out: Path, run: Path) -> None:
@@ -92,7 +109,7 @@ def _require_apart_from_run(out: Path, run: Path) -> None:
         require_apart(out, run)
 
 
-def _export_hf(trained: Trained, out: Path, dtype: str | None) -> Exported:
+def _export_hf(trained: Trained, out: Path, dtype: str | None, origin: Origin) -> Exported:
     model, lora = trained.model, trained.lora
     _require_finite(trained)
     merged, rounding = trained.params, 0.0
@@ -110,15 +127,23 @@ def _export_hf(trained: Trained, out: Path, dtype: str | None) -> Exported:
         model.config,
         merged,
         source_folder=model.folder,
+        stops=stop_ids(*open_words(model.folder)),
         dtype=dtype,
-        card=_card(trained, out, "merge" if lora else "finetune"),
-        record={"run": trained.record, "largest_rounding": rounding},
+        card=_card(trained, out, origin, "merge" if lora else "finetune"),
+        record={
+            "run": without_paths(trained.record),
+            "largest_rounding": rounding,
+            # These weights have no public name yet; the rest is as of the base.
+            "origin": dataclasses.asdict(
+                dataclasses.replace(origin, base_model=None, revision=None)
+            ),
+        },
         check=check,
     )
     return found[0]
 
 
-def _export_peft(trained: Trained, out: Path, dtype: str | None) -> Exported:
+def _export_peft(trained: Trained, out: Path, dtype: str | None, origin: Origin) -> Exported:
     model, lora = trained.model, trained.lora
     if lora is None:
         raise InputError("the run trained all parameters and has no adapter; use --format hf")
@@ -134,10 +159,12 @@ def _export_peft(trained: Trained, out: Path, dtype: str | None) -> Exported:
         model.config,
         lora,
         trained.params,
-        base_model=str(model.folder),
+        base_model=origin.base_model,
+        source_folder=model.folder,
+        stops=stop_ids(*open_words(model.folder)),
         dtype=dtype,
-        card=_card(trained, out, "adapter"),
-        record={"run": trained.record},
+        card=_card(trained, out, origin, "adapter"),
+        record={"run": without_paths(trained.record), "origin": dataclasses.asdict(origin)},
         check=check,
     )
     return found[0]
@@ -196,27 +223,22 @@ def _logits(model: Opened, lora: LoraConfig | None, params: Tree) -> Float[Array
     return run(jax.tree.map(jnp.asarray, params), frozen)
 
 
-def _card(trained: Trained, out: Path, relation: str) -> Card:
+def _card(trained: Trained, out: Path, origin: Origin, relation: str) -> Card:
     config = trained.record["config"]
-    data = ", ".join(source["path"] for source in config["sources"])
-    kind = "All parameters" if trained.lora is None else f"LoRA (rank {trained.lora.rank})"
-    summary = (
-        f"{kind} trained by {_method(config)} with hen_jax on {data}, learning rate "
-        f"{config['optimizer']['learning_rate']:g}, loss on assistant tokens only."
-    )
-    front = {
-        "base_model": str(trained.model.folder),
-        "base_model_relation": relation,
-        "datasets": [source["path"] for source in config["sources"]],
-    }
-    return Card(out.name, summary, front)
+    return export_card(out.name, config, trained.lora, origin, trained.held_out, relation)
 
 
-def _method(config: dict[str, Any]) -> str:
-    if config["recipe"] == "emcl":
-        curriculum = config["emcl"]["curriculum"]
-        return f"meta-curriculum learning ({curriculum}, {config['steps']} steps)"
-    return f"supervised fine-tuning for {config['epochs']:g} epochs"
+def _origin(trained: Trained, out: Path, base_model: str | None) -> Origin:
+    """Of the base, under the name that it was given; says so where it has none."""
+    origin = origin_of(trained.model.folder)
+    if base_model is not None:
+        return dataclasses.replace(origin, base_model=public_id(base_model), revision=None)
+    if origin.base_model is None:
+        print(
+            f"{out}: the public name of the base model is not known, so the card names none and "
+            "others will not find it; give --base-model OWNER/NAME"
+        )
+    return origin
 
 
 def describe(exported: Exported) -> str:

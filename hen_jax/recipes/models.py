@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from flax import nnx
 from jax.sharding import Mesh
 
-from hen_jax.core.checksums import named_sha256
+from hen_jax.core.cached import built_once
+from hen_jax.core.checksums import named_sha256, text_sha256
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import RECORD
 from hen_jax.core.mesh import Layout, Rules
+from hen_jax.core.records import require_record, verify
 from hen_jax.core.types import Tree
 from hen_jax.io import hf
 from hen_jax.io.packages import cache_folder
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import abstract, split
-from hen_jax.recipes.import_model import import_model
+from hen_jax.recipes.import_model import write_import
 from hen_jax.text.detect import detect_format
 from hen_jax.text.formats import ChatFormat
 from hen_jax.text.tokenizer import load_tokenizer
@@ -53,14 +54,42 @@ class Opened(NamedTuple):
 
 
 def model_folder(settings: ModelSettings) -> Path:
-    """The Hugging Face folder of the base: as given, or imported once into the cache."""
+    """The Hugging Face folder of the base: as given, or imported once into the cache.
+
+    Several processes may import it at once; the first one's stays.
+    """
     source = Path(settings.source)
     if (source / "config.json").exists():
         return source
-    folder = cache_folder() / "models" / settings.source.replace("/", "--")
-    if not (folder / RECORD).exists():
-        import_model(settings.source, folder)
+    folder = cache_folder() / "models" / _entry(settings.source)
+    built_once(folder, lambda new: _import_into_cache(settings.source, new, folder), _damage)
     return folder
+
+
+def _entry(source: str) -> str:
+    """The name of a model in the cache; of a local file it holds which one, and of when."""
+    name = source.replace("/", "--")
+    path = Path(source)
+    if not path.is_file():
+        return name
+    found = path.stat()
+    which = f"{path.resolve()} {found.st_size} {found.st_mtime_ns}"
+    return f"{path.name}-{text_sha256(which)[:16]}"
+
+
+def _import_into_cache(source: str, new: Path, folder: Path) -> None:
+    written = write_import(source, new)
+    print(f"imported {source} into {folder}: {written.parameters:,} parameters, {written.dtype}")
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with an imported model; its weights are compared when they are read."""
+    try:
+        require_record(folder, hf.KIND)
+        verify(folder)
+    except InputError as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def open_words(folder: Path) -> Words:
