@@ -13,10 +13,12 @@ system prompt that records share once a row: two thirds of the rows for the firs
 for all five.
 """
 
+from typing import Literal
+
 from ml_collections import ConfigDict
 
 
-def get_config(variant: str = "smollm2") -> ConfigDict:
+def get_config(variant: Literal["smollm2", "tiny"] = "smollm2") -> ConfigDict:
     """`tiny` or `smollm2`."""
     config = ConfigDict()
     config.recipe = "sft"

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from hen_jax.core.ranges import Count, check_ranges
+
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
@@ -95,10 +97,13 @@ class LoraConfig:
     divides by the root of the rank instead (rsLoRA; Kalajdzievski, 2023).
     """
 
-    rank: int
-    alpha: float
-    targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
-    rank_stabilised: bool = False
+    rank: Count = 16  # R, columns of A
+    alpha: float = 32.0  # over the rank: the factor on the product
+    targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")  # which layers
+    rank_stabilised: bool = False  # divide alpha by the root of the rank (rsLoRA)
+
+    def __post_init__(self):
+        check_ranges(self)
 
     @property
     def scale(self) -> float:
@@ -127,7 +132,7 @@ class Execution:
     memory of bfloat16, for a base that stays frozen.
     """
 
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: Literal["none", "dots", "attention", "block"] = "block"
-    attention: Literal["xla", "chunked", "splash", "cudnn"] = "xla"
-    base_dtype: Literal["stored", "int8"] = "stored"
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of products and activations
+    remat: Literal["none", "dots", "attention", "block"] = "block"  # what is recomputed
+    attention: Literal["xla", "chunked", "splash", "cudnn"] = "xla"  # which back-end
+    base_dtype: Literal["stored", "int8"] = "stored"  # of a frozen base's kernels

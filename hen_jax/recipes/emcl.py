@@ -18,6 +18,7 @@ from jaxtyping import PRNGKeyArray
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh, replicated
+from hen_jax.core.ranges import Count, Natural, check_ranges
 from hen_jax.core.trees import count
 from hen_jax.core.types import Mean, Tree
 from hen_jax.data.episodes import Episode, episode, episode_batches
@@ -27,6 +28,7 @@ from hen_jax.meta.emcl import emcl_step, init_outer
 from hen_jax.meta.evaluations import Rows, evaluations, outer_updates
 from hen_jax.meta.learnt_curricula import reply_features
 from hen_jax.models.config import Execution, LoraConfig
+from hen_jax.recipes.checks import check_episode
 from hen_jax.recipes.curriculum_plot import draw_curriculum
 from hen_jax.recipes.emcl_data import EpisodeSettings, TaskExamples, put_episode, read_tasks
 from hen_jax.recipes.models import ModelSettings, Opened, model_folder, open_model, open_words
@@ -49,12 +51,12 @@ from hen_jax.training.processes import primary_first
 class EmclSettings:
     """Everything that decides what an EMCL run computes."""
 
-    recipe: Literal["emcl"]
+    recipe: Literal["emcl"]  # what runs
     model: ModelSettings
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...]  # data files
     tasks: tuple[str, ...]  # labels of the records, easiest first
     optimizer: OptimizerConfig  # of the outer updates
-    steps: int  # episodes
+    steps: Count  # episodes
     emcl: EmclConfig = EmclConfig()
     episode: EpisodeSettings = EpisodeSettings()
     adapter: LoraConfig | None = None  # None: all parameters train
@@ -63,8 +65,13 @@ class EmclSettings:
     loop: LoopConfig = LoopConfig()
     guard: GuardConfig = GuardConfig()
     mesh: MeshConfig = MeshConfig()
-    logit_chunk: int = 64  # positions per row that meet the vocabulary at a time
-    seed: int = 0
+    logit_chunk: Count = 64  # positions per row that meet the vocabulary at a time
+    seed: Natural = 0  # of what starts at random, and of the episodes
+
+    def __post_init__(self):
+        check_ranges(self)
+        if not self.tasks:
+            raise InputError("tasks is empty; name at least one label, easiest first")
 
 
 class Training(NamedTuple):
@@ -103,6 +110,8 @@ def open_session(settings: EmclSettings, workdir: Path) -> Session:
       InputError: bad settings, model or data, or a work directory that holds something else.
     """
     mesh = make_mesh(settings.mesh)
+    drawn = settings.episode
+    check_episode(len(settings.tasks), drawn.support_rows, drawn.query_rows, drawn.task_axis, mesh)
     folder = primary_first(lambda: model_folder(settings.model))
     found = read_tasks(settings.sources, settings.tasks, settings.episode, open_words(folder))
     model = open_model(

@@ -34,6 +34,7 @@ from hen_jax.planning.model_flops import Rows, training_flops
 from hen_jax.planning.stage import Program
 from hen_jax.planning.topologies import Topology
 from hen_jax.recipes import emcl, tiny_model
+from hen_jax.recipes.checks import check_batch, check_episode
 from hen_jax.recipes.emcl import EmclSettings
 from hen_jax.recipes.sft import SftSettings, training
 from hen_jax.training.placement import abstract_state, parameter_shardings, placed
@@ -83,6 +84,7 @@ def sft_program(settings: SftSettings, topology: Topology) -> Program:
     """One update of supervised fine-tuning; every position of a row is taken to train."""
     model = placed_model(settings, topology)
     rows, length = settings.data.batch_size, settings.data.row_length
+    check_batch(rows, settings.microbatches, model.mesh)
     run = training(settings, model.graphdef, UPDATES, RowBounds(length))
     state = abstract_state(model.trainable, run.optimizer, settings.seed, model.mesh)
     return Program(
@@ -101,6 +103,7 @@ def emcl_program(settings: EmclSettings, topology: Topology) -> Program:
     """
     model, tasks, drawn = placed_model(settings, topology), len(settings.tasks), settings.episode
     length = drawn.row_length
+    check_episode(tasks, drawn.support_rows, drawn.query_rows, drawn.task_axis, model.mesh)
     run = emcl.training(settings, model.graphdef, length)
     state = abstract_state(model.trainable, run.optimizer, settings.seed, model.mesh)
     state = emcl.with_memory(settings, state, model.config.width, model.mesh)
