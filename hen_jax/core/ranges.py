@@ -50,6 +50,7 @@ Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0, above=True)]
 NotNegative = Annotated[float, Range(0)]
+UpToOne = Annotated[float, Range(0, 1, above=True)]
 BelowOne = Annotated[float, Range(0, 1, below=True)]
 """A rate of decay or a share that is never the whole."""
 
@@ -75,6 +76,6 @@ def ranges(hint: Any) -> Iterator[Range]:
     if typing.get_origin(hint) is Annotated:
         yield from (one for one in hint.__metadata__ if isinstance(one, Range))
         return
-    for argument in typing.get_args(hint):
-        if typing.get_origin(hint) is not tuple:
+    if typing.get_origin(hint) is not tuple:  # a list's items have their own
+        for argument in typing.get_args(hint):
             yield from ranges(argument)

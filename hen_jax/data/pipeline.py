@@ -36,9 +36,7 @@ class PipelineConfig:
 
     row_length: Count = 1024  # T
     batch_size: Count = 8  # B, rows of one batch over all processes
-    packing: Packing = (
-        "fewest_rows"  # how documents share rows; "shared_prefix": a common opening once a row
-    )
+    packing: Packing = "fewest_rows"  # "shared_prefix": a common opening once a row
     overlong: Overlong = "truncate"  # what becomes of a document longer than a row
     seed: Natural = 0  # of the shuffle
     prefetch: Natural = 2  # batches prepared ahead, by a thread or by each worker; 0 for none

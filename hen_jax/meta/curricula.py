@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Float, Num
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.ranges import BelowOne, Count, Positive, Range, check_ranges
+from hen_jax.core.ranges import BelowOne, Count, Positive, UpToOne, check_ranges
 from hen_jax.core.types import Array, Batch, Mean, Tree
 from hen_jax.data.episodes import Episode
 from hen_jax.meta.gradients import Mode, OuterLoss
@@ -51,9 +51,7 @@ class EmclConfig:
     inner_steps: Count = 2  # K, on the support of one task
     inner_optimizer: Literal["sgd", "adam"] = "sgd"  # of the inner steps
     inner_learning_rate: Positive = 5e-5  # alpha
-    initial_competence: Annotated[float, Range(0, 1, above=True)] = (
-        0.1  # c0; 1 shows all tasks from the start
-    )
+    initial_competence: UpToOne = 0.1  # c0; 1 shows all tasks from the start
     smoothing: BelowOne = 0.9  # rho, of the difficulty
     difficulty: Literal["fresh", "visited"] = "fresh"  # emcl_a: see `hen_jax.meta.emcl`
     temperature: Positive = 0.1  # emcl_b: of SoftSort

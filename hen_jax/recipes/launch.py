@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from hen_jax.core.errors import InputError
 from hen_jax.io.packages import cache_folder
 from hen_jax.recipes import emcl, quickstart, sft
-from hen_jax.recipes.config_files import plain, read_config, with_overrides
+from hen_jax.recipes.config_files import parsed, plain, read_config, with_overrides
 from hen_jax.recipes.settings import settings
 from hen_jax.training.devices import start
 from hen_jax.training.processes import ending_together
@@ -43,10 +43,10 @@ def run(config_file: str, overrides: list[str], workdir: Path) -> None:
     """
     config = load_config(config_file, overrides)
     recipe = recipe_of(config)
-    parsed = settings(recipe.settings, config)
+    read = settings(recipe.settings, config)
     start(cache_folder() / "xla")
     with ending_together():
-        recipe.run(parsed, workdir)
+        recipe.run(read, workdir)
 
 
 def recipe_of(config: ConfigDict) -> Recipe:
@@ -66,6 +66,6 @@ def load_config(config_file: str, overrides: Sequence[str]) -> ConfigDict:
     config = read_config(config_file)
     named = [one for one in overrides if one.startswith("--config.recipe=")]
     for one in named:
-        config = ConfigDict(plain(config) | {"recipe": one.partition("=")[2]})
+        config = ConfigDict(plain(config) | {"recipe": parsed(str, one.partition("=")[2])})
     others = [one for one in overrides if one not in named]
     return with_overrides(config, [recipe_of(config).settings], others) if others else config

@@ -43,7 +43,7 @@ class LoopConfig:
     """When the loop does what; all in updates, but for `stall_seconds`."""
 
     eval_every: Natural = 0  # 0: only before the first and after the last update
-    checkpoint_every: Count = 100
+    checkpoint_every: Count = 100  # updates between two checkpoints
     keep_checkpoints: Count = 2  # the newest so many; older ones are deleted
     skip_limit: Count = 10  # updates skipped in a row that end the run; 1: the first ends it
     stall_seconds: NotNegative = 1800.0  # the run ends when nothing happens for so long; 0: never
