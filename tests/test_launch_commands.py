@@ -11,6 +11,8 @@ import yaml
 
 from hen_jax import cli
 from hen_jax.core.files import RECORD, read_json
+from hen_jax.core.mesh import make_mesh
+from hen_jax.recipes.checks import check_batch
 from hen_jax.recipes.launch import load_config, recipe_of
 from hen_jax.recipes.plan import plan
 from hen_jax.recipes.settings import settings
@@ -73,23 +75,30 @@ TINY = (
 """What makes a recipe's run small; how its rows divide over devices stays as it is."""
 
 
-def test_every_recipe_runs_as_typed_on_eight_devices(started, tmp_path):
-    done = {}
+def read(words: list[str]):
+    """The settings of a command."""
+    config = load_config(*without_workdir(words))
+    return settings(recipe_of(config).settings, config)
+
+
+def test_every_recipe_divides_its_rows_over_eight_devices(started):
     for words in started.values():
         assert any(word.startswith("--workdir=") for word in words), words
-        config, overrides = without_workdir(words)
-        batch = settings(
-            recipe_of(load_config(config, overrides)).settings, load_config(config, overrides)
-        ).data.batch_size
-        key = (config, *overrides)
-        if key in done:
-            continue
-        done[key] = workdir = tmp_path / str(len(done))
-        run = ["run", f"--config={config}", *overrides, *TINY, f"--workdir={workdir}"]
-        assert cli.main(run) == 0
-        assert read_json(workdir / RECORD)["config"]["data"]["batch_size"] == batch
+        found = read(words)
+        check_batch(found.data.batch_size, found.microbatches, make_mesh(found.mesh))
+
+
+def test_every_recipe_of_a_cluster_runs_as_typed_on_eight_devices(started, tmp_path):
+    # They start one command, and a run of it costs seconds. `local.sh` is started by
+    # test_fault_tolerance.py.
+    distinct = {tuple(words[:-1]) for name, words in started.items() if name != "local.sh"}
+    assert len(distinct) == 1
+    for number, words in enumerate(distinct):
+        workdir = tmp_path / str(number)
+        assert cli.main(["run", *words, *TINY, f"--workdir={workdir}"]) == 0
+        kept = read_json(workdir / RECORD)["config"]
+        assert kept["data"]["batch_size"] == read(list(words)).data.batch_size
         assert list((workdir / "checkpoints").iterdir())
-    assert len(done) >= 2
 
 
 def test_every_command_in_the_docs_is_one_that_hen_takes(tmp_path):
@@ -97,11 +106,10 @@ def test_every_command_in_the_docs_is_one_that_hen_takes(tmp_path):
     told = [(path, words) for path in pages for words in commands(path.read_text())]
     assert len(told) > 15
     for path, words in told:
-        config, overrides = without_workdir(words)
+        config, _ = without_workdir(words)
         if config in ("NAME", "NAME:VARIANT", "mine.py", "..."):
             continue
-        loaded = load_config(config, overrides)
-        assert settings(recipe_of(loaded).settings, loaded), path
+        assert read(words), path
 
 
 @pytest.mark.slow

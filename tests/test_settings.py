@@ -17,6 +17,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig
 from hen_jax.core.ranges import Count, Positive, Range, check_ranges
 from hen_jax.models.families.table import FAMILIES
+from hen_jax.recipes import record
 from hen_jax.recipes.config_files import BUILT_IN, built_in, read_config, with_overrides
 from hen_jax.recipes.fields import REQUIRED, fields_of, words
 from hen_jax.recipes.launch import RECIPES, load_config, recipe_of
@@ -320,9 +321,11 @@ def test_ranges_refuse_nan_and_infinity_too(value):
 
 def test_the_settings_page_is_the_code():
     assert (ROOT / "docs" / "settings.md").read_text() == page(), "run `make docs`"
-    for record in RECORDS:
-        for field in fields_of([record]):
-            assert field.meaning, f"{record.__name__}: say beside {field.path} what it means"
+    for settings_record in RECORDS:
+        for field in fields_of([settings_record]):
+            assert field.meaning, (
+                f"{settings_record.__name__}: say beside {field.path} what it means"
+            )
             assert field.default is not REQUIRED or f"| `{field.path}` |" in page()
 
 
@@ -347,3 +350,14 @@ def test_the_version_is_told_and_an_old_python_is_told_in_one_line(capsys):
     done = subprocess.run([sys.executable, "-c", old], capture_output=True, text=True, cwd=ROOT)
     expected = "ImportError: hen_jax needs Python 3.11 or newer; this is 3.10.13"
     assert done.stderr.splitlines()[-1] == expected
+
+
+def test_a_run_tells_its_commit_only_where_git_and_a_checkout_are(monkeypatch, tmp_path):
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "site" / "hen_jax" / "recipes" / "r.py"))
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)  # somebody's project
+    assert record.commit() is None
+    monkeypatch.undo()
+    here = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=ROOT, text=True).strip()
+    assert record.commit() == here
+    monkeypatch.setenv("PATH", str(tmp_path))  # as in a slim image
+    assert record.commit() is None

@@ -24,7 +24,7 @@ class ConfigFile(NamedTuple):
 
     path: Path
     variants: tuple[str, ...]  # what `FILE.py:VARIANT` may name, the default first
-    get_config: Callable[..., ConfigDict]
+    get_config: Callable[..., Any]
     doc: str
 
 

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterable
 
-from hen_jax.recipes.fields import REQUIRED, Field, fields_of, words
+from hen_jax.recipes.fields import REQUIRED, Field, fields_of, may_be_none, words
 from hen_jax.recipes.launch import RECIPES
 from hen_jax.recipes.sources import Source
 
@@ -83,11 +83,16 @@ def _about(record: type) -> str:
 
 def _table(fields: Iterable[Field]) -> str:
     rows = [
-        f"| `{field.path}` | {_cell(words(field.hint))} | {_default(field)} | "
-        f"{_cell(field.meaning)} |"
+        f"| `{field.path}` | {_type(field)} | {_default(field)} | {_cell(field.meaning)} |"
         for field in fields
     ]
     return "\n".join([*TABLE, *rows])
+
+
+def _type(field: Field) -> str:
+    if field.group is None:
+        return _cell(words(field.hint))
+    return "a group of fields, below" + ("; or None" if may_be_none(field.hint) else "")
 
 
 def _default(field: Field) -> str:
