@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from hen_jax import cli
 from hen_jax.core.errors import InputError
+from hen_jax.core.fields import REQUIRED, fields_of, words
 from hen_jax.core.mesh import MeshConfig
 from hen_jax.core.ranges import Count, Positive, Range, check_ranges
 from hen_jax.models.families.table import FAMILIES
 from hen_jax.recipes import record
 from hen_jax.recipes.config_files import BUILT_IN, built_in, read_config, with_overrides
-from hen_jax.recipes.fields import REQUIRED, fields_of, words
 from hen_jax.recipes.launch import RECIPES, load_config, recipe_of
 from hen_jax.recipes.settings import settings
 from hen_jax.recipes.settings_page import page
@@ -306,8 +306,22 @@ def test_types_are_told_in_words():
 class Numbers:
     """Two fields with ranges."""
 
-    rows: Count = 1
+    rows: Count = 1  # how many
     rate: Positive | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MoreNumbers(Numbers):
+    """One field more."""
+
+    name: str  # what it is called
+
+
+def test_fields_that_are_extended_keep_their_meaning():
+    found = {field.path: field for field in fields_of([MoreNumbers])}
+    assert found["rows"].meaning == "how many"
+    assert found["name"].meaning == "what it is called"
+    assert found["name"].default is REQUIRED
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from hen_jax.core.errors import InputError
-from hen_jax.recipes.fields import Key, Records, bare, hint_at, keys_of, may_be_none
+from hen_jax.core.fields import Key, Records, bare, hint_at, keys_of, may_be_none
 
 BUILT_IN = Path(__file__).parents[1] / "configs"
 """The configs that come with the package: a link to `configs/` in a checkout, a copy in a wheel."""

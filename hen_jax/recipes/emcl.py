@@ -19,6 +19,7 @@ from jaxtyping import PRNGKeyArray
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh, replicated
 from hen_jax.core.ranges import Count, Natural, check_ranges
+from hen_jax.core.rows import check_episode
 from hen_jax.core.trees import count
 from hen_jax.core.types import Mean, Tree
 from hen_jax.data.episodes import Episode, episode, episode_batches
@@ -28,7 +29,6 @@ from hen_jax.meta.emcl import emcl_step, init_outer
 from hen_jax.meta.evaluations import Rows, evaluations, outer_updates
 from hen_jax.meta.learnt_curricula import reply_features
 from hen_jax.models.config import Execution, LoraConfig
-from hen_jax.recipes.checks import check_episode
 from hen_jax.recipes.curriculum_plot import draw_curriculum
 from hen_jax.recipes.emcl_data import EpisodeSettings, TaskExamples, put_episode, read_tasks
 from hen_jax.recipes.models import ModelSettings, Opened, model_folder, open_model, open_words

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from ml_collections import ConfigDict
 
 from hen_jax.core.errors import InputError
-from hen_jax.recipes.fields import REQUIRED, bare, default_of, may_be_none, words
+from hen_jax.core.fields import REQUIRED, bare, default_of, may_be_none, words
 
 Record = TypeVar("Record")
 

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterable
 
-from hen_jax.recipes.fields import REQUIRED, Field, fields_of, may_be_none, words
+from hen_jax.core.fields import REQUIRED, Field, fields_of, may_be_none, words
 from hen_jax.recipes.launch import RECIPES
 from hen_jax.recipes.sources import Source
 

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.core.ranges import Count, Natural, Positive, check_ranges
+from hen_jax.core.rows import check_batch
 from hen_jax.core.trees import count
 from hen_jax.core.types import Tree
 from hen_jax.data.pipeline import (
@@ -27,7 +28,6 @@ from hen_jax.data.pipeline import (
 )
 from hen_jax.io import hf
 from hen_jax.models.config import DecoderConfig, Execution, LongRope, LoraConfig
-from hen_jax.recipes.checks import check_batch
 from hen_jax.recipes.models import (
     ModelSettings,
     Opened,

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from hen_jax.core.fields import REQUIRED, Field, fields_of, words
 from hen_jax.recipes.config_files import built_in, find_config, open_config
-from hen_jax.recipes.fields import REQUIRED, Field, fields_of, words
 from hen_jax.recipes.launch import load_config, recipe_of
 from hen_jax.recipes.settings import settings
 

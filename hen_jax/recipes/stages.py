@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import BATCH, Layout, make_mesh
+from hen_jax.core.rows import check_batch, check_episode
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Array, Batch, Tree
 from hen_jax.data.episodes import Episode
@@ -34,7 +35,6 @@ from hen_jax.planning.model_flops import Rows, training_flops
 from hen_jax.planning.stage import Program
 from hen_jax.planning.topologies import Topology
 from hen_jax.recipes import emcl, tiny_model
-from hen_jax.recipes.checks import check_batch, check_episode
 from hen_jax.recipes.emcl import EmclSettings
 from hen_jax.recipes.sft import SftSettings, training
 from hen_jax.training.placement import abstract_state, parameter_shardings, placed

@@ -1,4 +1,4 @@
-"""What a run can be refused for before anything is read: rows that do not divide over devices."""
+"""Rows that must divide over devices, refused before anything is read."""
 
 import math
 from collections.abc import Sequence

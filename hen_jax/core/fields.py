@@ -65,7 +65,15 @@ def headline(record: Any) -> str:
 
 @functools.cache
 def _comments(record: type) -> dict[str, str]:
-    """Name of a field -> the comment on the line of its declaration."""
+    """Name of a field -> the comment on the line of its declaration, here or in what it extends."""
+    found: dict[str, str] = {}
+    for one in reversed(record.__mro__):
+        if dataclasses.is_dataclass(one):
+            found |= _own_comments(one)
+    return found
+
+
+def _own_comments(record: type) -> dict[str, str]:
     source = textwrap.dedent(inspect.getsource(record))
     lines = source.splitlines()
     (tree,) = ast.parse(source).body
