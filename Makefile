@@ -5,11 +5,12 @@ INTEROP ?= .venv-interop
 BIN := $(VENV)/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup quickstart test plan-test lint interop bench
+.PHONY: setup quickstart test plan-test docs lint interop bench
 
 setup: $(VENV)/ready
 
 $(VENV)/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("hen_jax needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(or $(MAKECMDGOALS),setup)")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(INSTALL) --editable '.[dev]'
 	touch $@
@@ -23,7 +24,11 @@ test: setup
 
 # The large models compiled for CUDA and for a TPU slice, without either: minutes each.
 plan-test: setup
-	$(BIN)/python -m pytest -m slow tests/test_lowering.py
+	$(BIN)/python -m pytest -m slow tests/test_lowering.py tests/test_launch_commands.py
+
+# The pages that are written from the code.
+docs: setup
+	$(BIN)/python -m hen_jax.recipes.settings_page > docs/settings.md
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -22,15 +22,13 @@ tokens in each of 2 inner steps and the query; at best 32 s per step, bound by m
 0.39), 59 s with nothing overlapped.
 """
 
+from typing import Literal
+
 from ml_collections import ConfigDict
 
-from hen_jax.core.errors import InputError
 
-
-def get_config(variant: str = "lora") -> ConfigDict:
+def get_config(variant: Literal["lora", "full", "emcl"] = "lora") -> ConfigDict:
     """`lora`, `full` or `emcl`."""
-    if variant not in ("lora", "full", "emcl"):
-        raise InputError(f"no variant {variant!r}; there are lora, full and emcl")
     full, curriculum = variant == "full", variant == "emcl"
     config = ConfigDict()
     config.recipe = "emcl" if curriculum else "sft"

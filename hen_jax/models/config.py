@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.ranges import Count, check_ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,14 +111,13 @@ class LoraConfig:
         the wrong way (negative), or beyond what float32 computes with.
     """
 
-    rank: int
-    alpha: float
-    targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
-    rank_stabilised: bool = False
+    rank: Count = 16  # R, columns of A
+    alpha: float = 32.0  # over the rank: the factor on the product
+    targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")  # which layers
+    rank_stabilised: bool = False  # divide alpha by the root of the rank (rsLoRA)
 
     def __post_init__(self):
-        if self.rank < 1:
-            raise InputError(f"adapter rank is {self.rank}; give 1 or more")
+        check_ranges(self)
         if not is_usable(self.scale):
             raise InputError(
                 f"adapter alpha is {self.alpha} at rank {self.rank}: the factor on the adapter is "
@@ -154,7 +154,7 @@ class Execution:
     memory of bfloat16, for a base that stays frozen.
     """
 
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: Literal["none", "dots", "attention", "block"] = "block"
-    attention: Literal["xla", "chunked", "splash", "cudnn"] = "xla"
-    base_dtype: Literal["stored", "int8"] = "stored"
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of products and activations
+    remat: Literal["none", "dots", "attention", "block"] = "block"  # what is recomputed
+    attention: Literal["xla", "chunked", "splash", "cudnn"] = "xla"  # which back-end
+    base_dtype: Literal["stored", "int8"] = "stored"  # of a frozen base's kernels

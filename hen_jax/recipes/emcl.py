@@ -18,6 +18,8 @@ from jaxtyping import PRNGKeyArray
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh, replicated
+from hen_jax.core.ranges import Count, Natural, check_ranges
+from hen_jax.core.rows import check_episode
 from hen_jax.core.trees import count
 from hen_jax.core.types import Mean, Tree
 from hen_jax.data.episodes import Episode, episode, episode_batches
@@ -51,12 +53,12 @@ from hen_jax.training.processes import primary_first
 class EmclSettings:
     """Everything that decides what an EMCL run computes."""
 
-    recipe: Literal["emcl"]
+    recipe: Literal["emcl"]  # what runs
     model: ModelSettings
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...]  # data files
     tasks: tuple[str, ...]  # labels of the records, easiest first
     optimizer: OptimizerConfig  # of the outer updates
-    steps: int  # episodes
+    steps: Count  # episodes
     emcl: EmclConfig = EmclConfig()
     episode: EpisodeSettings = EpisodeSettings()
     adapter: LoraConfig | None = None  # None: all parameters train
@@ -65,8 +67,13 @@ class EmclSettings:
     loop: LoopConfig = LoopConfig()
     guard: GuardConfig = GuardConfig()
     mesh: MeshConfig = MeshConfig()
-    logit_chunk: int = 64  # positions per row that meet the vocabulary at a time
-    seed: int = 0
+    logit_chunk: Count = 64  # positions per row that meet the vocabulary at a time
+    seed: Natural = 0  # of what starts at random, and of the episodes
+
+    def __post_init__(self):
+        check_ranges(self)
+        if not self.tasks:
+            raise InputError("tasks is empty; name at least one label, easiest first")
 
 
 class Training(NamedTuple):
@@ -105,6 +112,8 @@ def open_session(settings: EmclSettings, workdir: Path) -> Session:
       InputError: bad settings, model or data, or a work directory that holds something else.
     """
     mesh = make_mesh(settings.mesh)
+    drawn = settings.episode
+    check_episode(len(settings.tasks), drawn.support_rows, drawn.query_rows, drawn.task_axis, mesh)
     folder = primary_first(lambda: model_folder(settings.model))
     found = read_tasks(settings.sources, settings.tasks, settings.episode, open_words(folder))
     model = open_model(

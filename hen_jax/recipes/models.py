@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class ModelSettings:
     """The base model: a Hugging Face folder, a name that `hen import` knows, or a hub id."""
 
-    source: str
+    source: str  # such as smollm2-135m, models/mine or OWNER/NAME
     dtype: str | None = None  # of the parameters; None keeps what is stored
 
 

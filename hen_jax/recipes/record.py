@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def run_record(config: Any, base: Path, model: DecoderConfig) -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in PACKAGES},
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
@@ -105,10 +106,15 @@ def _difference(before: Any, now: Any, path: str) -> str | None:
     return None if before == now else f"{path} was {before!r}, is {now!r}"
 
 
-def _commit() -> str | None:
-    """The commit of the source tree, if hen_jax runs from one."""
-    folder = Path(__file__).parent
+def commit() -> str | None:
+    """The commit of the source tree, if hen_jax runs from one and git is there to ask.
+
+    Installed into an environment inside another project, that project's commit would be a lie.
+    """
+    tree = Path(__file__).resolve().parents[2]
+    if not (tree / ".git").exists() or shutil.which("git") is None:
+        return None
     found = subprocess.run(
-        ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "-C", str(tree), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
     return found.stdout.strip() or None

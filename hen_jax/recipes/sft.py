@@ -12,6 +12,8 @@ from jax.sharding import Mesh
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh
+from hen_jax.core.ranges import Count, Natural, Positive, check_ranges
+from hen_jax.core.rows import check_batch
 from hen_jax.core.trees import count
 from hen_jax.core.types import Tree
 from hen_jax.data.pipeline import (
@@ -59,20 +61,23 @@ from hen_jax.training.processes import primary_first, row_share
 class SftSettings:
     """Everything that decides what an SFT run computes."""
 
-    recipe: Literal["sft", "quickstart"]
+    recipe: Literal["sft", "quickstart"]  # what runs: "quickstart" also compares and exports
     model: ModelSettings
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...]  # data files
     optimizer: OptimizerConfig
-    epochs: float
+    epochs: Positive  # passes over the data; a part of one is allowed
     adapter: LoraConfig | None = None  # None: all parameters train
     data: PipelineConfig = PipelineConfig()
     execution: Execution = Execution()
     loop: LoopConfig = LoopConfig()
     guard: GuardConfig = GuardConfig()
     mesh: MeshConfig = MeshConfig()
-    microbatches: int = 1
-    logit_chunk: int = 64  # positions per row that meet the vocabulary at a time
-    seed: int = 0
+    microbatches: Count = 1  # parts of a batch, one after another: less memory, the same update
+    logit_chunk: Count = 64  # positions per row that meet the vocabulary at a time
+    seed: Natural = 0  # of what starts at random
+
+    def __post_init__(self):
+        check_ranges(self)
 
 
 class Session(NamedTuple):
@@ -110,6 +115,8 @@ def open_session(settings: SftSettings, workdir: Path) -> Session:
       InputError: bad settings, model or data, or a work directory that holds something else.
     """
     mesh = make_mesh(settings.mesh)
+    check_batch(settings.data.batch_size, settings.microbatches, mesh)
+    row_share(mesh)  # refuses a mesh whose rows the processes cannot share
     folder = primary_first(lambda: model_folder(settings.model))
     check_packing(settings, hf.read_config(folder))
     words = open_words(folder)

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import BATCH, Layout, make_mesh
+from hen_jax.core.rows import check_batch, check_episode
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Array, Batch, Tree
 from hen_jax.data.episodes import Episode
@@ -81,6 +82,7 @@ def sft_program(settings: SftSettings, topology: Topology) -> Program:
     """One update of supervised fine-tuning; every position of a row is taken to train."""
     model = placed_model(settings, topology)
     rows, length = settings.data.batch_size, settings.data.row_length
+    check_batch(rows, settings.microbatches, model.mesh)
     run = training(settings, model.graphdef, UPDATES, RowBounds(length))
     state = abstract_state(model.trainable, run.optimizer, settings.seed, model.mesh)
     return Program(
@@ -96,6 +98,7 @@ def emcl_program(settings: EmclSettings, topology: Topology) -> Program:
     """One step of meta-curriculum learning with all tasks in play."""
     model, tasks, drawn = placed_model(settings, topology), len(settings.tasks), settings.episode
     length = drawn.row_length
+    check_episode(tasks, drawn.support_rows, drawn.query_rows, drawn.task_axis, model.mesh)
     run = emcl.training(settings, model.graphdef, length)
     state = abstract_state(model.trainable, run.optimizer, settings.seed, model.mesh)
     state = emcl.with_memory(settings, state, model.config.width, model.mesh)

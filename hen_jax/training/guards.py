@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Float, Int
 
+from hen_jax.core.ranges import BelowOne, Natural, NotNegative, check_ranges
 from hen_jax.core.types import Array, Batch, Mean, Tree
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Metrics, Step
@@ -20,9 +21,12 @@ SKIPPED = "skipped"
 class GuardConfig:
     """Which updates are left out. A skipped one changes neither parameters nor moments."""
 
-    spike: float = 0.0  # times the usual gradient norm; 0: any finite gradient is good
-    memory: float = 0.98  # of the running mean of good norms, per update
-    warmup: int = 20  # good updates before a norm counts as unusual
+    spike: NotNegative = 0.0  # times the usual gradient norm; 0: any finite gradient is good
+    memory: BelowOne = 0.98  # of the running mean of good norms, per update
+    warmup: Natural = 20  # good updates before a norm counts as unusual
+
+    def __post_init__(self):
+        check_ranges(self)
 
 
 class Guarded(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from hen_jax.core.errors import InputError, StoppedError
+from hen_jax.core.ranges import Count, Natural, NotNegative, check_ranges
 from hen_jax.core.types import Batch, Mean, Tree
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Metrics
@@ -43,12 +44,15 @@ class Batches(Protocol):
 class LoopConfig:
     """When the loop does what; all in updates, but for `stall_seconds`."""
 
-    eval_every: int = 0  # 0: only before the first and after the last update
-    checkpoint_every: int = 100
-    keep_checkpoints: int = 2
-    skip_limit: int = 10  # updates skipped in a row that end the run; 1: the first ends it
-    stall_seconds: float = 1800.0  # the run ends when nothing happens for so long; 0: never
-    progress_every: int = 100  # a line without a terminal; one comes every 30 s in any case
+    eval_every: Natural = 0  # 0: only before the first and after the last update
+    checkpoint_every: Count = 100  # updates between two checkpoints
+    keep_checkpoints: Count = 2  # the newest so many; older ones are deleted
+    skip_limit: Count = 10  # updates skipped in a row that end the run; 1: the first ends it
+    stall_seconds: NotNegative = 1800.0  # the run ends when nothing happens for so long; 0: never
+    progress_every: Count = 100  # a line without a terminal; one comes every 30 s in any case
+
+    def __post_init__(self):
+        check_ranges(self)
 
 
 class Run(NamedTuple):

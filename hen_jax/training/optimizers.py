@@ -18,14 +18,14 @@ class OptimizerConfig:
     """AdamW with a warm-up, a decay and clipping by the global norm."""
 
     learning_rate: float  # at its highest
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"  # after the warm-up
     warmup: float = 0.03  # share of all steps
     final: float = 0.0  # learning rate at the end, as a share of the highest
-    clip_norm: float = 1.0
+    clip_norm: float = 1.0  # a longer gradient is scaled to this length
     weight_decay: float = 0.0  # decoupled; norms and biases are left out
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
+    b1: float = 0.9  # decay of the running mean of gradients
+    b2: float = 0.999  # decay of the running mean of their squares
+    eps: float = 1e-8  # added to the root of that mean
     eps_root: float = 0.0  # under the root; above 0 where updates are differentiated
 
 
