@@ -32,7 +32,10 @@ def settings(record: type[Record], node: Any, path: str = "config") -> Record:
     if missing:
         raise InputError(f"{path}.{missing[0]} is missing; it must be a {hints[missing[0]]}")
     values = {name: _value(hints[name], node[name], f"{path}.{name}") for name in node}
-    return record(**values)
+    try:
+        return record(**values)
+    except InputError as error:  # a record's own check, which names the field first
+        raise InputError(f"{path}.{error}") from None
 
 
 def _required(field: dataclasses.Field) -> bool:
