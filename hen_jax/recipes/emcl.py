@@ -29,7 +29,14 @@ from hen_jax.meta.learnt_curricula import reply_features
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.recipes.curriculum_plot import draw_curriculum
 from hen_jax.recipes.emcl_data import EpisodeSettings, TaskExamples, put_episode, read_tasks
-from hen_jax.recipes.models import ModelSettings, Opened, model_folder, open_model, open_words
+from hen_jax.recipes.models import (
+    ModelSettings,
+    Opened,
+    base_dtype,
+    model_folder,
+    open_model,
+    open_words,
+)
 from hen_jax.recipes.record import claim, run_record
 from hen_jax.recipes.sources import Source
 from hen_jax.recipes.trained import Divided, divided, earlier_run, saved_params
@@ -65,6 +72,12 @@ class EmclSettings:
     mesh: MeshConfig = MeshConfig()
     logit_chunk: int = 64  # positions per row that meet the vocabulary at a time
     seed: int = 0
+
+    def __post_init__(self):
+        if base_dtype(self.model, self.adapter) != "float32" and self.adapter is None:
+            raise InputError(
+                f"model.trained_dtype is {self.model.trained_dtype!r}; meta-gradients need 'float32'"
+            )
 
 
 class Training(NamedTuple):
@@ -110,7 +123,7 @@ def open_session(settings: EmclSettings, workdir: Path) -> Session:
         mesh,
         lora=settings.adapter,
         execution=settings.execution,
-        dtype=settings.model.dtype,
+        dtype=base_dtype(settings.model, settings.adapter),
         rules=settings.mesh.rules,
     )
     trainable, frozen = _divide(settings, model)

@@ -16,7 +16,8 @@ from hen_jax.io import hf, peft
 from hen_jax.io.cards import Card
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
-from hen_jax.recipes.models import Opened, open_model
+from hen_jax.recipes.models import ModelSettings, Opened, base_dtype, open_model
+from hen_jax.recipes.settings import settings
 from hen_jax.recipes.trained import earlier_run, saved_params
 
 Format = Literal["hf", "peft"]
@@ -52,9 +53,8 @@ def open_trained(run: Path) -> Trained:
     record, lora, base = earlier_run(run)
     if not base.is_dir():
         raise InputError(f"the base model of {run} is no longer at {base}; put it back there")
-    model = open_model(
-        base, make_mesh(MeshConfig()), lora=lora, dtype=record["config"]["model"]["dtype"]
-    )
+    held = base_dtype(settings(ModelSettings, record["config"]["model"]), lora)
+    model = open_model(base, make_mesh(MeshConfig()), lora=lora, dtype=held)
     return Trained(record, model, lora, saved_params(run, model, lora))
 
 
@@ -62,7 +62,8 @@ def export(run: Path, out: Path, form: Format, dtype: str | None = None) -> Expo
     """Writes the export, reads it back, and checks that it speaks as the run does.
 
     "hf" is a whole model, the adapter merged in float32 and rounded once; "peft" is the adapter.
-    `dtype` None stores what the base is stored in.
+    `dtype` None stores what the run held: a merged model as its base, one that trained whole in
+    float32 even where its base was bfloat16.
 
     Raises:
       InputError: nothing to export, or PEFT asked of a run without an adapter.

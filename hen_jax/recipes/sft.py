@@ -30,6 +30,7 @@ from hen_jax.recipes.models import (
     ModelSettings,
     Opened,
     Words,
+    base_dtype,
     model_folder,
     open_model,
     open_words,
@@ -72,6 +73,9 @@ class SftSettings:
     microbatches: int = 1
     logit_chunk: int = 64  # positions per row that meet the vocabulary at a time
     seed: int = 0
+
+    def __post_init__(self):
+        base_dtype(self.model, self.adapter)
 
 
 class Session(NamedTuple):
@@ -118,7 +122,7 @@ def open_session(settings: SftSettings, workdir: Path) -> Session:
         mesh,
         lora=settings.adapter,
         execution=settings.execution,
-        dtype=settings.model.dtype,
+        dtype=base_dtype(settings.model, settings.adapter),
         rules=settings.mesh.rules,
     )
     trainable, frozen = divided(model, settings.adapter, settings.execution, settings.seed)
