@@ -74,10 +74,9 @@ class EmclSettings:
     seed: int = 0
 
     def __post_init__(self):
-        if base_dtype(self.model, self.adapter) != "float32" and self.adapter is None:
-            raise InputError(
-                f"model.trained_dtype is {self.model.trained_dtype!r}; meta-gradients need 'float32'"
-            )
+        base_dtype(self.model, self.adapter)
+        if (trained := self.model.trained_dtype) != "float32":
+            raise InputError(f"model.trained_dtype is {trained!r}; meta-gradients need 'float32'")
 
 
 class Training(NamedTuple):
