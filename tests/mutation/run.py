@@ -117,8 +117,10 @@ def score(file: str, target: dict, root: Path, sample: int) -> tuple[int, int]:
         sys.exit(f"{file}: its tests must pass before anything is changed")
     usual = time.monotonic() - start
     path, killed, count = root / file, 0, 0
-    drawn = target.get("sample", 40) if sample < 0 else sample
-    for mutant in (*by_hand(path, target.get("mutants", [])), *by_operators(path, drawn)):
+    mutants = list(by_hand(path, target.get("mutants", [])))
+    if not target.get("by_hand_only"):
+        mutants += by_operators(path, target.get("sample", 40) if sample < 0 else sample)
+    for mutant in mutants:
         with mutant.apply:
             survived = tests_pass(root, target["tests"], 20 + 4 * usual)
         count, killed = count + 1, killed + (not survived)
