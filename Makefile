@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 INTEROP ?= .venv-interop
+MUTANTS ?= .venv-mutants
 BIN := $(VENV)/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup quickstart test plan-test docs lint interop bench
+.PHONY: setup quickstart test plan-test docs lint mutants interop bench
 
 setup: $(VENV)/ready
 
@@ -35,6 +36,17 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+# Which changes of the package would no test see? In a copy: the working tree stays as it is.
+# One file: `make mutants FILE=hen_jax/training/optimizers.py`, every mutant of it: `SAMPLE=0`.
+mutants: $(MUTANTS)/ready
+	$(MUTANTS)/bin/python tests/mutation/run.py $(FILE) $(if $(SAMPLE),--sample=$(SAMPLE))
+
+$(MUTANTS)/ready: $(VENV)/ready
+	$(BIN)/python -m venv $(MUTANTS)
+	$(MUTANTS)/bin/python -m pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0
+	$(BIN)/python -c 'import site; print(*site.getsitepackages())' > "$$($(MUTANTS)/bin/python -c 'import site; print(*site.getsitepackages())')/project.pth"
+	touch $@
 
 # Equality with transformers and PEFT, in an environment of its own: torch is never ours.
 interop: $(INTEROP)/ready

@@ -36,7 +36,8 @@ def get_config(variant: Literal["lora", "full", "emcl"] = "lora") -> ConfigDict:
     config.model = ConfigDict(
         {
             "source": "meta-llama/Llama-3.1-8B-Instruct",
-            "dtype": "float32" if full else "bfloat16",  # moments are kept in it too
+            "dtype": None if full else "bfloat16",  # of what is frozen
+            "trained_dtype": "float32",  # "bfloat16": rounded stochastically
         }
     )
     config.sources = (

@@ -257,7 +257,7 @@ def _add_model_verbs(verbs: Any) -> None:
     verb.add_argument("--run", required=True, type=Path, help="the --workdir of a run")
     verb.add_argument("--format", required=True, choices=("hf", "peft"))
     verb.add_argument("--out", required=True, type=Path, help="a folder that does not exist yet")
-    verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the base's)")
+    verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the run's)")
     verb.add_argument("--base-model", help="hub id OWNER/NAME of the base, where not recorded")
     verb.set_defaults(verb=_export)
 

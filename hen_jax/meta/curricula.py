@@ -68,8 +68,8 @@ class EmclConfig:
         learns = self.curriculum in ("emcl_b", "emcl_c")
         if learns and self.mode not in ("mixflow", "unroll"):
             raise InputError(
-                f"{self.curriculum} learns through the unrolled training and {self.mode!r} gives "
-                "it no gradient; use 'mixflow' or 'unroll'"
+                f"mode is {self.mode!r}, which gives it no gradient: {self.curriculum} learns "
+                "through the unrolled training; use 'mixflow' or 'unroll'"
             )
 
 

@@ -137,8 +137,8 @@ class LoraConfig:
 class Execution:
     """How a decoder computes. None of it changes what is computed, but for rounding.
 
-    Norms, softmax and losses are always float32; parameters keep the dtype they are stored in and
-    are cast to `compute_dtype` where they are used.
+    Norms, softmax and losses are always float32; parameters keep the dtype they are held in
+    (`config.model`: float32 for what trains) and are cast to `compute_dtype` where they are used.
 
     `remat` names what the backward pass recomputes: "none" keeps every activation, "dots" keeps the
     outputs of matrix products with parameters, "attention" keeps each block's input, the residual

@@ -33,7 +33,14 @@ from hen_jax.planning.model_flops import Rows as ModelRows
 from hen_jax.planning.model_flops import training_flops
 from hen_jax.recipes.curriculum_plot import draw_curriculum
 from hen_jax.recipes.emcl_data import EpisodeSettings, TaskExamples, put_episode, read_tasks
-from hen_jax.recipes.models import ModelSettings, Opened, model_folder, open_model, open_words
+from hen_jax.recipes.models import (
+    ModelSettings,
+    Opened,
+    base_dtype,
+    model_folder,
+    open_model,
+    open_words,
+)
 from hen_jax.recipes.record import claim, run_record
 from hen_jax.recipes.sources import Source
 from hen_jax.recipes.trained import Divided, divided, earlier_run, saved_params
@@ -74,6 +81,11 @@ class EmclSettings:
         check_ranges(self)
         if not self.tasks:
             raise InputError("tasks is empty; name at least one label, easiest first")
+
+    def __post_init__(self):
+        base_dtype(self.model, self.adapter)
+        if (trained := self.model.trained_dtype) != "float32":
+            raise InputError(f"model.trained_dtype is {trained!r}; meta-gradients need 'float32'")
 
 
 class Training(NamedTuple):
@@ -121,7 +133,7 @@ def open_session(settings: EmclSettings, workdir: Path) -> Session:
         mesh,
         lora=settings.adapter,
         execution=settings.execution,
-        dtype=settings.model.dtype,
+        dtype=base_dtype(settings.model, settings.adapter),
         rules=settings.mesh.rules,
     )
     trainable, frozen = _divide(settings, model)

@@ -20,8 +20,9 @@ from hen_jax.io.cards import Card
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
 from hen_jax.recipes.card import HeldOut, export_card, held_out_loss
-from hen_jax.recipes.models import Opened, open_model, open_words
+from hen_jax.recipes.models import ModelSettings, Opened, base_dtype, open_model, open_words
 from hen_jax.recipes.origin import Origin, origin_of, public_id, without_paths
+from hen_jax.recipes.settings import settings
 from hen_jax.recipes.trained import earlier_run, saved_params
 from hen_jax.text.chat import stop_ids
 
@@ -62,9 +63,8 @@ def open_trained(run: Path) -> Trained:
     record, lora, base = earlier_run(run)
     if not base.is_dir():
         raise InputError(f"the base model of {run} is no longer at {base}; put it back there")
-    model = open_model(
-        base, make_mesh(MeshConfig()), lora=lora, dtype=record["config"]["model"]["dtype"]
-    )
+    held = base_dtype(settings(ModelSettings, record["config"]["model"]), lora)
+    model = open_model(base, make_mesh(MeshConfig()), lora=lora, dtype=held)
     return Trained(record, model, lora, saved_params(run, model, lora), held_out_loss(run))
 
 
@@ -74,8 +74,9 @@ def export(
     """Writes the export, reads it back, and checks that it speaks as the run does.
 
     "hf" is a whole model, the adapter merged in float32 and rounded once; "peft" is the adapter.
-    `dtype` None stores what the base is stored in. `base_model` is the hub id of the base, where
-    its folder does not say it. No file of the export names a path of this machine.
+    `dtype` None stores what the run held: a merged model as its base, one that trained whole in
+    float32 even where its base was bfloat16. `base_model` is the hub id of the base, where its
+    folder does not say it. No file of the export names a path of this machine.
 
     Raises:
       InputError: nothing to export, PEFT asked of a run without an adapter, an `out` that may not

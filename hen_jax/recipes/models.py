@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from flax import nnx
 from jax.sharding import Mesh
@@ -33,7 +33,8 @@ class ModelSettings:
     """The base model: a Hugging Face folder, a name that `hen import` knows, or a hub id."""
 
     source: str  # such as smollm2-135m, models/mine or OWNER/NAME
-    dtype: str | None = None  # of the parameters; None keeps what is stored
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None  # frozen; None: as stored
+    trained_dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 is rounded stochastically
 
 
 class Words(NamedTuple):
@@ -51,6 +52,28 @@ class Opened(NamedTuple):
     graphdef: nnx.GraphDef
     base: Tree
     shardings: Shardings
+
+
+def base_dtype(settings: ModelSettings, lora: LoraConfig | None) -> str | None:
+    """What a run holds its base in; None is as stored. Adapters are float32.
+
+    Without an adapter the base is what trains. Its dtype is never taken from the file: in bfloat16
+    and rounded to the nearest, nine weights of ten would not move.
+
+    Raises:
+      InputError: `dtype` and `trained_dtype` contradict each other, or an adapter.
+    """
+    dtype, trained = settings.dtype, settings.trained_dtype
+    if lora is not None:
+        if trained != "float32":
+            raise InputError(f"model.trained_dtype is {trained!r}; with an adapter give 'float32'")
+        return dtype
+    if dtype not in (None, trained):
+        raise InputError(
+            f"model.dtype is {dtype!r}, but all parameters train and model.trained_dtype is "
+            f"{trained!r}; leave model.dtype out, or give an adapter"
+        )
+    return trained
 
 
 def model_folder(settings: ModelSettings) -> Path:

@@ -33,6 +33,7 @@ from hen_jax.recipes.models import (
     ModelSettings,
     Opened,
     Words,
+    base_dtype,
     model_folder,
     open_model,
     open_words,
@@ -78,6 +79,9 @@ class SftSettings:
 
     def __post_init__(self):
         check_ranges(self)
+
+    def __post_init__(self):
+        base_dtype(self.model, self.adapter)
 
 
 class Session(NamedTuple):
@@ -126,7 +130,7 @@ def open_session(settings: SftSettings, workdir: Path) -> Session:
         mesh,
         lora=settings.adapter,
         execution=settings.execution,
-        dtype=settings.model.dtype,
+        dtype=base_dtype(settings.model, settings.adapter),
         rules=settings.mesh.rules,
     )
     trainable, frozen = divided(model, settings.adapter, settings.execution, settings.seed)

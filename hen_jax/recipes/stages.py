@@ -34,6 +34,7 @@ from hen_jax.planning.stage import Program
 from hen_jax.planning.topologies import Topology
 from hen_jax.recipes import emcl, tiny_model
 from hen_jax.recipes.emcl import EmclSettings
+from hen_jax.recipes.models import base_dtype
 from hen_jax.recipes.sft import SftSettings, training, update_flops
 from hen_jax.training.placement import abstract_state, parameter_shardings, placed
 
@@ -55,7 +56,7 @@ class Placed(NamedTuple):
 
 
 def placed_model(settings: SftSettings | EmclSettings, topology: Topology) -> Placed:
-    """The model of a config: adapters in float32, the base in the dtype that the config names."""
+    """The model of a config: adapters in float32, the base in `base_dtype`, as stored bfloat16."""
     config = architecture(settings.model.source)
     mesh = make_mesh(settings.mesh, topology.devices)
     layout = Layout(mesh, settings.mesh.rules)
@@ -72,7 +73,8 @@ def placed_model(settings: SftSettings | EmclSettings, topology: Topology) -> Pl
         return map_with_path(one, tree)
 
     parts = split(model)
-    base, adapter = place(parts.base, settings.model.dtype or "bfloat16"), parts.adapter
+    dtype = base_dtype(settings.model, settings.adapter) or "bfloat16"
+    base, adapter = place(parts.base, dtype), parts.adapter
     if settings.adapter is None:
         return Placed(config, parts.graphdef, mesh, base, {})
     return Placed(config, parts.graphdef, mesh, place(adapter, "float32"), base)

@@ -24,7 +24,7 @@ FILE = "metrics.jsonl"
 def fetch(metrics: dict[str, Mean]) -> dict[str, float]:
     """The means as Python numbers; waits for the devices."""
     host = jax.device_get(metrics)
-    return {name: float(mean.total) / max(float(mean.count), 1.0) for name, mean in host.items()}
+    return {name: float(mean.value) for name, mean in host.items()}
 
 
 class MetricLog:
