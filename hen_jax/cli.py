@@ -158,7 +158,8 @@ def _doctor(chosen: argparse.Namespace, _: list[str]) -> int:
 def _validate(chosen: argparse.Namespace, _: list[str]) -> int:
     from hen_jax.recipes.data import validate
 
-    return 1 if validate(chosen.file, chosen.schema, chosen.out).problems else 0
+    columns = dict(pair.split("=", 1) for pair in chosen.columns)
+    return 1 if validate(chosen.file, chosen.schema, chosen.out, columns).problems else 0
 
 
 def _stats(chosen: argparse.Namespace, _: list[str]) -> None:
@@ -171,6 +172,12 @@ def _scrub(chosen: argparse.Namespace, _: list[str]) -> None:
     from hen_jax.recipes.data import scrub
 
     scrub(chosen.file, chosen.out)
+
+
+def _schemas(_: argparse.Namespace, __: list[str]) -> None:
+    from hen_jax.recipes.data_schemas import markdown
+
+    print(markdown(), end="")
 
 
 def _sense7(chosen: argparse.Namespace, _: list[str]) -> None:
@@ -262,13 +269,30 @@ def _add_model_verbs(verbs: Any) -> None:
     verb.set_defaults(verb=_export)
 
 
+def _pair(text: str) -> str:
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no OURS=THEIRS, such as prompt=question")
+    return text
+
+
 def _add_data_verbs(verbs: Any) -> None:
-    schema = "hed, steered, messages, preference, ...; a wrong one lists all"
+    schema = "hed, steered, messages, preference, ...; `hen data schemas` explains all"
     verb = verbs.add_parser("validate", help="list every bad record; exit 1 if there is one")
     verb.add_argument("file", type=Path)
     verb.add_argument("--schema", required=True, help=schema)
     verb.add_argument("--out", type=Path, help="folder for good.jsonl and quarantine.jsonl")
+    verb.add_argument(
+        "--columns",
+        nargs="+",
+        default=[],
+        type=_pair,
+        metavar="OURS=THEIRS",
+        help="columns that the file calls otherwise, such as prompt=question",
+    )
     verb.set_defaults(verb=_validate)
+
+    verb = verbs.add_parser("schemas", help="the columns of each schema with examples, as Markdown")
+    verb.set_defaults(verb=_schemas)
 
     verb = verbs.add_parser("stats", help="tokens, labels, lengths, duplicates, give-away cues")
     verb.add_argument("file", type=Path)

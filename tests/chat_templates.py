@@ -44,7 +44,8 @@ QWEN3 = r"""
 {%- endif %}
 {%- set ns = namespace(last_query=messages|length - 1, open=true) %}
 {%- for message in messages[::-1] %}
-    {%- if ns.open and message.role == 'user' %}
+    {%- if ns.open and message.role == 'user' and not (message.content.startswith('<tool_response>')
+        and message.content.endswith('</tool_response>')) %}
         {%- set ns.open = false %}
         {%- set ns.last_query = messages|length - 1 - loop.index0 %}
     {%- endif %}
@@ -55,7 +56,9 @@ QWEN3 = r"""
     {%- elif message.role == 'assistant' %}
         {%- set content = message.content %}
         {%- set thought = '' %}
-        {%- if '</think>' in content %}
+        {%- if message.reasoning_content is string %}
+            {%- set thought = message.reasoning_content %}
+        {%- elif '</think>' in content %}
             {%- set thought = content.split('</think>')[0].rstrip('\n').split('<think>')[-1] %}
             {%- set thought = thought.lstrip('\n') %}
             {%- set content = content.split('</think>')[-1].lstrip('\n') %}

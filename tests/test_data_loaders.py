@@ -79,7 +79,7 @@ def test_a_folder_that_datasets_saved(tmp_path):
     parsed = check_conversations(tmp_path / "saved")
     assert [len(d.conversation.messages) for d in parsed.records] == [2, 4]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="datasets cannot open this folder"):
+    with pytest.raises(InputError, match=r"no data file in this folder; allowed: \.jsonl"):
         check_conversations(tmp_path / "empty")
 
 

@@ -130,6 +130,43 @@ def test_worked_values_of_the_tests():
         compare_groups({"a": low})
 
 
+def test_equal_gaps_rank_as_equal():
+    """Levels written so that binary fractions of the same gap differ in their last bit."""
+    tenths = [level(str(n), (n + 1) / 10, n / 10) for n in range(10)]
+    assert len({one.desired - one.perceived for one in tenths}) > 1
+    (_, _, gap) = compare_groups({"a": tenths[:5], "b": tenths[5:]})
+    assert (gap.p, gap.effect) == (1.0, 0.0)
+    (paired,) = compare_levels({"a": tenths[:6]})
+    assert (paired.p, paired.effect) == (pytest.approx(2 / 2**6), 1.0)
+    # Four gaps of 0.1, two of -0.1, three of 0: six equal ranks, so the p value is that of a coin
+    # that falls 4 of 6 times on one side: 2 (15 + 6 + 1) / 2^6 = 0.6875.
+    mixed = [
+        level(str(n), *pair)
+        for n, pair in enumerate([
+            (0.3, 0.2), (0.8, 0.7), (0.6, 0.5), (0.1, 0.0), (0.2, 0.3), (0.7, 0.8),
+            (0.1 + 0.2, 0.3), (0.3, 0.3), (0.5, 0.5),
+        ])
+    ]  # fmt: skip
+    (paired,) = compare_levels({"a": mixed})
+    assert paired.effect == pytest.approx(1 / 3)
+    assert paired.p == pytest.approx(0.6875)
+    thirds = [level(str(n), 0, (0.1 + 0.2, 0.3)[n % 2], float(n)) for n in range(6)]
+    assert np.isnan(satisfaction(thirds).effect)  # one level throughout, so nothing to rank
+
+
+def test_a_workbook_without_satisfaction_gives_the_rest_of_the_report(tmp_path):
+    rows = [json.loads(line) for line in LINES.read_text().splitlines()]
+    for row in rows:
+        row["task"] = {k: v for k, v in row["task"].items() if not k.startswith("PostTaskExp")}
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    report, whole = analyse(tmp_path / "x.jsonl", tmp_path), analyse(LINES, tmp_path / "whole")
+    assert (report["all"], report["tests"]) == (whole["all"], whole["tests"][:-1])
+    assert whole["not_computed"] == []
+    reason = "perceived with satisfaction: fewer than three conversations say how satisfied"
+    assert report["not_computed"][0].startswith(reason)
+    assert f"Not computed: {reason}" in (tmp_path / "sense7.md").read_text()
+
+
 def test_bad_workbooks_are_named_by_row_and_column(tmp_path):
     book = openpyxl.load_workbook(WORKBOOK)
     columns = [cell.value for cell in book["Messages"][1]]

@@ -270,6 +270,64 @@ def test_qwen3_trains_a_thought_but_not_the_empty_one_that_stands_for_none():
         assert trained_text("qwen3", messages) == trained
 
 
+THOUGHTS = st.sampled_from([None, "", "Hm.", "\nHm.\n\nSo.\n", "</think>"])
+SPOKEN = st.sampled_from(["Yes", "\nYes", "<think>\nWell.\n</think>\n\nYes", "<think>No"])
+ASKED = st.sampled_from(["Hi", "<tool_response>\n7\n</tool_response>"])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.builds(Message, st.just("assistant"), SPOKEN, THOUGHTS)
+        | st.builds(Message, st.just("user"), ASKED),
+        min_size=1, max_size=6,
+    )
+)  # fmt: skip
+def test_thoughts_stand_where_the_template_writes_them(messages):
+    """Also two thinking replies after the last question, and a tool's response for none."""
+    rows = [
+        {"role": one.role, "content": one.content}
+        | ({} if one.thought is None else {"reasoning_content": one.thought})
+        for one in messages
+    ]
+    theirs = tokenizer_of("qwen3").apply_chat_template(
+        rows, tokenize=True, return_dict=False, **SETTINGS
+    )
+    assert ids("qwen3", messages) == theirs
+
+
+def test_a_thought_trains_with_its_reply_and_is_refused_where_it_has_no_place():
+    said = [
+        Message("user", "Hi"),
+        Message("assistant", "Yes", "First."),
+        Message("assistant", "No", "Then."),
+    ]
+    both = "<think>\nFirst.\n</think>\n\nYes|<think>\nThen.\n</think>\n\nNo|"
+    assert trained_text("qwen3", said) == both
+    for family in ("smollm2", "gemma2", "llama3"):
+        with pytest.raises(InputError, match=r"a reply has a thought .* has no place for one"):
+            ids(family, said)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_reply_that_is_told_not_to_train_does_not(family):
+    first, second = Message("assistant", "Yes", trains=False), Message("assistant", "No")
+    asked = Message("user", "Hi")
+    messages = [asked, first, asked, second]
+    assert ids(family, messages) == ids(family, talk("Hi", "Yes", "Hi", "No"))
+    assert trained_text(family, messages) == trained_text(family, [asked, asked, second])
+    everything = [asked, first, asked, Message("assistant", "No", trains=True)]
+    assert trained_text(family, everything) == trained_text(family, messages)
+
+
+def test_replies_joined_into_one_turn_train_together_or_not_at_all():
+    mixed = [Message("user", "Hi"), Message("assistant", "Yes", trains=False),
+             Message("assistant", "No")]  # fmt: skip
+    assert trained_text("smollm2", mixed) == "No|"
+    with pytest.raises(InputError, match="two replies follow each other of which one trains"):
+        ids("gemma2", mixed)
+
+
 def test_an_unknown_template_is_refused_by_name():
     for family, change in (
         ("qwen3", ("<think>\\n'", "<think>'")),

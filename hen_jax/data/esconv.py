@@ -25,6 +25,15 @@ STRATEGIES = (
     "Others",
 )
 
+OTHER_NAMES = {
+    "Questions": "Question",
+    "Other": "Others",
+    "Restatement": "Restatement or Paraphrasing",
+    "Approval and Reassurance": "Affirmation and Reassurance",
+    "Direct Guidance": "Providing Suggestions",
+}
+"""Names of strategies in the file of failed conversations, and what the main file calls them."""
+
 SPEAKERS: dict[str, Role] = {
     "seeker": "user",
     "usr": "user",
@@ -72,7 +81,7 @@ def parse_esconv(row: Row) -> SupportConversation:
     if all(message.role != "assistant" for message in messages):
         raise InputError("dialog: no turn of the supporter; nothing of this record would train")
     return SupportConversation(
-        id=row["id"],
+        id=fields.name_field(row, "id"),
         emotion=fields.text_field(row, "emotion_type"),
         problem=fields.text_field(row, "problem_type"),
         situation=fields.text_field(row, "situation"),
@@ -90,6 +99,8 @@ def _parse_turn(row: Row) -> tuple[Message, str | None]:
     annotation = {"strategy": row.get("strategy"), **annotation}
     strategy = None
     if annotation["strategy"] is not None:
-        strategy = fields.label_field(annotation, "strategy", STRATEGIES)
+        name = annotation["strategy"]
+        known = OTHER_NAMES.get(name, name) if isinstance(name, str) else name
+        strategy = fields.label_field({"strategy": known}, "strategy", STRATEGIES)
     said = fields.text_field(row, "text" if "text" in row else "content")
     return Message(role, said.strip()), strategy

@@ -12,6 +12,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.text.chat import Rendered, render, render_all
 from hen_jax.text.conversation import Conversation
 from hen_jax.text.formats import ChatFormat
+from hen_jax.text.script import script
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -95,9 +96,11 @@ def encode(
     never cut: half a reply would teach the model to stop mid-sentence.
 
     Raises:
-      InputError: a document without a trained token; names its id.
+      InputError: a document without a trained token, or one that says what the format has no place
+        for; names its id.
     """
     cuts = overlong == "truncate"
+    _require_place(documents, chat_format)
     rendered = _render_ends(documents, tokenizer, chat_format, max_length if cuts else None)
     examples: list[Example] = []
     truncated: list[str] = []
@@ -112,6 +115,17 @@ def encode(
         if fitting is not None:
             examples.append(_example(document, fitting))
     return Encoded(examples, tuple(truncated), tuple(dropped))
+
+
+def _require_place(documents: Sequence[Document], chat_format: ChatFormat) -> None:
+    """Names the first document that the format cannot write down."""
+    for document in documents:
+        messages = document.conversation.messages
+        if any(message.thought or message.trains is not None for message in messages):
+            try:
+                script(messages, chat_format)
+            except InputError as error:
+                raise InputError(f"record {document.id}: {error}") from None
 
 
 SAMPLE = 32

@@ -31,6 +31,8 @@ def known_keys(row: Row, required: Collection[str], optional: Collection[str] = 
 def text_field(row: Row, key: str) -> str:
     """A text that is not blank and holds no control character."""
     value = row.get(key)
+    if value is None:
+        raise InputError(f"{key}: missing; give a text that is not blank")
     if not isinstance(value, str):
         raise InputError(f"{key}: {_shown(value)} is not text; allowed: a JSON string")
     if not value.strip():
@@ -64,9 +66,32 @@ def conditional_label(row: Row, key: str, allowed: Collection[str], *, given: bo
     return None
 
 
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+
+
+def truth_field(row: Row, key: str) -> bool:
+    """True or false, 1 or 0, or one of these as text, as CSV and spreadsheets have them."""
+    value = row.get(key)
+    if isinstance(value, bool | int | float | str):
+        found = _TRUTH.get(str(int(value) if value in (0, 1) else value).strip().lower())
+        if found is not None:
+            return found
+    raise InputError(f"{key}: {_shown(value)}; allowed: true, false, 1 or 0")
+
+
+def name_field(row: Row, key: str) -> str:
+    """The name of a record, a group or a person: a text that is not blank, or a whole number."""
+    value = row.get(key)
+    if isinstance(value, float) and value.is_integer():  # as a spreadsheet may store 12
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text_field(row, key)
+
+
 def number_field(row: Row, key: str, low: float, high: float) -> float:
     """A number from `low` to `high`, or one written as text, as all of CSV is."""
-    value = _from_text(row.get(key))
+    value = from_text(row.get(key))
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise InputError(f"{key}: {_shown(value)}; allowed: a number from {low:g} to {high:g}")
     return float(value)
@@ -77,7 +102,7 @@ def items_field(row: Row, key: str, parse: Callable[[Row], Item]) -> tuple[Item,
 
     The list may be given as JSON text, as a CSV cell must.
     """
-    value = _from_text(row.get(key))
+    value = from_text(row.get(key))
     if not isinstance(value, list):
         raise InputError(f"{key}: {_shown(value)}; allowed: a list of JSON objects")
     return tuple(_parse_at(f"{key}[{index}]", item, parse) for index, item in enumerate(value))
@@ -85,10 +110,11 @@ def items_field(row: Row, key: str, parse: Callable[[Row], Item]) -> tuple[Item,
 
 def item_field(row: Row, key: str, parse: Callable[[Row], Item]) -> Item:
     """An object, or its JSON text, through `parse`; errors name the place, as `persona.need`."""
-    return _parse_at(key, _from_text(row.get(key)), parse)
+    return _parse_at(key, from_text(row.get(key)), parse)
 
 
-def _from_text(value: object) -> object:
+def from_text(value: object) -> object:
+    """What a text says as JSON, where it is any; else the value itself."""
     if not isinstance(value, str):
         return value
     try:

@@ -20,7 +20,7 @@ from hen_jax.empathy.labels import (
     Language,
 )
 from hen_jax.empathy.traits import AGES, GENDERS, SCENES, TRAITS, Level
-from hen_jax.text.conversation import Conversation, Message, Role
+from hen_jax.text.conversation import Conversation, Message, Role, message_row
 from hen_jax.text.prompts import NO_CIRCUMSTANCES, Circumstances, hed_messages
 
 
@@ -145,7 +145,7 @@ def hed_row(record: HedRecord) -> Row:
         "statement": record.statement,
         "response": record.response,
         "rejected": [dataclasses.asdict(rejected) for rejected in record.rejected],
-        "history": [dataclasses.asdict(message) for message in record.history],
+        "history": [message_row(message) for message in record.history],
         **{key: value for key, value in optional.items() if value},
     }
 

@@ -5,8 +5,18 @@ import re
 from pathlib import Path
 
 from hen_jax.core.errors import InputError
-from hen_jax.data import fields
-from hen_jax.data.conversations import group_of, messages_field, text_of, turns
+from hen_jax.data import fields, outside
+from hen_jax.data.conversations import (
+    COLUMNS,
+    before,
+    completed,
+    conversation_of,
+    group_of,
+    instruction_of,
+    messages_field,
+    opened,
+    turns,
+)
 from hen_jax.data.hed import HedRecord, hed_prompt
 from hen_jax.data.records import Parsed, parse_records
 from hen_jax.data.rows import Row
@@ -91,12 +101,14 @@ def parse_pair(row: Row) -> Pair:
       InputError: `field: what; allowed: ...`; also for two equal continuations, or two that
         share no prompt.
     """
+    outside.refuse(row, outside.IN_PAIRS)
     chosen, rejected = (_continuation(row, key) for key in ("chosen", "rejected"))
-    if "prompt" in row:
-        prompt = turns(row, "prompt", "user")
-    else:
-        shared = _shared(chosen, rejected)
-        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+    given, shared = _prompt(row), _shared(chosen, rejected)
+    # A prompt may be given and stand at the head of both sides as well; it was said once.
+    repeated = given and chosen[:shared][-len(given) :] == given
+    if given is None or repeated:
+        given, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+    prompt = opened(row, given, "prompt") if given else ()
     if not prompt:
         raise InputError("prompt: missing, and chosen and rejected do not begin alike; add one")
     if chosen == rejected:
@@ -104,23 +116,20 @@ def parse_pair(row: Row) -> Pair:
     for key, said in {"chosen": chosen, "rejected": rejected}.items():
         if all(message.role != "assistant" for message in said):
             raise InputError(f"{key}: no assistant turn after the prompt; nothing to prefer")
-    return Pair(text_of(row, "id"), group_of(row, prompt), prompt, chosen, rejected)
+    return Pair(fields.name_field(row, "id"), group_of(row, prompt), prompt, chosen, rejected)
 
 
 def parse_labelled(row: Row) -> Labelled:
-    """One row as a labelled conversation; `label` is true, false, 1 or 0.
+    """One row as a labelled conversation; `label` (or `kto_tag`) is true, false, 1 or 0.
 
     Raises:
       InputError: `field: what; allowed: ...`.
     """
-    label = row.get("label")
-    if label in ("true", "True", "1", "false", "False", "0"):  # as CSV has it
-        label = label in ("true", "True", "1")
-    if label not in (True, False):
-        raise InputError(f"label: {label!r}; allowed: true, false, 1 or 0")
-    messages = _messages(row)
+    key = "kto_tag" if "kto_tag" in row and "label" not in row else "label"
+    label = fields.truth_field(row, key)
+    messages = _messages({name: value for name, value in row.items() if name != key})
     group = group_of(row, messages)
-    return Labelled(text_of(row, "id"), group, Conversation(messages), bool(label))
+    return Labelled(fields.name_field(row, "id"), group, Conversation(messages), label)
 
 
 def parse_rated(row: Row, scale: Scale = PERCEIVED) -> Rated:
@@ -132,7 +141,7 @@ def parse_rated(row: Row, scale: Scale = PERCEIVED) -> Rated:
     rating = scale.to_unit(fields.number_field(row, "rating", scale.low, scale.high))
     messages = _messages(row)
     group = group_of(row, messages)
-    return Rated(text_of(row, "id"), group, Conversation(messages), rating)
+    return Rated(fields.name_field(row, "id"), group, Conversation(messages), rating)
 
 
 def hed_pairs(record: HedRecord) -> list[Pair]:
@@ -165,16 +174,33 @@ def steered_pair(record: SteeredRecord) -> Pair:
 
 
 def _messages(row: Row) -> tuple[Message, ...]:
-    if "messages" in row:
-        return messages_field(row, "messages")
-    return (*turns(row, "prompt", "user"), *turns(row, "completion", "assistant"))
+    if any(column in row for column in COLUMNS):
+        return conversation_of(row)
+    if "instruction" in row and "prompt" not in row:
+        outside.refuse(row, outside.IN_ROWS)
+        reply = Message("assistant", fields.text_field(row, "output"))
+        return (*before(row), instruction_of(row), reply)
+    return completed(row)
+
+
+def _prompt(row: Row) -> tuple[Message, ...] | None:
+    """What a row says was asked: `prompt`, turns, or an `instruction`; None where it does not."""
+    if "prompt" in row:
+        return turns(row, "prompt", "user")
+    for column in COLUMNS:
+        if column in row:
+            said = messages_field(row, column)
+            # Some sets keep the better conversation as `messages` beside its two halves.
+            return said if said[-1].role == "user" else None
+    return (instruction_of(row),) if "instruction" in row else None
 
 
 _MARK = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 
 def _continuation(row: Row, key: str) -> tuple[Message, ...]:
-    if "prompt" in row or not isinstance(row.get(key), str):
+    asked = {"prompt", "instruction", *COLUMNS} & row.keys()
+    if asked or not isinstance(row.get(key), str):
         return turns(row, key, "assistant")
     parts = _MARK.split(fields.text_field(row, key))
     if len(parts) < 3 or parts[0].strip():

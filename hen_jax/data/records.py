@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 from hen_jax.core.errors import InputError
+from hen_jax.data import cells
 from hen_jax.data.rows import Row, numbered_rows
 
 Record = TypeVar("Record")
@@ -76,9 +77,9 @@ def sift(
         try:
             if row is None:
                 raise InputError(fault)
-            named = {"id": f"{path.name}:{line}", **row} if number else row
-            record = parse(named)
-            unique = number and "id" not in row
+            given = cells.plain(row) if "null" in text else row
+            unique = number and "id" not in given
+            record = parse({"id": f"{path.name}:{line}", **given} if unique else given)
             if not unique and line_of_id.setdefault(name := identity(record), line) != line:
                 first = line_of_id[name]
                 raise InputError(f"id: {name!r} is also on line {first}; give each record its own")

@@ -1,71 +1,97 @@
 """Rows of a file of any usual kind, each with the line it is on; none stops the reading.
 
-JSON lines, a JSON array, CSV and TSV (also gzipped), Parquet, and folders that `datasets` opens.
+JSON lines, JSON arrays and objects, CSV and TSV (also gzipped), Excel, Parquet, Arrow, and folders
+of such files. What a value says is one rule for all of them (`hen_jax.data.cells`).
 Python's own universal newlines split text (LF, CRLF, CR, mixed), a byte order mark is dropped,
 blank lines are skipped, and line numbers count every line. A Parquet file and a folder have no
 lines: there the number is the row's, from 1.
 """
 
-import csv
 import gzip
+import itertools
 import json
+import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from hen_jax.core.errors import InputError
+from hen_jax.data import cells, folders
+from hen_jax.data.tables import (
+    Numbered,
+    Row,
+    arrow_rows,
+    csv_rows,
+    parquet_rows,
+    workbook_rows,
+)
 
-Row = dict[str, Any]
+LONGEST_ARRAY = 1 << 30
+"""Characters of a file that is one JSON value, as it is held in memory; JSON lines are not."""
 
-LONGEST_FIELD = 1 << 27
-"""Bytes of one CSV field; the reader of the standard library stops at 131,072 by itself."""
-
-
-class Numbered(NamedTuple):
-    """A row, or why the line holds none, with the text as it stands in the file."""
-
-    line: int
-    row: Row | None
-    text: str
-    fault: str = ""  # "column 3: not valid JSON (...)"
+WRAPPERS = ("data", "rows", "records", "examples", "train")
+"""Keys under which a file that is one object may hold the list of its rows."""
 
 
 def numbered_rows(path: str | Path) -> Iterator[Numbered]:
-    """The rows of `path`, by its suffix; a suffix that is not known is read as JSON lines.
+    """The rows of `path`, by its suffix; a suffix that is not known is read as JSON.
 
     Raises:
       InputError: the file cannot be read at all.
     """
     path = Path(path)
-    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    suffix = folders.suffix_of(path)
     if path.is_dir():
         return _folder_rows(path)
     if suffix == ".parquet":
-        return _parquet_rows(path)
-    readers = {".json": _array_rows, ".csv": _csv_rows, ".tsv": _csv_rows}
-    return _readable(path, readers.get(suffix, _line_rows))
+        return parquet_rows(path)
+    if suffix in (".arrow", ".feather"):
+        return arrow_rows(path)
+    if suffix in (".xlsx", ".xlsm"):
+        return workbook_rows(path)
+    return _readable(path, _csv_rows if suffix in (".csv", ".tsv") else _json_rows)
 
 
 def json_object(text: str) -> Row:
-    """One line of JSON as an object.
+    """One line of JSON as an object; a list of turns is the object `{"messages": [...]}`.
 
     Raises:
       InputError: `column N: what is wrong`.
     """
     try:
         text.encode("utf-8")
-        row = json.loads(text.rstrip(), parse_constant=_refuse_constant)
+        row = _DECODER.decode(text.rstrip())
     except UnicodeEncodeError as error:
         raise InputError(f"column {error.start + 1}: not UTF-8; save the file as UTF-8") from None
     except json.JSONDecodeError as error:
         raise InputError(f"column {error.colno}: not valid JSON ({error.msg})") from None
     except RecursionError:
         raise InputError("column 1: not valid JSON (nested too deep)") from None
+    except InputError as error:  # a key that stands twice
+        raise InputError(f"column 1: {error}") from None
     except ValueError as error:  # an integer of thousands of digits, NaN, Infinity
         raise InputError(f"column 1: not valid JSON ({error})") from None
+    if are_turns(row):
+        row = {"messages": row}
     if not isinstance(row, dict):
         raise InputError(f"column 1: a JSON {type(row).__name__}; each line must be an object")
-    return row
+    return cells.plain(row) if cells.ESCAPED in text else row
+
+
+def are_turns(value: Any) -> bool:
+    """Whether a value is one dialogue: a list of objects that say who speaks, and nothing more.
+
+    SMILECHAT writes each of its dialogues as such a file.
+    """
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(one, dict) and one.keys() in _TURNS for one in value)
+    )
+
+
+_TURNS = ({"role", "content"}, {"from", "value"})
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -79,14 +105,14 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
             for number, text in enumerate(file, start=1):
                 if text.strip():
                     yield number, text
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({_reason(error)})") from None
 
 
 def _open_text(path: Path, newline: str | None = None) -> TextIO:
     # surrogateescape: a byte that is not UTF-8 spoils its own line, not the file
     options = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": newline}
-    if path.suffix == ".gz":
+    if path.suffix.lower() == ".gz":
         return gzip.open(path, "rt", **options)
     return path.open(**options)
 
@@ -94,7 +120,7 @@ def _open_text(path: Path, newline: str | None = None) -> TextIO:
 def _readable(path: Path, read: Any) -> Iterator[Numbered]:
     try:
         yield from read(path)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({_reason(error)})") from None
 
 
@@ -102,36 +128,89 @@ def _reason(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
-def _line_rows(path: Path) -> Iterator[Numbered]:
-    for number, text in text_lines(path):
-        yield _numbered(number, text)
+def _csv_rows(path: Path) -> Iterator[Numbered]:
+    with _open_text(path, newline="") as file:
+        yield from csv_rows(path, file, tabs=folders.suffix_of(path) == ".tsv")
 
 
-def _numbered(number: int, text: str) -> Numbered:
-    try:
-        return Numbered(number, json_object(text), text)
-    except InputError as error:
-        return Numbered(number, None, text, str(error))
+def _folder_rows(path: Path) -> Iterator[Numbered]:
+    """The rows of all files, counted on from one to the next; a fault names its file."""
+    number = itertools.count(1)
+    for file in folders.data_files(path):
+        for line, row, text, fault in numbered_rows(file):
+            where = f"{fault} (line {line} of {file.relative_to(path)})" if fault else ""
+            yield Numbered(next(number), row, text, where)
 
 
-def _array_rows(path: Path) -> Iterator[Numbered]:
-    """The objects of one JSON array; a `.json` that begins with an object is JSON lines."""
-    with _open_text(path) as file:
-        text = file.read()
-    at = len(text) - len(text.lstrip())
-    if text[at : at + 1] != "[":
-        yield from _line_rows(path)
+def _json_rows(path: Path) -> Iterator[Numbered]:
+    """JSON lines; or the rows of one array, of `{"data": [...]}`, or of objects over many lines."""
+    lines = text_lines(path)
+    number, text = next(lines, (1, ""))
+    first = _numbered(number, text) if text else None
+    if first is None:
         return
-    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-    at, line, counted = at + 1, 1, 0
+    if text.lstrip()[:1] in ("[", "{") and (first.row is None or _wrapped(first.row)):
+        whole = _read_whole(path)
+        if whole is not None:
+            yield from whole
+            return
+    yield first
+    yield from (_numbered(number, text) for number, text in lines)
+
+
+def _read_whole(path: Path) -> Iterator[Numbered] | None:
+    """The rows of a text that is one JSON value or several over many lines; None for JSON lines."""
+    with _open_text(path) as file:
+        text = file.read(LONGEST_ARRAY)
+        if file.read(1):
+            limit = f"{LONGEST_ARRAY >> 30} GiB"
+            raise InputError(f"{path}: one JSON value of more than {limit}; write JSON lines")
+    at = len(text) - len(text.lstrip())
+    try:
+        value, end = _PLACER.raw_decode(text, at)
+    except (ValueError, RecursionError):
+        # An array with a bad object in it is read up to there; else each line stands for itself.
+        return _objects(text, at + 1) if text[at] == "[" else None
+    if text[at] == "[":
+        if text[end:].strip():
+            return None
+        turns = are_turns(value)
+        return iter([_numbered(1, text)]) if turns else _objects(text, at + 1)
+    if "\n" not in text[at:end] and text[end:].strip():
+        return None
+    key = _wrapped(value)
+    return _objects(text, at) if key is None else _listed(text, key, value[key])
+
+
+def _wrapped(row: Any) -> str | None:
+    """The key under which an object holds a list of rows, if it is no row itself."""
+    for key in WRAPPERS:
+        value = row.get(key)
+        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+            return None if are_turns(value) else key
+    return None
+
+
+def _listed(text: str, key: str, rows: list[Any]) -> Iterator[Numbered]:
+    """The rows under a key; with their own lines, where the first such list in the text is that."""
+    start = re.search(rf'"{key}"\s*:\s*\[', text)
+    found = list(_objects(text, start.end())) if start else []
+    if len(found) == len(rows):
+        return iter(found)
+    return (_numbered(1, json.dumps(row, ensure_ascii=False)) for row in rows)
+
+
+def _objects(text: str, at: int) -> Iterator[Numbered]:
+    """The objects from a place on, up to the end of their list or of the text."""
+    line, counted = 1, 0
     while True:
         while text[at : at + 1] in (" ", "\n", "\t", "\r", ","):
             at += 1
         line, counted = line + text.count("\n", counted, at), at
-        if text[at : at + 1] == "]":
+        if text[at : at + 1] in ("]", ""):
             return
         try:
-            _, end = decoder.raw_decode(text, at)
+            _, end = _PLACER.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
             # Where the next object would begin cannot be known, so the rest is one problem.
             fault = f"column 1: not valid JSON ({error}); the rest of the array is not read"
@@ -141,72 +220,17 @@ def _array_rows(path: Path) -> Iterator[Numbered]:
         at = end
 
 
-def _csv_rows(path: Path) -> Iterator[Numbered]:
-    delimiter = "\t" if ".tsv" in path.suffixes else ","
-    csv.field_size_limit(LONGEST_FIELD)
-    with _open_text(path, newline="") as file:
-        reader = csv.reader((line.replace("\0", "\ufffd") for line in file), delimiter=delimiter)
-        names = next(reader, [])
-        start = reader.line_num
-        for cells in reader:
-            start, line = reader.line_num, start + 1
-            if cells:
-                yield _cells(line, names, cells)
-
-
-def _cells(line: int, names: list[str], cells: list[str]) -> Numbered:
-    text = json.dumps(cells, ensure_ascii=False)
-    if len(cells) != len(names):
-        fault = f"column 1: {len(cells)} fields; the header has {len(names)}"
-        return Numbered(line, None, text, fault)
-    # An empty cell is a field left out, which is all that CSV has for null.
-    row = {name: cell for name, cell in zip(names, cells, strict=True) if cell}
-    return Numbered(line, row, text)
-
-
-def _parquet_rows(path: Path) -> Iterator[Numbered]:
-    import pyarrow  # 0.2 s to load, and most files are text
-    import pyarrow.parquet
-
+def _numbered(number: int, text: str) -> Numbered:
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            batches = (batch.to_pylist() for batch in file.iter_batches(batch_size=1024))
-            yield from _table_rows(row for batch in batches for row in batch)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read as Parquet ({error})") from None
-
-
-def _folder_rows(path: Path) -> Iterator[Numbered]:
-    import datasets  # two seconds to load
-    from datasets.exceptions import DatasetsError
-
-    try:
-        if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
-            found = datasets.load_from_disk(str(path))
-        else:
-            found = datasets.load_dataset(str(path))
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        # RuntimeError: a folder with a loading script, which `datasets` refuses to run.
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: datasets cannot open this folder ({reason})") from None
-    parts = found.values() if isinstance(found, dict) else [found]
-    yield from _table_rows(row for part in parts for row in part)
-
-
-def _table_rows(rows: Iterator[Any]) -> Iterator[Numbered]:
-    """Arrow fills keys that a row does not have with None; there they are left out again."""
-    for number, row in enumerate(rows, start=1):
-        kept = _without_none(row)
-        yield Numbered(number, kept, json.dumps(kept, ensure_ascii=False, default=str))
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_none(item) for item in value]
-    return value
+        return Numbered(number, json_object(text), text)
+    except InputError as error:
+        return Numbered(number, None, text, str(error))
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=cells.members)
+_PLACER = json.JSONDecoder()
+"""Finds where a value ends; `_DECODER` reads what it says, so that each row is judged alone."""

@@ -4,12 +4,12 @@ One row here is all that a new data set needs beside its reader.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.data.conversations import parse_completion, parse_conversation
+from hen_jax.data.conversations import parse_completion, parse_conversation, parse_instruction
 from hen_jax.data.cped import check_cped
 from hen_jax.data.empathetic_dialogues import EmpatheticDialogue, check_empathetic_dialogues
 from hen_jax.data.esconv import SupportConversation, parse_esconv
@@ -30,6 +30,11 @@ from hen_jax.data.rows import Row
 from hen_jax.data.sense7 import RatedConversation, check_sense7
 from hen_jax.data.steered import SteeredRecord, parse_steered, steered_conversation
 
+Columns = Mapping[str, str]
+"""The schema's name of a column -> the file's, for files that call it otherwise."""
+
+AS_NAMED: Columns = {}
+
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
@@ -39,7 +44,7 @@ class Schema:
     document: Callable[[Any], Document]
     pairs: Callable[[Any], list[Pair]] | None = None  # for preference data
     labels: Callable[[Any], dict[str, str]] = lambda record: {}  # what tables count
-    rows: Callable[[Path], Iterator[Sifted[Any]]] | None = None
+    rows: Callable[[Path, Columns], Iterator[Sifted[Any]]] | None = None
     """Row by row, where one row is one record: None for files of which several make one."""
 
 
@@ -74,10 +79,29 @@ def _by_row(
 ) -> Schema:
     """A schema in which one row is one record; `number`: the file need not name them."""
 
-    def rows(path: Path) -> Iterator[Sifted[Any]]:
-        return sift(path, parse, lambda record: record.id, number=number)
+    def rows(path: Path, columns: Columns) -> Iterator[Sifted[Any]]:
+        named = parse if not columns else lambda row: parse(renamed(row, columns))
+        return sift(path, named, lambda record: record.id, number=number)
 
-    return Schema(lambda path: collect(rows(path)), document, rows=rows, **more)
+    return Schema(lambda path: collect(rows(path, AS_NAMED)), document, rows=rows, **more)
+
+
+def renamed(row: Row, columns: Columns) -> Row:
+    """The row under the schema's names.
+
+    Raises:
+      InputError: a column that the file lacks, or one whose name another column has already.
+    """
+    theirs = set(columns.values())
+    found = {key: value for key, value in row.items() if key not in theirs}
+    for ours, name in columns.items():
+        if ours in found:
+            raise InputError(f"{ours}: in the file too, and columns calls {name!r} so; keep one")
+        if name in row:
+            found[ours] = row[name]
+    if not found.keys() & columns.keys():
+        raise InputError(f"{', '.join(theirs)}: missing; columns names what this row does not have")
+    return found
 
 
 def _itself(record: Document) -> Document:
@@ -101,6 +125,7 @@ SCHEMAS: dict[str, Schema] = {
     "sharegpt": _by_row(parse_conversation, _itself, number=True),
     "smilechat": _by_row(parse_conversation, _itself, number=True),
     "completion": _by_row(parse_completion, _itself, number=True),
+    "alpaca": _by_row(parse_instruction, _itself, number=True),
     "preference": _by_row(parse_pair, _pair_document, number=True, pairs=lambda record: [record]),
     "label": _by_row(
         parse_labelled,
@@ -145,17 +170,19 @@ def schema_named(name: str) -> Schema:
     return SCHEMAS[name]
 
 
-def read_documents(path: str | Path, schema: str) -> list[Document]:
+def read_documents(path: str | Path, schema: str, columns: Columns = AS_NAMED) -> list[Document]:
     """What a file of that schema trains.
 
     Raises:
       InputError: no such schema, or a bad record (file:line:field).
     """
-    found = schema_named(schema)
-    return [found.document(record) for record in found.check(Path(path)).whole(path)]
+    document = schema_named(schema).document
+    return [document(record) for record in _whole(path, schema, columns)]
 
 
-def stream_documents(path: str | Path, schema: str) -> Iterator[Document]:
+def stream_documents(
+    path: str | Path, schema: str, columns: Columns = AS_NAMED
+) -> Iterator[Document]:
     """`read_documents` one by one: of files with a record in each row, one is in memory at a time.
 
     Raises:
@@ -163,22 +190,40 @@ def stream_documents(path: str | Path, schema: str) -> Iterator[Document]:
     """
     found = schema_named(schema)
     if found.rows is None:
-        yield from read_documents(path, schema)
+        yield from read_documents(path, schema, columns)
         return
-    for _, record, problem in found.rows(Path(path)):
+    for _, record, problem in found.rows(Path(path), columns):
         if problem is not None:
             raise InputError(f"{problem}; `hen data validate` lists all that are bad")
         yield found.document(record)
 
 
-def read_pairs(path: str | Path, schema: str) -> list[Pair]:
+def read_pairs(path: str | Path, schema: str, columns: Columns = AS_NAMED) -> list[Pair]:
     """The preference pairs of a file.
 
     Raises:
       InputError: no such schema, one without pairs, or a bad record.
     """
-    found = schema_named(schema)
-    if found.pairs is None:
+    pairs = schema_named(schema).pairs
+    if pairs is None:
         allowed = ", ".join(name for name, one in SCHEMAS.items() if one.pairs is not None)
         raise InputError(f"schema {schema!r} holds no preference pairs; allowed: {allowed}")
-    return [pair for record in found.check(Path(path)).whole(path) for pair in found.pairs(record)]
+    return [pair for record in _whole(path, schema, columns) for pair in pairs(record)]
+
+
+def check_records(path: str | Path, schema: str, columns: Columns = AS_NAMED) -> Parsed[Any]:
+    """The records of a file of that schema, and its problems.
+
+    Raises:
+      InputError: no such schema, columns for one that fixes its own, or a file that cannot be read.
+    """
+    found = schema_named(schema)
+    if found.rows is not None:
+        return collect(found.rows(Path(path), columns))
+    if columns:
+        raise InputError(f"columns of the schema {schema!r}: its files have fixed names; leave out")
+    return found.check(Path(path))
+
+
+def _whole(path: str | Path, schema: str, columns: Columns) -> list[Any]:
+    return check_records(path, schema, columns).whole(path)

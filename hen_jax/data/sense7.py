@@ -18,6 +18,7 @@ from hen_jax.data import fields
 from hen_jax.data.examples import Document
 from hen_jax.data.records import Parsed, Problem, parse_records
 from hen_jax.data.rows import Row
+from hen_jax.data.sheets import SheetRow, open_sheets
 from hen_jax.empathy.clusters import CONTEXT_OF_TASK
 from hen_jax.empathy.patterns import DIMENSIONS
 from hen_jax.empathy.scales import DESIRED, PERCEIVED
@@ -134,17 +135,20 @@ def _check_workbook(path: Path, contexts: Mapping[str, str]) -> Parsed[RatedConv
     parsed: Parsed[RatedConversation] = Parsed([], [])
     turns: dict[str, list[tuple[float, RatedTurn | None]]] = {}
     spoilt: set[str] = set()  # conversations that lost a message
-    for line, row in sheets["Messages"]:
-        name = str(row.get("TaskId"))
+    for line in sheets["Messages"]:
+        name = str(line.row.get("TaskId"))
         try:
+            row = _whole(line)
+            name = fields.name_field(row, "TaskId")
             place = fields.number_field(row, "MessageId", 0, 1e9)
             turns.setdefault(name, []).append((place, _parse_turn(row)))
         except InputError as error:
             spoilt.add(name)
-            parsed.problems.append(Problem(path, line, f"Messages.{error}", str(row)))
-    for line, row in sheets["Tasks"]:
-        name = str(row.get("TaskId"))
+            parsed.problems.append(Problem(path, line.line, f"Messages.{error}", line.text()))
+    for line in sheets["Tasks"]:
         try:
+            row = _whole(line)
+            name = fields.name_field(row, "TaskId")
             if name in spoilt:
                 raise InputError(f"TaskId: {name} has a bad message, so it is left out")
             if name not in turns:
@@ -152,42 +156,30 @@ def _check_workbook(path: Path, contexts: Mapping[str, str]) -> Parsed[RatedConv
             said = sorted(turns.pop(name), key=lambda placed: placed[0])
             parsed.records.append(_conversation(row, [turn for _, turn in said], contexts))
         except InputError as error:
-            parsed.problems.append(Problem(path, line, f"Tasks.{error}", str(row)))
+            turns.pop(str(line.row.get("TaskId")), None)
+            parsed.problems.append(Problem(path, line.line, f"Tasks.{error}", line.text()))
     for name in turns.keys() - spoilt:
         parsed.problems.append(Problem(path, 1, f"Messages.TaskId: {name} is not in Tasks"))
     return parsed
 
 
-def _sheets(path: Path) -> dict[str, list[tuple[int, Row]]]:
-    import openpyxl  # half a second to load, and only workbooks need it
-    from openpyxl.utils.exceptions import InvalidFileException
-
-    try:
-        # Not read_only: published workbooks may state wrong dimensions, which that mode believes.
-        book = openpyxl.load_workbook(path, data_only=True)
-    except (OSError, ValueError, KeyError, InvalidFileException) as error:
-        raise InputError(f"{path}: cannot be read as a workbook ({error})") from None
-    except Exception as error:  # a damaged archive raises whatever zipfile or the XML reader does
-        raise InputError(f"{path}: damaged workbook ({type(error).__name__}: {error})") from None
+def _sheets(path: Path) -> dict[str, list[SheetRow]]:
+    sheets = open_sheets(path)
     required = {"Tasks": TASK_COLUMNS, "Messages": MESSAGE_COLUMNS}
-    for sheet in required:
-        if sheet not in book.sheetnames:
-            found = ", ".join(book.sheetnames)
-            raise InputError(f"{path}: no sheet {sheet}; it has {found}")
-    return {sheet: _sheet_rows(path, book[sheet], columns) for sheet, columns in required.items()}
+    for title, columns in required.items():
+        if title not in sheets:
+            raise InputError(f"{path}: no sheet {title}; it has {', '.join(sheets)}")
+        for column in columns:
+            if column not in sheets[title].columns:
+                raise InputError(f"{path}: the sheet {title} has no column {column}")
+    return {title: list(sheets[title].rows) for title in required}
 
 
-def _sheet_rows(path: Path, sheet: Any, required: tuple[str, ...]) -> list[tuple[int, Row]]:
-    lines = sheet.iter_rows(values_only=True)
-    names = [str(name).strip() for name in next(lines, ())]
-    for column in required:
-        if column not in names:
-            raise InputError(f"{path}: the sheet {sheet.title} has no column {column}")
-    return [
-        (number, dict(zip(names, cells, strict=True)))
-        for number, cells in enumerate(lines, start=2)
-        if any(cell is not None for cell in cells)
-    ]
+def _whole(line: SheetRow) -> Row:
+    """The cells of a line, each of which must hold a value that can be read."""
+    for column, reason in line.faults.items():
+        raise InputError(f"{column}: {reason}")
+    return line.row
 
 
 def _parse_turn(row: Row) -> RatedTurn | None:
@@ -200,7 +192,7 @@ def _parse_turn(row: Row) -> RatedTurn | None:
     return RatedTurn(
         message=Message("user" if role == "user" else "assistant", content),
         ratings={name: value for name, value in ratings.items() if value is not None},
-        retry=bool(row.get("Retry")),
+        retry=row.get("Retry") is not None and fields.truth_field(row, "Retry"),
     )
 
 
@@ -213,9 +205,9 @@ def _conversation(row: Row, turns: Any, contexts: Mapping[str, str]) -> RatedCon
     if desired is not None:
         desired = fields.number_field(row, "PreTaskDesiredEmpathy", DESIRED.low, DESIRED.high)
     return RatedConversation(
-        id=str(row["TaskId"]),
-        participant=str(row["PID"]),
-        model=str(row["Model"]),
+        id=fields.name_field(row, "TaskId"),
+        participant=fields.name_field(row, "PID"),
+        model=fields.name_field(row, "Model"),
         task=task,
         context=contexts.get(task),
         importance=_rating_field(row, "PreTaskImportance"),

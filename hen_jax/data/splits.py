@@ -1,7 +1,7 @@
 """Train, valid and test parts that no group straddles and no later record moves."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 Record = TypeVar("Record")
@@ -39,6 +39,18 @@ def part_number(group: str, parts: int, salt: str) -> int:
     """Which of `parts` equal shares of the hash range a group's name falls into, from 0."""
     digest = hashlib.sha256(f"{salt}\0{group}".encode()).digest()
     return int.from_bytes(digest[:8]) * parts >> 64
+
+
+def why_empty(part: str, groups: Mapping[str, int]) -> str:
+    """Why no record is in a part, by how many each group has."""
+    name, size = max(groups.items(), key=lambda group: group[1])
+    shown = ascii(name if len(name) <= 40 else f"{name[:37]}...")
+    return (
+        f"the {part} part is empty: {sum(groups.values())} records in {len(groups)} groups, the "
+        f"largest {shown} with {size}; groups are never parted (without a column `group`, "
+        "conversations that begin with the same words are one): give the rows more groups, or add "
+        "data"
+    )
 
 
 def split(

@@ -15,6 +15,10 @@ from hen_jax.core.errors import InputError
 from hen_jax.data.sense7 import RatedConversation
 from hen_jax.empathy.scales import DESIRED, PERCEIVED
 
+EXACT = 9
+"""Decimals that ranks look at: levels are means of small whole numbers, so that two which differ
+only beyond these are the same level, computed in another order."""
+
 
 def ground_truth(conversation: RatedConversation) -> float | None:
     """Perceived empathy from 1 to 5, turn first; None when no assistant turn is rated.
@@ -86,8 +90,12 @@ class Rating:
 
     @property
     def gap(self) -> float:
-        """Desired less perceived: positive where people got less than they wanted."""
-        return self.desired - self.perceived
+        """Desired less perceived: positive where people got less than they wanted.
+
+        Rounded, as tests rank it: 0.5 - 0.4 and 0.9 - 0.8 are the same gap, and as binary
+        fractions they are not.
+        """
+        return round(self.desired - self.perceived, EXACT)
 
 
 def normalised(conversations: Sequence[RatedConversation]) -> list[Rating]:
@@ -258,6 +266,7 @@ def _signed_ranks(differences: np.ndarray) -> tuple[float, float, float]:
     """Statistic, p value and rank-biserial correlation; zeros are dropped, after Wilcoxon."""
     from scipy import stats
 
+    differences = np.round(differences, EXACT)
     differences = differences[differences != 0]
     if not len(differences):
         return 0.0, 1.0, 0.0
@@ -270,6 +279,7 @@ def _signed_ranks(differences: np.ndarray) -> tuple[float, float, float]:
 def _spearman(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     from scipy import stats
 
+    first, second = np.round(first, EXACT), np.round(second, EXACT)
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan"), float("nan")
     found: Any = stats.spearmanr(first, second)
@@ -290,4 +300,4 @@ def _values(ratings: Sequence[Rating], measure: str) -> np.ndarray:
         "perceived": [rating.perceived for rating in ratings],
         "gap": [rating.gap for rating in ratings],
     }
-    return np.asarray(columns[measure])
+    return np.round(columns[measure], EXACT)

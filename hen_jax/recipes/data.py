@@ -11,9 +11,11 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.outputs import output_files, require_no_link
 from hen_jax.data.examples import Document
 from hen_jax.data.privacy import scrub_value
-from hen_jax.data.records import Problem
+from hen_jax.data.records import Problem, Sifted, collect
 from hen_jax.data.rows import Row, numbered_rows
-from hen_jax.data.schemas import Schema, schema_named
+from hen_jax.data.schema_pages import PAGES
+from hen_jax.data.schemas import AS_NAMED, Columns, Schema, check_records, schema_named
+from hen_jax.text.conversation import message_row
 
 SHOWN = 20
 """Problems printed; the quarantine file has all."""
@@ -29,8 +31,12 @@ class Validation:
     quarantine: Path | None
 
 
-def validate(file: Path, schema: str, out: Path | None = None) -> Validation:
+def validate(
+    file: Path, schema: str, out: Path | None = None, columns: Columns = AS_NAMED
+) -> Validation:
     """Lists every bad record of `file` as `file:line:field: what`; prints a summary.
+
+    Columns that the schema ignores are counted, so that a misspelt one is seen.
 
     With `out`, the folder gets `good.jsonl` and `quarantine.jsonl`. Good rows are written as they
     were read, or as `messages` where several rows make one record; a quarantined line keeps its
@@ -41,7 +47,11 @@ def validate(file: Path, schema: str, out: Path | None = None) -> Validation:
         these names.
     """
     found = schema_named(schema)
-    parsed = found.check(file)
+    unread: Counter[str] = Counter()
+    if found.rows is None:
+        parsed = check_records(file, schema, columns)
+    else:
+        parsed = collect(_counted(found.rows(file, columns), schema, columns, unread))
     good = quarantine = None
     if out is not None:
         good, quarantine = out / "good.jsonl", out / "quarantine.jsonl"
@@ -54,6 +64,9 @@ def validate(file: Path, schema: str, out: Path | None = None) -> Validation:
         print(problem)
     if len(parsed.problems) > SHOWN:
         print(f"... and {len(parsed.problems) - SHOWN} more")
+    if unread:
+        listed = ", ".join(f"{ascii(key)[1:-1]} ({rows} rows)" for key, rows in unread.items())
+        print(f"{file}: not read: {listed}")
     print(f"{file}: {len(parsed.records)} good records, {len(parsed.problems)} problems")
     return Validation(len(parsed.records), parsed.problems, good, quarantine)
 
@@ -94,8 +107,19 @@ def require_other(file: Path, *outputs: Path) -> None:
 
 def document_row(document: Document) -> Row:
     """A document as a row of the `messages` schema."""
-    messages = [dataclasses.asdict(message) for message in document.conversation.messages]
+    messages = [message_row(message) for message in document.conversation.messages]
     return {"id": document.id, "group": document.group, "messages": messages}
+
+
+def _counted(
+    rows: Iterator[Sifted[Any]], schema: str, columns: Columns, unread: Counter[str]
+) -> Iterator[Sifted[Any]]:
+    """What became of each row; `unread` counts the rows with a column that the schema ignores."""
+    read = {columns.get(name, name) for name in PAGES[schema].names()}
+    for one in rows:
+        if one.problem is None and one.row is not None:
+            unread.update(one.row.keys() - read)
+        yield one
 
 
 def _good_rows(

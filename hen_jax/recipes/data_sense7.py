@@ -41,6 +41,7 @@ def analyse(file: Path, out: Path, contexts: Path | None = None, seed: int = 0) 
     conversations = read_sense7(file, CONTEXT_OF_TASK if contexts is None else _mapping(contexts))
     ratings = normalised(conversations)
     tasks, clusters = by(ratings, lambda one: one.task), by(ratings, lambda one: one.context)
+    tests, not_computed = _tests(ratings, tasks, clusters)
     report = {
         "file": str(file),
         "conversations": len(conversations),
@@ -49,7 +50,8 @@ def analyse(file: Path, out: Path, contexts: Path | None = None, seed: int = 0) 
         "tasks": {name: _plain(describe(group, seed=seed)) for name, group in tasks.items()},
         "contexts": {name: _plain(describe(group, seed=seed)) for name, group in clusters.items()},
         "without_context": sorted({one.task for one in ratings if one.context is None}),
-        "tests": [_finite(test._asdict()) for test in _tests(ratings, tasks, clusters)],
+        "tests": [_finite(test._asdict()) for test in tests],
+        "not_computed": not_computed,
     }
     require_no_link(out)
     paths = [out / f"sense7.{end}" for end in ("json", "md", "png")]
@@ -102,12 +104,19 @@ def _tests(
     ratings: Sequence[Rating],
     tasks: Mapping[str, Sequence[Rating]],
     clusters: Mapping[str, Sequence[Rating]],
-) -> list[Test]:
-    tests = [*compare_levels({"all": ratings, **clusters})]
-    for groups in (tasks, clusters):
+) -> tuple[list[Test], list[str]]:
+    """The tests that the data allow, and why each other one is left out."""
+    tests, left_out = [*compare_levels({"all": ratings, **clusters})], []
+    for name, groups in (("tasks", tasks), ("contexts", clusters)):
         if len(groups) > 1:
             tests += compare_groups(groups)
-    return [*tests, satisfaction(ratings)]
+        else:
+            left_out.append(f"levels by {name}: {len(groups)} of them; two are the least")
+    try:
+        tests.append(satisfaction(ratings))
+    except InputError as error:
+        left_out.append(f"perceived with satisfaction: {error}")
+    return tests, left_out
 
 
 def _plain(group: Group) -> dict[str, Any]:
@@ -156,6 +165,8 @@ def _markdown(report: Mapping[str, Any]) -> str:
             f"{_number(test['p'])} | {_number(test['holm_p'])} | "
             f"{_number(test['effect'])} ({test['effect_name']}) |"
         )
+    if report["not_computed"]:
+        lines += ["", *[f"Not computed: {reason}." for reason in report["not_computed"]]]
     return "\n".join(lines) + "\n"
 
 

@@ -15,7 +15,7 @@ from hen_jax.data.duplicates import duplicates, leaks, spoken
 from hen_jax.data.examples import Document
 from hen_jax.data.preferences import Pair
 from hen_jax.data.schemas import schema_named
-from hen_jax.data.splits import split
+from hen_jax.data.splits import split, why_empty
 from hen_jax.text.chat import render_all
 from hen_jax.text.detect import detect_format
 from hen_jax.text.tokenizer import load_tokenizer
@@ -71,6 +71,10 @@ def stats(
             write_json(numbers, report)
             draw_lengths(lengths, trained, unit, picture)
     print(summary(report))
+    groups = Counter(document.group for document in documents)
+    for name, count in report["parts"].items():
+        if not count:
+            print(why_empty(name, groups))
     return report
 
 

@@ -81,8 +81,6 @@ class EmclSettings:
         check_ranges(self)
         if not self.tasks:
             raise InputError("tasks is empty; name at least one label, easiest first")
-
-    def __post_init__(self):
         base_dtype(self.model, self.adapter)
         if (trained := self.model.trained_dtype) != "float32":
             raise InputError(f"model.trained_dtype is {trained!r}; meta-gradients need 'float32'")

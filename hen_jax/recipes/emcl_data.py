@@ -13,7 +13,7 @@ from hen_jax.core.ranges import Count, check_ranges
 from hen_jax.core.types import Array
 from hen_jax.data.episodes import Episode
 from hen_jax.data.examples import Document, Example, encode
-from hen_jax.data.schemas import schema_named
+from hen_jax.data.schemas import check_records, schema_named
 from hen_jax.data.splits import split
 from hen_jax.recipes.models import Words
 from hen_jax.recipes.sources import Source, locate
@@ -111,7 +111,7 @@ def _labelled(source: Source, label: str) -> list[tuple[str, Document]]:
       InputError: a bad source, or records of a schema that has no such label.
     """
     schema, path = schema_named(source.schema), locate(source.path)
-    records = schema.check(path).whole(path)
+    records = check_records(path, source.schema, source.columns.given()).whole(path)
     names = schema.labels(records[0])
     if label not in names:
         raise InputError(

@@ -79,8 +79,6 @@ class SftSettings:
 
     def __post_init__(self):
         check_ranges(self)
-
-    def __post_init__(self):
         base_dtype(self.model, self.adapter)
 
 

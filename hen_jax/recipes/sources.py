@@ -1,9 +1,10 @@
 """Which data a run reads: settings -> documents of each part, or examples ready to batch."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast, get_args
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.ranges import Positive, check_ranges
@@ -12,7 +13,7 @@ from hen_jax.data.cache import cache_key, cached, fingerprint
 from hen_jax.data.examples import Document, Encoded, encode_parts
 from hen_jax.data.pipeline import Mixture, PipelineConfig
 from hen_jax.data.schemas import read_documents, stream_documents
-from hen_jax.data.splits import SALT, Part, Splits, part_of, split
+from hen_jax.data.splits import SALT, Part, Splits, part_of, split, why_empty
 from hen_jax.data.stores import Store, in_memory_parts
 from hen_jax.io.packages import cache_folder
 from hen_jax.recipes.models import Words
@@ -22,12 +23,37 @@ SHIPPED = "shipped:"
 
 
 @dataclasses.dataclass(frozen=True)
+class ColumnNames:
+    """What a file calls the columns of its schema, where it calls them otherwise."""
+
+    id: str | None = None
+    group: str | None = None
+    messages: str | None = None
+    system: str | None = None
+    history: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    instruction: str | None = None
+    input: str | None = None
+    output: str | None = None
+    chosen: str | None = None
+    rejected: str | None = None
+    label: str | None = None
+    rating: str | None = None
+
+    def given(self) -> dict[str, str]:
+        """The schema's name -> the file's."""
+        return {ours: name for ours, name in dataclasses.asdict(self).items() if name is not None}
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
     """A data file and its schema; `path` is a file or `shipped:NAME`."""
 
     schema: str  # a name of `hen_jax.data.schemas.SCHEMAS`
     path: str  # a file, or shipped:NAME
     weight: Positive | None = None  # rows it gives beside the others'; for all sources or for none
+    columns: ColumnNames = ColumnNames()  # such as {"prompt": "question"}
 
     def __post_init__(self):
         check_ranges(self)
@@ -62,7 +88,28 @@ def prepared(sources: tuple[Source, ...], config: PipelineConfig, words: Words) 
         tuple(_store(one, "train", config, words) for one in sets), tuple(weights) or (1.0,)
     )
     # Every held-out example counts once, so that a loss does not hang on the weights.
-    return Prepared(train, Mixture((_store(sources, "valid", config, words),), (1.0,)))
+    valid = _store(sources, "valid", config, words)
+    for part, stores in (("train", train.stores), ("valid", (valid,))):
+        if not all(map(len, stores)):
+            raise InputError(_nothing(cast(Part, part), sources, config.row_length))
+    return Prepared(train, Mixture((valid,), (1.0,)))
+
+
+def _nothing(part: Part, sources: tuple[Source, ...], row_length: int) -> str:
+    """Why a part is empty: few groups hold all of the documents, or none of it fits into a row."""
+    groups = Counter(
+        document.group
+        for one in get_args(Part)
+        for document in stream_part(sources, cast(Part, one))
+    )
+    if not groups:
+        return "no record in config.sources; name files that hold some"
+    if mine := sum(size for name, size in groups.items() if part_of(name) == part):
+        return (
+            f"the {part} part is empty: its documents ({mine}) are all longer than "
+            f"data.row_length {row_length}; make rows longer"
+        )
+    return why_empty(part, groups)
 
 
 def _store(sources: tuple[Source, ...], part: Part, config: PipelineConfig, words: Words) -> Store:
@@ -75,7 +122,10 @@ def _store(sources: tuple[Source, ...], part: Part, config: PipelineConfig, word
         )
 
     if config.cache:
-        files = [(source.schema, fingerprint(locate(source.path))) for source in sources]
+        files = [
+            (source.schema, fingerprint(locate(source.path)), source.columns.given())
+            for source in sources
+        ]
         key = cache_key(config, [part, SALT, files], *words)
         store = cached(cache_folder() / "examples", key, encoded)
     else:
@@ -91,7 +141,9 @@ def stream_part(sources: tuple[Source, ...], part: Part) -> Iterator[Document]:
       InputError: a bad file or record, when its turn comes.
     """
     for source in sources:
-        for document in stream_documents(locate(source.path), source.schema):
+        for document in stream_documents(
+            locate(source.path), source.schema, source.columns.given()
+        ):
             if part_of(document.group) == part:
                 yield document
 
@@ -108,7 +160,9 @@ def documents(sources: tuple[Source, ...]) -> Splits[Document]:
         [
             document
             for source in sources
-            for document in read_documents(locate(source.path), source.schema)
+            for document in read_documents(
+                locate(source.path), source.schema, source.columns.given()
+            )
         ],
         lambda document: document.group,
     )

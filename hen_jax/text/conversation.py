@@ -13,22 +13,31 @@ ROLES: tuple[Role, ...] = get_args(Role)
 class Message:
     """One turn of one speaker.
 
+    `thought` is what the assistant thought before it spoke, apart from `content`; a format that has
+    no place for thoughts refuses it. `trains` says whether a reply trains: None, as every reply
+    does; False, it is only read.
+
     Raises:
-      InputError: the role is unknown, or the content is not Unicode text (a lone surrogate, as a
-        broken JSON escape or a wrongly decoded byte leaves behind).
+      InputError: the role is unknown, another than the assistant thinks or trains, or the text is
+        not Unicode (a lone surrogate, as a broken JSON escape or a wrongly decoded byte leaves).
     """
 
     role: Role
     content: str
+    thought: str | None = None
+    trains: bool | None = None
 
     def __post_init__(self):
         if self.role not in ROLES:
             raise InputError(f"message role {self.role!r}; allowed: {', '.join(ROLES)}")
+        if self.role != "assistant" and (self.thought or self.trains):
+            what = "thinks" if self.thought else "trains"
+            raise InputError(f"a message of the {self.role} {what}; only the assistant's may")
         try:
-            self.content.encode("utf-8")
+            (self.content + (self.thought or "")).encode("utf-8")
         except UnicodeEncodeError as error:
             raise InputError(
-                f"message holds {self.content[error.start]!a}, which is no character; "
+                f"message holds {str(error.object)[error.start]!a}, which is no character; "
                 "mend its encoding"
             ) from None
 
@@ -50,3 +59,13 @@ class Conversation:
             raise InputError("a conversation needs at least one message")
         if any(message.role == "system" for message in self.messages[1:]):
             raise InputError("a system message must be the first of its conversation")
+
+
+def message_row(message: Message) -> dict[str, str | bool]:
+    """A message as a JSON object of a `messages` column, which reads back as the same message."""
+    row: dict[str, str | bool] = {"role": message.role, "content": message.content}
+    if message.thought is not None:
+        row["reasoning_content"] = message.thought
+    if message.trains is not None:
+        row["train"] = message.trains
+    return row

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from hen_jax.core.errors import InputError
 from hen_jax.text.conversation import Message
 from hen_jax.text.formats import ChatFormat
 
@@ -21,15 +22,21 @@ class Piece(NamedTuple):
 def script(
     messages: Sequence[Message], chat_format: ChatFormat, *, prompt: bool = False
 ) -> list[Piece]:
-    """The pieces of a conversation in their order; a prompt ends where the reply would begin."""
+    """The pieces of a conversation in their order; a prompt ends where the reply would begin.
+
+    Raises:
+      InputError: a thought that the format has no place for, or two replies that it joins of which
+        one trains.
+    """
     turns = list(_arranged(messages, chat_format))
     pieces = [_written(chat_format.begin)]
     last_user = max((at for at, one in enumerate(turns) if one.role == "user"), default=None)
+    asked = max((at for at, one in enumerate(turns) if _asks(one)), default=len(turns))
     held = None  # a system message that waits for the user turn it is written into
     for at, message in enumerate(turns):
         if message.role == "assistant":
-            newest = not prompt and at == len(turns) - 1 and last_user is not None
-            pieces += _reply(message.content, chat_format, newest)
+            last = not prompt and at == len(turns) - 1
+            pieces += _reply(message, chat_format, newest=at > asked, last=last)
         elif message.role == "system" and chat_format.system_in != "turn":
             held = message.content
         else:
@@ -46,6 +53,12 @@ NO_THOUGHT = "<think>\n\n</think>\n\n"
 """What Qwen3's template writes before a reply that was not thought about."""
 
 
+NO_PLACE = (
+    "a reply has a thought (reasoning_content, thinking), and the chat format {} has no place for "
+    "one; remove it, or train a model whose template writes thoughts"
+)
+
+
 def _arranged(messages: Sequence[Message], chat_format: ChatFormat) -> Iterable[Message]:
     """The messages with the format's own system message, and taking turns where they must."""
     if chat_format.default_system is not None and messages[0].role != "system":
@@ -57,7 +70,7 @@ def _alternating(messages: Sequence[Message]) -> Iterator[Message]:
     before = None
     for message in messages:
         if before is not None and before.role == message.role:
-            before = dataclasses.replace(before, content=f"{before.content}\n{message.content}")
+            before = _together(before, message)
             continue
         if message.role == "assistant" and (before is None or before.role == "system"):
             yield from () if before is None else (before,)
@@ -67,6 +80,17 @@ def _alternating(messages: Sequence[Message]) -> Iterator[Message]:
         before = message
     if before is not None:
         yield before
+
+
+def _together(first: Message, second: Message) -> Message:
+    if first.thought or second.thought:
+        raise InputError(NO_PLACE.format("that joins replies"))
+    if (first.trains is False) != (second.trains is False):
+        raise InputError(
+            "two replies follow each other of which one trains; this chat format joins them into "
+            "one turn: let both train or neither, or put what was said between them"
+        )
+    return dataclasses.replace(first, content=f"{first.content}\n{second.content}")
 
 
 def _turn(message: Message, chat_format: ChatFormat, system: str | None) -> Iterator[Piece]:
@@ -83,38 +107,56 @@ def _turn(message: Message, chat_format: ChatFormat, system: str | None) -> Iter
     yield _written(turn.after)
 
 
-def _reply(content: str, chat_format: ChatFormat, newest: bool) -> Iterator[Piece]:
-    reply = chat_format.assistant
-    lead = [_written(reply.lead, trains=True)]
-    before = reply.before
+def _asks(message: Message) -> bool:
+    """Whether replies answer this message; Qwen3's template takes a tool's response for none."""
+    said = message.content
+    response = said.startswith("<tool_response>") and said.endswith("</tool_response>")
+    return message.role == "user" and not response
+
+
+def _reply(
+    message: Message, chat_format: ChatFormat, *, newest: bool, last: bool
+) -> Iterator[Piece]:
+    """A reply; `newest`: nobody asked anything after it; `last`: nothing at all follows."""
+    reply, trains, content = chat_format.assistant, message.trains is not False, message.content
+    before, lead = reply.before, [_written(reply.lead, trains=trains)]
     if chat_format.thinks:
-        thought, content = _thought(content, newest)
-        if newest and not thought:
-            before += NO_THOUGHT
-        elif newest:
-            opened, closed = "<think>\n", "\n</think>\n\n"
-            lead = [
-                _written(opened, trains=True),
-                Piece(thought, said=True, trains=True),
-                _written(closed, trains=True),
-            ]
+        thought, content = _thought(message)
+        if newest and (last or thought):
+            content = content.lstrip("\n")
+            if thought:
+                lead = _thinking(thought.strip("\n"), trains=trains)
+            else:
+                before += NO_THOUGHT
+    elif message.thought:
+        raise InputError(NO_PLACE.format(repr(chat_format.name)))
     yield _written(before, opens=True)
     yield from lead
-    yield Piece(content.strip() if reply.trim else content, said=True, trains=True)
-    yield _written(reply.stop, trains=True)
+    yield Piece(content.strip() if reply.trim else content, said=True, trains=trains)
+    yield _written(reply.stop, trains=trains)
     yield _written(reply.after)
 
 
-def _thought(content: str, newest: bool) -> tuple[str, str]:
+def _thinking(thought: str, *, trains: bool) -> list[Piece]:
+    return [
+        _written("<think>\n", trains=trains),
+        Piece(thought, said=True, trains=trains),
+        _written("\n</think>\n\n", trains=trains),
+    ]
+
+
+def _thought(message: Message) -> tuple[str, str]:
     """The thought and the words of a reply, as Qwen3's template takes them apart.
 
-    A thought is kept for the newest reply alone: the model is never shown an older one.
+    Thoughts are kept after the last question alone: the model is never shown an older one.
     """
-    before, end, said = content.rpartition("</think>")
+    if message.thought is not None:
+        return message.thought, message.content
+    before, end, said = message.content.rpartition("</think>")
     if not end:
-        return "", content.lstrip("\n") if newest else content
+        return "", message.content
     thought = before.split("</think>")[0].rstrip("\n").split("<think>")[-1]
-    return thought.strip("\n"), said.lstrip("\n")
+    return thought.lstrip("\n"), said.lstrip("\n")
 
 
 def _stripped(pieces: list[Piece]) -> list[Piece]:
