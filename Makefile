@@ -2,14 +2,16 @@
 PYTHON ?= python3
 VENV ?= .venv
 INTEROP ?= .venv-interop
+MUTANTS ?= .venv-mutants
 BIN := $(VENV)/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup quickstart test plan-test lint interop bench
+.PHONY: setup quickstart test plan-test docs lint mutants interop bench
 
 setup: $(VENV)/ready
 
 $(VENV)/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("hen_jax needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(or $(MAKECMDGOALS),setup)")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(INSTALL) --editable '.[dev]'
 	touch $@
@@ -23,13 +25,28 @@ test: setup
 
 # The large models compiled for CUDA and for a TPU slice, without either: minutes each.
 plan-test: setup
-	$(BIN)/python -m pytest -m slow tests/test_lowering.py
+	$(BIN)/python -m pytest -m slow tests/test_lowering.py tests/test_launch_commands.py
+
+# The pages that are written from the code.
+docs: setup
+	$(BIN)/python -m hen_jax.recipes.settings_page > docs/settings.md
 
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+# Which changes of the package would no test see? In a copy: the working tree stays as it is.
+# One file: `make mutants FILE=hen_jax/training/optimizers.py`, every mutant of it: `SAMPLE=0`.
+mutants: $(MUTANTS)/ready
+	$(MUTANTS)/bin/python tests/mutation/run.py $(FILE) $(if $(SAMPLE),--sample=$(SAMPLE))
+
+$(MUTANTS)/ready: $(VENV)/ready
+	$(BIN)/python -m venv $(MUTANTS)
+	$(MUTANTS)/bin/python -m pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0
+	$(BIN)/python -c 'import site; print(*site.getsitepackages())' > "$$($(MUTANTS)/bin/python -c 'import site; print(*site.getsitepackages())')/project.pth"
+	touch $@
 
 # Equality with transformers and PEFT, in an environment of its own: torch is never ours.
 interop: $(INTEROP)/ready

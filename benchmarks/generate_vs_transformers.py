@@ -36,7 +36,9 @@ def serve_peer(model: str) -> None:
     import transformers
 
     torch.set_num_threads(os.cpu_count() or 1)
-    peer = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    peer = transformers.AutoModelForCausalLM.from_pretrained(
+        model, dtype=torch.float32, trust_remote_code=False
+    ).eval()
     peer.generation_config.eos_token_id = None
     peer.generation_config.pad_token_id = 0
     versions = {"transformers": transformers.__version__, "torch": str(torch.__version__)}

@@ -40,7 +40,10 @@ class Adapted(torch.nn.Module):
 def adapted(task: dict) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     """The frozen model with adapters in place, and the shared start by our names, `[L, ...]`."""
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        task["model"], dtype=torch.float32, attn_implementation=task["attention"]
+        task["model"],
+        dtype=torch.float32,
+        attn_implementation=task["attention"],
+        trust_remote_code=False,
     ).requires_grad_(False)
     layers = model.model.layers
     linears = {

@@ -12,10 +12,12 @@ baselines: `--config.emcl.curriculum=emcl_b` (`emcl_c`, `uniform`, `easy_to_hard
 `random`, `sft`).
 """
 
+from typing import Literal
+
 from ml_collections import ConfigDict
 
 
-def get_config(variant: str = "smollm2") -> ConfigDict:
+def get_config(variant: Literal["smollm2", "tiny"] = "smollm2") -> ConfigDict:
     """`smollm2` or `tiny`."""
     config = ConfigDict()
     config.recipe = "emcl"

@@ -20,13 +20,14 @@ On `v5p:2x2x4` (16 chips): 25.4 of 95 GiB per chip; at best 69 s per step, bound
 
 import runpy
 from pathlib import Path
+from typing import Literal
 
 from ml_collections import ConfigDict
 
 LLAMA = runpy.run_path(str(Path(__file__).with_name("llama3_8b.py")))
 
 
-def get_config(variant: str = "full") -> ConfigDict:
+def get_config(variant: Literal["full", "lora", "emcl"] = "full") -> ConfigDict:
     """`lora`, `full` or `emcl`; `full` has a row for each of 64 chips."""
     config = LLAMA["get_config"](variant)
     config.model.source = "meta-llama/Llama-3.1-70B-Instruct"

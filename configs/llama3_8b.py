@@ -22,15 +22,13 @@ tokens in each of 2 inner steps and the query; at best 32 s per step, bound by m
 0.39), 59 s with nothing overlapped.
 """
 
+from typing import Literal
+
 from ml_collections import ConfigDict
 
-from hen_jax.core.errors import InputError
 
-
-def get_config(variant: str = "lora") -> ConfigDict:
+def get_config(variant: Literal["lora", "full", "emcl"] = "lora") -> ConfigDict:
     """`lora`, `full` or `emcl`."""
-    if variant not in ("lora", "full", "emcl"):
-        raise InputError(f"no variant {variant!r}; there are lora, full and emcl")
     full, curriculum = variant == "full", variant == "emcl"
     config = ConfigDict()
     config.recipe = "emcl" if curriculum else "sft"
@@ -38,7 +36,8 @@ def get_config(variant: str = "lora") -> ConfigDict:
     config.model = ConfigDict(
         {
             "source": "meta-llama/Llama-3.1-8B-Instruct",
-            "dtype": "float32" if full else "bfloat16",  # moments are kept in it too
+            "dtype": None if full else "bfloat16",  # of what is frozen
+            "trained_dtype": "float32",  # "bfloat16": rounded stochastically
         }
     )
     config.sources = (

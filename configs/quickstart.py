@@ -10,13 +10,14 @@ The same with a random model, in under a minute, to see that everything works:
 
 import runpy
 from pathlib import Path
+from typing import Literal
 
 from ml_collections import ConfigDict
 
 SFT = runpy.run_path(str(Path(__file__).with_name("sft.py")))
 
 
-def get_config(variant: str = "smollm2") -> ConfigDict:
+def get_config(variant: Literal["smollm2", "tiny"] = "smollm2") -> ConfigDict:
     """`smollm2` or `tiny`."""
     config = SFT["get_config"](variant)
     config.recipe = "quickstart"

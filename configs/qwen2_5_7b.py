@@ -20,13 +20,14 @@ On `v5e:4x4` (16 chips): 5.3 of 16 GiB per chip; at best 34 s per step, bound by
 
 import runpy
 from pathlib import Path
+from typing import Literal
 
 from ml_collections import ConfigDict
 
 LLAMA = runpy.run_path(str(Path(__file__).with_name("llama3_8b.py")))
 
 
-def get_config(variant: str = "lora") -> ConfigDict:
+def get_config(variant: Literal["lora", "full", "emcl"] = "lora") -> ConfigDict:
     """`lora`, `full` or `emcl`, as for Llama-3.1-8B."""
     config = LLAMA["get_config"](variant)
     config.model.source = "Qwen/Qwen2.5-7B-Instruct"

@@ -11,39 +11,56 @@ from typing import Any
 EPILOG = """\
 examples:
   hen import smollm2-135m models/smollm2
-  hen run --config=configs/sft.py:tiny --workdir=runs/tiny
+  hen run --config=sft:tiny --workdir=runs/tiny
   hen generate --model models/smollm2 --prompt "My scooter broke down in the rain."
   hen export --run runs/tiny --format peft --out exports/tiny
 """
+
+CONFIG = "a built-in name (sft, sft:tiny; `hen config` lists them), FILE.py or FILE.py:VARIANT"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; 0 when it succeeded, 2 for bad input, which is told in one line.
 
-    75 when a run was asked to stop and can go on; 76 when another process of the run was lost.
+    2 also for a full disk and for Ctrl-C; 75 when a run was asked to stop and can go on; 76 when
+    another process of the run was lost (see `core.errors.told`).
     """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["--version"]:
+        print(_version())
+        return 0
     parser = _parser()
-    chosen, overrides = parser.parse_known_args(arguments)
+    chosen, overrides = parser.parse_known_args(words)
     strange = [word for word in overrides if not word.startswith("--config.")]
-    if strange or (overrides and chosen.verb not in (_run, _plan, _show)):
-        parser.error(f"unrecognized arguments: {' '.join(strange or overrides)}")
-    from hen_jax.core.errors import STOPPED, InputError, StoppedError
+    if strange or (overrides and chosen.verb not in (_run, _plan, _show, _config)):
+        bare = [word for word in overrides if word.startswith("--config.") and "=" not in word]
+        remedy = f"; give its value with '=': {bare[0]}={strange[0]}" if bare and strange else ""
+        parser.error(f"unrecognized arguments: {' '.join(strange or overrides)}{remedy}")
+    from hen_jax.core.errors import told
 
     # transformers would advise every user to install torch, of which hen_jax needs nothing.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     _leave_out_absent_tpu()
     try:
         return chosen.verb(chosen, overrides) or 0
-    except InputError as error:
-        print(f"hen: {error}", file=sys.stderr)
-        return 2
-    except StoppedError as error:
-        print(f"hen: {error}", file=sys.stderr)
-        return STOPPED
-    except OSError as error:
-        # A full disk or a missing right is the user's to mend; what was whole before still is.
-        print(f"hen: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
-        return 2
+    except (Exception, KeyboardInterrupt) as error:
+        expected = told(error)
+        if expected is None:
+            raise
+        print(f"hen: {expected.line}", file=sys.stderr)
+        return expected.code
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    def of(package: str) -> str:
+        try:
+            return f"{package} {version(package)}"
+        except PackageNotFoundError:
+            return f"{package} not installed"
+
+    return f"{of('hen_jax')}, {of('jax')}, Python {sys.version.split()[0]}"
 
 
 def _leave_out_absent_tpu() -> None:
@@ -63,9 +80,27 @@ def _import(chosen: argparse.Namespace, _: list[str]) -> None:
 
 
 def _run(chosen: argparse.Namespace, overrides: list[str]) -> None:
+    from hen_jax.core.errors import InputError
+
+    if chosen.print_config:
+        from hen_jax.recipes.show_config import show_config
+
+        show_config(chosen.config, overrides)
+        return
+    if chosen.workdir is None:
+        raise InputError("--workdir=DIR is missing: where everything is written")
     from hen_jax.recipes.launch import run
 
     run(chosen.config, overrides, chosen.workdir)
+
+
+def _config(chosen: argparse.Namespace, overrides: list[str]) -> None:
+    from hen_jax.recipes.show_config import list_configs, show_config
+
+    if chosen.config is None:
+        list_configs()
+    else:
+        show_config(chosen.config, overrides)
 
 
 def _generate(chosen: argparse.Namespace, _: list[str]) -> None:
@@ -104,7 +139,8 @@ def _show(chosen: argparse.Namespace, overrides: list[str]) -> None:
 def _export(chosen: argparse.Namespace, _: list[str]) -> None:
     from hen_jax.recipes.export import describe, export
 
-    print(describe(export(chosen.run, chosen.out, chosen.format, chosen.dtype)))
+    exported = export(chosen.run, chosen.out, chosen.format, chosen.dtype, chosen.base_model)
+    print(describe(exported))
 
 
 def _plan(chosen: argparse.Namespace, overrides: list[str]) -> None:
@@ -157,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="store_true", help="of hen_jax, jax and Python")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     _add_config_verbs(verbs)
@@ -173,22 +210,27 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_config_verbs(verbs: Any) -> None:
     verb = verbs.add_parser("run", help="run a recipe; again, to go on where it stopped")
-    verb.add_argument("--config", required=True, help="FILE.py or FILE.py:VARIANT")
-    verb.add_argument("--workdir", required=True, type=Path, help="where everything is written")
-    verb.epilog = "Override any field: --config.optimizer.learning_rate=1e-4"
+    verb.add_argument("--config", required=True, help=CONFIG)
+    verb.add_argument("--workdir", type=Path, help="where everything is written")
+    verb.add_argument("--print-config", action="store_true", help="every field; nothing is run")
+    verb.epilog = "Set any field: --config.optimizer.learning_rate=1e-4 (docs/settings.md)"
     verb.set_defaults(verb=_run)
 
+    verb = verbs.add_parser("config", help="the built-in configs, or every field of one")
+    verb.add_argument("config", nargs="?", help=CONFIG)
+    verb.set_defaults(verb=_config)
+
     verb = verbs.add_parser("plan", help="does it fit, how fast could it be; needs no accelerator")
-    verb.add_argument("--config", required=True, help="FILE.py or FILE.py:VARIANT")
+    verb.add_argument("--config", required=True, help=CONFIG)
     verb.add_argument("--topology", required=True, help="such as v5e:4x4, v5p:2x2x4 or h100:8")
     verb.add_argument("--stage", help="one stage of the config (default: all)")
     verb.add_argument("--json", type=Path, help="write the plan there too")
     verb.add_argument("--search", action="store_true", help="try meshes and microbatches")
-    verb.epilog = "Override any field: --config.microbatches=2"
+    verb.epilog = "Set any field: --config.microbatches=2"
     verb.set_defaults(verb=_plan)
 
     verb = verbs.add_parser("show", help="one example, with the tokens that train set apart")
-    verb.add_argument("--config", help="FILE.py or FILE.py:VARIANT of a run")
+    verb.add_argument("--config", help=f"{CONFIG} of a run")
     verb.add_argument("--model", type=Path, help="instead: a model folder, with --data, --schema")
     verb.add_argument("--data", type=Path, help="a data file")
     verb.add_argument("--schema", help="of the data file")
@@ -222,7 +264,8 @@ def _add_model_verbs(verbs: Any) -> None:
     verb.add_argument("--run", required=True, type=Path, help="the --workdir of a run")
     verb.add_argument("--format", required=True, choices=("hf", "peft"))
     verb.add_argument("--out", required=True, type=Path, help="a folder that does not exist yet")
-    verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the base's)")
+    verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the run's)")
+    verb.add_argument("--base-model", help="hub id OWNER/NAME of the base, where not recorded")
     verb.set_defaults(verb=_export)
 
 

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Several processes of one run on this machine, as a cluster would start them.
 #
-#   launch/local.sh PROCESSES DEVICES hen run --config=configs/sft.py:tiny --workdir=runs/tiny
+#   launch/local.sh PROCESSES DEVICES hen run --config=sft:tiny --config.data.batch_size=8 \
+#       --workdir=runs/tiny
 #
-# Each process gets DEVICES fake CPU devices; with DEVICES=gpu each gets its own GPU. Ends with the
-# exit code of the first process that failed; 75: all stopped when asked, and the same command
-# goes on.
+# For example 2 4: the 8 rows of a batch over 2 processes of 4 devices. Each process gets DEVICES
+# fake CPU devices; with DEVICES=gpu each gets its own GPU. Ends with the exit code of the first
+# process that failed; 75: all stopped when asked, and the same command goes on.
 set -euo pipefail
 
 if (($# < 3)); then
-  sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 processes=$1 devices=$2

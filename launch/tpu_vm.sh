@@ -2,7 +2,7 @@
 # A TPU VM pod: the same command on all its workers.
 #
 #   launch/tpu_vm.sh NAME ZONE doctor
-#   launch/tpu_vm.sh NAME ZONE run --config=configs/sft.py --workdir=/mnt/runs/a
+#   launch/tpu_vm.sh NAME ZONE run --config=sft:pod --workdir=/mnt/runs/a
 #
 # hen_jax stands in ~/hen_jax of every worker, with the extra [tpu] installed; the work directory
 # is on storage that all workers mount. Run it again to go on where a preempted pod stopped.

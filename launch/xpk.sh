@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # GKE through XPK, which writes the JobSet itself (https://github.com/AI-Hypercomputer/xpk).
 #
-#   launch/xpk.sh CLUSTER TPU_TYPE SLICES IMAGE run --config=configs/sft.py --workdir=/mnt/runs/a
+#   launch/xpk.sh CLUSTER TPU_TYPE SLICES IMAGE run --config=sft:pod --workdir=/mnt/runs/a
 #
 # For example: launch/xpk.sh pods v5litepod-16 1 IMAGE run ... TPU hosts find each other; exit code
 # 75 (stopped, checkpoint saved) and 76 (a process was lost) restart the workload.

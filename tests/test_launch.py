@@ -44,6 +44,34 @@ SLURM = {
             SLURM | {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"},
             Cluster("SLURM", "gpu03:61443", 16, 9, [1]),
         ),
+        # Uneven nodes: two tasks here, one on the third.
+        (
+            SLURM
+            | {"SLURM_STEP_NUM_TASKS": "5", "SLURM_STEP_TASKS_PER_NODE": "2(x2),1"}
+            | {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}
+            | {"CUDA_VISIBLE_DEVICES": "0,1,2,3"},
+            Cluster("SLURM", "gpu03:61443", 5, 3, [2, 3]),
+        ),
+        (
+            SLURM
+            | {"SLURM_STEP_NUM_TASKS": "5", "SLURM_STEP_TASKS_PER_NODE": "2(x2),1"}
+            | {"SLURM_PROCID": "4", "SLURM_LOCALID": "0", "SLURM_NODEID": "2"}
+            | {"CUDA_VISIBLE_DEVICES": "0,1,2,3"},
+            Cluster("SLURM", "gpu03:61443", 5, 4),
+        ),
+        # Four of the node's eight are this task's own, and are not shared out once more.
+        (
+            SLURM
+            | {"SLURM_STEP_TASKS_PER_NODE": "2(x8)", "SLURM_GPUS_ON_NODE": "8"}
+            | {"CUDA_VISIBLE_DEVICES": "0,1,2,3"},
+            Cluster("SLURM", "gpu03:61443", 16, 9),
+        ),
+        (
+            SLURM
+            | {"SLURM_STEP_TASKS_PER_NODE": "4(x4)", "SLURM_GPUS_PER_TASK": "a100:2"}
+            | {"CUDA_VISIBLE_DEVICES": "GPU-1f,GPU-2e"},
+            Cluster("SLURM", "gpu03:61443", 16, 9),
+        ),
         # One process per node takes all of its GPUs.
         (
             SLURM
@@ -81,6 +109,25 @@ def test_the_environment_tells_the_cluster(environ, expected):
             "HEN_NUM_PROCESSES is 'two'",
         ),
         ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_ID": "1"}, "start hen with srun"),
+        (
+            {"HEN_COORDINATOR": "a:70000", "HEN_NUM_PROCESSES": "2", "HEN_PROCESS_ID": "1"},
+            "give host:port",
+        ),
+        (
+            SLURM | {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_GPUS_ON_NODE": "2"},
+            "the 8 tasks of this SLURM node would share its 2 GPUs",
+        ),
+        (
+            SLURM | {"CUDA_VISIBLE_DEVICES": "0", "SLURM_GPUS_ON_NODE": "1"},
+            "would share its 1 GPUs",
+        ),
+        (
+            SLURM | {"SLURM_STEP_TASKS_PER_NODE": "3", "CUDA_VISIBLE_DEVICES": "0,1,2,3"},
+            "the 3 tasks of this SLURM node would get unequal numbers of its 4 GPUs",
+        ),
+        (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "2(x2),1"}, "SLURM_NODEID is not set"),
+        (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "two"}, r"is 'two'; it must be such as 4\(x2\),3"),
+        (SLURM | {"SLURM_STEP_NODELIST": ",gpu"}, "that is no list of hosts"),
     ],
 )
 def test_half_a_description_is_refused(environ, message):
@@ -96,6 +143,9 @@ def test_half_a_description_is_refused(environ, message):
         ("gpu[03-07,12],x", "gpu03"),
         ("a-b[7]", "a-b7"),
         ("n1,m[2-3]", "n1"),
+        ("gpu[03-07,12]-ib.example.org,x", "gpu03-ib.example.org"),
+        ("rack[1-2]node[08,11]", "rack1node08"),
+        ("gpu-1.example.org", "gpu-1.example.org"),
     ],
 )
 def test_the_first_host_of_a_slurm_list(nodes, host):

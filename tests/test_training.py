@@ -127,7 +127,7 @@ def test_a_work_directory_of_other_settings_is_refused(base, tmp_path):
         ({"optimiser": {}}, r"config\.optimiser: no such field"),
         ({"optimizer": {"lr": 1e-3}}, r"config\.optimizer\.lr: no such field"),
         ({"optimizer": {}}, r"config\.optimizer\.learning_rate is missing"),
-        ({"epochs": "two"}, r"config\.epochs is 'two'; it must be a float"),
+        ({"epochs": "two"}, r"config\.epochs is 'two'; it must be a number, more than 0"),
         ({"execution": {"remat": "all"}}, r"config\.execution\.remat is 'all'; allowed: 'none'"),
         ({"sources": ({"schema": "hed"},)}, r"config\.sources\[0\]\.path is missing"),
         ({"microbatches": True}, r"config\.microbatches is True"),

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.rounding import rounded
 from hen_jax.core.trees import flatten, unflatten
 from hen_jax.core.types import Tree
 from hen_jax.models.config import LoraConfig
@@ -28,6 +29,9 @@ def merge_adapter(base: Tree, adapter: Tree, scale: float) -> Tree:
 
     Other leaves that were trained with the adapter, a score head, take the place of the base's. The
     sum is formed in float32 from the stored values and rounded once, to the dtype of `W`.
+
+    Raises:
+      InputError: a sum that the dtype of `W` cannot hold.
     """
     leaves, low = flatten(base), flatten(adapter)
     merged = dict(leaves)
@@ -37,9 +41,10 @@ def merge_adapter(base: Tree, adapter: Tree, scale: float) -> Tree:
             kernel = leaves[f"{layer}/kernel"]
             a, b = (np.asarray(x, np.float32) for x in (leaf, low[f"{layer}/lora_b"]))
             summed = np.asarray(kernel, np.float32) + np.float32(scale) * (a @ b)
-            merged[f"{layer}/kernel"] = summed.astype(kernel.dtype)
+            name = f"{layer}/kernel with its adapter"
+            merged[f"{layer}/kernel"] = rounded(summed, kernel.dtype, name)
         elif kind != "lora_b":
-            merged[path] = np.asarray(leaf).astype(leaves[path].dtype)
+            merged[path] = rounded(np.asarray(leaf), leaves[path].dtype, path)
     return unflatten(merged)
 
 

@@ -4,13 +4,14 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.ranges import Count, Range, check_ranges
 from hen_jax.core.types import Array
 
 AXES = ("data", "fsdp", "tensor")
@@ -33,6 +34,10 @@ RULES: Rules = (
 """Logical axis -> mesh axis; the first match wins, an axis without a rule is an error."""
 
 
+Size = Annotated[int, Range(1, also=-1)]
+"""Devices along an axis; -1: as many as are left."""
+
+
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
     """How many devices along each axis; -1 (at most one of them) takes what is left.
@@ -42,11 +47,17 @@ class MeshConfig:
     `(("vocab", None),)` keeps the embedding whole along the vocabulary.
     """
 
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
-    slices: int = 1  # of a TPU; must divide `data`
-    rules: Rules = ()
+    data: Size = -1  # devices that share the rows; -1: all that are left
+    fsdp: Size = 1  # devices that share rows and parameters; -1: all that are left
+    tensor: Size = 1  # devices that share each layer; -1: all that are left
+    slices: Count = 1  # of a TPU; must divide `data`
+    rules: Rules = ()  # (logical axis, mesh axis or None), before the built-in ones
+
+    def __post_init__(self):
+        check_ranges(self)
+        free = [name for name in AXES if vars(self)[name] == -1]
+        if len(free) > 1:
+            raise InputError(f"{' and '.join(free)} are -1; only one axis can take what is left")
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:

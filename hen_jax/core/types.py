@@ -60,4 +60,9 @@ class Mean(NamedTuple):
     """
 
     total: Array  # scalar float32
-    count: Array  # scalar float32
+    count: Array  # scalar float32; a sum of weights need not be whole
+
+    @property
+    def value(self) -> Array:
+        """`total / count`; the mean of nothing (count 0) is its total, which is 0 or NaN."""
+        return self.total / (self.count + (self.count == 0))

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import hen_jax.data
 import hen_jax.empathy
 import hen_jax.text
-from hen_jax.core.files import RECORD
+from hen_jax.core.cached import built_once
+from hen_jax.core.checksums import named_sha256, text_sha256
 from hen_jax.data.examples import Encoded
 from hen_jax.data.pipeline import PipelineConfig
-from hen_jax.data.stores import Store, open_store, write_store
+from hen_jax.data.stores import Store, damage, opened, write_store
 from hen_jax.text.formats import ChatFormat
 
 if TYPE_CHECKING:
@@ -26,11 +27,11 @@ def cached(folder: Path, key: str, encoded: Callable[[], Iterable[Encoded]]) -> 
 
     It is written and read part by part, so that no set need fit in memory. A change of whatever the
     key holds is another key, so a stale one is never read; delete the folder to be rid of old ones.
+    Several processes may ask for it at once, and one that is damaged is written anew.
     """
     place = folder / key
-    if (place / RECORD).exists():
-        return open_store(place)
-    return write_store(encoded(), place)
+    built_once(place, lambda new: write_store(encoded(), new), damage)
+    return opened(place)
 
 
 def cache_key(
@@ -50,21 +51,16 @@ def cache_key(
         "row_length": config.row_length,
         "overlong": config.overlong,
         "format": dataclasses.asdict(chat_format),
-        "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+        "tokenizer": text_sha256(tokenizer.backend_tokenizer.to_str()),
         "end": tokenizer.eos_token,
     }
-    return hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()
+    return text_sha256(json.dumps(decided_by, sort_keys=True))
 
 
 def fingerprint(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of all files of a folder."""
     files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(str(file.relative_to(path)).encode())
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()
+    return named_sha256([(str(file.relative_to(path)), file) for file in files])
 
 
 @functools.cache
@@ -73,6 +69,6 @@ def _code() -> str:
     digest = hashlib.sha256()
     for package in (hen_jax.data, hen_jax.text, hen_jax.empathy):
         for folder in package.__path__:
-            for file in sorted(Path(folder).glob("*.py")):
+            for file in sorted(Path(folder).rglob("*.py")):
                 digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.ranges import Count, Natural, check_ranges
 from hen_jax.core.types import Batch, Reach
 from hen_jax.data.examples import Example, Overlong
 from hen_jax.data.packing import Packing, Rows, pack_row, stack_rows
@@ -30,24 +31,20 @@ class PipelineConfig:
     """How documents become batches.
 
     Raises:
-      InputError: a size is not positive.
+      InputError: a number is out of its range.
     """
 
-    row_length: int = 1024  # T
-    batch_size: int = 8  # B, rows of one batch over all processes
+    row_length: Count = 1024  # T
+    batch_size: Count = 8  # B, rows of one batch over all processes
     packing: Packing = "fewest_rows"  # "shared_prefix": a common opening once a row
     overlong: Overlong = "truncate"  # what becomes of a document longer than a row
-    seed: int = 0  # of the shuffle
-    prefetch: int = 2  # batches prepared ahead, by a thread or by each worker; 0 for none
-    workers: int = 0  # processes that prepare batches; 0: a thread of this one, mostly enough
+    seed: Natural = 0  # of the shuffle
+    prefetch: Natural = 2  # batches prepared ahead, by a thread or by each worker; 0 for none
+    workers: Natural = 0  # processes that prepare batches; 0: a thread of this one, mostly enough
     cache: bool = True  # rendered examples are kept on disk, and read when needed
 
     def __post_init__(self):
-        least_of = {"row_length": 1, "batch_size": 1, "prefetch": 0, "workers": 0}
-        for name, least in least_of.items():
-            value = dataclasses.asdict(self)[name]
-            if value < least:
-                raise InputError(f"{name} is {value}; allowed: {least} or more")
+        check_ranges(self)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -14,14 +14,20 @@ from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
+from hen_jax.core.cached import built_once, damage_of
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import RECORD, read_json, staged_file, staged_folder, write_json
+from hen_jax.core.files import RECORD
+from hen_jax.core.folders import staged_folder
+from hen_jax.core.records import require_record, write_record
 from hen_jax.data.examples import Encoded, Example, summary
 from hen_jax.data.openings import Openings, find_openings, pack_by_opening
 from hen_jax.data.packing import Packing, Rows, pack_all
 
 Format = Literal["array_record", "parquet"]
 _FILES: dict[Format, str] = {"array_record": "examples.array_record", "parquet": "examples.parquet"}
+
+KIND, ARRAYS = "examples", "arrays"
+"""What the records call the folder of a store, and those of rows and openings in it."""
 
 ROW_GROUP = 64
 """Examples of a Parquet row group, the least that can be read: few, as training shuffles."""
@@ -83,13 +89,13 @@ def write_store(encoded: Iterable[Encoded], folder: Path, form: Format = "array_
                 numbers.extend(np.array(_numbers(example), np.int32).tobytes())
                 yield example
 
-    with staged_folder(folder) as staged:
+    with staged_folder(folder, KIND, (RECORD, "examples.*", "*.npy")) as staged:
         write(counted(), staged / _FILES[form])
         lengths, trained = np.frombuffer(numbers, np.int32).reshape(-1, 2).T
         np.save(staged / "lengths.npy", lengths)
         np.save(staged / "trained.npy", trained)
         counts = {"examples": len(lengths), "truncated": truncated, "dropped": dropped}
-        write_json(staged / RECORD, {"format": form, **counts})
+        write_record(staged, KIND, {"format": form, **counts})
     return open_store(folder)
 
 
@@ -97,17 +103,31 @@ def open_store(folder: Path) -> Store:
     """Opens what `write_store` wrote.
 
     Raises:
-      InputError: no store there.
+      InputError: no store there, or a damaged one.
     """
-    record = read_json(folder / RECORD)
-    form = record.get("format")
-    if form not in _FILES:
-        raise InputError(f"{folder} is no store of examples; write one with `write_store`")
+    fault = damage(folder)
+    if fault is not None:
+        raise InputError(
+            f"{folder} is no store of examples as it was written ({fault}); write it again with "
+            "`write_store`"
+        )
+    return opened(folder)
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a store; None where each of its files is as it was written."""
+    return damage_of(folder, KIND)
+
+
+def opened(folder: Path) -> Store:
+    """`open_store` of a folder that is known to be whole."""
+    record = require_record(folder, KIND)
+    form = record["format"]
     read = {"array_record": _read_array_record, "parquet": _read_parquet}[form]
     return Store(
         lengths=np.load(folder / "lengths.npy", mmap_mode="r"),
         trained=np.load(folder / "trained.npy", mmap_mode="r"),
-        read=functools.partial(read, folder / _FILES[form]),
+        read=functools.partial(read, folder / _FILES[form], record["sha256"][_FILES[form]]),
         folder=folder,
         summary=summary(record["examples"], record["truncated"], record["dropped"]),
     )
@@ -135,15 +155,19 @@ _Arrays = TypeVar("_Arrays", Rows, Openings)
 
 
 def _kept(kind: type[_Arrays], store: Store, name: str, make: Callable[[], _Arrays]) -> _Arrays:
-    """What `make` gives; beside a store on disk it is made once, a file for each array."""
+    """What `make` gives; beside a store on disk it is made once, in a folder of its own."""
     if store.folder is None:
         return make()
-    paths = [store.folder / f"{name}.{field.name}.npy" for field in dataclasses.fields(kind)]
-    if not paths[-1].exists():
-        for path, array in zip(paths, vars(make()).values(), strict=True):
-            with staged_file(path) as staged, staged.open("wb") as file:
-                np.save(file, array)
-    return kind(*(np.load(path, mmap_mode="r") for path in paths))
+    folder, fields = store.folder / name, [field.name for field in dataclasses.fields(kind)]
+
+    def write(new: Path) -> None:
+        new.mkdir()
+        for field, array in vars(make()).items():
+            np.save(new / f"{field}.npy", array)
+        write_record(new, ARRAYS, {})
+
+    built_once(folder, write, lambda found: damage_of(found, ARRAYS))
+    return kind(*(np.load(folder / f"{field}.npy", mmap_mode="r") for field in fields))
 
 
 READ_AT_ONCE = 4096
@@ -195,7 +219,8 @@ def _write_array_record(examples: Iterable[Example], path: Path) -> None:
 
 
 @functools.lru_cache(maxsize=32)  # in each process that reads, as an open file cannot be sent
-def _array_record(path: Path) -> Any:
+def _array_record(path: Path, _: str) -> Any:
+    """The open file; the checksum tells one that was written anew from that of before."""
     from array_record.python import array_record_module  # pyright: ignore
 
     # Reading ahead is for those who read in order; here it would hold memory for nothing.
@@ -204,8 +229,8 @@ def _array_record(path: Path) -> Any:
     )
 
 
-def _read_array_record(path: Path, places: Sequence[int]) -> list[Example]:
-    return [from_bytes(record) for record in _array_record(path).read(list(places))]
+def _read_array_record(path: Path, content: str, places: Sequence[int]) -> list[Example]:
+    return [from_bytes(record) for record in _array_record(path, content).read(list(places))]
 
 
 def _schema() -> Any:
@@ -245,19 +270,21 @@ def _write_parquet(examples: Iterable[Example], path: Path) -> None:
 
 
 @functools.lru_cache(maxsize=256)
-def _parquet_group(path: Path, index: int) -> list[dict[str, Any]]:
-    return _parquet(path).read_row_group(index).to_pylist()
+def _parquet_group(path: Path, content: str, index: int) -> list[dict[str, Any]]:
+    return _parquet(path, content).read_row_group(index).to_pylist()
 
 
 @functools.lru_cache(maxsize=32)
-def _parquet(path: Path) -> Any:
+def _parquet(path: Path, _: str) -> Any:
     import pyarrow.parquet
 
     return pyarrow.parquet.ParquetFile(path)
 
 
-def _read_parquet(path: Path, places: Sequence[int]) -> list[Example]:
-    rows = [_parquet_group(path, place // ROW_GROUP)[place % ROW_GROUP] for place in places]
+def _read_parquet(path: Path, content: str, places: Sequence[int]) -> list[Example]:
+    rows = [
+        _parquet_group(path, content, place // ROW_GROUP)[place % ROW_GROUP] for place in places
+    ]
     return [
         Example(
             np.asarray(row["tokens"], np.int32),

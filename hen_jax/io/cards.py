@@ -18,11 +18,16 @@ class Card:
     front: dict[str, object] = dataclasses.field(default_factory=dict)
 
 
-def write_card(folder: Path, card: Card, library: str, tags: list[str], usage: str) -> None:
-    """Writes `README.md`. JSON values are valid YAML, so no YAML writer is needed."""
+def write_card(
+    folder: Path, card: Card, library: str, tags: list[str], usage: str, scores: bool = False
+) -> None:
+    """Writes `README.md`; `scores` says that it is a reward model.
+
+    JSON values are valid YAML, so no YAML writer is needed.
+    """
     fields = {
         "library_name": library,
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": "text-classification" if scores else "text-generation",
         "tags": ["hen_jax", *tags],
         **card.front,
     }

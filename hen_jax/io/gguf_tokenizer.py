@@ -8,6 +8,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
+from hen_jax.io import companions
 from hen_jax.io.gguf import field
 
 
@@ -37,10 +38,14 @@ PRE_TOKENIZERS = {"gpt-2": _gpt2, "smollm": _smollm, "qwen2": _qwen2}
 _ROLES = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}
 """llama.cpp's name of a token's role -> transformers'."""
 
+_ENDS = ("eot", "eom")
+"""llama.cpp's further ends of a reply: of a turn, of a message."""
+
 
 def write_tokenizer(reader: GGUFReader, folder: Path) -> None:
     """Writes `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`, generation config.
 
+    The generation config ends a reply at each end that the file names: of text, turn and message.
     No BOS is added to a text, as the file asks; padding is the eos token where the file names no
     other, so padded rows must be masked by length, never by token id.
 
@@ -64,7 +69,12 @@ def write_tokenizer(reader: GGUFReader, folder: Path) -> None:
     template = field(reader, "tokenizer.chat_template")
     if template is not None:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    generation = {f"{role}_token_id": ids[role] for role in ("bos", "eos", "pad") if role in ids}
+    generation: dict[str, Any] = {
+        f"{role}_token_id": ids[role] for role in ("bos", "eos", "pad") if role in ids
+    }
+    ends = [ids.get("eos"), *(field(reader, f"tokenizer.ggml.{end}_token_id") for end in _ENDS)]
+    ends = tuple(dict.fromkeys(end for end in ends if end is not None))
+    generation = companions.with_ends(generation, ends)
     write_json(folder / "generation_config.json", generation)
 
 

@@ -1,51 +1,37 @@
 """Hugging Face model folders, read tensor by tensor and written whole or not at all."""
 
 import dataclasses
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import RECORD, read_json, staged_folder, write_json
+from hen_jax.core.files import read_json, write_json
+from hen_jax.core.folders import require_apart, staged_folder
+from hen_jax.core.records import verified, verify, write_record
 from hen_jax.core.types import Tree
-from hen_jax.io import layout, names, shards
+from hen_jax.io import companions, layout, names, shards
 from hen_jax.io.cards import Card, write_card
 from hen_jax.io.placing import Shardings
+from hen_jax.io.reward_pad import choose_pad, write_pad
 from hen_jax.io.shards import Tensor
 from hen_jax.io.vocabulary import require_vectors
 from hen_jax.models.config import DecoderConfig
 from hen_jax.models.families import table
 
-COPIED = (
-    "LICENSE",
-    "LICENSE.txt",
-    "NOTICE",
-    "USE_POLICY.md",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-)
-"""Files that travel along unchanged when a model is written from a source folder."""
-
-_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+KIND = "hf_model"
+"""What the record of such a folder calls it."""
 
 _ROTARY_BUFFER = ".self_attn.rotary_emb.inv_freq"
 """Checkpoints of 2023 store this constant; it follows from the config."""
 
 _USAGE = """
-from transformers import AutoModelForCausalLM, AutoTokenizer
-model = AutoModelForCausalLM.from_pretrained("{folder}")
-tokenizer = AutoTokenizer.from_pretrained("{folder}")
+from transformers import {model}, AutoTokenizer
+model = {model}.from_pretrained("{name}")
+tokenizer = AutoTokenizer.from_pretrained("{name}")
 """
 
 
@@ -53,8 +39,10 @@ def read_config(folder: Path) -> DecoderConfig:
     """Reads `config.json`.
 
     Raises:
-      InputError: no such file, an unknown family or key, an unsupported value.
+      InputError: no such file, an unknown family or key, an unsupported value, or a file of the
+        folder that is not as its record says.
     """
+    verify(Path(folder))
     path = Path(folder) / "config.json"
     fields = read_json(path)
     if not isinstance(fields, dict):
@@ -100,6 +88,8 @@ def read_params(
 ) -> Tree:
     """Reads all weights into a tree, layers stacked and kernels turned to `[in, out]`.
 
+    A folder of ours is compared with its record meanwhile, each process its part of the files.
+
     Args:
       folder: a Hugging Face folder.
       config: what `read_config` gives for it.
@@ -109,28 +99,11 @@ def read_params(
       int8: round the blocks' kernels for `Execution(base_dtype="int8")`; needs its shardings.
 
     Raises:
-      InputError: as `read_tensors`, or layers stored in different dtypes.
+      InputError: as `read_tensors`, layers stored in different dtypes, or files that are not as
+        their record says.
     """
-    return layout.read_tree(read_tensors(folder, config), config, dtype, shardings, int8)
-
-
-def verify(folder: Path) -> None:
-    """Compares the weight files with the SHA-256 that were recorded when they were written.
-
-    A folder without a record passes: there is nothing to compare with.
-
-    Raises:
-      InputError: a file that was changed or damaged since.
-    """
-    record = Path(folder) / RECORD
-    recorded = read_json(record).get("sha256", {}) if record.exists() else {}
-    found = shards.digests(Path(folder)) if recorded else {}
-    for file, digest in recorded.items():
-        if found.get(file) != digest:
-            raise InputError(
-                f"{Path(folder) / file} does not have the SHA-256 that {RECORD} recorded for it; "
-                "it was changed or damaged: copy or import it again"
-            )
+    with verified(Path(folder), jax.process_index(), jax.process_count()):
+        return layout.read_tree(read_tensors(folder, config), config, dtype, shardings, int8)
 
 
 def write_model(
@@ -139,48 +112,69 @@ def write_model(
     params: Tree | Sequence[Tensor],
     *,
     source_folder: Path | None = None,
+    stops: Sequence[int] = (),
     dtype: str | None = None,
     card: Card | None = None,
     record: Mapping[str, Any] | None = None,
     max_shard_bytes: int = 5 * 10**9,
+    check: Callable[[Path, str], None] | None = None,
 ) -> shards.Written:
     """Writes config, weights, tokenizer files, model card and record, all or nothing.
 
     Args:
-      folder: replaced only if hen_jax wrote it.
+      folder: replaced only if it is a model folder that hen_jax wrote and nobody changed.
       config: of the model; its `config.json` must express every field.
       params: the tree, or the model's Hugging Face tensors; each is fetched when its turn comes,
         so that one is in host memory.
       source_folder: whose tokenizer, chat template and generation config travel along.
+      stops: ids that end a reply besides those that `source_folder` names: a chat format's, on
+        which a model was trained. Both configs list them all, so that generation ends elsewhere.
       dtype: what is stored; None keeps the leaves' own.
       card: the model card; None writes a plain one.
       record: extra fields of `hen_jax.json`.
       max_shard_bytes: above it the weights are split and an index is written.
+      check: is given the finished folder and its dtype before it takes its place; what it
+        raises prevents that.
 
     Returns:
       How much was written.
 
     Raises:
-      InputError: a missing, leftover or mis-shaped leaf, or a folder that is not ours.
+      InputError: a missing, leftover or mis-shaped leaf, one with a number that is not finite, a
+        folder that is not ours, or a reward model without a token that can pad (`reward_pad`).
     """
-    fields = _config_fields(config, source_folder)
+    require_apart(folder, source_folder)
+    ends = companions.all_ends(source_folder, stops) if stops else ()
+    ids = companions.with_ends(companions.token_ids(source_folder), ends)
+    pad = choose_pad(config, source_folder, stops)
+    if pad is not None:
+        ids["pad_token_id"] = pad.index
+    fields = table.to_hf(config) | ids
     if isinstance(params, Mapping):
         tensors = layout.hf_tensors(params, config, dtype)
     else:
         tensors = [tensor.cast(dtype) for tensor in params]
-    with staged_folder(Path(folder)) as staged:
+    with staged_folder(Path(folder), KIND) as staged:
         written = shards.write_shards(staged, tensors, max_shard_bytes)
         fields["dtype"] = written.dtype
         write_json(staged / "config.json", fields)
-        _copy_files(source_folder, staged)
-        if not (staged / "generation_config.json").exists():
-            write_json(staged / "generation_config.json", _token_ids(source_folder))
+        companions.copy_files(source_folder, staged)
+        companions.complete_generation(staged, ids, ends)
+        if pad is not None:
+            write_pad(staged, pad)
         card = card or Card(Path(folder).name, "Weights in Hugging Face format.")
-        write_card(staged, card, "transformers", [config.family], _USAGE.format(folder=folder))
-        made = {"kind": "hf_model", "config": dataclasses.asdict(config)} | written._asdict()
-        made["sha256"] = shards.digests(staged)
-        write_json(staged / RECORD, made | dict(record or {}))
+        usage = _USAGE.format(name=Path(folder).name, model=auto_class(config))
+        write_card(staged, card, "transformers", [config.family], usage, config.score_head)
+        made = {"config": dataclasses.asdict(config)} | written._asdict()
+        write_record(staged, KIND, made | dict(record or {}))
+        if check is not None:
+            check(staged, written.dtype)
     return written
+
+
+def auto_class(config: DecoderConfig) -> str:
+    """The class of transformers that opens such a model."""
+    return "AutoModelForSequenceClassification" if config.score_head else "AutoModelForCausalLM"
 
 
 def _require_redundant_head(files: dict[str, shards.Entry], config: DecoderConfig) -> None:
@@ -194,33 +188,3 @@ def _require_redundant_head(files: dict[str, shards.Entry], config: DecoderConfi
             f"{files['lm_head.weight'].path}: lm_head.weight differs from the embedding although "
             "config.json says tie_word_embeddings; set it to false to use both"
         )
-
-
-def _config_fields(config: DecoderConfig, source_folder: Path | None) -> dict[str, Any]:
-    fields = table.to_hf(config) | _token_ids(source_folder)
-    if config.score_head and fields.get("pad_token_id") is None:
-        raise InputError(
-            "a reward model needs a pad_token_id, by which transformers finds the last token; give "
-            "a source_folder whose config.json or generation_config.json names one"
-        )
-    return fields
-
-
-def _token_ids(source_folder: Path | None) -> dict[str, Any]:
-    """The token ids that a source folder's config names, else its generation config."""
-    if source_folder is None:
-        return {}
-    for name in ("config.json", "generation_config.json"):
-        path = Path(source_folder) / name
-        fields = read_json(path) if path.exists() else {}
-        found = {key: fields[key] for key in _TOKEN_IDS if fields.get(key) is not None}
-        if found:
-            return found
-    return {}
-
-
-def _copy_files(source_folder: Path | None, target: Path) -> None:
-    for name in COPIED if source_folder is not None else ():
-        source = Path(source_folder or "") / name
-        if source.is_file():
-            shutil.copyfile(source, target / name)

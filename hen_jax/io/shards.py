@@ -1,6 +1,5 @@
 """Safetensors on disk: where each tensor lies, reading and writing one at a time."""
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json, write_json
+from hen_jax.core.rounding import rounded
 from hen_jax.io.names import require_shape
 
 SINGLE = "model.safetensors"
@@ -27,6 +27,7 @@ DTYPES: dict[str, np.dtype] = {
 
 _STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _CODES = {name: code for code, name in _STORED.items()}
+_PIECE = 2**14  # numbers looked at together: they stay in the processor's cache
 _PICKLES = ("pytorch_model*.bin", "consolidated*.pth", "*.pt", "*.pth", "adapter_model.bin")
 
 
@@ -45,13 +46,16 @@ class Tensor(NamedTuple):
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def cast(self, dtype: str | None) -> "Tensor":
-        """The tensor rounded to `dtype`, to nearest even, when asked for; as it is for None."""
+        """The tensor rounded to `dtype`, to nearest even, when asked for; as it is for None.
+
+        It raises `InputError` when it is asked for and a finite number would become infinite.
+        """
         target = self.dtype if dtype is None else dtype_named(dtype)
         if target == self.dtype:
             return self
 
         def fill(out: np.ndarray) -> None:
-            out[...] = self.load()
+            out[...] = rounded(self.load(), target, self.name)
 
         return self._replace(dtype=target, fill=fill, mapped=None)
 
@@ -181,7 +185,11 @@ def write_shards(folder: Path, tensors: Sequence[Tensor], max_bytes: int) -> Wri
 
 
 def write_file(path: Path, tensors: Sequence[Tensor]) -> Written:
-    """One safetensors file; wide dtypes come first, so that every tensor is aligned."""
+    """One safetensors file; wide dtypes come first, so that every tensor is aligned.
+
+    Raises:
+      InputError: a tensor holds a number that is not finite.
+    """
     ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     start = 0
@@ -198,7 +206,7 @@ def write_file(path: Path, tensors: Sequence[Tensor]) -> Written:
         file.write(len(text).to_bytes(8, "little") + text)
         buffer = buffer_for(tensors)
         for tensor in ordered:
-            tensor.load(buffer)
+            require_finite(tensor.load(buffer), tensor.name)
             file.write(buffer[: tensor.nbytes].data)
     return _written(tensors)
 
@@ -217,13 +225,24 @@ def buffer_for(tensors: Sequence[Tensor]) -> np.ndarray:
     return np.empty(max((tensor.nbytes for tensor in tensors), default=0), np.uint8)
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each weight file of a folder, by file name."""
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+def require_finite(array: np.ndarray, name: str) -> None:
+    """Refuses a tensor that holds NaN or an infinity. Raises `InputError` with its name."""
+    # The exponent's bits are all set; looked at as integers, as narrow floats are slow in numpy.
+    bits = array.reshape(-1).view(f"u{array.dtype.itemsize}")
+    limit = np.array(np.inf, array.dtype).view(bits.dtype)
+    for start in range(0, bits.size, _PIECE):
+        found = (bits[start : start + _PIECE] & _magnitude(bits.dtype)) >= limit
+        if found.any():
+            place = np.unravel_index(start + int(found.argmax()), array.shape)
+            raise InputError(
+                f"{name} holds {array[place]} at {list(map(int, place))}; a model with such a "
+                "number says nothing sensible, so it is not written"
+            )
+
+
+def _magnitude(dtype: np.dtype) -> np.generic:
+    """All bits but the sign."""
+    return dtype.type(np.iinfo(dtype).max >> 1)
 
 
 def _read(entry: Entry, out: np.ndarray) -> None:

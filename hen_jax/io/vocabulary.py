@@ -23,7 +23,7 @@ def require_vectors(folder: Path, vocab_size: int) -> None:
     words = tokenizer.get("model", {}).get("vocab", {})
     ids = words.values() if isinstance(words, dict) else range(len(words))
     beyond = {token for token in ids if token >= vocab_size}
-    named = _named(folder)
+    named = named_tokens(folder)
     for token in tokenizer.get("added_tokens", []):
         if token["id"] >= vocab_size and (not token["special"] or token["content"] in named):
             beyond.add(token["id"])
@@ -35,18 +35,22 @@ def require_vectors(folder: Path, vocab_size: int) -> None:
         )
 
 
-def _named(folder: Path) -> str:
-    """Everything that names tokens: the chat template and the tokenizer's config."""
+def named_tokens(folder: Path, besides: str = "") -> str:
+    """Everything that names tokens: the chat template and the tokenizer's roles but for one."""
     texts: list[Any] = []
     for name in ("chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json"):
         path = folder / name
         if path.is_file():
             text = path.read_text(encoding="utf-8")
             # The config lists every added token once more, which is no use of it.
-            texts.append(_roles(read_json(path)) if path.suffix == ".json" else text)
+            texts.append(_roles(read_json(path), besides) if path.suffix == ".json" else text)
     return "\n".join(texts)
 
 
-def _roles(fields: dict[str, Any]) -> str:
-    named = [value for key, value in fields.items() if key.endswith(("_token", "template"))]
+def _roles(fields: dict[str, Any], besides: str) -> str:
+    named = [
+        value
+        for key, value in fields.items()
+        if key.endswith(("_token", "template")) and key != besides
+    ]
     return "\n".join(str(value) for value in named)

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Float, Num
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.ranges import BelowOne, Count, Positive, UpToOne, check_ranges
 from hen_jax.core.types import Array, Batch, Mean, Tree
 from hen_jax.data.episodes import Episode
 from hen_jax.meta.gradients import Mode, OuterLoss
@@ -45,35 +46,30 @@ class EmclConfig:
       InputError: a field is out of range, or a mode that gives the curriculum no gradient.
     """
 
-    curriculum: Curriculum = "emcl_a"
-    mode: Mode = "mixflow"
-    inner_steps: int = 2  # K, on the support of one task
-    inner_optimizer: Literal["sgd", "adam"] = "sgd"
-    inner_learning_rate: float = 5e-5  # alpha
-    initial_competence: float = 0.1  # c0; 1 shows all tasks from the start
-    smoothing: float = 0.9  # rho, of the difficulty
+    curriculum: Curriculum = "emcl_a"  # see `hen_jax.meta.curricula.EmclConfig`
+    mode: Mode = "mixflow"  # of the meta-gradient: see docs/meta.md
+    inner_steps: Count = 2  # K, on the support of one task
+    inner_optimizer: Literal["sgd", "adam"] = "sgd"  # of the inner steps
+    inner_learning_rate: Positive = 5e-5  # alpha
+    initial_competence: UpToOne = 0.1  # c0; 1 shows all tasks from the start
+    smoothing: BelowOne = 0.9  # rho, of the difficulty
     difficulty: Literal["fresh", "visited"] = "fresh"  # emcl_a: see `hen_jax.meta.emcl`
-    temperature: float = 0.1  # emcl_b: of SoftSort
-    sharing: int | None = None  # emcl_b: most tasks at one place; None: all
-    learnt_rate: float = 0.03  # emcl_b, emcl_c: of Adam on the scores or the scorer
+    temperature: Positive = 0.1  # emcl_b: of SoftSort
+    sharing: Count | None = None  # emcl_b: most tasks at one place; None: all
+    learnt_rate: Positive = 0.03  # emcl_b, emcl_c: of Adam on the scores or the scorer
     carry: bool = False  # not of uniform, sft: inner steps train, see `hen_jax.meta.emcl`
-    scorer_width: int = 16  # emcl_c: hidden units
+    scorer_width: Count = 16  # emcl_c: hidden units
     parallel_tasks: bool = True  # measure tasks side by side, not one after another
 
     def __post_init__(self):
-        if not 0 < self.initial_competence <= 1:
-            raise InputError(
-                f"initial_competence is {self.initial_competence}; give more than 0, at most 1"
-            )
-        if not 0 <= self.smoothing < 1:
-            raise InputError(f"smoothing is {self.smoothing}; give at least 0, less than 1")
+        check_ranges(self)
         if self.mode not in get_args(Mode):
             raise InputError(f"mode is {self.mode!r}; allowed: {', '.join(get_args(Mode))}")
         learns = self.curriculum in ("emcl_b", "emcl_c")
         if learns and self.mode not in ("mixflow", "unroll"):
             raise InputError(
-                f"{self.curriculum} learns through the unrolled training and {self.mode!r} gives "
-                "it no gradient; use 'mixflow' or 'unroll'"
+                f"mode is {self.mode!r}, which gives it no gradient: {self.curriculum} learns "
+                "through the unrolled training; use 'mixflow' or 'unroll'"
             )
 
 

@@ -61,7 +61,7 @@ def rectified(gradient: Array) -> Array:
 
 
 def _ratio(mean: Mean) -> Array:
-    return mean.total / mean.count
+    return mean.value
 
 
 def _strided(rows: Array, microbatches: int) -> Array:

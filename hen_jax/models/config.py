@@ -3,6 +3,9 @@
 import dataclasses
 from typing import Literal
 
+from hen_jax.core.errors import InputError
+from hen_jax.core.ranges import Count, check_ranges
+
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
@@ -87,18 +90,42 @@ class DecoderConfig:
         )
 
 
+SCALES = (1e-6, 1e6)
+"""The least and the largest factor on a low-rank product; usual ones are 0.1 to 16."""
+
+
+def is_usable(scale: float) -> bool:
+    """Whether an adapter trains with that factor; NaN, 0 and negative ones are not."""
+    return SCALES[0] <= scale <= SCALES[1]
+
+
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
     """Low-rank adapters: `y = x W + (alpha / rank) (x A) B`; `A [in, R]`, `B [R, out]` starts at 0.
 
     `targets` name linear layers of a block: any of q, k, v, o, gate, up, down. `rank_stabilised`
     divides by the root of the rank instead (rsLoRA; Kalajdzievski, 2023).
+
+    Raises:
+      InputError: a rank below 1, no target or one named twice, or a factor that trains nothing (0),
+        the wrong way (negative), or beyond what float32 computes with.
     """
 
-    rank: int
-    alpha: float
-    targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
-    rank_stabilised: bool = False
+    rank: Count = 16  # R, columns of A
+    alpha: float = 32.0  # over the rank: the factor on the product
+    targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")  # which layers
+    rank_stabilised: bool = False  # divide alpha by the root of the rank (rsLoRA)
+
+    def __post_init__(self):
+        check_ranges(self)
+        if not is_usable(self.scale):
+            raise InputError(
+                f"adapter alpha is {self.alpha} at rank {self.rank}: the factor on the adapter is "
+                f"{self.scale:.3g}, and must lie between {SCALES[0]:g} and {SCALES[1]:g}; alpha is "
+                "usually 1 or 2 times the rank"
+            )
+        if not self.targets or len(set(self.targets)) < len(self.targets):
+            raise InputError(f"adapter targets are {self.targets!r}; name each layer once")
 
     @property
     def scale(self) -> float:
@@ -110,8 +137,8 @@ class LoraConfig:
 class Execution:
     """How a decoder computes. None of it changes what is computed, but for rounding.
 
-    Norms, softmax and losses are always float32; parameters keep the dtype they are stored in and
-    are cast to `compute_dtype` where they are used.
+    Norms, softmax and losses are always float32; parameters keep the dtype they are held in
+    (`config.model`: float32 for what trains) and are cast to `compute_dtype` where they are used.
 
     `remat` names what the backward pass recomputes: "none" keeps every activation, "dots" keeps the
     outputs of matrix products with parameters, "attention" keeps each block's input, the residual
@@ -127,7 +154,7 @@ class Execution:
     memory of bfloat16, for a base that stays frozen.
     """
 
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: Literal["none", "dots", "attention", "block"] = "block"
-    attention: Literal["xla", "chunked", "splash", "cudnn"] = "xla"
-    base_dtype: Literal["stored", "int8"] = "stored"
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of products and activations
+    remat: Literal["none", "dots", "attention", "block"] = "block"  # what is recomputed
+    attention: Literal["xla", "chunked", "splash", "cudnn"] = "xla"  # which back-end
+    base_dtype: Literal["stored", "int8"] = "stored"  # of a frozen base's kernels

@@ -43,8 +43,14 @@ def _adapter(settings: Any) -> Any:
     if settings.adapter is not None:
         return None
     lora = LoraConfig(rank=16, alpha=32.0)
-    smaller = replaced(settings, "model", dtype="bfloat16") or settings
-    return dataclasses.replace(smaller, adapter=lora)
+    model = dataclasses.replace(settings.model, dtype="bfloat16", trained_dtype="float32")
+    return dataclasses.replace(settings, adapter=lora, model=model)
+
+
+def _narrow(settings: Any) -> Any:
+    if settings.adapter is not None or not isinstance(settings, SftSettings):
+        return None
+    return replaced(settings, "model", dtype=None, trained_dtype="bfloat16")
 
 
 def _int8(settings: Any) -> Any:
@@ -60,6 +66,7 @@ CHANGES = (
     _microbatches(2),
     _microbatches(4),
     Change("mesh.fsdp=-1, mesh.data=1", lambda s: replaced(s, "mesh", data=1, fsdp=-1)),
+    Change("model.trained_dtype=bfloat16", _narrow),
     Change("adapter.rank=16 instead of all parameters", _adapter),
     Change("execution.base_dtype=int8", _int8),
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import staged_file
+from hen_jax.core.outputs import output_files, require_no_link
 from hen_jax.data import outside
 from hen_jax.data.examples import Document
 from hen_jax.data.privacy import scrub_value
@@ -44,7 +44,8 @@ def validate(
     text beside its problem.
 
     Raises:
-      InputError: the file cannot be read at all, or no such schema.
+      InputError: the file cannot be read at all, no such schema, or `out` holds other files of
+        these names.
     """
     found = schema_named(schema)
     unread: Counter[str] = Counter()
@@ -56,8 +57,10 @@ def validate(
     if out is not None:
         good, quarantine = out / "good.jsonl", out / "quarantine.jsonl"
         require_other(file, good, quarantine)
-        _write_lines(good, _good_rows(file, found, parsed.records, parsed.problems))
-        _write_lines(quarantine, map(_quarantined, parsed.problems))
+        require_no_link(out)
+        with output_files(good, quarantine) as (for_good, for_bad):
+            _write_lines(for_good, _good_rows(file, found, parsed.records, parsed.problems))
+            _write_lines(for_bad, map(_quarantined, parsed.problems))
     for problem in parsed.problems[:SHOWN]:
         print(problem)
     if len(parsed.problems) > SHOWN:
@@ -75,7 +78,8 @@ def scrub(file: Path, out: Path) -> Counter[str]:
     Returns how many of each kind were masked, and prints the counts.
 
     Raises:
-      InputError: `out` is `file`, or a row cannot be read; nothing is written then.
+      InputError: `out` is `file` or another file that we did not write, or a row cannot be read;
+        nothing is written then.
     """
     require_other(file, out)
     counts: Counter[str] = Counter()
@@ -88,7 +92,8 @@ def scrub(file: Path, out: Path) -> Counter[str]:
             counts.update(found)
             yield masked
 
-    _write_lines(out, scrubbed())
+    with output_files(out) as (staged,):
+        _write_lines(staged, scrubbed())
     listed = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "nothing"
     print(f"wrote {out}; masked {listed}. Names and addresses are not searched for.")
     return counts
@@ -139,6 +144,6 @@ def _quarantined(problem: Problem) -> Row:
 
 
 def _write_lines(path: Path, rows: Iterable[Row]) -> None:
-    with staged_file(path) as staged, staged.open("w", encoding="utf-8") as out:
+    with path.open("w", encoding="utf-8") as out:
         for row in rows:
             out.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import read_json, staged_file, write_json
+from hen_jax.core.files import read_json, write_json
+from hen_jax.core.outputs import output_files, require_no_link
 from hen_jax.data.sense7 import read_sense7
 from hen_jax.empathy.clusters import CONTEXT_OF_TASK, CONTEXTS
 from hen_jax.evaluation.ratings import (
@@ -28,13 +29,14 @@ def analyse(file: Path, out: Path, contexts: Path | None = None, seed: int = 0) 
 
     Args:
       file: a workbook, or JSON lines of the same rows.
-      out: a folder; the three files in it are replaced.
+      out: a folder; the three files in it are replaced if an earlier call wrote them.
       contexts: a JSON object of topic (`PreTaskChoice`) to context, for a workbook whose topics
         are not called as ours.
       seed: of the bootstrap.
 
     Raises:
-      InputError: a bad row (file:line:field), no rated conversation, or a bad mapping.
+      InputError: a bad row (file:line:field), no rated conversation, a bad mapping, or other files
+        of these names.
     """
     conversations = read_sense7(file, CONTEXT_OF_TASK if contexts is None else _mapping(contexts))
     ratings = normalised(conversations)
@@ -51,11 +53,12 @@ def analyse(file: Path, out: Path, contexts: Path | None = None, seed: int = 0) 
         "tests": [_finite(test._asdict()) for test in tests],
         "not_computed": not_computed,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "sense7.json", report)
-    with staged_file(out / "sense7.md") as staged:
-        staged.write_text(_markdown(report), encoding="utf-8")
-    draw_levels(report["tasks"], out / "sense7.png")
+    require_no_link(out)
+    paths = [out / f"sense7.{end}" for end in ("json", "md", "png")]
+    with output_files(*paths) as (numbers, text, picture):
+        write_json(numbers, report)
+        text.write_text(_markdown(report), encoding="utf-8")
+        draw_levels(report["tasks"], picture)
     print(f"wrote {out}/sense7.json, sense7.md, sense7.png ({len(ratings)} rated conversations)")
     return report
 
@@ -84,8 +87,7 @@ def draw_levels(groups: Mapping[str, Any], path: Path) -> None:
     axes.set_xlabel("empathy, normalised to [0, 1] (mean, 95 % bootstrap over participants)")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
-    with staged_file(path) as staged:
-        figure.savefig(staged, dpi=150, format="png")
+    figure.savefig(path, dpi=150, format="png")
 
 
 def _mapping(path: Path) -> dict[str, str]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hen_jax.core.files import staged_file, write_json
+from hen_jax.core.files import write_json
+from hen_jax.core.outputs import output_files, require_no_link
 from hen_jax.data.cues import cue_accuracy
 from hen_jax.data.duplicates import duplicates, leaks, spoken
 from hen_jax.data.examples import Document
@@ -65,8 +66,10 @@ def stats(
         pairs = [pair for record in records for pair in found.pairs(record)]
         report["cues"] = _cues(pairs)
     if out is not None:
-        write_json(out / "stats.json", report)
-        draw_lengths(lengths, trained, unit, out / "lengths.png")
+        require_no_link(out)
+        with output_files(out / "stats.json", out / "lengths.png") as (numbers, picture):
+            write_json(numbers, report)
+            draw_lengths(lengths, trained, unit, picture)
     print(summary(report))
     groups = Counter(document.group for document in documents)
     for name, count in report["parts"].items():
@@ -111,8 +114,7 @@ def draw_lengths(lengths: np.ndarray, trained: np.ndarray, unit: str, path: Path
     axes.set_xlabel(f"{unit} per record")
     axes.set_ylabel("records")
     axes.legend(frameon=False)
-    with staged_file(path) as staged:
-        figure.savefig(staged, dpi=150, format="png")
+    figure.savefig(path, dpi=150, format="png")
 
 
 def script(text: str) -> str:

@@ -18,6 +18,8 @@ from jaxtyping import PRNGKeyArray
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh, replicated
+from hen_jax.core.ranges import Count, Natural, check_ranges
+from hen_jax.core.rows import check_episode
 from hen_jax.core.trees import count
 from hen_jax.core.types import Mean, Tree
 from hen_jax.data.episodes import Episode, episode, episode_batches
@@ -26,10 +28,19 @@ from hen_jax.meta.curricula import EmclConfig, EpisodeStep, Outer, evaluation
 from hen_jax.meta.emcl import emcl_step, init_outer
 from hen_jax.meta.evaluations import Rows, evaluations, outer_updates
 from hen_jax.meta.learnt_curricula import reply_features
-from hen_jax.models.config import Execution, LoraConfig
+from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
+from hen_jax.planning.model_flops import Rows as ModelRows
+from hen_jax.planning.model_flops import training_flops
 from hen_jax.recipes.curriculum_plot import draw_curriculum
 from hen_jax.recipes.emcl_data import EpisodeSettings, TaskExamples, put_episode, read_tasks
-from hen_jax.recipes.models import ModelSettings, Opened, model_folder, open_model, open_words
+from hen_jax.recipes.models import (
+    ModelSettings,
+    Opened,
+    base_dtype,
+    model_folder,
+    open_model,
+    open_words,
+)
 from hen_jax.recipes.record import claim, run_record
 from hen_jax.recipes.sources import Source
 from hen_jax.recipes.trained import Divided, divided, earlier_run, saved_params
@@ -49,12 +60,12 @@ from hen_jax.training.processes import primary_first
 class EmclSettings:
     """Everything that decides what an EMCL run computes."""
 
-    recipe: Literal["emcl"]
+    recipe: Literal["emcl"]  # what runs
     model: ModelSettings
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...]  # data files
     tasks: tuple[str, ...]  # labels of the records, easiest first
     optimizer: OptimizerConfig  # of the outer updates
-    steps: int  # episodes
+    steps: Count  # episodes
     emcl: EmclConfig = EmclConfig()
     episode: EpisodeSettings = EpisodeSettings()
     adapter: LoraConfig | None = None  # None: all parameters train
@@ -63,8 +74,16 @@ class EmclSettings:
     loop: LoopConfig = LoopConfig()
     guard: GuardConfig = GuardConfig()
     mesh: MeshConfig = MeshConfig()
-    logit_chunk: int = 64  # positions per row that meet the vocabulary at a time
-    seed: int = 0
+    logit_chunk: Count = 64  # positions per row that meet the vocabulary at a time
+    seed: Natural = 0  # of what starts at random, and of the episodes
+
+    def __post_init__(self):
+        check_ranges(self)
+        if not self.tasks:
+            raise InputError("tasks is empty; name at least one label, easiest first")
+        base_dtype(self.model, self.adapter)
+        if (trained := self.model.trained_dtype) != "float32":
+            raise InputError(f"model.trained_dtype is {trained!r}; meta-gradients need 'float32'")
 
 
 class Training(NamedTuple):
@@ -103,6 +122,8 @@ def open_session(settings: EmclSettings, workdir: Path) -> Session:
       InputError: bad settings, model or data, or a work directory that holds something else.
     """
     mesh = make_mesh(settings.mesh)
+    drawn = settings.episode
+    check_episode(len(settings.tasks), drawn.support_rows, drawn.query_rows, drawn.task_axis, mesh)
     folder = primary_first(lambda: model_folder(settings.model))
     found = read_tasks(settings.sources, settings.tasks, settings.episode, open_words(folder))
     model = open_model(
@@ -110,7 +131,7 @@ def open_session(settings: EmclSettings, workdir: Path) -> Session:
         mesh,
         lora=settings.adapter,
         execution=settings.execution,
-        dtype=settings.model.dtype,
+        dtype=base_dtype(settings.model, settings.adapter),
         rules=settings.mesh.rules,
     )
     trainable, frozen = _divide(settings, model)
@@ -151,6 +172,7 @@ def fit(session: Session, workdir: Path) -> State:
             checkpoints=checkpoints,
             log=log,
             record=session.record,
+            flops=partial(step_flops, settings, session.model.config),
         )
         return train(settings.loop, loop, resume(loop, state), frozen, settings.steps)
 
@@ -197,6 +219,17 @@ def _reporting(guarded: EpisodeStep) -> EpisodeStep:
         return state, metrics | {SKIPPED: Mean(in_row, jax.numpy.ones(()))}
 
     return step
+
+
+def step_flops(settings: EmclSettings, config: DecoderConfig, number: int) -> float:
+    """The model's operations in step `number`, from 0.
+
+    What a step needs is counted in gradients of a row (`meta.evaluations`), each as in fine-tuning.
+    """
+    tasks, length = len(settings.tasks), settings.episode.row_length
+    gradients = evaluations(settings.emcl, rows_of(settings), tasks, settings.steps)[number]
+    each = training_flops(config, settings.adapter, ModelRows(1, length, length))
+    return float(gradients * each)
 
 
 def rows_of(settings: EmclSettings) -> Rows:

@@ -9,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import BATCH
+from hen_jax.core.ranges import Count, check_ranges
 from hen_jax.core.types import Array
 from hen_jax.data.episodes import Episode
 from hen_jax.data.examples import Document, Example, encode
@@ -25,11 +26,14 @@ class EpisodeSettings:
     """How an episode is drawn and where its rows live."""
 
     label: str = "task"  # which label of a record names its task
-    support_rows: int = 4  # of one task in one inner step
-    query_rows: int = 4  # of one task
-    row_length: int = 256  # T; an example has a row of its own
-    held_out: int = 4  # episodes of held-out groups that measure the loss after adaptation
+    support_rows: Count = 4  # of one task in one inner step
+    query_rows: Count = 4  # of one task
+    row_length: Count = 256  # T; an example has a row of its own
+    held_out: Count = 4  # episodes of held-out groups that measure the loss after adaptation
     task_axis: Literal["data", "fsdp"] | None = None  # tasks spread over this mesh axis
+
+    def __post_init__(self):
+        check_ranges(self)
 
 
 class TaskParts(NamedTuple):

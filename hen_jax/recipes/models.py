@@ -1,22 +1,24 @@
 """Opening a base model for a run: fetched if need be, placed on the mesh, with its tokenizer."""
 
 import dataclasses
-import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from flax import nnx
 from jax.sharding import Mesh
 
+from hen_jax.core.cached import built_once
+from hen_jax.core.checksums import named_sha256, text_sha256
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import RECORD
 from hen_jax.core.mesh import Layout, Rules
+from hen_jax.core.records import require_record, verify
 from hen_jax.core.types import Tree
 from hen_jax.io import hf
 from hen_jax.io.packages import cache_folder
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import abstract, split
-from hen_jax.recipes.import_model import import_model
+from hen_jax.recipes.import_model import write_import
 from hen_jax.text.detect import detect_format
 from hen_jax.text.formats import ChatFormat
 from hen_jax.text.tokenizer import load_tokenizer
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
 class ModelSettings:
     """The base model: a Hugging Face folder, a name that `hen import` knows, or a hub id."""
 
-    source: str
-    dtype: str | None = None  # of the parameters; None keeps what is stored
+    source: str  # such as smollm2-135m, models/mine or OWNER/NAME
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None  # frozen; None: as stored
+    trained_dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 is rounded stochastically
 
 
 class Words(NamedTuple):
@@ -51,15 +54,65 @@ class Opened(NamedTuple):
     shardings: Shardings
 
 
+def base_dtype(settings: ModelSettings, lora: LoraConfig | None) -> str | None:
+    """What a run holds its base in; None is as stored. Adapters are float32.
+
+    Without an adapter the base is what trains. Its dtype is never taken from the file: in bfloat16
+    and rounded to the nearest, nine weights of ten would not move.
+
+    Raises:
+      InputError: `dtype` and `trained_dtype` contradict each other, or an adapter.
+    """
+    dtype, trained = settings.dtype, settings.trained_dtype
+    if lora is not None:
+        if trained != "float32":
+            raise InputError(f"model.trained_dtype is {trained!r}; with an adapter give 'float32'")
+        return dtype
+    if dtype not in (None, trained):
+        raise InputError(
+            f"model.dtype is {dtype!r}, but all parameters train and model.trained_dtype is "
+            f"{trained!r}; leave model.dtype out, or give an adapter"
+        )
+    return trained
+
+
 def model_folder(settings: ModelSettings) -> Path:
-    """The Hugging Face folder of the base: as given, or imported once into the cache."""
+    """The Hugging Face folder of the base: as given, or imported once into the cache.
+
+    Several processes may import it at once; the first one's stays.
+    """
     source = Path(settings.source)
     if (source / "config.json").exists():
         return source
-    folder = cache_folder() / "models" / settings.source.replace("/", "--")
-    if not (folder / RECORD).exists():
-        import_model(settings.source, folder)
+    folder = cache_folder() / "models" / _entry(settings.source)
+    built_once(folder, lambda new: _import_into_cache(settings.source, new, folder), _damage)
     return folder
+
+
+def _entry(source: str) -> str:
+    """The name of a model in the cache; of a local file it holds which one, and of when."""
+    name = source.replace("/", "--")
+    path = Path(source)
+    if not path.is_file():
+        return name
+    found = path.stat()
+    which = f"{path.resolve()} {found.st_size} {found.st_mtime_ns}"
+    return f"{path.name}-{text_sha256(which)[:16]}"
+
+
+def _import_into_cache(source: str, new: Path, folder: Path) -> None:
+    written = write_import(source, new)
+    print(f"imported {source} into {folder}: {written.parameters:,} parameters, {written.dtype}")
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with an imported model; its weights are compared when they are read."""
+    try:
+        require_record(folder, hf.KIND)
+        verify(folder)
+    except InputError as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def open_words(folder: Path) -> Words:
@@ -90,11 +143,14 @@ def open_model(
     return Opened(folder, config, split(model).graphdef, base, shardings)
 
 
-def fingerprint(folder: Path, pattern: str) -> str:
-    """SHA-256 over the names and contents of a folder's files that match `pattern`."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob(pattern)):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+WEIGHTS = ("*.safetensors",)
+"""The files of a model folder that hold its weights."""
+
+TEXT = ("tokenizer*", "chat_template*", "added_tokens.json", "special_tokens_map.json")
+"""The files of a model folder that say how it reads text."""
+
+
+def fingerprint(folder: Path, patterns: Sequence[str]) -> str:
+    """SHA-256 over the names and contents of a folder's files that match one of `patterns`."""
+    found = {path.name: path for pattern in patterns for path in folder.glob(pattern)}
+    return named_sha256(sorted(found.items()))

@@ -11,6 +11,7 @@ from typing import Any
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
 from hen_jax.core.mesh import MeshConfig
+from hen_jax.core.outputs import output_files, require_ours
 from hen_jax.planning.report import as_json, lines
 from hen_jax.planning.roofline import ASSUMPTIONS
 from hen_jax.planning.search import first_that_fits, meshes
@@ -37,8 +38,11 @@ def plan(
     with `search` every mesh and microbatch that may be better is compiled instead.
 
     Raises:
-      InputError: no such config, topology, stage or architecture, or a mesh the slice has not.
+      InputError: no such config, topology, stage or architecture, a mesh the slice has not, or
+        `out` is a file of somebody else.
     """
+    if out is not None:
+        require_ours(out)  # before minutes of compiling
     config = load_config(config_file, overrides)
     settings = read_settings(recipe_of(config).settings, config)
     stages = stages_of(settings.recipe, stage)
@@ -54,7 +58,8 @@ def plan(
             written[-1]["fits_with"] = _advice(name, settings, topology)
     print(ASSUMPTIONS)
     if out is not None:
-        write_json(out, written)
+        with output_files(out) as (staged,):
+            write_json(staged, written)
     return plans
 
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,24 +15,17 @@ from hen_jax.core.types import Tree
 from hen_jax.data.examples import Document
 from hen_jax.models.config import Execution
 from hen_jax.models.decoder import abstract, merge, split
-from hen_jax.recipes.export import Exported, describe, export_trained, open_trained
+from hen_jax.recipes.card import HeldOut, held_out_loss
+from hen_jax.recipes.export import EXPORTS, Exported, describe, export_trained, open_trained
 from hen_jax.recipes.sft import Session, SftSettings, fit, open_session
 from hen_jax.recipes.sources import documents
 from hen_jax.sampling.generate import Generating, Weights, generate, lay_out, pad_prompts
 from hen_jax.sampling.logits import Sampling
 from hen_jax.text.chat import render_prompt, stop_ids
-from hen_jax.training.metrics import read_metrics
 
 PROMPTS = 6
 NEW_TOKENS = 64
 BEFORE, AFTER, SUMMARY = "replies_before.json", "replies_after.json", "summary.md"
-
-
-class Loss(NamedTuple):
-    """Cross-entropy of held-out assistant tokens, nats per token."""
-
-    before: float
-    after: float
 
 
 def run(settings: SftSettings, workdir: Path) -> None:
@@ -60,9 +52,9 @@ def run(settings: SftSettings, workdir: Path) -> None:
     if trained.lora is not None:
         learnt = merge_adapter(trained.model.base, trained.params, trained.lora.scale)
     write_json(workdir / AFTER, replies(session, learnt, asked))
-    exports = [export_trained(trained, workdir / "export" / "hf", "hf")]
+    exports = [export_trained(trained, workdir / EXPORTS / "hf", "hf")]
     if trained.lora is not None:
-        exports.append(export_trained(trained, workdir / "export" / "peft", "peft"))
+        exports.append(export_trained(trained, workdir / EXPORTS / "peft", "peft"))
     text = summary(workdir, asked, exports)
     with staged_file(workdir / SUMMARY) as staged:
         staged.write_text(text, encoding="utf-8")
@@ -94,15 +86,9 @@ def replies(session: Session, params: Tree, asked: Sequence[Document]) -> list[s
     return words.tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
 
-def held_out_loss(workdir: Path) -> Loss:
-    """The first and the last evaluation of a run."""
-    losses = [line["loss"] for line in read_metrics(workdir) if line["kind"] == "eval"]
-    return Loss(*(math.nan if loss is None else float(loss) for loss in (losses[0], losses[-1])))
-
-
 def summary(workdir: Path, asked: Sequence[Document], exports: Sequence[Exported]) -> str:
     """What was learnt, said and written, as Markdown."""
-    loss = held_out_loss(workdir)
+    loss = held_out_loss(workdir) or HeldOut(math.nan, math.nan)
     lines = [
         "# What this run made",
         "",

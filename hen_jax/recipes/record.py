@@ -3,14 +3,21 @@
 import dataclasses
 import importlib.metadata
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import RECORD, read_json, require_ours, write_json
+from hen_jax.core.files import RECORD
+from hen_jax.core.folders import require_run_folder
+from hen_jax.core.records import require_record, write_record
 from hen_jax.models.config import DecoderConfig
-from hen_jax.recipes.models import fingerprint
+from hen_jax.recipes.models import TEXT, WEIGHTS, fingerprint
+from hen_jax.training.locks import LOCK
+
+KIND = "run"
+"""What the record of a work directory calls it."""
 
 PACKAGES = (
     "hen_jax",
@@ -43,13 +50,13 @@ def run_record(config: Any, base: Path, model: DecoderConfig) -> dict[str, Any]:
         "config": dataclasses.asdict(config),
         "base": {
             "folder": str(base.absolute()),
-            "weights_sha256": fingerprint(base, "*.safetensors"),
-            "tokenizer_sha256": fingerprint(base, "tokenizer*.json"),
+            "weights_sha256": fingerprint(base, WEIGHTS),
+            "tokenizer_sha256": fingerprint(base, TEXT),
             "model": dataclasses.asdict(model),
         },
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in PACKAGES},
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
@@ -59,14 +66,14 @@ def claim(workdir: Path, record: dict[str, Any]) -> None:
     A run may go on elsewhere: on another mesh, with another base folder of the same weights.
 
     Raises:
-      InputError: the folder is not ours, or holds a run with other settings or another base.
+      InputError: the folder is not ours, its record is damaged, or it holds a run with other
+        settings or another base.
     """
-    require_ours(workdir)
-    path = workdir / RECORD
-    if not path.exists():
-        write_json(path, record)
+    require_run_folder(workdir, besides=(LOCK,))
+    if not (workdir / RECORD).exists():
+        write_record(workdir, KIND, record, files=False)
         return
-    before, now = read_json(path), read_back(record)
+    before, now = require_record(workdir, KIND), read_back({"kind": KIND, **record})
     for part in ("config", "base"):
         change = _difference(before[part], now[part], part)
         if change:
@@ -75,7 +82,7 @@ def claim(workdir: Path, record: dict[str, Any]) -> None:
                 "give another --workdir, or the settings it was started with"
             )
     if before != now:
-        write_json(path, record)
+        write_record(workdir, KIND, record, files=False)
 
 
 def read_back(value: Any) -> Any:
@@ -99,10 +106,15 @@ def _difference(before: Any, now: Any, path: str) -> str | None:
     return None if before == now else f"{path} was {before!r}, is {now!r}"
 
 
-def _commit() -> str | None:
-    """The commit of the source tree, if hen_jax runs from one."""
-    folder = Path(__file__).parent
+def commit() -> str | None:
+    """The commit of the source tree, if hen_jax runs from one and git is there to ask.
+
+    Installed into an environment inside another project, that project's commit would be a lie.
+    """
+    tree = Path(__file__).resolve().parents[2]
+    if not (tree / ".git").exists() or shutil.which("git") is None:
+        return None
     found = subprocess.run(
-        ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "-C", str(tree), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
     return found.stdout.strip() or None

@@ -1,7 +1,7 @@
 """ConfigDict node -> frozen dataclass: unknown, missing and ill-typed fields are errors."""
 
 import dataclasses
-import types
+import difflib
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -9,8 +9,12 @@ from typing import Any, TypeVar
 from ml_collections import ConfigDict
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.fields import REQUIRED, bare, default_of, may_be_none, words
 
 Record = TypeVar("Record")
+
+LARGEST_INT, LARGEST, SMALLEST = 2**31 - 1, 3.4e38, 1.2e-38
+"""What 32-bit integers and normal float32 numbers, which all computations use, can hold."""
 
 
 def settings(record: type[Record], node: Any, path: str = "config") -> Record:
@@ -24,40 +28,61 @@ def settings(record: type[Record], node: Any, path: str = "config") -> Record:
     if not isinstance(node, ConfigDict | Mapping):
         raise InputError(f"{path} is {node!r}; it must be a group of fields")
     fields = {field.name: field for field in dataclasses.fields(record)}  # pyright: ignore
-    hints = typing.get_type_hints(record)
+    hints = typing.get_type_hints(record, include_extras=True)
     unknown = [name for name in node if name not in fields]
     if unknown:
-        raise InputError(f"{path}.{unknown[0]}: no such field; {path} has {', '.join(fields)}")
-    missing = [name for name in fields if name not in node and _required(fields[name])]
+        raise InputError(f"{path}.{unknown[0]}: no such field; {_known(unknown[0], path, fields)}")
+    missing = [name for name in fields if name not in node and default_of(fields[name]) is REQUIRED]
     if missing:
-        raise InputError(f"{path}.{missing[0]} is missing; it must be a {hints[missing[0]]}")
+        raise InputError(f"{path}.{missing[0]} is missing; it must be {words(hints[missing[0]])}")
     values = {name: _value(hints[name], node[name], f"{path}.{name}") for name in node}
-    return record(**values)
+    try:
+        return record(**values)
+    except InputError as error:  # the record knows its fields, not where it stands
+        said = str(error)
+        joint = "." if said.split(" ")[0] in fields else ": "
+        raise InputError(said if said.startswith(path) else f"{path}{joint}{said}") from None
 
 
-def _required(field: dataclasses.Field) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+def _known(name: Any, path: str, fields: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(str(name), fields, n=1)
+    meant = f"did you mean {path}.{close[0]}? " if close else ""
+    return f"{meant}{path} has {', '.join(fields)}"
 
 
 def _value(hint: Any, value: Any, path: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        (inner,) = [argument for argument in arguments if argument is not type(None)]
-        return _value(inner, value, path)
+    if value is None and may_be_none(hint):
+        return None
+    inner = bare(hint)
+    origin, arguments = typing.get_origin(inner), typing.get_args(inner)
     if origin is typing.Literal:
         if value not in arguments:
             raise InputError(f"{path} is {value!r}; allowed: {', '.join(map(repr, arguments))}")
         return value
     if origin is tuple:
         return _tuple(arguments, value, path)
-    if dataclasses.is_dataclass(hint):
-        return settings(typing.cast(type, hint), value, path)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise InputError(f"{path} is {value!r}; it must be a {hint.__name__}")
+    if dataclasses.is_dataclass(inner):
+        return settings(typing.cast(type, inner), value, path)
+    if inner is float and isinstance(value, int) and not isinstance(value, bool):
+        value = _number(value, path)
+    if not isinstance(value, inner) or (inner is int and isinstance(value, bool)):
+        raise InputError(f"{path} is {value!r}; it must be {words(hint)}")
+    return _number(value, path) if inner is float else _whole(value, path)
+
+
+def _number(value: Any, path: str) -> float:
+    """A number that float32 holds."""
+    if not abs(value) <= LARGEST:  # NaN is refused too
+        raise InputError(f"{path} is {value!r}; it must be a number, {LARGEST} at most")
+    if 0 < abs(value) < SMALLEST:
+        raise InputError(f"{path} is {value!r}; float32 holds 0, or {SMALLEST} and more")
+    return float(value)
+
+
+def _whole(value: Any, path: str) -> Any:
+    """What is no number is left alone."""
+    if isinstance(value, int) and abs(value) > LARGEST_INT:
+        raise InputError(f"{path} is {value}; whole numbers go up to {LARGEST_INT}")
     return value
 
 

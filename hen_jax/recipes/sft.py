@@ -12,6 +12,8 @@ from jax.sharding import Mesh
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh
+from hen_jax.core.ranges import Count, Natural, Positive, check_ranges
+from hen_jax.core.rows import check_batch
 from hen_jax.core.trees import count
 from hen_jax.core.types import Tree
 from hen_jax.data.pipeline import (
@@ -26,10 +28,12 @@ from hen_jax.data.pipeline import (
 )
 from hen_jax.io import hf
 from hen_jax.models.config import DecoderConfig, Execution, LongRope, LoraConfig
+from hen_jax.planning.model_flops import Rows, training_flops
 from hen_jax.recipes.models import (
     ModelSettings,
     Opened,
     Words,
+    base_dtype,
     model_folder,
     open_model,
     open_words,
@@ -58,20 +62,24 @@ from hen_jax.training.processes import primary_first, row_share
 class SftSettings:
     """Everything that decides what an SFT run computes."""
 
-    recipe: Literal["sft", "quickstart"]
+    recipe: Literal["sft", "quickstart"]  # what runs: "quickstart" also compares and exports
     model: ModelSettings
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...]  # data files
     optimizer: OptimizerConfig
-    epochs: float
+    epochs: Positive  # passes over the data; a part of one is allowed
     adapter: LoraConfig | None = None  # None: all parameters train
     data: PipelineConfig = PipelineConfig()
     execution: Execution = Execution()
     loop: LoopConfig = LoopConfig()
     guard: GuardConfig = GuardConfig()
     mesh: MeshConfig = MeshConfig()
-    microbatches: int = 1
-    logit_chunk: int = 64  # positions per row that meet the vocabulary at a time
-    seed: int = 0
+    microbatches: Count = 1  # parts of a batch, one after another: less memory, the same update
+    logit_chunk: Count = 64  # positions per row that meet the vocabulary at a time
+    seed: Natural = 0  # of what starts at random
+
+    def __post_init__(self):
+        check_ranges(self)
+        base_dtype(self.model, self.adapter)
 
 
 class Session(NamedTuple):
@@ -109,6 +117,8 @@ def open_session(settings: SftSettings, workdir: Path) -> Session:
       InputError: bad settings, model or data, or a work directory that holds something else.
     """
     mesh = make_mesh(settings.mesh)
+    check_batch(settings.data.batch_size, settings.microbatches, mesh)
+    row_share(mesh)  # refuses a mesh whose rows the processes cannot share
     folder = primary_first(lambda: model_folder(settings.model))
     check_packing(settings, hf.read_config(folder))
     words = open_words(folder)
@@ -118,7 +128,7 @@ def open_session(settings: SftSettings, workdir: Path) -> Session:
         mesh,
         lora=settings.adapter,
         execution=settings.execution,
-        dtype=settings.model.dtype,
+        dtype=base_dtype(settings.model, settings.adapter),
         rules=settings.mesh.rules,
     )
     trainable, frozen = divided(model, settings.adapter, settings.execution, settings.seed)
@@ -190,6 +200,8 @@ def fit(session: Session, workdir: Path) -> State:
                 log=log,
                 record=session.record,
                 records=partial(train_records, session.examples.train, settings.data),
+                shares=share.count,
+                flops=lambda number: update_flops(settings, session.model.config),
             )
             state = resume(loop, state)
             return train(settings.loop, loop, state, session.frozen, session.steps)
@@ -207,6 +219,12 @@ def training(
     loss = sft_loss(graphdef, bounds.trained, settings.logit_chunk, bounds.reach)
     step = reporting(update_step(loss, optimizer, settings.microbatches))
     return Training(loss, optimizer, schedule, step)
+
+
+def update_flops(settings: SftSettings, config: DecoderConfig) -> float:
+    """The model's operations in one update; every position of a row is taken to train."""
+    rows, length = settings.data.batch_size, settings.data.row_length
+    return training_flops(config, settings.adapter, Rows(rows, length, length))
 
 
 def bounds(session: Session) -> RowBounds:

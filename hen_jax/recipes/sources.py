@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, cast, get_args
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.ranges import Positive, check_ranges
 from hen_jax.data import samples
 from hen_jax.data.cache import cache_key, cached, fingerprint
 from hen_jax.data.examples import Document, Encoded, encode_parts
@@ -50,9 +51,12 @@ class Source:
     """A data file and its schema; `path` is a file or `shipped:NAME`."""
 
     schema: str  # a name of `hen_jax.data.schemas.SCHEMAS`
-    path: str
-    weight: float | None = None  # rows it gives beside the others'; for all sources or for none
-    columns: ColumnNames = ColumnNames()  # such as {\"prompt\": \"question\"}
+    path: str  # a file, or shipped:NAME
+    weight: Positive | None = None  # rows it gives beside the others'; for all sources or for none
+    columns: ColumnNames = ColumnNames()  # such as {"prompt": "question"}
+
+    def __post_init__(self):
+        check_ranges(self)
 
 
 class Prepared(NamedTuple):

@@ -17,25 +17,25 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import BATCH, Layout, make_mesh
+from hen_jax.core.rows import check_batch, check_episode
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Array, Batch, Tree
 from hen_jax.data.episodes import Episode
 from hen_jax.data.pipeline import RowBounds
 from hen_jax.io import hf
 from hen_jax.io.packages import cache_folder
-from hen_jax.meta.evaluations import evaluations
 from hen_jax.models.config import DecoderConfig
 from hen_jax.models.decoder import abstract, split
 from hen_jax.models.families.table import from_hf
 from hen_jax.models.fused_attention import kernel_flops
 from hen_jax.models.quantised import SCALE
 from hen_jax.planning.architectures import ARCHITECTURES
-from hen_jax.planning.model_flops import Rows, training_flops
 from hen_jax.planning.stage import Program
 from hen_jax.planning.topologies import Topology
 from hen_jax.recipes import emcl, tiny_model
 from hen_jax.recipes.emcl import EmclSettings
-from hen_jax.recipes.sft import SftSettings, training
+from hen_jax.recipes.models import base_dtype
+from hen_jax.recipes.sft import SftSettings, training, update_flops
 from hen_jax.training.placement import abstract_state, parameter_shardings, placed
 
 UPDATES = 1000
@@ -56,7 +56,7 @@ class Placed(NamedTuple):
 
 
 def placed_model(settings: SftSettings | EmclSettings, topology: Topology) -> Placed:
-    """The model of a config: adapters in float32, the base in the dtype that the config names."""
+    """The model of a config: adapters in float32, the base in `base_dtype`, as stored bfloat16."""
     config = architecture(settings.model.source)
     mesh = make_mesh(settings.mesh, topology.devices)
     layout = Layout(mesh, settings.mesh.rules)
@@ -73,7 +73,8 @@ def placed_model(settings: SftSettings | EmclSettings, topology: Topology) -> Pl
         return map_with_path(one, tree)
 
     parts = split(model)
-    base, adapter = place(parts.base, settings.model.dtype or "bfloat16"), parts.adapter
+    dtype = base_dtype(settings.model, settings.adapter) or "bfloat16"
+    base, adapter = place(parts.base, dtype), parts.adapter
     if settings.adapter is None:
         return Placed(config, parts.graphdef, mesh, base, {})
     return Placed(config, parts.graphdef, mesh, place(adapter, "float32"), base)
@@ -83,24 +84,23 @@ def sft_program(settings: SftSettings, topology: Topology) -> Program:
     """One update of supervised fine-tuning; every position of a row is taken to train."""
     model = placed_model(settings, topology)
     rows, length = settings.data.batch_size, settings.data.row_length
+    check_batch(rows, settings.microbatches, model.mesh)
     run = training(settings, model.graphdef, UPDATES, RowBounds(length))
     state = abstract_state(model.trainable, run.optimizer, settings.seed, model.mesh)
     return Program(
         step=placed(run.step, state),
         arguments=(state, model.frozen, abstract_batch((rows,), length, model.mesh, (BATCH,))),
-        model_flops=training_flops(model.config, settings.adapter, Rows(rows, length, length)),
+        model_flops=update_flops(settings, model.config),
         tokens=rows * length,
         kernel_flops=partial(kernel_flops, model.config.windows),
     )
 
 
 def emcl_program(settings: EmclSettings, topology: Topology) -> Program:
-    """One step of meta-curriculum learning with all tasks in play.
-
-    What a step needs is counted in gradients of a row (`meta.evaluations`), each as in fine-tuning.
-    """
+    """One step of meta-curriculum learning with all tasks in play."""
     model, tasks, drawn = placed_model(settings, topology), len(settings.tasks), settings.episode
     length = drawn.row_length
+    check_episode(tasks, drawn.support_rows, drawn.query_rows, drawn.task_axis, model.mesh)
     run = emcl.training(settings, model.graphdef, length)
     state = abstract_state(model.trainable, run.optimizer, settings.seed, model.mesh)
     state = emcl.with_memory(settings, state, model.config.width, model.mesh)
@@ -112,12 +112,10 @@ def emcl_program(settings: EmclSettings, topology: Topology) -> Program:
         abstract_batch(support, length, model.mesh, (axis, None, rows)),
         abstract_batch(query, length, model.mesh, (axis, rows)),
     )
-    gradients = evaluations(settings.emcl, emcl.rows_of(settings), tasks, settings.steps)[-1]
-    each = training_flops(model.config, settings.adapter, Rows(1, length, length))
     return Program(
         step=placed(run.step, state),
         arguments=(state, model.frozen, episode),
-        model_flops=float(gradients * each),
+        model_flops=emcl.step_flops(settings, model.config, -1),
         tokens=(math.prod(support) + math.prod(query)) * length,
         kernel_flops=partial(kernel_flops, model.config.windows),
     )

@@ -7,12 +7,12 @@ before a real model is fetched.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import jax
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from hen_jax.core.files import write_json
+from hen_jax.core.staging import scratch_folder
 from hen_jax.data import samples
 from hen_jax.io import hf
 from hen_jax.io.cards import Card
@@ -47,8 +47,7 @@ CHATML = (
 def write_tiny_model(out: Path, dtype: str | None, seed: int = 0) -> Written:
     """Writes the model to `out`: 2 layers, 64 wide, 2,048 tokens of byte-level BPE, ChatML."""
     params = split(Decoder(jax.random.key(seed), CONFIG)).base
-    with TemporaryDirectory() as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         _trained_tokenizer().save(str(folder / "tokenizer.json"))
         roles = {"bos_token": SPECIAL[1], "eos_token": SPECIAL[2], "pad_token": SPECIAL[2]}
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", **roles}

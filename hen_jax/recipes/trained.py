@@ -1,5 +1,6 @@
 """What a run trains and what it does not: made anew, or as an earlier run left it."""
 
+import dataclasses
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,12 +9,14 @@ import jax
 
 from hen_jax.adapters.lora import check_targets
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import RECORD, read_json
+from hen_jax.core.files import RECORD
+from hen_jax.core.records import require_record
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Tree
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import Decoder, abstract, split
-from hen_jax.recipes.models import Opened
+from hen_jax.recipes.models import WEIGHTS, Opened, fingerprint
+from hen_jax.recipes.record import KIND, read_back
 from hen_jax.recipes.settings import settings
 from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.placement import initial_adapter
@@ -48,10 +51,10 @@ def divided(model: Opened, lora: LoraConfig | None, execution: Execution, seed: 
 
 
 def earlier_run(run: Path) -> Earlier:
-    """The run in folder `run`. Raises `InputError` where there is none."""
+    """The run in folder `run`. Raises `InputError` where there is none, or a damaged record."""
     if not (run / RECORD).exists():
         raise InputError(f"{run} holds no run (no {RECORD}); give the --workdir of `hen run`")
-    record = read_json(run / RECORD)
+    record = require_record(run, KIND)
     adapter = record["config"]["adapter"]
     lora = None if adapter is None else settings(LoraConfig, adapter, "adapter")
     return Earlier(record, lora, Path(record["base"]["folder"]))
@@ -61,8 +64,10 @@ def saved_params(run: Path, model: Opened, lora: LoraConfig | None) -> Tree:
     """What the newest checkpoint of `run` holds, on the shardings of `model`.
 
     Raises:
-      InputError: no checkpoint there, or only damaged ones.
+      InputError: no checkpoint there, the newest is damaged, or `model` is not the base as it was
+        when the run trained on it.
     """
+    _require_same_base(run, model)
     shapes = split(abstract(model.config, lora)).adapter if lora else model.base
     like = map_with_path(
         lambda path, x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=model.shardings[path]),
@@ -70,3 +75,22 @@ def saved_params(run: Path, model: Opened, lora: LoraConfig | None) -> Tree:
     )
     with closing(Checkpoints(run / "checkpoints", keep=1, asynchronous=False)) as checkpoints:
         return checkpoints.params(like)
+
+
+def _require_same_base(run: Path, model: Opened) -> None:
+    before = earlier_run(run).record["base"]
+    config = read_back(dataclasses.asdict(model.config))
+    other = sorted(
+        name for name, value in before["model"].items() if config.get(name, value) != value
+    )
+    if other:
+        field = other[0]
+        what = f"its {field} was {before['model'][field]!r}, is {config[field]!r}"
+    elif fingerprint(model.folder, WEIGHTS) != before["weights_sha256"]:
+        what = "its weights are others"
+    else:
+        return
+    raise InputError(
+        f"the base model in {model.folder} is not the one that {run} trained on ({what}); put that "
+        "one back there"
+    )

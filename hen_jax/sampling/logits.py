@@ -10,6 +10,9 @@ from jaxtyping import Bool, Float, Int, Key
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import Array
 
+COLDEST, HOTTEST = 1e-5, 1e5
+"""Temperatures at which all logits of a model can be told apart, and float32 holds them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
@@ -23,8 +26,11 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self):
-        if not 0 <= self.temperature < float("inf"):
-            raise InputError(f"temperature is {self.temperature}; give 0 (greedy) or more")
+        # Below, logits divided by it leave float32, or it counts as 0 itself: NaN either way.
+        if self.temperature != 0 and not COLDEST <= self.temperature <= HOTTEST:
+            raise InputError(
+                f"temperature is {self.temperature}; give 0 (greedy), or {COLDEST:g} to {HOTTEST:g}"
+            )
         if self.top_k < 0:
             raise InputError(f"top_k is {self.top_k}; give 0 (keep all) or more")
         if not 0 < self.top_p <= 1:
@@ -100,6 +106,8 @@ def top_p_mask(logits: Float[Array, "B V"], top_p: float) -> Bool[Array, "B V"]:
         enough = jnp.where(ranks >= middle[:, None], probs, 0.0).sum(axis=-1) >= top_p
         return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
+    # XLA takes a subnormal number for 0, and then no token at all would be enough.
+    top_p = max(top_p, float(jnp.finfo(jnp.float32).tiny))
     above_one = jnp.full(logits.shape[:1], 0x3F800001, jnp.int32)  # the bits after those of 1.0
     low, _ = jax.lax.fori_loop(0, 30, narrow, (jnp.zeros_like(above_one), above_one))
     return ranks >= low[:, None]

@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Int, PRNGKeyArray
 
 from hen_jax.core.types import Array, Tree
+from hen_jax.steps.rounding import widened
 
 
 class State(NamedTuple):
@@ -20,5 +21,7 @@ class State(NamedTuple):
 
 
 def init_state(params: Tree, optimizer: optax.GradientTransformation, seed: int) -> State:
-    """The state before the first update."""
-    return State(params, optimizer.init(params), jnp.zeros((), jnp.int32), jax.random.key(seed))
+    """The state before the first update; moments of bfloat16 parameters are float32."""
+    return State(
+        params, optimizer.init(widened(params)), jnp.zeros((), jnp.int32), jax.random.key(seed)
+    )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from hen_jax.core.types import Batch, Mean, Tree
+from hen_jax.steps.rounding import apply_updates, widened
 from hen_jax.steps.state import State
 
 Metrics = dict[str, Mean]
@@ -21,14 +22,17 @@ def update_step(loss: Loss, optimizer: optax.GradientTransformation, microbatche
     """A pure step: the gradient of `sum(total) / sum(count)` over all microbatches, one update.
 
     `microbatches` must divide the batch's rows. Rows are dealt out like cards, so that each
-    microbatch spans all devices that hold rows.
+    microbatch spans all devices that hold rows. A batch that counts nothing (all weights 0) has the
+    gradient 0. Gradients are summed and updates computed in float32 whatever the dtype of the
+    parameters; those in bfloat16 are rounded stochastically, keyed by `state.key` and `state.step`.
     """
 
     def step(state: State, frozen: Tree, batch: Batch) -> tuple[State, Metrics]:
         grads, mean, metrics = summed_gradients(loss, state.params, frozen, batch, microbatches)
-        grads = jax.tree.map(lambda g: g / jnp.maximum(mean.count, 1).astype(g.dtype), grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        grads = jax.tree.map(lambda g: Mean(g, mean.count.astype(g.dtype)).value, grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, widened(state.params))
+        key = jax.random.fold_in(state.key, state.step)
+        params = apply_updates(state.params, updates, key)
         one = jnp.ones((), jnp.float32)
         metrics |= {"loss": mean, "grad_norm": Mean(optax.tree.norm(grads), one)}
         return State(params, opt_state, state.step + 1, state.key), metrics
@@ -47,7 +51,7 @@ def summed_gradients(
 
     def one(part: Batch) -> tuple[Tree, Mean, Metrics]:
         grads, (mean, metrics) = jax.grad(total, has_aux=True)(params, part)
-        return grads, mean, metrics
+        return widened(grads), mean, metrics
 
     if microbatches == 1:
         return one(batch)

@@ -1,5 +1,6 @@
 """Checkpoints: state, place in the data and run record, saved together or not at all (orbax)."""
 
+import errno
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.steps.state import State
 from hen_jax.training.manifests import find_damage, write_manifest
 from hen_jax.training.processes import everywhere, from_primary, is_primary, meet
+from hen_jax.training.quiet import hush
 
 Record = dict[str, Any]
 
@@ -36,6 +38,7 @@ class Checkpoints:
         self._saving: int | None = None
         self._sound: set[int] = set()  # steps whose files were read and found to be as written
         self._damage: dict[int, str] = {}
+        hush()
 
     def close(self) -> None:
         """Waits for writes to end."""
@@ -51,7 +54,7 @@ class Checkpoints:
         Raises:
           InputError: there are checkpoints, and every one is damaged.
         """
-        steps = self._steps()
+        steps = saved_steps(self._folder)
         # The primary's list counts: a shared file system may show others an older one.
         count = from_primary(len(steps))
         for place in range(count):
@@ -68,11 +71,14 @@ class Checkpoints:
     def save(self, step: int, state: State, data: Any, record: Record) -> None:
         """Saves, in the background when asynchronous; `data` is JSON."""
         self.wait()
+        plain = _plain(state)
+        if is_primary():
+            _require_space(self._folder, plain)
         self._saving = step
         self._checkpointer.save(
             self._folder / str(step),
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_plain(state)),
+                state=ocp.args.StandardSave(plain),
                 data=ocp.args.JsonSave({"iterator": data}),
                 record=ocp.args.JsonSave(record),
             ),
@@ -95,7 +101,17 @@ class Checkpoints:
         return self._read(record=ocp.args.JsonRestore())["record"]
 
     def params(self, like: Any) -> Any:
-        """Only the trained parameters of the newest checkpoint, on the shardings of `like`."""
+        """Only the trained parameters of the newest checkpoint, on the shardings of `like`.
+
+        Raises:
+          InputError: there is none, or it is damaged: an older one is not what is asked for.
+        """
+        latest = self.latest()
+        if self._damage:
+            raise InputError(
+                f"the newest checkpoint in {self._folder} is damaged ({self._damages()}); the run "
+                f"goes on from step {latest} if it is started again, and makes it anew"
+            )
         item = {"params": like}
         wanted = ocp.args.PyTreeRestore(
             item,
@@ -129,14 +145,6 @@ class Checkpoints:
             self._folder / str(step), args=ocp.args.Composite(**items)
         )
 
-    def _steps(self) -> list[int]:
-        """All saved steps, newest first."""
-        if not self._folder.is_dir():
-            return []
-        return sorted(
-            (int(path.name) for path in self._folder.iterdir() if path.name.isdigit()), reverse=True
-        )
-
     def _is_sound(self, step: int) -> bool:
         if step in self._sound:
             return True
@@ -160,8 +168,30 @@ class Checkpoints:
         """
         (staged,) = self._folder.glob(f"{self._saving}.*")
         write_manifest(staged)
-        for step in self._steps()[max(1, self._keep - 1) :]:
+        for step in saved_steps(self._folder)[max(1, self._keep - 1) :]:
             shutil.rmtree(self._folder / str(step))
+
+
+def _require_space(folder: Path, state: State) -> None:
+    """Raises `OSError` before a write that the disk cannot take: half of it would fill the disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    disk = shutil.disk_usage(folder)
+    if disk.total > 0 and disk.free < needed:  # some network file systems do not say
+        raise OSError(
+            errno.ENOSPC,
+            f"No space left on device: {needed:,} bytes to write",
+            str(folder),
+        )
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """All saved steps in the folder of a run's checkpoints, newest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        (int(path.name) for path in folder.iterdir() if path.name.isdigit()), reverse=True
+    )
 
 
 def _plain(state: State) -> State:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Float, Int
 
+from hen_jax.core.ranges import BelowOne, Natural, NotNegative, check_ranges
 from hen_jax.core.types import Array, Batch, Mean, Tree
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Metrics, Step
@@ -20,9 +21,12 @@ SKIPPED = "skipped"
 class GuardConfig:
     """Which updates are left out. A skipped one changes neither parameters nor moments."""
 
-    spike: float = 0.0  # times the usual gradient norm; 0: any finite gradient is good
-    memory: float = 0.98  # of the running mean of good norms, per update
-    warmup: int = 20  # good updates before a norm counts as unusual
+    spike: NotNegative = 0.0  # times the usual gradient norm; 0: any finite gradient is good
+    memory: BelowOne = 0.98  # of the running mean of good norms, per update
+    warmup: Natural = 20  # good updates before a norm counts as unusual
+
+    def __post_init__(self):
+        check_ranges(self)
 
 
 class Guarded(NamedTuple):
@@ -36,6 +40,8 @@ class Guarded(NamedTuple):
 
 def guard(inner: optax.GradientTransformation, config: GuardConfig) -> optax.GradientTransformation:
     """`inner`, but an update whose gradient is bad is zero and leaves no trace in the moments.
+
+    So is one that would make a parameter infinite or NaN, as an overflow of float16 does.
 
     The norm is that of the gradient as it comes, so the guard goes around clipping. While all is
     well the updates are those of `inner`, bit for bit. With `spike=10` a norm of 10.1 among norms
@@ -53,6 +59,7 @@ def guard(inner: optax.GradientTransformation, config: GuardConfig) -> optax.Gra
         norm = optax.tree.norm(updates).astype(jnp.float32)
         ok = _is_good(norm, state, config)
         updates, moments = inner.update(updates, state.inner, params)
+        ok &= _all_finite(updates if params is None else optax.apply_updates(params, updates))
         kept = Guarded(
             jax.tree.map(lambda new, old: jnp.where(ok, new, old), moments, state.inner),
             jnp.where(ok, config.memory * state.usual + (1 - config.memory) * norm, state.usual),
@@ -73,6 +80,18 @@ def reporting(guarded: Step) -> Step:
         return state, metrics | {SKIPPED: Mean(in_row, jnp.ones((), jnp.float32))}
 
     return step
+
+
+def made_updates(state: Tree) -> int | None:
+    """How many updates of the run were made, over all its attempts; None where no guard counts."""
+    leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, Guarded))
+    counts = [int(leaf.good) for leaf in leaves if isinstance(leaf, Guarded)]
+    return sum(counts) if counts else None
+
+
+def _all_finite(tree: Tree) -> Array:
+    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+    return jnp.stack(leaves).all() if leaves else jnp.array(True)
 
 
 def _is_good(norm: Array, state: Guarded, config: GuardConfig) -> Array:

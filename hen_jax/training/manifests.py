@@ -1,16 +1,15 @@
 """What every file of a checkpoint was when written, so that damage shows before it is used."""
 
-import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from hen_jax.core.checksums import THREADS, file_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json, write_json
 
 MANIFEST = "manifest.json"
-THREADS = 8
 
 CHANGING = "_CHECKPOINT_METADATA"
 """Orbax's note of when a checkpoint was begun and committed: written to again after the commit, and
@@ -63,5 +62,4 @@ def _difference(path: Path, name: str, written: Entry) -> str | None:
 
 
 def _entry(path: Path) -> Entry:
-    with path.open("rb") as file:
-        return Entry(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+    return Entry(path.stat().st_size, file_sha256(path))

@@ -3,17 +3,19 @@
 import json
 import math
 import os
-import time
+import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from hen_jax.core.errors import InputError
 from hen_jax.core.files import staged_file
 from hen_jax.core.types import Mean
+from hen_jax.training.board import Board
 from hen_jax.training.processes import is_primary
 
 FILE = "metrics.jsonl"
@@ -22,7 +24,7 @@ FILE = "metrics.jsonl"
 def fetch(metrics: dict[str, Mean]) -> dict[str, float]:
     """The means as Python numbers; waits for the devices."""
     host = jax.device_get(metrics)
-    return {name: float(mean.total) / max(float(mean.count), 1.0) for name, mean in host.items()}
+    return {name: float(mean.value) for name, mean in host.items()}
 
 
 class MetricLog:
@@ -41,41 +43,42 @@ class MetricLog:
             folder.mkdir(parents=True, exist_ok=True)
             self.lost_seconds = _keep_until(path, start) if path.exists() else 0.0
         self._lines = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=start + 1, write_to_disk=self.writes
-        )
+        self._board = Board(folder / "tensorboard", start + 1) if self.writes else None
+        self._quiet = quiet
         hidden = quiet or not self.writes
         self._bar = tqdm(total=steps, initial=start, unit="step", disable=hidden or None)
-        self._clock = time.perf_counter()
 
     def close(self) -> None:
-        """Closes the files."""
-        self._lines.close()
-        self._board.close()
-        self._bar.close()
+        """Closes the files; each, though another one cannot be written to its end."""
+        with ExitStack() as stack:
+            stack.callback(self._bar.close)
+            stack.callback(self._lines.close)
+            if self._board is not None:
+                stack.callback(self._board.close)
 
-    def train(self, step: int, values: dict[str, float], tokens: int) -> None:
-        """Writes the metrics of one update; `tokens` is how many the batch held."""
-        now = time.perf_counter()
-        seconds = now - self._clock
-        values = values | {"seconds": seconds, "tokens_per_second": tokens / seconds}
-        self._clock = now
+    @property
+    def plain(self) -> bool:
+        """Whether there is no progress bar where there should be one: no terminal shows it."""
+        return self.writes and not self._quiet and self._bar.disable
+
+    def train(self, step: int, values: dict[str, float]) -> None:
+        """Writes the metrics of one update."""
         self._write(step, "train", values)
-        self._bar.set_postfix_str(
-            f"loss {values['loss']:.3f}, {values['tokens_per_second']:.0f} tokens/s"
-        )
+        speed = values.get("tokens_per_second")
+        told = "" if speed is None else f", {speed:.0f} tokens/s"
+        self._bar.set_postfix_str(f"loss {values['loss']:.3f}{told}")
         self._bar.update()
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
-        """Writes the metrics of one evaluation, whose time counts for no step's speed."""
+        """Writes the metrics of one evaluation; none where nothing was held out."""
         self._write(step, "eval", values)
-        self._say(f"step {step}: held-out loss {values['loss']:.4f}")
-        self._clock = time.perf_counter()
+        if "loss" in values:
+            self.say(f"step {step}: held-out loss {values['loss']:.4f}")
 
     def skipped(self, step: int, records: Sequence[str]) -> None:
         """Writes and tells that an update was left out, and which records its batch held."""
         self._line({"step": step, "kind": "skipped", "records": list(records)})
-        self._say(
+        self.say(
             f"step {step}: the gradient is not finite or far larger than usual; the update was "
             f"skipped. Records of its batch: {', '.join(records) or 'not known'}"
         )
@@ -84,12 +87,15 @@ class MetricLog:
         # JSON has no NaN: a reader of the file should see null, not fail.
         finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
         self._line({"step": step, "kind": kind, **finite})
-        for name, value in values.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add(f"{kind}/{name}", value, step)
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Tells the user something, above the progress bar; only on the primary process."""
         if self.writes:
             self._bar.write(text)
+            sys.stdout.flush()  # a file or a pipe would keep it back for hours
 
     def _line(self, line: dict[str, Any]) -> None:
         self._lines.write(json.dumps(line) + "\n")
@@ -97,14 +103,31 @@ class MetricLog:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics; a last line cut short by a kill is left out."""
+    """The lines of a run's metrics; a last line cut short by a kill is left out.
+
+    Raises:
+      InputError: a line is damaged; names it.
+    """
     return _whole_lines(folder / FILE)
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = text[: text.rfind("\n") + 1].split("\n")[:-1]
+    return [_parsed(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _parsed(path: Path, number: int, text: str) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+    except json.JSONDecodeError:
+        line = None
+    if isinstance(line, dict) and isinstance(line.get("step"), int):
+        return line
+    raise InputError(
+        f"{path}:{number} is no line of metrics; remove it, or the file: it holds what a run "
+        "logged, and no run needs it to go on"
+    )
 
 
 def _keep_until(path: Path, step: int) -> float:
@@ -114,4 +137,4 @@ def _keep_until(path: Path, step: int) -> float:
         file.writelines(json.dumps(line) + "\n" for line in lines if line["step"] <= step)
         file.flush()
         os.fsync(file.fileno())
-    return sum(line.get("seconds", 0.0) for line in lines if line["step"] > step)
+    return sum(line.get("seconds") or 0.0 for line in lines if line["step"] > step)
