@@ -76,6 +76,7 @@ def export(run: Path, out: Path, form: Format, dtype: str | None = None) -> Expo
     """
     require_replaceable(out, {"hf": hf.KIND, "peft": peft.KIND}[form])
     _require_apart_from_run(out, run)
+    require_apart(out, earlier_run(run).base)
     return export_trained(open_trained(run), out, form, dtype)
 
 
