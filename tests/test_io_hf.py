@@ -186,6 +186,7 @@ def test_a_foreign_folder_is_not_overwritten(tmp_path):
 
 def test_a_failing_write_leaves_the_old_folder(ours):
     folder = ours
+
     def full(out):
         raise OSError(28, "No space left on device")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.outputs import output_files, require_no_link
+from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.data import outside
 from hen_jax.data.examples import Document
 from hen_jax.data.privacy import scrub_value
@@ -48,16 +48,18 @@ def validate(
         these names.
     """
     found = schema_named(schema)
-    unread: Counter[str] = Counter()
-    if found.rows is None:
-        parsed = check_records(file, schema, columns)
-    else:
-        parsed = collect(_counted(found.rows(file, columns), schema, columns, unread))
     good = quarantine = None
     if out is not None:
         good, quarantine = out / "good.jsonl", out / "quarantine.jsonl"
         require_other(file, good, quarantine)
         require_no_link(out)
+        require_ours(good, quarantine)  # before the work
+    unread: Counter[str] = Counter()
+    if found.rows is None:
+        parsed = check_records(file, schema, columns)
+    else:
+        parsed = collect(_counted(found.rows(file, columns), schema, columns, unread))
+    if good is not None and quarantine is not None:
         with output_files(good, quarantine) as (for_good, for_bad):
             _write_lines(for_good, _good_rows(file, found, parsed.records, parsed.problems))
             _write_lines(for_bad, map(_quarantined, parsed.problems))
