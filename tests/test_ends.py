@@ -203,6 +203,23 @@ def test_a_main_thread_that_hears_nothing_is_ended(capfd, monkeypatch, times, co
     assert line.startswith("hen: ")
 
 
+@pytest.mark.usefixtures("interruptible")
+def test_a_stop_that_a_finalizer_swallows_is_told_again():
+    class Swallows:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def busy() -> None:
+        found = Swallows()
+        del found
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    with stop_early(end=pytest.fail), pytest.raises(StoppedEarlyError):
+        busy()
+
+
 # Processes that find each other.
 
 

@@ -13,7 +13,7 @@ from hen_jax.core.types import Batch, Mean
 from hen_jax.steps.state import init_state
 from hen_jax.steps.update import update_step
 from hen_jax.training.compiles import compilations
-from hen_jax.training.guards import GuardConfig, guard, reporting
+from hen_jax.training.guards import GuardConfig, guard, made_updates, reporting
 from hen_jax.training.watchdog import watchdog
 
 
@@ -63,6 +63,25 @@ def test_an_update_without_a_finite_gradient_leaves_no_trace():
         assert_same(before.opt_state.inner, after.opt_state.inner)
     clean, _ = guarded_run([1, 2], GuardConfig())
     assert_same(states[-1].params, clean[-1].params)
+
+
+def test_an_update_that_would_overflow_a_parameter_is_left_out():
+    """As under Adam in float16, whose `eps` of 1e-8 is 0 there: the first update is 0 / 0."""
+    optimizer = guard(optax.adam(0.1, eps=0.0), GuardConfig())
+    params = {"w": jnp.ones(3, jnp.float16)}
+    state = optimizer.init(params)
+    assert made_updates({"opt": (state,)}) == 0
+    zero = {"w": jnp.zeros(3, jnp.float16)}
+    updates, state = optimizer.update(zero, state, params)
+    assert_same(updates, zero)
+    grown = guard(optax.sgd(1.0), GuardConfig())
+    huge = {"w": jnp.full(3, -60000.0, jnp.float16)}
+    updates, grown_state = grown.update(huge, grown.init(params), {"w": -huge["w"]})
+    assert_same(updates, zero)
+    assert (int(grown_state.in_row), made_updates(grown_state)) == (1, 0)  # pyright: ignore
+    updates, state = optimizer.update(params, state, params)
+    assert made_updates({"opt": (state,)}) == 1
+    assert made_updates({"plain": optax.sgd(1.0).init(params)}) is None
 
 
 def test_a_spike_is_skipped_once_it_is_known_what_is_usual():

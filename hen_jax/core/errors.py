@@ -27,8 +27,12 @@ class StoppedError(RuntimeError):
     """
 
 
-class StoppedEarlyError(StoppedError):
-    """A run that was asked to stop when it had nothing to save, perhaps on one process first."""
+class StoppedEarlyError(KeyboardInterrupt):
+    """A run that was asked to stop when it had nothing to save, perhaps on one process first.
+
+    Raised by a signal wherever the program is: like `KeyboardInterrupt`, it is none that a library
+    catches and forgets.
+    """
 
 
 class LostError(RuntimeError):
@@ -58,7 +62,7 @@ def told(error: BaseException) -> Told | None:
     """
     if isinstance(error, InputError):
         return Told(2, str(error))
-    if isinstance(error, StoppedError):
+    if isinstance(error, StoppedError | StoppedEarlyError):
         return Told(STOPPED, str(error))
     if isinstance(error, LostError):
         return Told(LOST, str(error))

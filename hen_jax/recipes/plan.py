@@ -5,6 +5,7 @@ no hub.
 """
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,24 @@ def _plan(name: str, settings: Any, topology: Topology) -> StagePlan:
     return found
 
 
+def _say_compiling(name: str, settings: Any, topology: Topology) -> None:
+    """Says what is about to take long; on the error stream, since it is no part of the plan."""
+    tiny = settings.model.source == "tiny"
+    print(
+        f"compiling {name} for {len(topology.devices)} chips ({topology.name}); expect "
+        f"{'less than a minute' if tiny else '2 to 15 minutes'} on a few CPU cores",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
 def _compiled(name: str, settings: Any, topology: Topology) -> StagePlan:
     """The plan of a stage; for GPUs also lowered for CUDA, which shows that it can be.
 
     cuDNN's attention is in a library that need not be here. It is lowered as the chunked one, and
     its memory is estimated as that of splash, which keeps the same: outputs and softmax sums.
     """
+    _say_compiling(name, settings, topology)
     kernel = {"cudnn": "cuda", "splash": "tpu"}.get(settings.execution.attention)
     if kernel not in (None, topology.chip.platform):
         other = {"cuda": "cudnn", "tpu": "splash"}[topology.chip.platform]

@@ -10,6 +10,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
@@ -41,10 +42,13 @@ class _Listening:
         self.ended = threading.Event()
         self.before = {number: signal.getsignal(number) for number in _HANDLED}
         self.action = _native_action(signal.SIGTERM)
+        self.lost = False  # what was raised did not reach the main program
 
 
 _listening: list[_Listening] = []
 """The contexts of `stop_early`, the innermost last: signals belong to the whole process."""
+
+_base_hook = [sys.unraisablehook]
 
 
 @contextmanager
@@ -61,6 +65,9 @@ def stop_early(grace: float = GRACE_SECONDS, end: Callable[[int], None] = leave)
     read, write = os.pipe()
     os.set_blocking(write, False)
     wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    if not _listening:
+        _base_hook[:] = [sys.unraisablehook]
+        sys.unraisablehook = _note_lost
     for number in _HANDLED:
         signal.signal(number, _raise)
     _listening.append(here)
@@ -76,6 +83,8 @@ def stop_early(grace: float = GRACE_SECONDS, end: Callable[[int], None] = leave)
             signal.signal(number, handler or signal.SIG_DFL)
         _set_native_action(signal.SIGTERM, here.action)
         signal.set_wakeup_fd(wakeup)
+        if not _listening and sys.unraisablehook is _note_lost:
+            sys.unraisablehook = _base_hook[0]
         thread.join()
         os.close(read)
         os.close(write)
@@ -123,6 +132,14 @@ def _raise(number: int, _: FrameType | None) -> None:
     raise StoppedEarlyError(_EARLY)
 
 
+def _note_lost(ignored: "sys.UnraisableHookArgs") -> None:
+    """What is raised within a callback of the garbage collector or a finalizer is lost there."""
+    if _listening and isinstance(ignored.exc_value, StoppedEarlyError):
+        _listening[-1].lost = True
+    else:
+        _base_hook[0](ignored)
+
+
 _EARLY = (
     "stopped while no step was under way; the same command begins again, or goes on from the last "
     "checkpoint"
@@ -152,25 +169,41 @@ def _watch(here: _Listening, read: int, grace: float, end: Callable[[int], None]
     """Hears of signals as they come, whatever the main thread does, and of those of others."""
     heard = 0
     while not here.ended.is_set():
-        came = _signals(read)
+        came = _signals(read, POLL_SECONDS)
         heard += came
-        if came and _listening[-1:] == [here] and (heard > 1 or not here.begun):
+        if _listening[-1:] != [here]:
+            continue
+        if came and (heard > 1 or not here.begun):
             if not here.begun:
                 ask_others()
-            if not here.ended.wait(grace):
-                print(f"hen: {_EARLY if heard == 1 else _TWICE}", file=sys.stderr, flush=True)
-                end(STOPPED if heard == 1 else 2)
+            again = _let_end(here, grace)
+            if here.ended.is_set():
                 return
-        elif not here.begun and heard == 0 and asked_by_others():
+            twice = heard + _signals(read, 0.0) - again > 1
+            print(f"hen: {_TWICE if twice else _EARLY}", file=sys.stderr, flush=True)
+            end(2 if twice else STOPPED)
+            return
+        if not here.begun and heard == 0 and asked_by_others():
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _let_end(here: _Listening, grace: float) -> int:
+    """Waits for the main thread to end; how often it had to be told anew."""
+    deadline, again = time.monotonic() + grace, 0
+    while time.monotonic() < deadline and not here.ended.wait(min(grace, 0.2)):
+        if here.lost:
+            here.lost, again = False, again + 1
+            here.received.clear()
+            os.kill(os.getpid(), signal.SIGTERM)
+    return again
 
 
 _TWICE = "interrupted twice; the last checkpoint that was whole still is"
 
 
-def _signals(read: int) -> int:
-    """How many of the handled signals came within `POLL_SECONDS`."""
-    ready, _, _ = select.select([read], [], [], POLL_SECONDS)
+def _signals(read: int, seconds: float) -> int:
+    """How many of the handled signals came; waits so many seconds for one."""
+    ready, _, _ = select.select([read], [], [], seconds)
     return sum(number in _HANDLED for number in os.read(read, 64)) if ready else 0
 
 
