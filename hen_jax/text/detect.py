@@ -51,7 +51,8 @@ def detect_format(
     raise InputError(
         "this tokenizer's chat template is none of the known formats "
         f"({', '.join(chat_format.name for chat_format in formats)}); "
-        "add a ChatFormat for it to hen_jax/text/formats.py"
+        "give the folder a chat_template.jinja of one of these, or continue plain text with "
+        "`hen generate --raw`"
     )
 
 
