@@ -5,7 +5,8 @@
 writes random bfloat16 shards of a Llama-3.1-8B with that many layers (2 of them: 3 GB), reads the
 files as they are, imports them with `hf.read_params`, and compares. The page cache is dropped
 before either, and both are done in turn; from the second import on, the programs that write into
-the leaves are compiled. What is expected: at least half of the disk's own rate, and beyond the
+the leaves are compiled. The files are compared with their checksums meanwhile; `HEN_VERIFY=off`
+shows what that costs. What is expected: at least half of the disk's own rate, and beyond the
 device arrays no more memory than the largest tensor.
 """
 
@@ -24,6 +25,7 @@ import ml_dtypes
 import numpy as np
 
 from hen_jax.core.mesh import MeshConfig, make_mesh
+from hen_jax.core.records import write_record
 from hen_jax.core.trees import flatten
 from hen_jax.io import hf, names, shards
 from hen_jax.models.config import DecoderConfig
@@ -65,6 +67,7 @@ def write_random(folder: Path, shape: DecoderConfig) -> int:
             tensors.append(shards.Tensor(name, size, np.dtype(ml_dtypes.bfloat16), fill))
     shards.write_shards(folder, tensors, 10**9)
     (folder / "config.json").write_text(json.dumps(table.to_hf(shape)))
+    write_record(folder, hf.KIND, {})  # so that the files are compared while they are read
     return max(tensor.nbytes for tensor in tensors)
 
 

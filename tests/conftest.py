@@ -37,3 +37,23 @@ def compiled_once(tmp_path_factory):
         jax.config.update("jax_compilation_cache_dir", folder)
         yield
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory):
+    """A folder with the random model of `hen import tiny`; to be read, and not changed."""
+    from hen_jax.recipes.tiny_model import write_tiny_model
+
+    folder = tmp_path_factory.mktemp("base") / "tiny"
+    write_tiny_model(folder, None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_finished(tiny_base, tmp_path_factory):
+    """The work directory of a run of a few steps on it; to be copied, and not changed."""
+    import tiny_run
+
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    tiny_run.run(tiny_base, workdir, epochs=0.1, loop={"checkpoint_every": 2})
+    return workdir

@@ -11,8 +11,8 @@ from typing import IO, NamedTuple
 
 THREADS = 8
 
-CHUNK = 4 * 2**20
-"""Bytes hashed at a time: after each, another Python thread may have its turn."""
+CHUNK = 2**18
+"""Bytes hashed at a time."""
 
 _SETTLED = 1.0
 """Seconds after which a change of a file is sure to change its time stamps, too."""

@@ -27,7 +27,7 @@ DTYPES: dict[str, np.dtype] = {
 
 _STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _CODES = {name: code for code, name in _STORED.items()}
-_PIECE = 2**18  # numbers looked at together: they stay in the processor's cache
+_PIECE = 2**14  # numbers looked at together: they stay in the processor's cache
 _PICKLES = ("pytorch_model*.bin", "consolidated*.pth", "*.pt", "*.pth", "adapter_model.bin")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.outputs import output_files, require_no_link
+from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.data.examples import Document
 from hen_jax.data.privacy import scrub_value
 from hen_jax.data.records import Problem
@@ -41,12 +41,14 @@ def validate(file: Path, schema: str, out: Path | None = None) -> Validation:
         these names.
     """
     found = schema_named(schema)
-    parsed = found.check(file)
     good = quarantine = None
     if out is not None:
         good, quarantine = out / "good.jsonl", out / "quarantine.jsonl"
         require_other(file, good, quarantine)
         require_no_link(out)
+        require_ours(good, quarantine)  # before the work
+    parsed = found.check(file)
+    if good is not None and quarantine is not None:
         with output_files(good, quarantine) as (for_good, for_bad):
             _write_lines(for_good, _good_rows(file, found, parsed.records, parsed.problems))
             _write_lines(for_bad, map(_quarantined, parsed.problems))

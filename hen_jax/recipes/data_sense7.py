@@ -7,7 +7,7 @@ from typing import Any
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json, write_json
-from hen_jax.core.outputs import output_files, require_no_link
+from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.data.sense7 import read_sense7
 from hen_jax.empathy.clusters import CONTEXT_OF_TASK, CONTEXTS
 from hen_jax.evaluation.ratings import (
@@ -38,6 +38,9 @@ def analyse(file: Path, out: Path, contexts: Path | None = None, seed: int = 0) 
       InputError: a bad row (file:line:field), no rated conversation, a bad mapping, or other files
         of these names.
     """
+    require_no_link(out)
+    paths = [out / f"sense7.{end}" for end in ("json", "md", "png")]
+    require_ours(*paths)  # before the work
     conversations = read_sense7(file, CONTEXT_OF_TASK if contexts is None else _mapping(contexts))
     ratings = normalised(conversations)
     tasks, clusters = by(ratings, lambda one: one.task), by(ratings, lambda one: one.context)
@@ -51,8 +54,6 @@ def analyse(file: Path, out: Path, contexts: Path | None = None, seed: int = 0) 
         "without_context": sorted({one.task for one in ratings if one.context is None}),
         "tests": [_finite(test._asdict()) for test in _tests(ratings, tasks, clusters)],
     }
-    require_no_link(out)
-    paths = [out / f"sense7.{end}" for end in ("json", "md", "png")]
     with output_files(*paths) as (numbers, text, picture):
         write_json(numbers, report)
         text.write_text(_markdown(report), encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hen_jax.core.files import write_json
-from hen_jax.core.outputs import output_files, require_no_link
+from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.data.cues import cue_accuracy
 from hen_jax.data.duplicates import duplicates, leaks, spoken
 from hen_jax.data.examples import Document
@@ -37,6 +37,9 @@ def stats(
     Raises:
       InputError: a bad record (run `hen data validate` for all of them), or no such schema.
     """
+    if out is not None:
+        require_no_link(out)
+        require_ours(out / "stats.json", out / "lengths.png")  # before the work
     found = schema_named(schema)
     records = found.check(file).whole(file)
     documents = [found.document(record) for record in records]
@@ -66,7 +69,6 @@ def stats(
         pairs = [pair for record in records for pair in found.pairs(record)]
         report["cues"] = _cues(pairs)
     if out is not None:
-        require_no_link(out)
         with output_files(out / "stats.json", out / "lengths.png") as (numbers, picture):
             write_json(numbers, report)
             draw_lengths(lengths, trained, unit, picture)

@@ -86,6 +86,7 @@ def export(
         public_id(base_model)
     require_replaceable(out, {"hf": hf.KIND, "peft": peft.KIND}[form])
     _require_apart_from_run(out, run)
+    require_apart(out, earlier_run(run).base)
     return export_trained(open_trained(run), out, form, dtype, base_model)
 
 
