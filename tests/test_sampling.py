@@ -210,6 +210,16 @@ def test_rollouts_may_share_a_prefill(model: Decoder, unroll: bool):
 
 
 @pytest.mark.parametrize(
+    ("length", "padded"), [(1, 32), (33, 64), (8192, 8192), (8193, 9216), (9217, 10240)]
+)
+def test_a_prompt_of_any_length_is_padded(length, padded):
+    prompts = g.pad_prompts([[7] * length, [8]])
+    assert prompts.tokens.shape == (2, padded)
+    assert prompts.tokens[0, -length:].tolist() == [7] * length
+    assert prompts.lengths.tolist() == [length, 1]
+
+
+@pytest.mark.parametrize(
     ("make", "says"),
     [
         (lambda: Sampling(temperature=-1.0), "temperature is -1.0"),
@@ -218,7 +228,6 @@ def test_rollouts_may_share_a_prefill(model: Decoder, unroll: bool):
         (lambda: g.Generating(0, stop=()), "max_new_tokens is 0"),
         (lambda: g.pad_prompts([[1], []]), "holds no token"),
         (lambda: g.pad_prompts([]), "holds no token"),
-        (lambda: g.pad_prompts([[1] * 9], buckets=(4, 8)), "9 tokens, above the largest bucket"),
     ],
 )
 def test_bad_settings_are_refused_with_the_remedy(make, says: str):

