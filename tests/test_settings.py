@@ -148,6 +148,7 @@ def test_every_field_of_every_recipe_can_be_set_to_what_it_is(record):
         ("learning_rate=1", r"did you mean config\.optimizer\.learning_rate\?"),
         ("optimizer.weigth_decay=1", r"did you mean config\.optimizer\.weight_decay\?"),
         ("optimiser.clip_norm=1", r"did you mean config\.optimizer\.clip_norm\?"),
+        ("optimizer.lr=1", r"did you mean config\.optimizer\.learning_rate\? `hen"),
         ("data.batchsize=1", r"did you mean config\.data\.batch_size"),
         ("epochs.more=1", r"config\.epochs\.more: no such field"),
         ("epochs[0]=1", r"config\.epochs is no list; it is a number"),
