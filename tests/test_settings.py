@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from hen_jax import cli
 from hen_jax.core.errors import InputError
 from hen_jax.core.fields import REQUIRED, fields_of, words
-from hen_jax.core.mesh import MeshConfig
+from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.core.ranges import Count, Positive, Range, check_ranges
+from hen_jax.core.rows import check_episode
 from hen_jax.models.families.table import FAMILIES
 from hen_jax.recipes import record
 from hen_jax.recipes.config_files import BUILT_IN, built_in, read_config, with_overrides
@@ -146,6 +148,7 @@ def test_every_field_of_every_recipe_can_be_set_to_what_it_is(record):
         ("learning_rate=1", r"did you mean config\.optimizer\.learning_rate\?"),
         ("optimizer.weigth_decay=1", r"did you mean config\.optimizer\.weight_decay\?"),
         ("optimiser.clip_norm=1", r"did you mean config\.optimizer\.clip_norm\?"),
+        ("optimizer.lr=1", r"did you mean config\.optimizer\.learning_rate\? `hen"),
         ("data.batchsize=1", r"did you mean config\.data\.batch_size"),
         ("epochs.more=1", r"config\.epochs\.more: no such field"),
         ("epochs[0]=1", r"config\.epochs is no list; it is a number"),
@@ -271,6 +274,32 @@ def test_microbatches_that_do_not_divide_are_told_with_those_that_do(
     assert cli.main(["run", "--config=sft:tiny", f"--workdir={tmp_path / 'run'}", *numbers]) == 2
     assert remedy in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("mesh", "episode", "message"),
+    [
+        (MeshConfig(), (4, 8, 4, None), "query_rows is 4; it must be a multiple of 8 (data=8 x"),
+        (
+            MeshConfig(2, 4),
+            (4, 6, 4, "data"),
+            "support_rows is 6; it must be a multiple of 4 (fsdp",
+        ),
+        (
+            MeshConfig(4, 2),
+            (6, 2, 2, "data"),
+            "6 tasks, which config.episode.task_axis='data' cannot",
+        ),
+        (MeshConfig(4, 2), (8, 2, 2, "data"), None),
+        (MeshConfig(1, 1, 8), (3, 1, 1, None), None),
+    ],
+)
+def test_episodes_divide_over_the_axes_that_hold_them(mesh, episode, message):
+    if message is None:
+        check_episode(*episode, make_mesh(mesh))
+        return
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_episode(*episode, make_mesh(mesh))
 
 
 def test_print_config_tells_every_field_and_runs_nothing(tmp_path, capsys):

@@ -164,19 +164,31 @@ def hint_at(records: Records, keys: Sequence[Key]) -> Any:
 
 
 def suggestion(records: Records, keys: Sequence[Key]) -> str:
-    """ "; did you mean config.optimizer.learning_rate?", or where to read all fields."""
+    """ "; did you mean config.optimizer.learning_rate?", or where to read all fields.
+
+    Tried in this order: the same name elsewhere or initials (`lr`), names that look alike, names
+    of which one is part of the other (`warmup_ratio`).
+    """
     known = [field.path for field in fields_of(records)]
-    wanted = dotted(keys).removeprefix("config.")
-    last = wanted.rpartition(".")[2]
-    close = [path for path in known if path.rpartition(".")[2] == last]
-    close += difflib.get_close_matches(wanted, known, n=3, cutoff=0.7)
+    last = str(keys[-1])
     ends = {path.rpartition(".")[2]: path for path in reversed(known)}
-    close += [ends[end] for end in difflib.get_close_matches(last, ends, n=2, cutoff=0.75)]
+    close = [path for end, path in ends.items() if last in (end, _initials(end))]
+    close += [ends[end] for end in difflib.get_close_matches(last, ends, n=2, cutoff=0.7)]
+    close += [path for end, path in ends.items() if _part(last, end) or _part(end, last)]
     if not close:
         return "; `hen config FILE` lists all of them"
     first, *others = dict.fromkeys(close[:3])
     also = "".join(f" or config.{path}" for path in others)
     return f"; did you mean config.{first}{also}? `hen config FILE` lists all"
+
+
+def _part(short: str, long: str) -> bool:
+    return len(short) >= 4 and short in long
+
+
+def _initials(name: str) -> str:
+    """`learning_rate` is `lr`."""
+    return "".join(part[:1] for part in name.split("_"))
 
 
 def dotted(keys: Sequence[Key]) -> str:
