@@ -34,8 +34,10 @@ def settings(record: type[Record], node: Any, path: str = "config") -> Record:
     values = {name: _value(hints[name], node[name], f"{path}.{name}") for name in node}
     try:
         return record(**values)
-    except InputError as error:  # a record's own check, which names the field first
-        raise InputError(f"{path}.{error}") from None
+    except InputError as error:  # the record knows its fields, not where it stands
+        said = str(error)
+        joint = "." if said.split(" ")[0] in fields else ": "
+        raise InputError(said if said.startswith(path) else f"{path}{joint}{said}") from None
 
 
 def _required(field: dataclasses.Field) -> bool:
