@@ -170,6 +170,13 @@ def test_fits_are_what_their_names_say(lengths):
     )
 
 
+def test_rows_that_must_be_full_to_the_last_position_are():
+    lengths = [44, 24, 24, 22, 21, 17, 8, 8, 6, 6]  # 180: three full rows of 60
+    assert len(pack(lengths, 60, "best_fit")) == 4
+    rows = pack(lengths, 60)
+    assert [sum(lengths[index] for index in row) for row in rows] == [60, 60, 60]
+
+
 def test_an_item_longer_than_a_row_is_refused():
     with pytest.raises(InputError, match="31 positions does not fit in a row of 30"):
         pack([3, 31], 30)

@@ -126,12 +126,17 @@ BAD = [
 
 
 @pytest.mark.parametrize(("field", "value", "allowed"), BAD, ids=lambda part: str(part))
-def test_a_number_that_would_ruin_the_run_is_refused_by_name(field, value, allowed):
+def test_a_number_that_would_ruin_the_run_is_refused(field, value, allowed):
     with pytest.raises(InputError) as caught:
-        settings(OptimizerConfig, {"learning_rate": 0.01, field: value}, "config.optimizer")
+        OptimizerConfig(**{"learning_rate": 0.01, field: value})
     text = str(caught.value)
-    assert text.startswith(f"config.optimizer.{field} is {value!r}; allowed: ")
+    assert text.startswith(f"{field} is {value!r}; allowed: ")
     assert allowed in text
+
+
+def test_a_refused_number_is_named_as_it_stands_in_the_config():
+    with pytest.raises(InputError, match=r"^config\.optimizer\.b1 is 1\.5; allowed: 0 or more"):
+        settings(OptimizerConfig, {"learning_rate": 0.01, "b1": 1.5}, "config.optimizer")
 
 
 @pytest.mark.parametrize(

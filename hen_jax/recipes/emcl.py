@@ -83,7 +83,9 @@ class EmclSettings:
             raise InputError("tasks is empty; name at least one label, easiest first")
         base_dtype(self.model, self.adapter)
         if (trained := self.model.trained_dtype) != "float32":
-            raise InputError(f"model.trained_dtype is {trained!r}; meta-gradients need 'float32'")
+            raise InputError(
+                f"config.model.trained_dtype is {trained!r}; meta-gradients need 'float32'"
+            )
 
 
 class Training(NamedTuple):

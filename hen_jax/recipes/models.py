@@ -66,12 +66,15 @@ def base_dtype(settings: ModelSettings, lora: LoraConfig | None) -> str | None:
     dtype, trained = settings.dtype, settings.trained_dtype
     if lora is not None:
         if trained != "float32":
-            raise InputError(f"model.trained_dtype is {trained!r}; with an adapter give 'float32'")
+            raise InputError(
+                f"config.model.trained_dtype is {trained!r}; with an adapter give 'float32'"
+            )
         return dtype
     if dtype not in (None, trained):
         raise InputError(
-            f"model.dtype is {dtype!r}, but all parameters train and model.trained_dtype is "
-            f"{trained!r}; leave model.dtype out, or give an adapter"
+            f"config.model.dtype is {dtype!r}, but all parameters train and "
+            f"config.model.trained_dtype is {trained!r}; leave config.model.dtype out, or give an "
+            "adapter"
         )
     return trained
 
