@@ -78,18 +78,11 @@ class EmclConfig:
 
 
 class Memory(NamedTuple):
-    """What a curriculum remembers from step to step; saved with the run."""
+    """The `memory` of a run's `State`: what a curriculum carries from step to step."""
 
     difficulty: Float[Array, "tasks"]  # running mean of the query loss after adaptation
     eta: Tree  # scores or scorer; {} where none is learnt
     eta_state: optax.OptState
-
-
-class Outer(NamedTuple):
-    """The `opt_state` of a run's `State`: all that the outer update carries but the parameters."""
-
-    optimizer: optax.OptState
-    memory: Memory
 
 
 def learner(config: EmclConfig) -> optax.GradientTransformation:
