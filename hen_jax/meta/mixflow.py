@@ -127,6 +127,16 @@ def joined(first: Tree, second: Tree) -> Tree:
     )
 
 
+def floating(tree: Tree) -> tuple[Tree, Tree]:
+    """The float leaves of a tree and the others (counts, keys), each with None for the rest."""
+
+    def is_float(leaf: Array) -> bool:
+        return leaf is not None and jnp.issubdtype(jax.typeof(leaf).dtype, jnp.inexact)
+
+    floats = jax.tree.map(lambda leaf: leaf if is_float(leaf) else None, tree)
+    return floats, jax.tree.map(lambda leaf: None if is_float(leaf) else leaf, tree)
+
+
 def known(cotangent: Tree) -> Tree:
     """`cotangent` with None for the leaves that are zero whatever the input."""
     return jax.tree.map(

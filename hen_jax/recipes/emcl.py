@@ -21,7 +21,7 @@ from hen_jax.core.trees import count
 from hen_jax.core.types import Tree
 from hen_jax.data.episodes import Episode, episode, episode_batches
 from hen_jax.data.examples import Example
-from hen_jax.meta.curricula import EmclConfig, EpisodeStep, evaluation
+from hen_jax.meta.curricula import EmclConfig, EpisodeStep, evaluation, require_gradient
 from hen_jax.meta.emcl import emcl_step, init_memory
 from hen_jax.meta.evaluations import Rows, evaluations, outer_updates
 from hen_jax.meta.learnt_curricula import reply_features
@@ -135,6 +135,9 @@ def fit(session: Session, workdir: Path) -> State:
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(closing(Checkpoints(saved, keep)))
         start = checkpoints.latest() or 0
+        if start == 0:
+            first = partial(_draw, session.train, settings, settings.seed, 0)
+            require_gradient(settings.emcl, run.loss, state.params, frozen, lambda: put(first()))
         log = stack.enter_context(closing(MetricLog(workdir, start, settings.steps)))
         loop = Run(
             step=placed(run.step, state),

@@ -51,7 +51,8 @@ def guard(inner: optax.GradientTransformation, config: GuardConfig) -> optax.Gra
         updates: Tree, state: optax.OptState, params: Tree | None = None
     ) -> tuple[Tree, Guarded]:
         assert isinstance(state, Guarded)
-        norm = optax.tree.norm(updates).astype(jnp.float32)
+        # A constant to meta-gradients: a norm has no derivative where the gradient is zero.
+        norm = jax.lax.stop_gradient(optax.tree.norm(updates).astype(jnp.float32))
         ok = _is_good(norm, state, config)
         updates, moments = inner.update(updates, state.inner, params)
         kept = Guarded(
