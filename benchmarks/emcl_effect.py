@@ -29,7 +29,7 @@ from hen_jax.core.types import Tree
 from hen_jax.empathy.labels import TASKS
 from hen_jax.meta import evaluations
 from hen_jax.meta.curricula import EmclConfig, evaluation
-from hen_jax.meta.emcl import emcl_step, init_outer
+from hen_jax.meta.emcl import emcl_step, init_memory
 from hen_jax.meta.learnt_curricula import reply_features
 from hen_jax.models.config import LoraConfig
 from hen_jax.steps.sft import sft_loss
@@ -173,8 +173,8 @@ def _fresh_state(study: Study, method: Method, seed: int, rate: float) -> State:
     opt_state = method.optimizer.init(params)
     opt_state.hyperparams["learning_rate"] = jnp.asarray(rate)  # pyright: ignore
     key = jax.random.key(seed)
-    outer = init_outer(method.config, opt_state, NAMES, key, study.bench.config.width + 1)
-    return State(params, outer, jnp.zeros((), jnp.int32), key)
+    memory = init_memory(method.config, NAMES, key, study.bench.config.width + 1)
+    return State(params, opt_state, jnp.zeros((), jnp.int32), key, memory)
 
 
 def _held_out(study: Study, method: Method, params: Tree, part: str) -> dict[str, float]:

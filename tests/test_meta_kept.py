@@ -7,12 +7,14 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from tiny_model import CONFIG, batch_of, documents, stirred
 
 from hen_jax.core.trees import flatten
 from hen_jax.meta.gradients import meta_gradient
 from hen_jax.meta.inner import InnerLoop, descend
 from hen_jax.meta.losses import mean_loss
+from hen_jax.meta.mixflow import linearised
 from hen_jax.models.config import LoraConfig
 from hen_jax.models.decoder import Decoder, split
 from hen_jax.models.remat import PRODUCTS
@@ -73,3 +75,24 @@ def test_attention_is_not_passed_back_again_for_its_cotangents():
         return len(re.findall(r"dot_general[^\n]*batching_dims", program(keep).as_text()))
 
     assert products(PRODUCTS) <= products(None) - 3
+
+
+def test_what_is_frozen_is_not_kept_once_per_inner_step():
+    """`MODEL.base` is closed over here, and an argument of the loop in a run."""
+    text = program(PRODUCTS).as_text()
+    for leaf in flatten(MODEL.base).values():
+        if leaf.ndim > 1:
+            assert f"tensor<2x{'x'.join(map(str, leaf.shape))}xf32>" not in text
+
+
+def test_a_copy_of_a_frozen_matrix_among_the_kept_is_an_error():
+    def loss(theta, given):
+        return jnp.sin(theta @ (given["w"] * 1.0)).sum()
+
+    def kept(theta, w):
+        given = {"w": w}
+        everything = jax.checkpoint_policies.everything_saveable
+        return linearised(loss, theta, given, given, everything)[0]
+
+    with pytest.raises(AssertionError, match="copies of frozen matrices"):
+        jax.eval_shape(kept, jnp.ones(3), jnp.ones((3, 4)))

@@ -1,5 +1,6 @@
 """Attention within the reach of documents: what plain attention gives, from fewer scores."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -7,17 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from tiny_model import LORA, batch_of, documents, stirred, tiny
+from tiny_model import CONFIG, LORA, batch_of, documents, stirred, tiny
 
 from hen_jax.core.mesh import BATCH, MeshConfig, make_mesh
 from hen_jax.core.trees import flatten
-from hen_jax.core.types import SHARED, Reach
+from hen_jax.core.types import SHARED, Batch, Reach
 from hen_jax.data.packing import pack_row
 from hen_jax.models.attention import attention
 from hen_jax.models.config import Execution
-from hen_jax.models.decoder import merge
+from hen_jax.models.decoder import Decoder, merge
 from hen_jax.models.dot_product import attend, document_mask
-from hen_jax.models.near import scores_within_reach, within_reach
+from hen_jax.models.near import astray, scores_within_reach, within_reach
+from hen_jax.steps.limits import beyond_limits
 from hen_jax.steps.sft import sft_loss
 
 
@@ -158,6 +160,60 @@ def test_a_row_beyond_the_bound_gives_nan_and_spoils_no_other(reach):
     hidden = model.hidden(batch.tokens, batch.positions, batch.segments, reach)
     assert np.isnan(hidden).all(axis=(1, 2)).tolist() == [False, True]
     assert np.isfinite(hidden[0]).all()
+
+
+WINDOWED = dataclasses.replace(CONFIG, window=9)
+
+
+def test_a_row_whose_window_would_hide_its_opening_gives_nan_and_no_other():
+    """A document alone sees its opening by its own positions; behind others it lies further off."""
+    batch = sharing([12, 11], 5, 24)
+    alone = sharing([12], 5, 24)
+    model = Decoder(jax.random.key(0), WINDOWED)
+    rows = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), batch, alone)
+    hidden = model.hidden(rows.tokens, rows.positions, rows.segments)
+    assert np.isnan(hidden).all(axis=(1, 2)).tolist() == [True, False]
+    assert [line.split()[:2] for line in beyond_limits(rows, window=9)] == [["row", "0"]]
+    assert "window is 9" in beyond_limits(rows, window=9)[0]
+
+
+@pytest.mark.parametrize("window", [3, 5, 9, 12, 19, 24])
+def test_just_those_rows_are_nan_that_the_window_gets_wrong(window):
+    """Against who may see whom, counted in documents and counted in the row."""
+    laid = [sharing([12, 11], 5, 24), sharing([7, 8, 6], 5, 24), sharing([17, 7, 6], 5, 24)]
+    batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), *laid)
+    for positions, segments in zip(batch.positions, batch.segments, strict=True):
+        in_row, t = document_mask(segments[None], window)[0, 0], np.arange(24)
+        same = (segments[:, None] == segments) | ((segments[:, None] > 0) & (segments == SHARED))
+        apart = positions[:, None] - positions
+        of_its_own = same & (t[:, None] >= t) & (apart < window)
+        wrong = ((of_its_own != in_row) & (segments[:, None] > 0)).any()
+        assert bool(astray(positions[None], segments[None], window).all()) == wrong
+        one = Batch(
+            *(field[None] for field in (segments, segments, positions, positions, segments))
+        )
+        assert bool(beyond_limits(one, window=window)) == wrong
+
+
+@pytest.mark.parametrize("execution", [Execution(attention="splash"), Execution()])
+def test_a_back_end_that_cannot_see_openings_gives_nan_for_rows_that_share_one(execution):
+    rows = sharing([12, 11], 5, 24)
+    wrong = tiny(None, execution)
+    of_model = merge(wrong.graphdef, wrong.base)._wrong(rows.positions, rows.segments, None)
+    assert (of_model is not None and bool(of_model.all())) == (execution.attention == "splash")
+
+
+def test_the_limit_that_a_row_exceeds_is_named():
+    kept, far = sharing([9, 10], 4, 48), sharing([13, 12, 11], 5, 48)
+    batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), kept, far)
+    most = int((batch.mask[1] > 0).sum())
+    assert beyond_limits(batch, most, Reach(8, 5, 3)) == []
+    assert beyond_limits(batch, most - 1, Reach(7, 4, 2)) == [
+        f"row 1 trains {most} positions, capacity is {most - 1}",
+        "row 1 has a document of 8 positions of its own, reach.document is 7",
+        "row 1 shares an opening of 5 positions, reach.opening is 4",
+        "row 1 holds 3 documents, reach.documents is 2",
+    ]
 
 
 def test_a_short_row_is_looked_at_whole():

@@ -28,7 +28,16 @@ import jax
 import jax.numpy as jnp
 
 from hen_jax.core.types import Array, Tree
-from hen_jax.meta.mixflow import Policy, along, divided, joined, known, linearised, pulled_back
+from hen_jax.meta.mixflow import (
+    Policy,
+    along,
+    divided,
+    floating,
+    joined,
+    known,
+    linearised,
+    pulled_back,
+)
 
 
 class Loop(NamedTuple):
@@ -108,7 +117,7 @@ def _backward(loop: Loop, start: tuple, saved: Tree, inputs: tuple, cotangents: 
     theta, state = start
     carry = (
         joined(theta_bar, jax.tree.map(jnp.zeros_like, theta)),
-        _like(state_bar, _floats(state)[0]),
+        _like(state_bar, floating(state)[0]),
         jax.tree.map(jnp.zeros_like, moving),
     )
     given = joined(moving, fixed)
@@ -140,12 +149,12 @@ def _update_pull(
     loop: Loop, theta: Tree, state: Tree, gradient: Tree, moving: Tree, fixed: Tree
 ) -> Callable[[tuple], tuple]:
     """The vjp of U: from cotangents of (theta, s)_k+1 to those of (theta, s, g)_k and inputs."""
-    floats, others = _floats(state)
+    floats, others = floating(state)
 
     def update(theta: Tree, floats: Tree, gradient: Tree, moving: Tree) -> tuple[Tree, Tree]:
         state = joined(floats, others)
         theta, state = loop.update(theta, state, gradient, joined(moving, fixed))
-        return theta, _floats(state)[0]
+        return theta, floating(state)[0]
 
     return jax.vjp(update, theta, floats, gradient, moving)[1]
 
@@ -189,16 +198,6 @@ def _replay(loop: Loop, start: tuple, saved: Tree, inputs: Tree) -> Callable[[Ar
 def _at(loop: Loop, saved: Tree, k: Array) -> Tree:
     gradient = jax.tree.map(lambda x: x[k], saved)
     return jax.device_put(gradient, jax.memory.Space.Device) if loop.offload else gradient
-
-
-def _floats(state: Tree) -> tuple[Tree, Tree]:
-    """The float leaves of an optimizer state and the others (counts, keys), None for the rest."""
-
-    def is_float(leaf: Array) -> bool:
-        return leaf is not None and jnp.issubdtype(jax.typeof(leaf).dtype, jnp.inexact)
-
-    floats = jax.tree.map(lambda leaf: leaf if is_float(leaf) else None, state)
-    return floats, jax.tree.map(lambda leaf: None if is_float(leaf) else leaf, state)
 
 
 def _like(cotangent: Tree, floats: Tree) -> Tree:

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Float, Num
 
@@ -16,6 +17,7 @@ from hen_jax.data.episodes import Episode
 from hen_jax.meta.gradients import Mode, OuterLoss
 from hen_jax.meta.inner import InnerLoop
 from hen_jax.meta.losses import mean_loss
+from hen_jax.meta.symmetry import require_symmetric
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Loss, Metrics
 
@@ -74,18 +76,11 @@ class EmclConfig:
 
 
 class Memory(NamedTuple):
-    """What a curriculum remembers from step to step; saved with the run."""
+    """The `memory` of a run's `State`: what a curriculum carries from step to step."""
 
     difficulty: Float[Array, "tasks"]  # running mean of the query loss after adaptation
     eta: Tree  # scores or scorer; {} where none is learnt
     eta_state: optax.OptState
-
-
-class Outer(NamedTuple):
-    """The `opt_state` of a run's `State`: all that the outer update carries but the parameters."""
-
-    optimizer: optax.OptState
-    memory: Memory
 
 
 def learner(config: EmclConfig) -> optax.GradientTransformation:
@@ -120,6 +115,27 @@ def adapted_loss(
         return after(inner(theta, None, support, rule="first_order").theta, None, query)
 
     return measure
+
+
+def require_gradient(
+    config: EmclConfig, loss: Loss, params: Tree, frozen: Tree, draw: Callable[[], Episode]
+) -> None:
+    """Raises `InputError` where `config.mode` would be wrong for `loss`; see `require_symmetric`.
+
+    Call it once before the first step. Looks at the first task's first support batch of an episode,
+    if the mode asks for it.
+    """
+    if config.curriculum == "sft" or config.mode not in ("mixflow", "implicit"):
+        return
+    support = draw().support
+
+    # What is frozen is an argument: a program that closes over a base would hold a copy of it.
+    def of_weights(theta: Tree, weight: Array, given: tuple[Tree, Batch]) -> Array:
+        batch = jax.tree.map(lambda leaf: leaf[0, 0], given[1])._replace(weight=weight)
+        return task_loss(loss, given[0])(theta, None, batch)
+
+    weight = np.ones(support.tokens.shape[2], np.float32)
+    require_symmetric(of_weights, params, weight, (frozen, support))
 
 
 def over_tasks(config: EmclConfig, function: Callable, theta: Tree, episode: Episode) -> Tree:

@@ -32,7 +32,6 @@ from hen_jax.meta.curricula import (
     EmclConfig,
     EpisodeStep,
     Memory,
-    Outer,
     adaptation,
     adapted_loss,
     flat,
@@ -65,7 +64,7 @@ def emcl_step(
 ) -> EpisodeStep:
     """`step(state, frozen, episode) -> (state, metrics)` of the curriculum that `config` names.
 
-    Pure; `state.opt_state` is an `Outer`, see `init_outer`. Every update of the parameters is one
+    Pure; `state.memory` is a `Memory`, see `init_memory`. Every update of the parameters is one
     of `optimizer` (`outer_updates` counts them, for a schedule).
 
     Args:
@@ -90,14 +89,10 @@ def emcl_step(
             return _paced_step(config, loss, optimizer, tasks, steps)
 
 
-def init_outer(
-    config: EmclConfig,
-    optimizer_state: optax.OptState,
-    tasks: tuple[str, ...],
-    key: PRNGKeyArray,
-    features: int = 0,
-) -> Outer:
-    """What the outer update carries before the first step; `features` is the scorer's input size.
+def init_memory(
+    config: EmclConfig, tasks: tuple[str, ...], key: PRNGKeyArray, features: int = 0
+) -> Memory:
+    """What a curriculum carries before the first step; `features` is the scorer's input size.
 
     The scores of `emcl_b` start as the listed order, two temperatures apart.
     """
@@ -106,8 +101,7 @@ def init_outer(
         eta = {"order": 2 * config.temperature * jnp.arange(len(tasks), dtype=jnp.float32)}
     if config.curriculum == "emcl_c":
         eta = init_scorer(key, features, config.scorer_width)
-    memory = Memory(jnp.zeros(len(tasks)), eta, learner(config).init(eta))
-    return Outer(optimizer_state, memory)
+    return Memory(jnp.zeros(len(tasks)), eta, learner(config).init(eta))
 
 
 def _paced_step(
@@ -122,9 +116,8 @@ def _paced_step(
     fresh = measures and config.difficulty == "fresh"
 
     def step(state: State, frozen: Tree, episode: Episode) -> tuple[State, Metrics]:
-        outer: Outer = state.opt_state  # pyright: ignore[reportAssignmentType]
         measure = adapted_loss(config, loss, frozen)
-        difficulty = outer.memory.difficulty
+        difficulty = state.memory.difficulty
         kept = {"step": state.step, "smoothing": config.smoothing}
         if fresh:
             now = over_tasks(config, measure, state.params, episode)
@@ -146,16 +139,16 @@ def _paced_step(
 
             return jax.lax.cond(place < active, lambda c: learn(c, support, query), wait, carry)
 
-        start = (state.params, outer.optimizer)
+        start = (state.params, state.opt_state)
         (params, optimizer_state), seen = jax.lax.scan(visit, start, jnp.arange(len(tasks)))
         if measures and not fresh:
             now = jnp.zeros_like(seen).at[order].set(seen)
             difficulty = averaged_difficulty(difficulty, now, **kept)
-        memory = outer.memory._replace(difficulty=difficulty)
+        memory = state.memory._replace(difficulty=difficulty)
         metrics = _pacing(tasks, order, seen, share, active)
         if measures:
             metrics |= per_task("difficulty", difficulty, tasks)
-        return _next(state, params, Outer(optimizer_state, memory)), metrics
+        return _next(state, params, optimizer_state)._replace(memory=memory), metrics
 
     return step
 
@@ -220,7 +213,6 @@ def _uniform_step(
     """One outer update with the mean of all tasks' meta-gradients."""
 
     def step(state: State, frozen: Tree, episode: Episode) -> tuple[State, Metrics]:
-        outer: Outer = state.opt_state  # pyright: ignore[reportAssignmentType]
         inner, query_loss = adaptation(config, loss, frozen), task_loss(loss, frozen)
         gradient = meta_gradient(inner, query_loss, config.mode)
 
@@ -230,9 +222,9 @@ def _uniform_step(
 
         values, slopes = over_tasks(config, of_task, state.params, episode)
         slope = jax.tree.map(lambda g: g.mean(0), slopes)
-        params, optimizer_state = _update(optimizer, (state.params, outer.optimizer), slope)
+        params, optimizer_state = _update(optimizer, (state.params, state.opt_state), slope)
         metrics = {"loss": mean_of(values), **per_task("difficulty", values, tasks)}
-        return _next(state, params, outer._replace(optimizer=optimizer_state)), metrics
+        return _next(state, params, optimizer_state), metrics
 
     return step
 
@@ -242,12 +234,10 @@ def _sft_step(loss: Loss, optimizer: optax.GradientTransformation) -> EpisodeSte
     update = update_step(loss, optimizer)
 
     def step(state: State, frozen: Tree, episode: Episode) -> tuple[State, Metrics]:
-        outer: Outer = state.opt_state  # pyright: ignore[reportAssignmentType]
         rows = jax.tree.map(
             lambda *sides: jnp.concatenate(sides), flat(episode.support, 3), flat(episode.query, 2)
         )
-        state, metrics = update(state._replace(opt_state=outer.optimizer), frozen, rows)
-        return state._replace(opt_state=outer._replace(optimizer=state.opt_state)), metrics
+        return update(state, frozen, rows)
 
     return step
 
@@ -260,5 +250,5 @@ def _update(
     return optax.apply_updates(params, updates), optimizer_state
 
 
-def _next(state: State, params: Tree, outer: Outer) -> State:
-    return State(params, outer, state.step + 1, state.key)
+def _next(state: State, params: Tree, optimizer_state: optax.OptState) -> State:
+    return state._replace(params=params, opt_state=optimizer_state, step=state.step + 1)

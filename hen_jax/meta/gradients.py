@@ -8,15 +8,17 @@ Tasks run in parallel under `jax.vmap(meta, in_axes=(None, None, 0, 0))`; take t
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import jax
 import jax.numpy as jnp
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import Array, Tree
-from hen_jax.meta.implicit import Solver, conjugate_gradient, implicit
-from hen_jax.meta.inner import InnerLoop, Trained
+from hen_jax.meta.guards import require_leading_axis
+from hen_jax.meta.implicit import Solver, conjugate_gradient, implicit_gradient
+from hen_jax.meta.inner import InnerLoop, Rule, Trained
+from hen_jax.meta.symmetry import require_symmetric_if_known
 
 Mode = Literal["mixflow", "unroll", "first_order", "reptile", "implicit"]
 
@@ -33,6 +35,10 @@ class MetaGradient(NamedTuple):
     trained: Trained
 
 
+BOUND = 1e-3
+"""The residual beyond which derivatives of `implicit` are NaN, if nothing else is asked for."""
+
+
 def meta_gradient(
     inner: InnerLoop,
     outer_loss: OuterLoss,
@@ -40,6 +46,7 @@ def meta_gradient(
     *,
     window: int | None = None,
     solver: Solver | None = None,
+    bound: float | None = None,
 ) -> Callable[..., MetaGradient]:
     """`(theta, eta, batches, query, state=None) -> MetaGradient`, a pure function.
 
@@ -63,21 +70,32 @@ def meta_gradient(
         `InnerLoop`. To update between windows of one long training, use short inner loops and
         hand `trained.theta` and `trained.state` to the next.
       solver: `implicit`: `conjugate_gradient()` (default) or `neumann(...)`.
+      bound: `implicit`: the derivatives are NaN where the relative residual of the solver exceeds
+        it; `math.inf` takes them as they are. `trained.residual` says what it is.
 
     Raises:
-      InputError: an unknown mode, or an option that the mode does not read.
+      InputError: an unknown mode, or an option that the mode does not read; at a call outside
+        `jit`, an inner loss that `require_symmetric` refuses (inside `jit`, call that once before).
     """
-    train = _training(inner, mode, window, solver)
-    if train is None:
+    _require_read(mode, window, solver, bound)
+    if mode == "reptile":
         return _reptile(inner, outer_loss)
+    if mode == "implicit":
+        bound = BOUND if bound is None else bound
+        return _implicit(inner, outer_loss, solver or conjugate_gradient(), bound)
+    if mode not in get_args(Rule):
+        raise InputError(f"unknown mode {mode!r}; use one of {', '.join(get_args(Mode))}")
+    rule = cast(Rule, mode)
 
     def objective(theta: Tree, eta: Tree, batches: Tree, query: Tree, state: Tree | None):
-        trained = train(theta, eta, batches, state)
+        trained = inner(theta, eta, batches, state, rule=rule, window=window)
         return outer_loss(trained.theta, eta, query), trained
 
     def gradient(
         theta: Tree, eta: Tree, batches: Tree, query: Tree, state: Tree | None = None
     ) -> MetaGradient:
+        if mode == "mixflow":
+            require_symmetric_if_known(inner.loss, theta, eta, _one(inner, batches))
         differentiate = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
         (value, trained), (d_theta, d_eta) = differentiate(theta, eta, batches, query, state)
         return MetaGradient(value, d_theta, d_eta, trained)
@@ -85,23 +103,35 @@ def meta_gradient(
     return gradient
 
 
-def _training(
-    inner: InnerLoop, mode: Mode | str, window: int | None, solver: Solver | None
-) -> Callable[..., Trained] | None:
-    """The inner training with the derivative of `mode`; None for Reptile, which needs none."""
+def _require_read(
+    mode: Mode | str, window: int | None, solver: Solver | None, bound: float | None
+) -> None:
     if window is not None and mode not in ("mixflow", "unroll"):
         raise InputError(f"mode {mode!r} reads no window; leave it out or use 'mixflow'")
-    if solver is not None and mode != "implicit":
-        raise InputError(f"mode {mode!r} reads no solver; leave it out or use 'implicit'")
-    match mode:
-        case "reptile":
-            return None
-        case "implicit":
-            return implicit(inner, solver or conjugate_gradient())
-        case "mixflow" | "unroll" | "first_order":
-            return jax.tree_util.Partial(inner, rule=mode, window=window)
-        case _:
-            raise InputError(f"unknown mode {mode!r}; use one of {', '.join(get_args(Mode))}")
+    for name, option in (("solver", solver), ("bound", bound)):
+        if option is not None and mode != "implicit":
+            raise InputError(f"mode {mode!r} reads no {name}; leave it out or use 'implicit'")
+
+
+def _implicit(
+    inner: InnerLoop, outer_loss: OuterLoss, solver: Solver, bound: float
+) -> Callable[..., MetaGradient]:
+    of_minimiser = implicit_gradient(inner, outer_loss, solver, bound)
+
+    def gradient(
+        theta: Tree, eta: Tree, batches: Tree, query: Tree, state: Tree | None = None
+    ) -> MetaGradient:
+        require_symmetric_if_known(inner.loss, theta, eta, batches)
+        return MetaGradient(*of_minimiser(theta, eta, batches, query, state))
+
+    return gradient
+
+
+def _one(inner: InnerLoop, batches: Tree) -> Tree:
+    if inner.repeat:
+        return batches
+    require_leading_axis(batches, inner.steps)
+    return jax.tree.map(lambda leaf: leaf[0], batches)
 
 
 def _reptile(inner: InnerLoop, outer_loss: OuterLoss) -> Callable[..., MetaGradient]:

@@ -44,6 +44,7 @@ class Trained(NamedTuple):
     theta: Tree
     state: Tree  # of the optimizer; pass it on to continue in a next window
     losses: Array  # [steps], before each update, without the pull to the start
+    residual: Array | None = None  # of the linear equations of `implicit`: |b - A x| / |b|
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +129,25 @@ def descend(rates: Tree) -> optax.GradientTransformation:
     return optax.stateless(
         lambda gradients, _: jax.tree.map(lambda rate, g: -rate * g, rates, gradients)
     )
+
+
+def clip_by_norm(limit: float | Array) -> optax.GradientTransformation:
+    """`optax.clip_by_global_norm`, digit for digit, with a derivative where all gradients are zero.
+
+    There it is the identity. The root of a zero sum of squares has no derivative, and reverse mode
+    makes NaN of that even on the side of a `where` that is not taken.
+    """
+
+    def clip(updates: Tree, _: Tree) -> Tree:
+        squared = optax.tree.norm(updates, squared=True)
+        norm = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), squared)
+        within = norm < limit
+        divisor = jnp.where(within, 1.0, norm)
+        return jax.tree.map(
+            lambda t: jnp.where(within, t, (t / divisor.astype(t.dtype)) * limit), updates
+        )
+
+    return optax.stateless(clip)
 
 
 def transformation(inner: InnerLoop, eta: Tree) -> optax.GradientTransformation:

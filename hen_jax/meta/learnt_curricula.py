@@ -28,7 +28,6 @@ from hen_jax.meta.curricula import (
     EmclConfig,
     EpisodeStep,
     Memory,
-    Outer,
     flat,
     inner_optimizer,
     learner,
@@ -72,7 +71,7 @@ def soft_order_step(
         inner = InnerLoop(mixed, rule, len(tasks))
         found, difficulty = _through(config, inner, each, state, (support, at), episode.query)
         state = _learn(config, optimizer, state, found, difficulty)
-        scores = _memory(state).eta["order"]
+        scores = state.memory.eta["order"]
         metrics = _metrics(difficulty, tasks) | per_task("score", scores, tasks)
         return state, metrics | per_task("place", places(jnp.argsort(scores)), tasks)
 
@@ -104,7 +103,7 @@ def weighted_step(
         rule = optimizer if config.carry else inner_optimizer(config)
         inner = InnerLoop(weighed, rule, config.inner_steps)
         found, difficulty = _through(config, inner, each, state, (rows, seen), episode.query)
-        weights = jax.vmap(_weights, in_axes=(None, 0))(_memory(state).eta, seen)
+        weights = jax.vmap(_weights, in_axes=(None, 0))(state.memory.eta, seen)
         weights = weights.reshape(config.inner_steps, len(tasks), -1).mean((0, 2))
         state = _learn(config, optimizer, state, found, difficulty)
         metrics = _metrics(difficulty, tasks) | per_task("weight", weights, tasks)
@@ -156,11 +155,10 @@ def _through(
     def outer_loss(theta: Tree, eta: Tree, query: Batch) -> Array:
         return eta["share"] @ each(theta, None, query)
 
-    outer: Outer = state.opt_state  # pyright: ignore[reportAssignmentType]
     tasks = len(query.tokens)
-    eta = outer.memory.eta | {"share": jnp.full(tasks, 1 / tasks)}
+    eta = state.memory.eta | {"share": jnp.full(tasks, 1 / tasks)}
     found = meta_gradient(inner, outer_loss, config.mode)(
-        state.params, eta, batches, query, outer.optimizer if config.carry else None
+        state.params, eta, batches, query, state.opt_state if config.carry else None
     )
     # F is linear in the shares, so its derivative is each task's loss: no second forward pass.
     learnt = {name: leaf for name, leaf in found.eta.items() if name != "share"}
@@ -174,9 +172,8 @@ def _learn(
     found: MetaGradient,
     difficulty: Array,
 ) -> State:
-    outer: Outer = state.opt_state  # pyright: ignore[reportAssignmentType]
-    memory = outer.memory
-    start, before = state.params, outer.optimizer
+    memory: Memory = state.memory
+    start, before = state.params, state.opt_state
     if config.carry:
         start, before = found.trained.theta, found.trained.state
     updates, optimizer_state = optimizer.update(found.theta, before, start)
@@ -184,13 +181,8 @@ def _learn(
     running = averaged_difficulty(memory.difficulty, difficulty, state.step, config.smoothing)
     memory = Memory(running, optax.apply_updates(memory.eta, eta_updates), eta_state)
     params = optax.apply_updates(start, updates)
-    return State(params, Outer(optimizer_state, memory), state.step + 1, state.key)
+    return State(params, optimizer_state, state.step + 1, state.key, memory)
 
 
 def _metrics(difficulty: Array, tasks: tuple[str, ...]) -> Metrics:
     return {"loss": mean_of(difficulty), **per_task("difficulty", difficulty, tasks)}
-
-
-def _memory(state: State) -> Memory:
-    outer: Outer = state.opt_state  # pyright: ignore[reportAssignmentType]
-    return outer.memory

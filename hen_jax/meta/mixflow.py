@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
 
 from hen_jax.core.types import Array, Tree
@@ -71,6 +72,14 @@ class Given:
     index: int
 
 
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True, eq=False)
+class Constant:
+    """Stands in a `Linearised` for an array that the loss closes over: there anyway, too."""
+
+    value: Array
+
+
 def linearised(
     loss: Callable[[Tree, Tree], Array], theta: Tree, inputs: Tree, given: Tree, keep: Policy
 ) -> tuple[Array, Tree, Linearised]:
@@ -87,10 +96,35 @@ def linearised(
     thrifty = jax.checkpoint(gradients, policy=keep, prevent_cse=False)
     primal, tangent, value = jax.linearize(thrifty, theta, has_aux=True)
     place = {id(leaf): index for index, leaf in enumerate(jax.tree.leaves(given))}
-    tangent = jax.tree.map(
-        lambda leaf: Given(place[id(leaf)]) if id(leaf) in place else leaf, tangent
-    )
+    _require_met(jax.tree.leaves(tangent), given)
+
+    def thinned(leaf: Array) -> Array | Given | Constant:
+        if id(leaf) in place:
+            return Given(place[id(leaf)])
+        return leaf if isinstance(leaf, Tracer) else Constant(leaf)
+
+    tangent = jax.tree.map(thinned, tangent)
     return value, primal[0], Linearised(primal, tangent)
+
+
+def _require_met(residuals: list[Array], given: Tree) -> None:
+    """Raises `AssertionError` if what is kept seems to hold a copy of a matrix of `given`.
+
+    Matrices are recognised by identity. If some way of tracing made a copy of one, the copy would
+    be kept once per inner step, and nothing but the memory would tell.
+    """
+    met = {id(leaf) for leaf in residuals}
+    unmet = {
+        (jnp.shape(leaf), leaf.dtype)
+        for leaf in jax.tree.leaves(given)
+        if jnp.ndim(leaf) > 1 and jnp.issubdtype(leaf.dtype, jnp.inexact) and id(leaf) not in met
+    }
+    theirs = {id(leaf) for leaf in jax.tree.leaves(given)}
+    copies = [x for x in residuals if id(x) not in theirs and (jnp.shape(x), x.dtype) in unmet]
+    assert not copies, (
+        f"an inner gradient keeps {[jax.typeof(x).str_short() for x in copies]}, which look like "
+        "copies of frozen matrices: one more would be kept per inner step; leave out keep="
+    )
 
 
 def along(
@@ -98,10 +132,14 @@ def along(
 ) -> tuple[Tree, Tree]:
     """`pulled_back` from what `linearised` kept."""
     leaves = jax.tree.leaves(given)
+
+    def whole(leaf: Array | Given | Constant) -> Array:
+        if isinstance(leaf, Constant):
+            return leaf.value
+        return leaves[leaf.index] if isinstance(leaf, Given) else leaf
+
     tangent = jax.tree.map(
-        lambda leaf: leaves[leaf.index] if isinstance(leaf, Given) else leaf,
-        kept.tangent,
-        is_leaf=lambda leaf: isinstance(leaf, Given),
+        whole, kept.tangent, is_leaf=lambda leaf: isinstance(leaf, Given | Constant)
     )(of_gradient)
     return tangent if of_value is None else _added(of_value, kept.primal, tangent)
 
@@ -125,6 +163,16 @@ def joined(first: Tree, second: Tree) -> Tree:
     return jax.tree.map(
         lambda one, other: other if one is None else one, first, second, is_leaf=lambda x: x is None
     )
+
+
+def floating(tree: Tree) -> tuple[Tree, Tree]:
+    """The float leaves of a tree and the others (counts, keys), each with None for the rest."""
+
+    def is_float(leaf: Array) -> bool:
+        return leaf is not None and jnp.issubdtype(jax.typeof(leaf).dtype, jnp.inexact)
+
+    floats = jax.tree.map(lambda leaf: leaf if is_float(leaf) else None, tree)
+    return floats, jax.tree.map(lambda leaf: None if is_float(leaf) else leaf, tree)
 
 
 def known(cotangent: Tree) -> Tree:

@@ -17,6 +17,9 @@ from hen_jax.models.near import scores_within_reach, within_reach
 KEPT = "attended"
 """What a fused kernel must not run again for: its output and softmax sums, under this name."""
 
+PLAIN = ("xla", "chunked")
+"""The back-ends that let a document see the opening that its row shares."""
+
 CHUNK = 256
 """Queries whose scores the "chunked" back-end holds at a time."""
 
@@ -39,7 +42,8 @@ def attention(
     positions of the row: documents are contiguous. The plain back-ends also let it see its row's
     `SHARED` opening, if no window is shorter than the row. Scores are `scale q.k`, then
     `softcap tanh(score / softcap)`. `mesh` says where q, k and v live: a kernel runs per device.
-    A row that does not keep to `reach` is the caller's affair.
+    The caller must ensure that rows keep to this and to `reach` (`Decoder.hidden` makes NaN of
+    those that do not).
 
     Raises:
       InputError: an unknown back-end, or one that would not honour all of this.

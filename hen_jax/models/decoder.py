@@ -5,26 +5,27 @@ and run with `jax.lax.scan` over `jax.checkpoint`. After `split` all code sees n
 arrays; `merge` makes the module again inside a pure function.
 """
 
+import operator
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from operator import itemgetter
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from hen_jax.core.mesh import Layout, gathered, spread_rows
-from hen_jax.core.types import Array, Reach, Tree
-from hen_jax.models.attention import attention
+from hen_jax.core.types import SHARED, Array, Reach, Tree
+from hen_jax.models.attention import PLAIN, attention
 from hen_jax.models.cache import Cache, LayerCache, attend_cached, filled, near, opened, written
 from hen_jax.models.config import DecoderConfig, Execution, LongRope, LoraConfig
 from hen_jax.models.dot_product import capped
 from hen_jax.models.heads import ScoreHead
 from hen_jax.models.kinds import chosen, layer_kinds, run_chosen
 from hen_jax.models.layers import Block, Carry, RMSNorm
-from hen_jax.models.near import beyond
+from hen_jax.models.near import astray, beyond
 from hen_jax.models.products import kept_backward
 from hen_jax.models.remat import rematerialised
 from hen_jax.models.rope import document_lengths, rope_angles
@@ -86,13 +87,30 @@ class Decoder(nnx.Module):
         segments: Int[Array, "B T"],
         reach: Reach | None = None,
     ) -> Float[Array, "B T D"]:
-        """Hidden states after the last norm, document by document; NaN for rows beyond `reach`."""
+        """Hidden states after the last norm, document by document; NaN for rows beyond `reach`.
+
+        Rows with a `SHARED` opening that some document would not see as in a row of its own are NaN
+        too: under a window, a fused kernel, or rope angles that depend on a document's length.
+        """
         block = self._block(positions, segments, lambda k, v: None, reach=reach)
         step = rematerialised(block, self.execution)
         kinds = layer_kinds(self.config).of_layer
         x, _ = jax.lax.scan(step, self.embedded(tokens), (kinds, self.blocks))
         x = self.norm(x)
-        return x if reach is None else jnp.where(beyond(segments, reach), jnp.nan, x)
+        wrong = self._wrong(positions, segments, reach)
+        return x if wrong is None else jnp.where(wrong, jnp.nan, x)
+
+    def _wrong(
+        self, positions: Int[Array, "B T"], segments: Int[Array, "B T"], reach: Reach | None
+    ) -> Bool[Array, "B 1 1"] | None:
+        """True for rows that `hidden` would get wrong; None where there can be none."""
+        found = [] if reach is None else [beyond(segments, reach)]
+        windows, T = layer_kinds(self.config).windows, segments.shape[1]
+        short = [window for window in windows if window is not None and window < T]
+        found += [astray(positions, segments, window) for window in short]
+        if self.execution.attention not in PLAIN or self._by_length():
+            found.append((segments == SHARED).any(axis=1)[:, None, None])
+        return reduce(operator.or_, found) if found else None
 
     def prefill(
         self,

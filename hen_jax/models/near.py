@@ -209,6 +209,22 @@ def beyond(segments: Int[Array, "B T"], reach: Reach) -> Bool[Array, "B 1 1"]:
     return longer[:, None, None]
 
 
+def astray(
+    positions: Int[Array, "B T"], segments: Int[Array, "B T"], window: int
+) -> Bool[Array, "B 1 1"]:
+    """True for a row whose documents lie too far from its shared opening for a window.
+
+    A window is counted in positions of the row. A document behind others is further from the
+    opening than it would be in a row of its own, so that it would see less of it: where that would
+    be seen at all, the row is one that this attention gets wrong.
+    """
+    opening = (segments == SHARED).sum(axis=1, keepdims=True)
+    t = jnp.arange(segments.shape[1])
+    loses = (segments > 0) & (t > positions) & (t >= window)
+    loses &= (opening > 0) & (positions - window + 1 < opening)
+    return loses.any(axis=1)[:, None, None]
+
+
 def _blocks(reach: Reach | None, window: int | None, T: int) -> tuple[int, int]:
     """Positions of the opening, and of a block: as far as a query looks back."""
     near = min(reach.document if reach else T, window or T, T)

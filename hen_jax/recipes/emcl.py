@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import grain
-import jax
 import numpy as np
 import optax
 from flax import nnx
@@ -17,15 +16,15 @@ from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.mesh import MeshConfig, make_mesh, replicated
+from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.core.ranges import Count, Natural, check_ranges
 from hen_jax.core.rows import check_episode
 from hen_jax.core.trees import count
-from hen_jax.core.types import Mean, Tree
+from hen_jax.core.types import Tree
 from hen_jax.data.episodes import Episode, episode, episode_batches
 from hen_jax.data.examples import Example
-from hen_jax.meta.curricula import EmclConfig, EpisodeStep, Outer, evaluation
-from hen_jax.meta.emcl import emcl_step, init_outer
+from hen_jax.meta.curricula import EmclConfig, EpisodeStep, evaluation, require_gradient
+from hen_jax.meta.emcl import emcl_step, init_memory
 from hen_jax.meta.evaluations import Rows, evaluations, outer_updates
 from hen_jax.meta.learnt_curricula import reply_features
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
@@ -46,9 +45,9 @@ from hen_jax.recipes.sources import Source
 from hen_jax.recipes.trained import Divided, divided, earlier_run, saved_params
 from hen_jax.steps.sft import sft_loss
 from hen_jax.steps.state import State
-from hen_jax.steps.update import Loss, Metrics
+from hen_jax.steps.update import Loss
 from hen_jax.training.checkpoints import Checkpoints
-from hen_jax.training.guards import SKIPPED, GuardConfig, guard
+from hen_jax.training.guards import GuardConfig, guard, reporting
 from hen_jax.training.loop import LoopConfig, Run, evaluator, resume, train
 from hen_jax.training.metrics import MetricLog
 from hen_jax.training.optimizers import OptimizerConfig, make_optimizer, make_schedule
@@ -152,13 +151,16 @@ def fit(session: Session, workdir: Path) -> State:
     """Runs the steps that are left, from the newest checkpoint if there is one."""
     settings, mesh, frozen = session.settings, session.mesh, session.frozen
     run = training(settings, session.model.graphdef, _capacity(session))
-    state = initial_state(session.trainable, run.optimizer, settings.seed, mesh)
-    state = with_memory(settings, state, session.model.config.width, mesh)
+    memory = remembered(settings, session.model.config.width)
+    state = initial_state(session.trainable, run.optimizer, settings.seed, mesh, memory)
     put = partial(put_episode, mesh, settings.episode)
     saved, keep = workdir / "checkpoints", settings.loop.keep_checkpoints
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(closing(Checkpoints(saved, keep)))
         start = checkpoints.latest() or 0
+        if start == 0:
+            first = partial(_draw, session.train, settings, settings.seed, 0)
+            require_gradient(settings.emcl, run.loss, state.params, frozen, lambda: put(first()))
         log = stack.enter_context(closing(MetricLog(workdir, start, settings.steps)))
         loop = Run(
             step=placed(run.step, state),
@@ -191,36 +193,12 @@ def training(settings: EmclSettings, graphdef: nnx.GraphDef, capacity: int) -> T
     loss = sft_loss(graphdef, capacity, settings.logit_chunk)
     features = reply_features(graphdef)
     step = emcl_step(settings.emcl, loss, optimizer, settings.tasks, settings.steps, features)
-    return Training(loss, optimizer, lambda number: schedule(int(done[number])), _reporting(step))
+    return Training(loss, optimizer, lambda number: schedule(int(done[number])), reporting(step))
 
 
-def with_memory(settings: EmclSettings, state: State, width: int, mesh: Mesh) -> State:
-    """The state with what the curriculum remembers, whole on every device; may be abstract."""
-
-    def start(opt_state: optax.OptState, key: PRNGKeyArray) -> Outer:
-        return init_outer(settings.emcl, opt_state, settings.tasks, key, width + 1)
-
-    here = replicated(mesh)
-    if isinstance(state.step, jax.ShapeDtypeStruct):
-        memory = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-            jax.eval_shape(start, state.opt_state, state.key).memory,
-        )
-    else:
-        memory = jax.device_put(start(state.opt_state, state.key).memory, here)
-    return state._replace(opt_state=Outer(state.opt_state, memory))
-
-
-def _reporting(guarded: EpisodeStep) -> EpisodeStep:
-    """The step with the metric `skipped` of the guard inside it."""
-
-    def step(state: State, frozen: Tree, batch: Episode) -> tuple[State, Metrics]:
-        state, metrics = guarded(state, frozen, batch)
-        outer: Outer = state.opt_state  # pyright: ignore[reportAssignmentType]
-        in_row = outer.optimizer.in_row.astype("float32")  # pyright: ignore
-        return state, metrics | {SKIPPED: Mean(in_row, jax.numpy.ones(()))}
-
-    return step
+def remembered(settings: EmclSettings, width: int) -> Callable[[PRNGKeyArray], Tree]:
+    """What the curriculum carries before the first step."""
+    return lambda key: init_memory(settings.emcl, settings.tasks, key, width + 1)
 
 
 def step_flops(settings: EmclSettings, config: DecoderConfig, number: int) -> float:

@@ -102,8 +102,8 @@ def emcl_program(settings: EmclSettings, topology: Topology) -> Program:
     length = drawn.row_length
     check_episode(tasks, drawn.support_rows, drawn.query_rows, drawn.task_axis, model.mesh)
     run = emcl.training(settings, model.graphdef, length)
-    state = abstract_state(model.trainable, run.optimizer, settings.seed, model.mesh)
-    state = emcl.with_memory(settings, state, model.config.width, model.mesh)
+    memory = emcl.remembered(settings, model.config.width)
+    state = abstract_state(model.trainable, run.optimizer, settings.seed, model.mesh, memory)
     axis = drawn.task_axis
     rows = tuple(name for name in BATCH if name != axis)
     support = (tasks, settings.emcl.inner_steps, drawn.support_rows)

@@ -18,10 +18,12 @@ class State(NamedTuple):
     opt_state: optax.OptState
     step: Int[Array, ""]  # updates done
     key: PRNGKeyArray
+    memory: Tree = ()  # what a stage carries besides: a curriculum, a running mean; () for nothing
 
 
-def init_state(params: Tree, optimizer: optax.GradientTransformation, seed: int) -> State:
+def init_state(
+    params: Tree, optimizer: optax.GradientTransformation, seed: int, memory: Tree = ()
+) -> State:
     """The state before the first update; moments of bfloat16 parameters are float32."""
-    return State(
-        params, optimizer.init(widened(params)), jnp.zeros((), jnp.int32), jax.random.key(seed)
-    )
+    step, key = jnp.zeros((), jnp.int32), jax.random.key(seed)
+    return State(params, optimizer.init(widened(params)), step, key, memory)

@@ -35,7 +35,7 @@ def update_step(loss: Loss, optimizer: optax.GradientTransformation, microbatche
         params = apply_updates(state.params, updates, key)
         one = jnp.ones((), jnp.float32)
         metrics |= {"loss": mean, "grad_norm": Mean(optax.tree.norm(grads), one)}
-        return State(params, opt_state, state.step + 1, state.key), metrics
+        return state._replace(params=params, opt_state=opt_state, step=state.step + 1), metrics
 
     return step
 

@@ -88,13 +88,25 @@ class Checkpoints:
             self.wait()
 
     def restore(self, like: State) -> tuple[State, Any]:
-        """The newest state, on the shardings of `like`, and the data iterator's state."""
-        restored = self._read(
-            state=ocp.args.StandardRestore(_plain(like)), data=ocp.args.JsonRestore()
-        )
-        plain: State = restored["state"]
-        state = plain._replace(key=jax.random.wrap_key_data(plain.key))
-        return state, restored["data"]["iterator"]
+        """The newest state, on the shardings of `like`, and the data iterator's state.
+
+        `like` may be abstract.
+
+        Raises:
+          InputError: the checkpoint holds other arrays, as one of an older hen_jax may.
+        """
+        try:
+            restored = self._read(
+                state=ocp.args.StandardRestore(_plain(like)), data=ocp.args.JsonRestore()
+            )
+        except ValueError as error:
+            raise InputError(
+                f"{self._folder / str(self.latest())} holds other arrays than this run trains; it "
+                "was written by another version of hen_jax, or for other settings: give another "
+                "--workdir, or go on with the version that wrote it"
+            ) from error
+        state = State(**restored["state"])
+        return state._replace(key=jax.random.wrap_key_data(state.key)), restored["data"]["iterator"]
 
     def record(self) -> Record:
         """The run record of the newest checkpoint."""
@@ -194,6 +206,18 @@ def saved_steps(folder: Path) -> list[int]:
     )
 
 
-def _plain(state: State) -> State:
-    """The state with its key as numbers, which every checkpoint format can hold."""
-    return state._replace(key=jax.random.key_data(state.key))
+def _plain(state: State) -> dict[str, Any]:
+    """The state by field, with its key as numbers, which every checkpoint format can hold.
+
+    No memory is left out, not empty: so it is with the checkpoints of before there was any.
+    """
+    key = state.key
+    if isinstance(key, jax.ShapeDtypeStruct):
+        numbers = jax.eval_shape(jax.random.key_data, key)
+        key = jax.ShapeDtypeStruct(numbers.shape, numbers.dtype, sharding=key.sharding)
+    else:
+        key = jax.random.key_data(key)
+    fields = state._replace(key=key)._asdict()
+    return {
+        name: tree for name, tree in fields.items() if name != "memory" or jax.tree.leaves(tree)
+    }

@@ -1,7 +1,8 @@
 """Updates that must not be made: gradients that are not finite, or far larger than usual."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,9 @@ import optax
 from jaxtyping import Float, Int
 
 from hen_jax.core.ranges import BelowOne, Natural, NotNegative, check_ranges
-from hen_jax.core.types import Array, Batch, Mean, Tree
+from hen_jax.core.types import Array, Mean, Tree
 from hen_jax.steps.state import State
-from hen_jax.steps.update import Metrics, Step
+from hen_jax.steps.update import Metrics
 
 SKIPPED = "skipped"
 """The metric that says how many updates in a row were left out, this one included; 0: made."""
@@ -56,7 +57,8 @@ def guard(inner: optax.GradientTransformation, config: GuardConfig) -> optax.Gra
         updates: Tree, state: optax.OptState, params: Tree | None = None
     ) -> tuple[Tree, Guarded]:
         assert isinstance(state, Guarded)
-        norm = optax.tree.norm(updates).astype(jnp.float32)
+        # A constant to meta-gradients: a norm has no derivative where the gradient is zero.
+        norm = jax.lax.stop_gradient(optax.tree.norm(updates).astype(jnp.float32))
         ok = _is_good(norm, state, config)
         updates, moments = inner.update(updates, state.inner, params)
         ok &= _all_finite(updates if params is None else optax.apply_updates(params, updates))
@@ -71,10 +73,13 @@ def guard(inner: optax.GradientTransformation, config: GuardConfig) -> optax.Gra
     return optax.GradientTransformation(init, update)
 
 
-def reporting(guarded: Step) -> Step:
+AnyStep = Callable[[State, Tree, Any], tuple[State, Metrics]]
+
+
+def reporting(guarded: AnyStep) -> AnyStep:
     """The step `guarded`, whose optimizer is a `guard`, with the metric `skipped`."""
 
-    def step(state: State, frozen: Tree, batch: Batch) -> tuple[State, Metrics]:
+    def step(state: State, frozen: Tree, batch: Any) -> tuple[State, Metrics]:
         state, metrics = guarded(state, frozen, batch)
         in_row = state.opt_state.in_row.astype(jnp.float32)  # pyright: ignore
         return state, metrics | {SKIPPED: Mean(in_row, jnp.ones((), jnp.float32))}

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from hen_jax.core.ranges import Range, require_in
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Array, Tree
+from hen_jax.meta.inner import clip_by_norm
 
 Schedule = Callable[[Int[Array, ""] | int], Float[Array, ""]]
 
@@ -72,7 +73,7 @@ def make_schedule(config: OptimizerConfig, steps: int) -> Schedule:
 def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
     """Clip, then AdamW (Loshchilov and Hutter, 2019)."""
     return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
+        clip_by_norm(config.clip_norm),
         optax.adamw(
             schedule,
             b1=config.b1,

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
+from jaxtyping import PRNGKeyArray
 
 from hen_jax.core.mesh import Rules, batch_sharding, parameter_sharding, replicated
 from hen_jax.core.trees import map_with_path
@@ -16,6 +17,9 @@ from hen_jax.models.parameters import parameter_table
 from hen_jax.steps.state import State, init_state
 
 AnyStep = TypeVar("AnyStep", bound=Callable[..., tuple[State, Any]])
+
+Memory = Callable[[PRNGKeyArray], Tree]
+"""`memory(key)`: what a stage carries besides parameters and moments, before the first update."""
 
 Shardings = dict[str, NamedSharding]
 """Path of a parameter -> where it lives."""
@@ -40,15 +44,27 @@ def initial_adapter(build: Callable[[jax.Array], Decoder], shardings: Shardings,
     return jax.jit(adapter, out_shardings=where)(key)
 
 
+def no_memory(key: PRNGKeyArray) -> Tree:
+    """The memory of a stage that carries nothing from update to update."""
+    return ()
+
+
 def initial_state(
     params: Tree,
     optimizer: optax.GradientTransformation,
     seed: int,
     mesh: Mesh,
+    memory: Memory = no_memory,
 ) -> State:
-    """`init_state` with the optimizer's moments on the shardings of their parameters."""
+    """`init_state` with the optimizer's moments on the shardings of their parameters.
+
+    `params` are donated: the state holds them, and the arrays given are gone. A model that trains
+    as a whole is so held once and not twice.
+    """
     where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(params, optimizer, seed, mesh))
-    return jax.jit(lambda p: init_state(p, optimizer, seed), out_shardings=where)(params)
+    begin = jax.jit(lambda p: init_state(p, optimizer, seed), donate_argnums=0, out_shardings=where)
+    state = begin(params)
+    return state._replace(memory=jax.device_put(memory(jax.random.key(seed)), replicated(mesh)))
 
 
 def abstract_state(
@@ -56,6 +72,7 @@ def abstract_state(
     optimizer: optax.GradientTransformation,
     seed: int,
     mesh: Mesh,
+    memory: Memory = no_memory,
 ) -> State:
     """Shapes, dtypes and shardings of `initial_state`; `params` may be as abstract."""
     here = replicated(mesh)
@@ -69,9 +86,13 @@ def abstract_state(
         transform_non_params=lambda _: here,
     )
     where = shapes._replace(params=like_params, opt_state=moments, step=here, key=here)  # pyright: ignore
-    return jax.tree.map(
-        lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), shapes, where
-    )
+    state = jax.tree.map(_at, shapes, where)
+    remembered = jax.eval_shape(memory, shapes.key)
+    return state._replace(memory=jax.tree.map(lambda leaf: _at(leaf, here), remembered))
+
+
+def _at(leaf: Array, where: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
 
 def placed(step: AnyStep, state: State) -> AnyStep:
