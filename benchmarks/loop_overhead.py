@@ -24,8 +24,8 @@ from hen_jax.core.files import write_json
 from hen_jax.data.pipeline import train_batches
 from hen_jax.io.packages import cache_folder
 from hen_jax.recipes.launch import load_config
-from hen_jax.recipes.settings import settings
 from hen_jax.recipes.sft import Session, SftSettings, bounds, open_session, training
+from hen_jax.runs.settings import settings
 from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.devices import start
 from hen_jax.training.loop import LoopConfig, Run, train

@@ -10,8 +10,8 @@ from hen_jax.core.mesh import make_mesh
 from hen_jax.recipes import emcl
 from hen_jax.recipes.emcl_data import put_episode
 from hen_jax.recipes.export import export
-from hen_jax.recipes.settings import settings
-from hen_jax.recipes.tiny_model import write_tiny_model
+from hen_jax.runs.settings import settings
+from hen_jax.runs.tiny_model import write_tiny_model
 from hen_jax.training.metrics import read_metrics
 
 TASKS = ("SER", "SRER", "SPER", "SRPER")

@@ -19,7 +19,7 @@ from hen_jax.core.trees import flatten
 from hen_jax.data.examples import Example
 from hen_jax.data.pipeline import PipelineConfig, train_batches, train_records
 from hen_jax.recipes import sft
-from hen_jax.recipes.tiny_model import write_tiny_model
+from hen_jax.runs.tiny_model import write_tiny_model
 from hen_jax.steps.update import update_step
 from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.metrics import read_metrics

@@ -20,7 +20,7 @@ from hen_jax.models.config import DecoderConfig, Execution, RopeScaling
 from hen_jax.models.decoder import abstract
 from hen_jax.models.families import table
 from hen_jax.models.quantised import quantised_base
-from hen_jax.recipes.import_model import import_model
+from hen_jax.runs.import_model import import_model
 from hen_jax.training.placement import parameter_shardings
 
 CONFIG = dataclasses.replace(

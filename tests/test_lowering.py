@@ -16,10 +16,10 @@ from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
 from hen_jax.planning.memory import compile_program
 from hen_jax.planning.topologies import open_topology
-from hen_jax.recipes.models import ModelSettings
 from hen_jax.recipes.plan import plan
 from hen_jax.recipes.sft import SftSettings
 from hen_jax.recipes.stages import abstract_batch, architecture, sft_program
+from hen_jax.runs.model import ModelSettings
 from hen_jax.training.optimizers import OptimizerConfig
 from hen_jax.training.placement import parameter_shardings
 

@@ -27,8 +27,8 @@ from hen_jax.planning.topologies import GIB, Topology, open_topology
 from hen_jax.recipes.emcl import EmclSettings
 from hen_jax.recipes.launch import load_config
 from hen_jax.recipes.plan import plan
-from hen_jax.recipes.settings import settings
 from hen_jax.recipes.stages import STAGES
+from hen_jax.runs.settings import settings
 
 PROGRAM = Path(__file__).with_name("step.hlo").read_text()
 """Made by hand: a loop that slices a stack, multiplies, gathers and calls a kernel; then a sum."""

@@ -20,8 +20,8 @@ from hen_jax.core.trees import flatten
 from hen_jax.data import samples
 from hen_jax.models.config import LongRope
 from hen_jax.recipes import sft
-from hen_jax.recipes.settings import settings
-from hen_jax.recipes.tiny_model import CONFIG, write_tiny_model
+from hen_jax.runs.settings import settings
+from hen_jax.runs.tiny_model import CONFIG, write_tiny_model
 from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.metrics import read_metrics
 from hen_jax.training.optimizers import OptimizerConfig, make_schedule

@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from hen_jax.recipes import sft
-from hen_jax.recipes.settings import settings
+from hen_jax.runs.settings import settings
 from hen_jax.steps.state import State
 
 COMMAND = """

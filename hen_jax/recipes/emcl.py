@@ -28,10 +28,10 @@ from hen_jax.meta.learnt_curricula import reply_features
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.recipes.curriculum_plot import draw_curriculum
 from hen_jax.recipes.emcl_data import EpisodeSettings, TaskExamples, put_episode, read_tasks
-from hen_jax.recipes.models import ModelSettings, Opened, model_folder, open_model, open_words
-from hen_jax.recipes.record import claim, run_record
-from hen_jax.recipes.sources import Source
-from hen_jax.recipes.trained import Divided, divided, earlier_run, saved_params
+from hen_jax.runs.earlier import Divided, divided, earlier_run, saved_params
+from hen_jax.runs.model import ModelSettings, Opened, model_folder, open_model, open_words
+from hen_jax.runs.record import claim, run_record
+from hen_jax.runs.sources import Source
 from hen_jax.steps.sft import sft_loss
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Loss

@@ -14,8 +14,8 @@ from hen_jax.data.episodes import Episode
 from hen_jax.data.examples import Document, Example, encode
 from hen_jax.data.schemas import schema_named
 from hen_jax.data.splits import split
-from hen_jax.recipes.models import Words
-from hen_jax.recipes.sources import Source, locate
+from hen_jax.runs.model import Words
+from hen_jax.runs.sources import Source, locate
 
 TaskExamples = Mapping[str, Sequence[Example]]
 

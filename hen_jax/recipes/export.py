@@ -16,8 +16,8 @@ from hen_jax.io import hf, peft
 from hen_jax.io.cards import Card
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
-from hen_jax.recipes.models import Opened, open_model
-from hen_jax.recipes.trained import earlier_run, saved_params
+from hen_jax.runs.earlier import earlier_run, saved_params
+from hen_jax.runs.model import Opened, open_model
 
 Format = Literal["hf", "peft"]
 

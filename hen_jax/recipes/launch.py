@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from hen_jax.core.errors import InputError
 from hen_jax.io.packages import cache_folder
 from hen_jax.recipes import emcl, quickstart, sft
-from hen_jax.recipes.settings import settings
+from hen_jax.runs.settings import settings
 from hen_jax.training.devices import start
 from hen_jax.training.processes import ending_together
 

@@ -18,9 +18,9 @@ from hen_jax.planning.stage import StagePlan, plan_program
 from hen_jax.planning.topologies import Topology, open_topology
 from hen_jax.recipes.changes import CHANGES, replaced
 from hen_jax.recipes.launch import load_config, recipe_of
-from hen_jax.recipes.settings import settings as read_settings
 from hen_jax.recipes.sft import SftSettings, check_packing
 from hen_jax.recipes.stages import STAGES, architecture, stages_of
+from hen_jax.runs.settings import settings as read_settings
 
 
 def plan(

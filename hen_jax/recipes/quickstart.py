@@ -18,7 +18,7 @@ from hen_jax.models.config import Execution
 from hen_jax.models.decoder import abstract, merge, split
 from hen_jax.recipes.export import Exported, describe, export_trained, open_trained
 from hen_jax.recipes.sft import Session, SftSettings, fit, open_session
-from hen_jax.recipes.sources import documents
+from hen_jax.runs.sources import documents
 from hen_jax.sampling.generate import Generating, Weights, generate, lay_out, pad_prompts
 from hen_jax.sampling.logits import Sampling
 from hen_jax.text.chat import render_prompt, stop_ids

@@ -26,7 +26,8 @@ from hen_jax.data.pipeline import (
 )
 from hen_jax.io import hf
 from hen_jax.models.config import DecoderConfig, Execution, LongRope, LoraConfig
-from hen_jax.recipes.models import (
+from hen_jax.runs.earlier import divided
+from hen_jax.runs.model import (
     ModelSettings,
     Opened,
     Words,
@@ -34,9 +35,8 @@ from hen_jax.recipes.models import (
     open_model,
     open_words,
 )
-from hen_jax.recipes.record import claim, run_record
-from hen_jax.recipes.sources import Prepared, Source, prepared
-from hen_jax.recipes.trained import divided
+from hen_jax.runs.record import claim, run_record
+from hen_jax.runs.sources import Prepared, Source, prepared
 from hen_jax.steps.sft import sft_loss
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Loss, Step, update_step

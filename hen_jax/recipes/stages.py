@@ -33,9 +33,10 @@ from hen_jax.planning.architectures import ARCHITECTURES
 from hen_jax.planning.model_flops import Rows, training_flops
 from hen_jax.planning.stage import Program
 from hen_jax.planning.topologies import Topology
-from hen_jax.recipes import emcl, tiny_model
+from hen_jax.recipes import emcl
 from hen_jax.recipes.emcl import EmclSettings
 from hen_jax.recipes.sft import SftSettings, training
+from hen_jax.runs import tiny_model
 from hen_jax.training.placement import abstract_state, parameter_shardings, placed
 
 UPDATES = 1000

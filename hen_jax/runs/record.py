@@ -10,7 +10,7 @@ from typing import Any
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD, read_json, require_ours, write_json
 from hen_jax.models.config import DecoderConfig
-from hen_jax.recipes.models import fingerprint
+from hen_jax.runs.model import fingerprint
 
 PACKAGES = (
     "hen_jax",

@@ -13,13 +13,13 @@ from hen_jax.core.files import require_ours
 from hen_jax.io import gguf, gguf_tokenizer, hf, packages
 from hen_jax.io.cards import Card
 from hen_jax.io.shards import Written, dtype_named
-from hen_jax.recipes.tiny_model import write_tiny_model
+from hen_jax.runs.tiny_model import write_tiny_model
 
 PACKAGED = {"smollm2-135m": packages.SMOLLM2_135M}
 """Names of models that come inside a package."""
 
 TINY = "tiny"
-"""Name of the random model that `hen_jax.recipes.tiny_model` makes."""
+"""Name of the random model that `hen_jax.runs.tiny_model` makes."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _HUB_FILES = [

@@ -16,7 +16,7 @@ from hen_jax.io import hf
 from hen_jax.io.packages import cache_folder
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import abstract, split
-from hen_jax.recipes.import_model import import_model
+from hen_jax.runs.import_model import import_model
 from hen_jax.text.detect import detect_format
 from hen_jax.text.formats import ChatFormat
 from hen_jax.text.tokenizer import load_tokenizer
