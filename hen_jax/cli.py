@@ -20,30 +20,27 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; 0 when it succeeded, 2 for bad input, which is told in one line.
 
-    75 when a run was asked to stop and can go on; 76 when another process of the run was lost.
+    2 also for a full disk and for Ctrl-C; 75 when a run was asked to stop and can go on; 76 when
+    another process of the run was lost (see `core.errors.told`).
     """
     parser = _parser()
     chosen, overrides = parser.parse_known_args(arguments)
     strange = [word for word in overrides if not word.startswith("--config.")]
     if strange or (overrides and chosen.verb not in (_run, _plan, _show)):
         parser.error(f"unrecognized arguments: {' '.join(strange or overrides)}")
-    from hen_jax.core.errors import STOPPED, InputError, StoppedError
+    from hen_jax.core.errors import told
 
     # transformers would advise every user to install torch, of which hen_jax needs nothing.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     _leave_out_absent_tpu()
     try:
         return chosen.verb(chosen, overrides) or 0
-    except InputError as error:
-        print(f"hen: {error}", file=sys.stderr)
-        return 2
-    except StoppedError as error:
-        print(f"hen: {error}", file=sys.stderr)
-        return STOPPED
-    except OSError as error:
-        # A full disk or a missing right is the user's to mend; what was whole before still is.
-        print(f"hen: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
-        return 2
+    except (Exception, KeyboardInterrupt) as error:
+        expected = told(error)
+        if expected is None:
+            raise
+        print(f"hen: {expected.line}", file=sys.stderr)
+        return expected.code
 
 
 def _leave_out_absent_tpu() -> None:

@@ -88,13 +88,13 @@ def test_a_second_compilation_raises_the_alarm(capsys):
         return x + 1
 
     jitted = jax.jit(step)
-    with compilations("step") as count:
+    with compilations("step") as made:
         jitted(np.ones(3))
         jitted(np.ones(3))
-        assert count() == 1
+        assert made().count == 1
         assert capsys.readouterr().err == ""
         jitted(np.ones(4))
-        assert count() == 2
+        assert made().count == 2
     assert "WARNING: step was compiled again" in capsys.readouterr().err
     jitted(np.ones(5))
     assert capsys.readouterr().err == ""

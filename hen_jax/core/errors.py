@@ -1,4 +1,9 @@
-"""What bad input raises, and what ends a run that can go on."""
+"""What bad input raises, what ends a run that can go on, and how each is told."""
+
+import errno
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
 
 STOPPED = 75
 """Exit code of a run that was asked to stop and saved a checkpoint (EX_TEMPFAIL: try again)."""
@@ -20,3 +25,72 @@ class StoppedError(RuntimeError):
 
     The command line prints it on one line and exits with code `STOPPED`.
     """
+
+
+class StoppedEarlyError(StoppedError):
+    """A run that was asked to stop when it had nothing to save, perhaps on one process first."""
+
+
+class LostError(RuntimeError):
+    """Another process of the run did not come, or is gone; the same command tries again.
+
+    The command line prints it on one line and exits with code `LOST`.
+    """
+
+
+class Told(NamedTuple):
+    """How the command ends: exit code, and one line for the user."""
+
+    code: int
+    line: str
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_TEXT = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+_QUOTED_PATH = re.compile(r"""["'](/[^"']+)["']""")
+
+
+def told(error: BaseException) -> Told | None:
+    """How an error that is no defect of ours is told; None for a defect, which needs a traceback.
+
+    Bad input, a disk that is full and Ctrl-C end with code 2. A full disk is found in whatever a
+    library made of it: `RuntimeError("... [OS error 28: No space left on device]")`, too.
+    """
+    if isinstance(error, InputError):
+        return Told(2, str(error))
+    if isinstance(error, StoppedError):
+        return Told(STOPPED, str(error))
+    if isinstance(error, LostError):
+        return Told(LOST, str(error))
+    if isinstance(error, KeyboardInterrupt):
+        return Told(2, "interrupted; what was whole before still is")
+    full = next(filter(None, map(_full_disk, _causes(error))), None)
+    if full is not None:
+        return Told(2, f"{full}: the disk is full; free some space and give the same command")
+    if isinstance(error, OSError):
+        # A missing right is the user's to mend; what was whole before still is.
+        return Told(2, f"{error.filename or 'writing'}: {error.strerror or error}")
+    return None
+
+
+def _full_disk(error: BaseException) -> str | None:
+    """The file that a full disk could not take, if that is what `error` says."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return str(error.filename or "writing")
+    if not _FULL_TEXT.search(str(error)):
+        return None
+    named = _QUOTED_PATH.search(str(error))
+    return named[1] if named else "writing"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, those within it where it is a group, and those that led to it."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        waiting += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+        waiting += [cause for cause in (one.__cause__, one.__context__) if cause is not None]

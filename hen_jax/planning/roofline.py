@@ -63,4 +63,12 @@ def mfu(model_flops: float, seconds: float, topology: Topology) -> float:
 
     `model_flops` are those of all chips in one step of `seconds`.
     """
-    return model_flops / (seconds * topology.chip.flops * len(topology.devices))
+    return utilisation(model_flops, seconds, topology.chip.flops, len(topology.devices))
+
+
+def utilisation(model_flops: float, seconds: float, peak: float, chips: int) -> float:
+    """`mfu` of `chips` chips that do `peak` operations per second each.
+
+    1e15 operations in 2 s on 4 chips of 250e12: 0.5.
+    """
+    return model_flops / (seconds * peak * chips)

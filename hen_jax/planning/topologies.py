@@ -42,6 +42,26 @@ CHIPS = {
 """Cloud TPU pages give the ICI of a chip over all ports and both directions: 400 GB/s over the four
 ports of a v5e, so that the two ports of one axis send 100 GB/s."""
 
+_DEVICE_KINDS = (
+    (r"TPU v4", "v4"),
+    (r"TPU v5 lite|TPU v5e", "v5e"),
+    (r"TPU v5|TPU v5p", "v5p"),
+    (r"TPU v6 lite|TPU v6e", "v6e"),
+    (r"NVIDIA A100-SXM4.*", "a100"),
+    (r"NVIDIA H100 80GB HBM3", "h100"),
+    (r"NVIDIA H200", "h200"),
+)
+"""What jax calls a device -> a key of `CHIPS`. Cards for PCIe are slower, and are not there."""
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The data sheet of a device by its name (`device.device_kind`); None if there is none."""
+    for pattern, kind in _DEVICE_KINDS:
+        if re.fullmatch(pattern, device_kind):
+            return CHIPS[kind]
+    return None
+
+
 EXAMPLES = (
     "v4:2x2x2, v5e:4x4, v5p:2x2x4, v6e:8x8, v5p:4x4x4*2 (two slices), a100:8, h100:8, h200:16"
 )

@@ -25,7 +25,9 @@ from hen_jax.meta.curricula import EmclConfig, EpisodeStep, evaluation
 from hen_jax.meta.emcl import emcl_step, init_memory
 from hen_jax.meta.evaluations import Rows, evaluations, outer_updates
 from hen_jax.meta.learnt_curricula import reply_features
-from hen_jax.models.config import Execution, LoraConfig
+from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
+from hen_jax.planning.model_flops import Rows as ModelRows
+from hen_jax.planning.model_flops import training_flops
 from hen_jax.recipes.curriculum_plot import draw_curriculum
 from hen_jax.recipes.emcl_data import EpisodeSettings, TaskExamples, put_episode, read_tasks
 from hen_jax.runs.earlier import Divided, divided, earlier_run, saved_params
@@ -150,6 +152,7 @@ def fit(session: Session, workdir: Path) -> State:
             checkpoints=checkpoints,
             log=log,
             record=session.record,
+            flops=partial(step_flops, settings, session.model.config),
         )
         return train(settings.loop, loop, resume(loop, state), frozen, settings.steps)
 
@@ -172,6 +175,17 @@ def training(settings: EmclSettings, graphdef: nnx.GraphDef, capacity: int) -> T
 def remembered(settings: EmclSettings, width: int) -> Callable[[PRNGKeyArray], Tree]:
     """What the curriculum carries before the first step."""
     return lambda key: init_memory(settings.emcl, settings.tasks, key, width + 1)
+
+
+def step_flops(settings: EmclSettings, config: DecoderConfig, number: int) -> float:
+    """The model's operations in step `number`, from 0.
+
+    What a step needs is counted in gradients of a row (`meta.evaluations`), each as in fine-tuning.
+    """
+    tasks, length = len(settings.tasks), settings.episode.row_length
+    gradients = evaluations(settings.emcl, rows_of(settings), tasks, settings.steps)[number]
+    each = training_flops(config, settings.adapter, ModelRows(1, length, length))
+    return float(gradients * each)
 
 
 def rows_of(settings: EmclSettings) -> Rows:

@@ -11,9 +11,12 @@ from ml_collections import ConfigDict
 from hen_jax.core.errors import InputError
 from hen_jax.io.packages import cache_folder
 from hen_jax.recipes import emcl, quickstart, sft
+from hen_jax.recipes.finished import say_finished
 from hen_jax.runs.settings import settings
 from hen_jax.training.devices import start
+from hen_jax.training.locks import only_run
 from hen_jax.training.processes import ending_together
+from hen_jax.training.signals import stop_early
 
 
 class Recipe(NamedTuple):
@@ -45,9 +48,11 @@ def run(config_file: str, overrides: list[str], workdir: Path) -> None:
     config = load_config(config_file, overrides)
     recipe = recipe_of(config)
     parsed = settings(recipe.settings, config)
-    start(cache_folder() / "xla")
-    with ending_together():
-        recipe.run(parsed, workdir)
+    with ending_together(), stop_early():
+        start(cache_folder() / "xla")
+        with stop_early(), only_run(workdir):  # again: jax took SIGTERM when it joined others
+            recipe.run(parsed, workdir)
+            say_finished(workdir)
 
 
 def recipe_of(config: ConfigDict) -> Recipe:

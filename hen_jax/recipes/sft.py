@@ -26,6 +26,7 @@ from hen_jax.data.pipeline import (
 )
 from hen_jax.io import hf
 from hen_jax.models.config import DecoderConfig, Execution, LongRope, LoraConfig
+from hen_jax.planning.model_flops import Rows, training_flops
 from hen_jax.runs.earlier import divided
 from hen_jax.runs.model import (
     ModelSettings,
@@ -190,6 +191,8 @@ def fit(session: Session, workdir: Path) -> State:
                 log=log,
                 record=session.record,
                 records=partial(train_records, session.examples.train, settings.data),
+                shares=share.count,
+                flops=lambda number: update_flops(settings, session.model.config),
             )
             state = resume(loop, state)
             return train(settings.loop, loop, state, session.frozen, session.steps)
@@ -207,6 +210,12 @@ def training(
     loss = sft_loss(graphdef, bounds.trained, settings.logit_chunk, bounds.reach)
     step = reporting(update_step(loss, optimizer, settings.microbatches))
     return Training(loss, optimizer, schedule, step)
+
+
+def update_flops(settings: SftSettings, config: DecoderConfig) -> float:
+    """The model's operations in one update; every position of a row is taken to train."""
+    rows, length = settings.data.batch_size, settings.data.row_length
+    return training_flops(config, settings.adapter, Rows(rows, length, length))
 
 
 def bounds(session: Session) -> RowBounds:

@@ -23,19 +23,17 @@ from hen_jax.data.episodes import Episode
 from hen_jax.data.pipeline import RowBounds
 from hen_jax.io import hf
 from hen_jax.io.packages import cache_folder
-from hen_jax.meta.evaluations import evaluations
 from hen_jax.models.config import DecoderConfig
 from hen_jax.models.decoder import abstract, split
 from hen_jax.models.families.table import from_hf
 from hen_jax.models.fused_attention import kernel_flops
 from hen_jax.models.quantised import SCALE
 from hen_jax.planning.architectures import ARCHITECTURES
-from hen_jax.planning.model_flops import Rows, training_flops
 from hen_jax.planning.stage import Program
 from hen_jax.planning.topologies import Topology
 from hen_jax.recipes import emcl
 from hen_jax.recipes.emcl import EmclSettings
-from hen_jax.recipes.sft import SftSettings, training
+from hen_jax.recipes.sft import SftSettings, training, update_flops
 from hen_jax.runs import tiny_model
 from hen_jax.training.placement import abstract_state, parameter_shardings, placed
 
@@ -89,17 +87,14 @@ def sft_program(settings: SftSettings, topology: Topology) -> Program:
     return Program(
         step=placed(run.step, state),
         arguments=(state, model.frozen, abstract_batch((rows,), length, model.mesh, (BATCH,))),
-        model_flops=training_flops(model.config, settings.adapter, Rows(rows, length, length)),
+        model_flops=update_flops(settings, model.config),
         tokens=rows * length,
         kernel_flops=partial(kernel_flops, model.config.windows),
     )
 
 
 def emcl_program(settings: EmclSettings, topology: Topology) -> Program:
-    """One step of meta-curriculum learning with all tasks in play.
-
-    What a step needs is counted in gradients of a row (`meta.evaluations`), each as in fine-tuning.
-    """
+    """One step of meta-curriculum learning with all tasks in play."""
     model, tasks, drawn = placed_model(settings, topology), len(settings.tasks), settings.episode
     length = drawn.row_length
     run = emcl.training(settings, model.graphdef, length)
@@ -113,12 +108,10 @@ def emcl_program(settings: EmclSettings, topology: Topology) -> Program:
         abstract_batch(support, length, model.mesh, (axis, None, rows)),
         abstract_batch(query, length, model.mesh, (axis, rows)),
     )
-    gradients = evaluations(settings.emcl, emcl.rows_of(settings), tasks, settings.steps)[-1]
-    each = training_flops(model.config, settings.adapter, Rows(1, length, length))
     return Program(
         step=placed(run.step, state),
         arguments=(state, model.frozen, episode),
-        model_flops=float(gradients * each),
+        model_flops=emcl.step_flops(settings, model.config, -1),
         tokens=(math.prod(support) + math.prod(query)) * length,
         kernel_flops=partial(kernel_flops, model.config.windows),
     )

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import RECORD, read_json, require_ours, write_json
+from hen_jax.core.files import RECORD, read_json, write_json
 from hen_jax.models.config import DecoderConfig
 from hen_jax.runs.model import fingerprint
+from hen_jax.training.locks import require_work_directory
 
 PACKAGES = (
     "hen_jax",
@@ -61,7 +62,7 @@ def claim(workdir: Path, record: dict[str, Any]) -> None:
     Raises:
       InputError: the folder is not ours, or holds a run with other settings or another base.
     """
-    require_ours(workdir)
+    require_work_directory(workdir)
     path = workdir / RECORD
     if not path.exists():
         write_json(path, record)

@@ -51,7 +51,7 @@ class Checkpoints:
         Raises:
           InputError: there are checkpoints, and every one is damaged.
         """
-        steps = self._steps()
+        steps = saved_steps(self._folder)
         # The primary's list counts: a shared file system may show others an older one.
         count = from_primary(len(steps))
         for place in range(count):
@@ -141,14 +141,6 @@ class Checkpoints:
             self._folder / str(step), args=ocp.args.Composite(**items)
         )
 
-    def _steps(self) -> list[int]:
-        """All saved steps, newest first."""
-        if not self._folder.is_dir():
-            return []
-        return sorted(
-            (int(path.name) for path in self._folder.iterdir() if path.name.isdigit()), reverse=True
-        )
-
     def _is_sound(self, step: int) -> bool:
         if step in self._sound:
             return True
@@ -172,8 +164,17 @@ class Checkpoints:
         """
         (staged,) = self._folder.glob(f"{self._saving}.*")
         write_manifest(staged)
-        for step in self._steps()[max(1, self._keep - 1) :]:
+        for step in saved_steps(self._folder)[max(1, self._keep - 1) :]:
             shutil.rmtree(self._folder / str(step))
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """All saved steps in the folder of a run's checkpoints, newest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        (int(path.name) for path in folder.iterdir() if path.name.isdigit()), reverse=True
+    )
 
 
 def _plain(state: State) -> dict[str, Any]:

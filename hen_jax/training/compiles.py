@@ -3,22 +3,40 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import jax
 
 EVENT = "/jax/core/compile/backend_compile_duration"
+BEFORE = (
+    "/jax/core/compile/jaxpr_trace_duration",
+    "/jax/core/compile/jaxpr_to_mlir_module_duration",
+)
+"""What comes before it, and takes seconds too."""
+
+
+class Compilations(NamedTuple):
+    """How often a function was compiled (or read from the cache), and how long that took."""
+
+    count: int
+    seconds: float  # tracing included
 
 
 @contextmanager
-def compilations(name: str) -> Iterator[Callable[[], int]]:
+def compilations(name: str) -> Iterator[Callable[[], Compilations]]:
     """Within, counts compilations (or reads from the cache) of the jitted function `name`.
 
     The second and every later one is told at once, on the error stream.
     """
     seconds: list[float] = []
+    before: list[float] = []
 
     def heard(event: str, duration_secs: float, **kwargs: str | int) -> None:
-        if event != EVENT or kwargs.get("fun_name") != f"jit({name})":
+        if kwargs.get("fun_name") not in (name, f"jit({name})"):
+            return
+        if event in BEFORE:
+            before.append(duration_secs)
+        if event != EVENT:
             return
         seconds.append(duration_secs)
         if len(seconds) > 1:
@@ -31,6 +49,6 @@ def compilations(name: str) -> Iterator[Callable[[], int]]:
 
     jax.monitoring.register_event_duration_secs_listener(heard)
     try:
-        yield lambda: len(seconds)
+        yield lambda: Compilations(len(seconds), sum(before) + sum(seconds))
     finally:
         jax.monitoring.unregister_event_duration_listener(heard)

@@ -38,6 +38,8 @@ class Guarded(NamedTuple):
 def guard(inner: optax.GradientTransformation, config: GuardConfig) -> optax.GradientTransformation:
     """`inner`, but an update whose gradient is bad is zero and leaves no trace in the moments.
 
+    So is one that would make a parameter infinite or NaN, as an overflow of float16 does.
+
     The norm is that of the gradient as it comes, so the guard goes around clipping. While all is
     well the updates are those of `inner`, bit for bit. With `spike=10` a norm of 10.1 among norms
     of 1 is bad, as are NaN and infinity with any `spike`.
@@ -54,6 +56,7 @@ def guard(inner: optax.GradientTransformation, config: GuardConfig) -> optax.Gra
         norm = optax.tree.norm(updates).astype(jnp.float32)
         ok = _is_good(norm, state, config)
         updates, moments = inner.update(updates, state.inner, params)
+        ok &= _all_finite(updates if params is None else optax.apply_updates(params, updates))
         kept = Guarded(
             jax.tree.map(lambda new, old: jnp.where(ok, new, old), moments, state.inner),
             jnp.where(ok, config.memory * state.usual + (1 - config.memory) * norm, state.usual),
@@ -77,6 +80,18 @@ def reporting(guarded: AnyStep) -> AnyStep:
         return state, metrics | {SKIPPED: Mean(in_row, jnp.ones((), jnp.float32))}
 
     return step
+
+
+def made_updates(state: Tree) -> int | None:
+    """How many updates of the run were made, over all its attempts; None where no guard counts."""
+    leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, Guarded))
+    counts = [int(leaf.good) for leaf in leaves if isinstance(leaf, Guarded)]
+    return sum(counts) if counts else None
+
+
+def _all_finite(tree: Tree) -> Array:
+    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+    return jnp.stack(leaves).all() if leaves else jnp.array(True)
 
 
 def _is_good(norm: Array, state: Guarded, config: GuardConfig) -> Array:

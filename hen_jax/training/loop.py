@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -12,10 +12,12 @@ from hen_jax.core.types import Batch, Mean, Tree
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Metrics
 from hen_jax.training.checkpoints import Checkpoints, Record
-from hen_jax.training.compiles import compilations
+from hen_jax.training.compiles import Compilations, compilations
 from hen_jax.training.goodput import Ended, Goodput
-from hen_jax.training.guards import SKIPPED
+from hen_jax.training.guards import SKIPPED, made_updates
 from hen_jax.training.metrics import MetricLog, fetch
+from hen_jax.training.pace import Clock, Pace, device_memory, run_mfu
+from hen_jax.training.progress import Tell, progress
 from hen_jax.training.signals import Asked, stop_requests
 from hen_jax.training.watchdog import watchdog
 
@@ -46,6 +48,7 @@ class LoopConfig:
     keep_checkpoints: int = 2
     skip_limit: int = 10  # updates skipped in a row that end the run; 1: the first ends it
     stall_seconds: float = 1800.0  # the run ends when nothing happens for so long; 0: never
+    progress_every: int = 100  # a line without a terminal; one comes every 30 s in any case
 
 
 class Run(NamedTuple):
@@ -60,12 +63,16 @@ class Run(NamedTuple):
     log: MetricLog
     record: Record
     records: Callable[[int], Sequence[str]] = lambda number: ()  # ids in the n-th batch, from 0
+    shares: int = 1  # processes that load different rows: a batch on the host is one of as many
+    flops: Callable[[int], float] = lambda number: 0.0  # the model's, on all devices; 0: not known
+    clock: Clock = time.perf_counter
 
 
 class _Pending(NamedTuple):
     number: int
     metrics: Metrics
     tokens: int
+    ended: float | None  # when, if the call that started it only returned then
 
 
 class _Watch(NamedTuple):
@@ -73,8 +80,10 @@ class _Watch(NamedTuple):
 
     asked_to_stop: Asked
     alive: Callable[[], None]
-    compiled: Callable[[], int]
+    compiled: Callable[[], Compilations]
     time: Goodput
+    pace: Pace
+    tell: Tell
 
 
 def train(config: LoopConfig, run: Run, state: State, frozen: Tree, steps: int) -> State:
@@ -85,17 +94,27 @@ def train(config: LoopConfig, run: Run, state: State, frozen: Tree, steps: int) 
 
     Raises:
       StoppedError: SIGTERM or Ctrl-C came; the state is saved.
-      InputError: `skip_limit` updates in a row had a bad gradient (see `training.guards`).
+      InputError: `skip_limit` updates in a row, or all of them, had a bad gradient (see
+        `training.guards`); what was done is saved.
     """
     start = int(state.step)
     ledger = Goodput(run.log.folder, start, run.log.lost_seconds, writes=run.log.writes)
     ledger.write(start, "running")
+    pace = Pace(run.clock)
+    tell = progress(steps, config.progress_every, run.log.say) if run.log.plain else _silent
     with (
         stop_requests() as asked,
         watchdog(config.stall_seconds) as alive,
         compilations(run.step.__name__) as compiled,
     ):
-        return _updates(config, run, _Watch(asked, alive, compiled, ledger), state, frozen, steps)
+        watch = _Watch(asked, alive, compiled, ledger, pace, tell)
+        state = _updates(config, run, watch, state, frozen, steps)
+    _require_learning(state, steps)
+    return state
+
+
+def _silent(step: int, values: Mapping[str, float]) -> None:
+    """There is a progress bar."""
 
 
 def _updates(
@@ -110,8 +129,9 @@ def _updates(
             batch = next(run.batches)
         state, metrics = _step(run, watch, state, frozen, batch)
         number += 1
+        ended = watch.pace.now() if _is_ready(metrics) else None
         _write(config, run, watch, pending)
-        pending = _Pending(number, metrics, _tokens(batch))
+        pending = _Pending(number, metrics, run.shares * _tokens(batch), ended)
         last = number == steps
         stops = watch.asked_to_stop(number) and not last
         saves = last or stops or number % config.checkpoint_every == 0
@@ -134,13 +154,21 @@ def _tokens(batch: Tree) -> int:
     return sum(int((one.segments != 0).sum()) for one in batches)
 
 
+def _is_ready(metrics: Metrics) -> bool:
+    """Whether a step is done already: a backend may compute within the call that dispatches."""
+    arrays = (leaf for leaf in jax.tree.leaves(metrics) if isinstance(leaf, jax.Array))
+    return all(array.is_ready() for array in arrays)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def _step(
     run: Run, watch: _Watch, state: State, frozen: Tree, batch: Tree
 ) -> tuple[State, Metrics]:
-    before, start = watch.compiled(), time.perf_counter()
+    before = watch.compiled()
     result = run.step(state, frozen, run.put(batch))
-    if watch.compiled() > before:  # a call that only dispatches takes no time to speak of
-        watch.time.add("compile", time.perf_counter() - start)
+    after = watch.compiled()
+    if after.count > before.count:
+        watch.time.add("compile", after.seconds - before.seconds)
+        watch.pace.leave_out(after.seconds - before.seconds)
     return result
 
 
@@ -150,7 +178,9 @@ def _write(config: LoopConfig, run: Run, watch: _Watch, pending: _Pending | None
     values = fetch(pending.metrics)
     watch.alive()
     values["learning_rate"] = float(run.schedule(pending.number - 1))
-    run.log.train(pending.number, values, pending.tokens)
+    values |= _speed(run, watch, pending)
+    run.log.train(pending.number, values)
+    watch.tell(pending.number, values)
     skipped = round(values.get(SKIPPED, 0.0))
     if skipped:
         records = run.records(pending.number - 1)
@@ -164,14 +194,26 @@ def _write(config: LoopConfig, run: Run, watch: _Watch, pending: _Pending | None
             )
 
 
+def _speed(run: Run, watch: _Watch, pending: _Pending) -> dict[str, float]:
+    """How long the update took, and what it made of the devices."""
+    ended = watch.pace.now() if pending.ended is None else pending.ended
+    rates = watch.pace.ended(ended, pending.tokens)
+    mfu, memory = run_mfu(run.flops(pending.number - 1), rates.seconds_per_update), device_memory()
+    return (
+        rates._asdict()
+        | ({} if mfu is None else {"mfu": mfu})
+        | ({} if memory is None else {"device_memory_gb": memory.peak / 1e9})
+    )
+
+
 def _evaluate(run: Run, watch: _Watch, state: State, number: int) -> None:
-    with watch.time.spend("evaluation"):
+    with watch.time.spend("evaluation"), watch.pace.pause():
         run.log.evaluation(number, run.evaluate(state))
     watch.alive()
 
 
 def _save(run: Run, watch: _Watch, state: State, number: int, ended: Ended) -> None:
-    with watch.time.spend("checkpoint"):
+    with watch.time.spend("checkpoint"), watch.pace.pause():
         run.checkpoints.save(number, state, run.batches.get_state(), run.record)
         if ended != "running":
             run.checkpoints.wait()
@@ -186,6 +228,17 @@ def _stopped(run: Run, watch: _Watch, number: int, steps: int) -> StoppedError:
         f"stopped after step {number} of {steps}; its checkpoint is saved, and the same command "
         "goes on from there"
     )
+
+
+def _require_learning(state: State, steps: int) -> None:
+    """Refuses to call a run finished that has learnt nothing."""
+    if steps and made_updates(state) == 0:
+        raise InputError(
+            f"nothing was learnt: all {steps} updates were skipped, since their gradients were not "
+            "finite or would have made a parameter infinite. metrics.jsonl names the records of "
+            "each; mend or remove them, or lower config.optimizer.learning_rate, and start again "
+            "in another --workdir"
+        )
 
 
 def resume(run: Run, state: State) -> State:

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-import time
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,9 @@ class MetricLog:
         self._board = SummaryWriter(
             str(folder / "tensorboard"), purge_step=start + 1, write_to_disk=self.writes
         )
+        self._quiet = quiet
         hidden = quiet or not self.writes
         self._bar = tqdm(total=steps, initial=start, unit="step", disable=hidden or None)
-        self._clock = time.perf_counter()
 
     def close(self) -> None:
         """Closes the files."""
@@ -54,12 +54,13 @@ class MetricLog:
         self._board.close()
         self._bar.close()
 
-    def train(self, step: int, values: dict[str, float], tokens: int) -> None:
-        """Writes the metrics of one update; `tokens` is how many the batch held."""
-        now = time.perf_counter()
-        seconds = now - self._clock
-        values = values | {"seconds": seconds, "tokens_per_second": tokens / seconds}
-        self._clock = now
+    @property
+    def plain(self) -> bool:
+        """Whether there is no progress bar where there should be one: no terminal shows it."""
+        return self.writes and not self._quiet and self._bar.disable
+
+    def train(self, step: int, values: dict[str, float]) -> None:
+        """Writes the metrics of one update."""
         self._write(step, "train", values)
         self._bar.set_postfix_str(
             f"loss {values['loss']:.3f}, {values['tokens_per_second']:.0f} tokens/s"
@@ -67,15 +68,15 @@ class MetricLog:
         self._bar.update()
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
-        """Writes the metrics of one evaluation, whose time counts for no step's speed."""
+        """Writes the metrics of one evaluation; none where nothing was held out."""
         self._write(step, "eval", values)
-        self._say(f"step {step}: held-out loss {values['loss']:.4f}")
-        self._clock = time.perf_counter()
+        if "loss" in values:
+            self.say(f"step {step}: held-out loss {values['loss']:.4f}")
 
     def skipped(self, step: int, records: Sequence[str]) -> None:
         """Writes and tells that an update was left out, and which records its batch held."""
         self._line({"step": step, "kind": "skipped", "records": list(records)})
-        self._say(
+        self.say(
             f"step {step}: the gradient is not finite or far larger than usual; the update was "
             f"skipped. Records of its batch: {', '.join(records) or 'not known'}"
         )
@@ -87,9 +88,11 @@ class MetricLog:
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Tells the user something, above the progress bar; only on the primary process."""
         if self.writes:
             self._bar.write(text)
+            sys.stdout.flush()  # a file or a pipe would keep it back for hours
 
     def _line(self, line: dict[str, Any]) -> None:
         self._lines.write(json.dumps(line) + "\n")

@@ -39,6 +39,25 @@ def watchdog(seconds: float, end: Callable[[int], None] = os._exit) -> Iterator[
         done.set()
 
 
+@contextmanager
+def lost_after(
+    seconds: float, message: str, end: Callable[[int], None] = os._exit
+) -> Iterator[None]:
+    """Within, for `seconds` at most: then the process ends with code `LOST` and one line."""
+
+    def late() -> None:
+        print(f"hen: {message}", file=sys.stderr, flush=True)
+        end(LOST)
+
+    timer = threading.Timer(seconds, late)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _report(seconds: float) -> None:
     print(
         f"hen: no step ended in {seconds:g} s (config.loop.stall_seconds): this process or "

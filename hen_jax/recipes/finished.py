@@ -1,0 +1,32 @@
+"""What a finished run tells: that it is done, where its files are, and what to do with them."""
+
+import shlex
+from pathlib import Path
+
+from hen_jax.core.files import RECORD, read_json
+from hen_jax.training.checkpoints import saved_steps
+from hen_jax.training.processes import is_primary
+
+
+def say_finished(workdir: Path) -> None:
+    """Prints `closing_words`, once among several processes."""
+    if is_primary():
+        print(closing_words(workdir), flush=True)
+
+
+def closing_words(workdir: Path) -> str:
+    """How a finished run in `workdir` is told: its updates, its files, the next commands."""
+    record = read_json(workdir / RECORD)
+    lora = record["config"]["adapter"] is not None
+    out = workdir / "export" / ("peft" if lora else "hf")
+    model = ["--model", record["base"]["folder"], "--adapter", out] if lora else ["--model", out]
+    export = ["hen", "export", "--run", workdir, "--format", out.name, "--out", out]
+    generate = ["hen", "generate", *model, "--prompt", "My scooter broke down in the rain."]
+    done = saved_steps(workdir / "checkpoints")[0]
+    lines = [
+        f"Finished after {done} updates. In {workdir}: checkpoints,"
+        " metrics.jsonl, tensorboard, goodput.json. Next:",
+        *([] if out.exists() else [f"  {shlex.join(map(str, export))}"]),  # quickstart exports
+        f"  {shlex.join(map(str, generate))}",
+    ]
+    return "\n".join(lines)
