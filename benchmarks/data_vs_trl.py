@@ -30,9 +30,9 @@ from datasets import Dataset, disable_progress_bars
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-model_folder, rows, row_length, cores = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+ensure_model, rows, row_length, cores = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 disable_progress_bars()
-tokenizer = AutoTokenizer.from_pretrained(model_folder)
+tokenizer = AutoTokenizer.from_pretrained(ensure_model)
 turn = "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}"
 assert turn in tokenizer.chat_template, tokenizer.chat_template
 tokenizer.chat_template = tokenizer.chat_template.replace(turn, (

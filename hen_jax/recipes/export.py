@@ -156,8 +156,8 @@ def _card(trained: Trained, out: Path, relation: str) -> Card:
     data = ", ".join(source["path"] for source in config["sources"])
     kind = "All parameters" if trained.lora is None else f"LoRA (rank {trained.lora.rank})"
     summary = (
-        f"{kind} trained by {_method(config)} with hen_jax on {data}, learning rate "
-        f"{config['optimizer']['learning_rate']:g}, loss on assistant tokens only."
+        f"{kind} trained by {trained.record.get('method', config['recipe'])} with hen_jax on "
+        f"{data}, learning rate {config['optimizer']['learning_rate']:g}."
     )
     front = {
         "base_model": str(trained.model.folder),
@@ -165,13 +165,6 @@ def _card(trained: Trained, out: Path, relation: str) -> Card:
         "datasets": [source["path"] for source in config["sources"]],
     }
     return Card(out.name, summary, front)
-
-
-def _method(config: dict[str, Any]) -> str:
-    if config["recipe"] == "emcl":
-        curriculum = config["emcl"]["curriculum"]
-        return f"meta-curriculum learning ({curriculum}, {config['steps']} steps)"
-    return f"supervised fine-tuning for {config['epochs']:g} epochs"
 
 
 def describe(exported: Exported) -> str:

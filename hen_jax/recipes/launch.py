@@ -2,36 +2,21 @@
 
 import ast
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from hen_jax.core.errors import InputError
 from hen_jax.io.packages import cache_folder
-from hen_jax.recipes import emcl, quickstart, sft
 from hen_jax.recipes.finished import say_finished
+from hen_jax.recipes.table import stage_of
+from hen_jax.runs import train
 from hen_jax.runs.settings import settings
 from hen_jax.training.devices import start
 from hen_jax.training.locks import only_run
 from hen_jax.training.processes import ending_together
 from hen_jax.training.signals import stop_early
-
-
-class Recipe(NamedTuple):
-    """A stage: the settings its config is read as, and `run(settings, workdir)`."""
-
-    settings: type
-    run: Callable[[Any, Path], Any]
-
-
-RECIPES: dict[str, Recipe] = {
-    "sft": Recipe(sft.SftSettings, sft.run),
-    "quickstart": Recipe(sft.SftSettings, quickstart.run),
-    "emcl": Recipe(emcl.EmclSettings, emcl.run),
-}
-"""Name of a recipe (`config.recipe`) -> what it reads and what runs it."""
 
 
 def run(config_file: str, overrides: list[str], workdir: Path) -> None:
@@ -46,21 +31,13 @@ def run(config_file: str, overrides: list[str], workdir: Path) -> None:
       InputError: no such file or field, a value of the wrong type, or what the recipe refuses.
     """
     config = load_config(config_file, overrides)
-    recipe = recipe_of(config)
-    parsed = settings(recipe.settings, config)
+    stage = stage_of(config.get("recipe"))
+    parsed = settings(stage.settings, config)
     with ending_together(), stop_early():
         start(cache_folder() / "xla")
         with stop_early(), only_run(workdir):  # again: jax took SIGTERM when it joined others
-            recipe.run(parsed, workdir)
+            train.run(stage, parsed, workdir)
             say_finished(workdir)
-
-
-def recipe_of(config: ConfigDict) -> Recipe:
-    """The recipe that a config names."""
-    name = config.get("recipe")
-    if name not in RECIPES:
-        raise InputError(f"config.recipe is {name!r}; allowed: {', '.join(map(repr, RECIPES))}")
-    return RECIPES[name]
 
 
 def load_config(config_file: str, overrides: list[str]) -> ConfigDict:

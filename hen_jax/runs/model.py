@@ -51,7 +51,7 @@ class Opened(NamedTuple):
     shardings: Shardings
 
 
-def model_folder(settings: ModelSettings) -> Path:
+def ensure_model(settings: ModelSettings) -> Path:
     """The Hugging Face folder of the base: as given, or imported once into the cache."""
     source = Path(settings.source)
     if (source / "config.json").exists():

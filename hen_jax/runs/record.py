@@ -38,10 +38,14 @@ MAY_CHANGE = (
 """Where and how a run goes on; what it computes, but for rounding, is the same."""
 
 
-def run_record(config: Any, base: Path, model: DecoderConfig) -> dict[str, Any]:
-    """The record of a run with the settings `config` on the base model in folder `base`."""
+def run_record(config: Any, base: Path, model: DecoderConfig, method: str) -> dict[str, Any]:
+    """The record of a run with the settings `config` on the base model in folder `base`.
+
+    `method` says in words how it trains, so that whoever exports it need not know its stage.
+    """
     return {
         "config": dataclasses.asdict(config),
+        "method": method,
         "base": {
             "folder": str(base.absolute()),
             "weights_sha256": fingerprint(base, "*.safetensors"),

@@ -1,11 +1,8 @@
-"""What each stage of a recipe compiles: the step that its run jits, for shapes and shardings alone.
+"""The program that a run of a stage compiles, for shapes and shardings alone.
 
-No weights, no data, no hub. A later stage finds its place by a function here and an entry in
-`STAGES` and `OF_RECIPE`.
+No weights, no data, no hub.
 """
 
-import math
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +13,9 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.mesh import BATCH, Layout, make_mesh
+from hen_jax.core.mesh import Layout, make_mesh, replicated
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Array, Batch, Tree
-from hen_jax.data.episodes import Episode
-from hen_jax.data.pipeline import RowBounds
 from hen_jax.io import hf
 from hen_jax.io.packages import cache_folder
 from hen_jax.models.config import DecoderConfig
@@ -31,17 +26,14 @@ from hen_jax.models.quantised import SCALE
 from hen_jax.planning.architectures import ARCHITECTURES
 from hen_jax.planning.stage import Program
 from hen_jax.planning.topologies import Topology
-from hen_jax.recipes import emcl
-from hen_jax.recipes.emcl import EmclSettings
-from hen_jax.recipes.sft import SftSettings, training, update_flops
 from hen_jax.runs import tiny_model
+from hen_jax.runs.stage import RunSettings, Stage, beginning
+from hen_jax.training.guards import reporting
+from hen_jax.training.loop import counting
 from hen_jax.training.placement import abstract_state, parameter_shardings, placed
 
 UPDATES = 1000
 """Updates that the learning-rate schedule is laid out for: a constant of the program, no more."""
-
-Stage = Callable[[Any, Topology], Program]
-"""`stage(settings, topology) -> Program`."""
 
 
 class Placed(NamedTuple):
@@ -54,7 +46,31 @@ class Placed(NamedTuple):
     frozen: Tree
 
 
-def placed_model(settings: SftSettings | EmclSettings, topology: Topology) -> Placed:
+def program(stage: Stage, settings: Any, topology: Topology) -> Program:
+    """The step that a run of the stage jits, and what it is called with.
+
+    Raises:
+      InputError: what the run would refuse.
+    """
+    model = placed_model(settings, topology)
+    stage.check(settings, model.mesh)
+    stage.check_model(settings, model.config)
+    load = stage.load(settings, model.config, model.mesh)
+    work = stage.work(settings, model.config, model.graphdef, load.bounds, UPDATES)
+    params, frozen = beginning(
+        stage, model.config, model.trainable, model.frozen, _extra(stage, model, settings.seed)
+    )
+    state = abstract_state(params, work.optimizer, settings.seed, model.mesh, work.memory)
+    return Program(
+        step=placed(counting(reporting(work.step)), state),
+        arguments=(state, frozen, load.batch),
+        model_flops=stage.flops(settings, model.config, -1),
+        tokens=_tokens(load.batch),
+        kernel_flops=partial(kernel_flops, model.config.windows),
+    )
+
+
+def placed_model(settings: RunSettings, topology: Topology) -> Placed:
     """The model of a config: adapters in float32, the base in the dtype that the config names."""
     config = architecture(settings.model.source)
     mesh = make_mesh(settings.mesh, topology.devices)
@@ -76,72 +92,6 @@ def placed_model(settings: SftSettings | EmclSettings, topology: Topology) -> Pl
     if settings.adapter is None:
         return Placed(config, parts.graphdef, mesh, base, {})
     return Placed(config, parts.graphdef, mesh, place(adapter, "float32"), base)
-
-
-def sft_program(settings: SftSettings, topology: Topology) -> Program:
-    """One update of supervised fine-tuning; every position of a row is taken to train."""
-    model = placed_model(settings, topology)
-    rows, length = settings.data.batch_size, settings.data.row_length
-    run = training(settings, model.graphdef, UPDATES, RowBounds(length))
-    state = abstract_state(model.trainable, run.optimizer, settings.seed, model.mesh)
-    return Program(
-        step=placed(run.step, state),
-        arguments=(state, model.frozen, abstract_batch((rows,), length, model.mesh, (BATCH,))),
-        model_flops=update_flops(settings, model.config),
-        tokens=rows * length,
-        kernel_flops=partial(kernel_flops, model.config.windows),
-    )
-
-
-def emcl_program(settings: EmclSettings, topology: Topology) -> Program:
-    """One step of meta-curriculum learning with all tasks in play."""
-    model, tasks, drawn = placed_model(settings, topology), len(settings.tasks), settings.episode
-    length = drawn.row_length
-    run = emcl.training(settings, model.graphdef, length)
-    memory = emcl.remembered(settings, model.config.width)
-    state = abstract_state(model.trainable, run.optimizer, settings.seed, model.mesh, memory)
-    axis = drawn.task_axis
-    rows = tuple(name for name in BATCH if name != axis)
-    support = (tasks, settings.emcl.inner_steps, drawn.support_rows)
-    query = (tasks, drawn.query_rows)
-    episode = Episode(
-        abstract_batch(support, length, model.mesh, (axis, None, rows)),
-        abstract_batch(query, length, model.mesh, (axis, rows)),
-    )
-    return Program(
-        step=placed(run.step, state),
-        arguments=(state, model.frozen, episode),
-        model_flops=emcl.step_flops(settings, model.config, -1),
-        tokens=(math.prod(support) + math.prod(query)) * length,
-        kernel_flops=partial(kernel_flops, model.config.windows),
-    )
-
-
-STAGES: dict[str, Stage] = {"sft": sft_program, "emcl": emcl_program}
-"""Name of a stage -> the program that a run of it compiles."""
-
-OF_RECIPE: dict[str, tuple[str, ...]] = {
-    "sft": ("sft",),
-    "quickstart": ("sft",),
-    "emcl": ("emcl",),
-}
-"""Recipe -> its stages."""
-
-
-def stages_of(recipe: str, chosen: str | None) -> tuple[str, ...]:
-    """The stages of a recipe, or the chosen one of them.
-
-    Raises:
-      InputError: the recipe has no stage of that name, or none that can be planned.
-    """
-    stages = OF_RECIPE.get(recipe, ())
-    if not stages:
-        raise InputError(f"config.recipe {recipe!r} has no stage to plan; {list(OF_RECIPE)} have")
-    if chosen is None:
-        return stages
-    if chosen not in stages:
-        raise InputError(f"--stage={chosen}: the recipe {recipe!r} has {', '.join(stages)}")
-    return (chosen,)
 
 
 def architecture(source: str) -> DecoderConfig:
@@ -175,3 +125,16 @@ def abstract_batch(
 
     ids, mask = leaf(jnp.int32, length), leaf(jnp.float32, length)
     return Batch(ids, ids, mask, ids, ids, task=leaf(jnp.int32))
+
+
+def _extra(stage: Stage, model: Placed, seed: int) -> dict[str, Tree]:
+    here = replicated(model.mesh)
+    shapes = jax.eval_shape(lambda: stage.extra(model.config, jax.random.key(seed)))
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes
+    )
+
+
+def _tokens(batch: Tree) -> int:
+    batches = jax.tree.leaves(batch, is_leaf=lambda node: isinstance(node, Batch))
+    return sum(one.tokens.size for one in batches)
