@@ -29,7 +29,7 @@ from hen_jax.empathy.labels import TASKS
 from hen_jax.io import hf
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import Decoder, abstract, merge, split
-from hen_jax.recipes.models import open_words
+from hen_jax.runs.model import open_words
 
 PARTS = {"test": 16, "valid": 16, "train": 48}
 """Statements of each part: the standard split keeps 7 of the 80 for testing, too few to compare.

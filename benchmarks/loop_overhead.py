@@ -21,16 +21,20 @@ from typing import Any, NamedTuple
 import jax
 
 from hen_jax.core.files import write_json
-from hen_jax.data.pipeline import train_batches
+from hen_jax.core.mesh import make_mesh
 from hen_jax.io.packages import cache_folder
 from hen_jax.recipes.launch import load_config
-from hen_jax.recipes.settings import settings
-from hen_jax.recipes.sft import Session, SftSettings, bounds, open_session, training
+from hen_jax.recipes.table import stage_of
+from hen_jax.runs.model import ensure_model
+from hen_jax.runs.settings import settings
+from hen_jax.runs.stage import Job
+from hen_jax.runs.train import open_job
 from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.devices import start
-from hen_jax.training.loop import LoopConfig, Run, train
+from hen_jax.training.guards import reporting
+from hen_jax.training.loop import LoopConfig, Run, counting, train
 from hen_jax.training.metrics import MetricLog
-from hen_jax.training.placement import initial_state, placed, to_devices
+from hen_jax.training.placement import initial_state, placed
 
 CONFIG = Path(__file__).parent.parent / "configs" / "quickstart.py"
 UPDATES = 20
@@ -54,15 +58,18 @@ class Saving(NamedTuple):
 
 def measure(variant: str, rounds: int, workdir: Path) -> dict:
     """Seconds per update of each arm, a list over the rounds."""
-    parsed = settings(SftSettings, load_config(f"{CONFIG}:{variant}", []))
+    config = load_config(f"{CONFIG}:{variant}", [])
+    stage = stage_of(config.recipe)
+    parsed = settings(stage.settings, config)
     start(cache_folder() / "xla")
-    session = open_session(parsed, workdir)
-    run, state = prepared(session, workdir)
-    batch = run.put(next(run.batches))
-    bare = partial(tight_loop, run, session.frozen, batch)
-    looped = partial(whole_loop, run, session.frozen, None)
+    folder = ensure_model(parsed.model)
+    job = open_job(stage, parsed, make_mesh(parsed.mesh), folder, workdir)
+    run, state = prepared(job)
+    batch = run.prepare(state, job.frozen, next(run.batches))
+    bare = partial(tight_loop, run, job.frozen, batch)
+    looped = partial(whole_loop, run, job.frozen, None)
     with closing(Checkpoints(workdir / "checkpoints", 2)) as checkpoints:
-        saving = partial(whole_loop, run, session.frozen, checkpoints)
+        saving = partial(whole_loop, run, job.frozen, checkpoints)
         arms = {"bare": bare, "loop": looped, "saving": saving}
         for arm in arms.values():  # warm: compiled, files open, the shape of a save known
             _, state = arm(state)
@@ -77,21 +84,21 @@ def measure(variant: str, rounds: int, workdir: Path) -> dict:
     return seconds
 
 
-def prepared(session: Session, workdir: Path) -> tuple[Run, Any]:
-    """As `recipes.sft.fit` does; the state stands at 10, so that an arm saves in its middle."""
-    parsed = session.settings
-    made = training(parsed, session.model.graphdef, 100 * UPDATES, bounds(session))
-    state = initial_state(session.trainable, made.optimizer, parsed.seed, session.mesh)
+def prepared(job: Job) -> tuple[Run, Any]:
+    """As `runs.train.fit` does; the state stands at 10, so that an arm saves in its middle."""
+    parsed, stage, feed = job.settings, job.stage, job.feed
+    made = stage.work(parsed, job.model.config, job.model.graphdef, feed.bounds, 100 * UPDATES)
+    state = initial_state(job.trainable, made.optimizer, parsed.seed, job.mesh)
     state = state._replace(step=state.step + UPDATES // 2)
     run = Run(
-        step=placed(made.step, state),
+        step=placed(counting(reporting(made.step)), state),
         evaluate=lambda _: {"loss": 0.0},
-        put=to_devices(session.mesh),
+        prepare=stage.prepare(job),
         schedule=made.schedule,
-        batches=train_batches(session.examples.train, parsed.data),
+        batches=feed.batches,
         checkpoints=Saving(None, 0),  # pyright: ignore
-        log=MetricLog(workdir, 0, 10**6, quiet=True),
-        record=session.record,
+        log=MetricLog(job.workdir, 0, 10**6, quiet=True),
+        record=job.record,
     )
     return run, state
 

@@ -45,7 +45,7 @@ def packed(options: argparse.Namespace, packing: str, row_length: int) -> list[d
     from hen_jax.data.hed import hed_conversation, read_hed
     from hen_jax.data.openings import find_openings
     from hen_jax.data.packing import pack, pack_row, stack_rows
-    from hen_jax.recipes.models import open_words
+    from hen_jax.runs.model import open_words
 
     documents = [
         Document(record.id, record.statement_id, hed_conversation(record))

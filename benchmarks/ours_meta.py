@@ -56,7 +56,7 @@ def prepared(task: dict) -> tuple:
     from hen_jax.meta.losses import mean_loss
     from hen_jax.models.config import Execution, LoraConfig
     from hen_jax.models.remat import PRODUCTS
-    from hen_jax.recipes.models import open_model
+    from hen_jax.runs.model import open_model
     from hen_jax.steps.sft import sft_loss
 
     execution = Execution("float32", task["remat"])

@@ -65,7 +65,7 @@ def _prepared(task: dict, examples: list, data: Any) -> tuple:
     from hen_jax.data.pipeline import batches_per_epoch, row_bounds
     from hen_jax.models.config import Execution, LoraConfig
     from hen_jax.models.decoder import Decoder
-    from hen_jax.recipes.models import open_model
+    from hen_jax.runs.model import open_model
     from hen_jax.steps.sft import sft_loss
     from hen_jax.steps.update import update_step
     from hen_jax.training.optimizers import OptimizerConfig, make_optimizer, make_schedule

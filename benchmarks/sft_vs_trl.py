@@ -44,7 +44,7 @@ def rendered(model: Path) -> list[dict]:
     from hen_jax.data import samples
     from hen_jax.data.examples import Document, encode
     from hen_jax.data.hed import hed_conversation, read_hed
-    from hen_jax.recipes.models import open_words
+    from hen_jax.runs.model import open_words
 
     documents = [
         Document(record.id, record.statement_id, hed_conversation(record))

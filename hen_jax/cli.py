@@ -74,7 +74,7 @@ def _leave_out_absent_tpu() -> None:
 
 
 def _import(chosen: argparse.Namespace, _: list[str]) -> None:
-    from hen_jax.recipes.import_model import import_model
+    from hen_jax.runs.import_model import import_model
 
     import_model(chosen.source, chosen.out, chosen.dtype)
 

@@ -42,7 +42,7 @@ def compiled_once(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory):
     """A folder with the random model of `hen import tiny`; to be read, and not changed."""
-    from hen_jax.recipes.tiny_model import write_tiny_model
+    from hen_jax.runs.tiny_model import write_tiny_model
 
     folder = tmp_path_factory.mktemp("base") / "tiny"
     write_tiny_model(folder, None)

@@ -18,13 +18,13 @@ from hen_jax.core.records import read_record, verified, verify
 from hen_jax.core.trees import unflatten
 from hen_jax.io import hf, names, peft
 from hen_jax.models.config import LoraConfig
-from hen_jax.recipes import trained
 from hen_jax.recipes.export import export, open_trained
 from hen_jax.recipes.generate import Request, generate_replies
-from hen_jax.recipes.import_model import import_model
-from hen_jax.recipes.models import open_words
-from hen_jax.recipes.record import claim
-from hen_jax.recipes.stages import architecture
+from hen_jax.runs import earlier
+from hen_jax.runs.abstract import architecture
+from hen_jax.runs.import_model import import_model
+from hen_jax.runs.model import open_words
+from hen_jax.runs.record import claim
 from hen_jax.text.tokenizer import load_tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -139,7 +139,7 @@ def test_a_run_with_a_damaged_record_goes_nowhere(tiny_finished, tmp_path):
     text = (run / "hen_jax.json").read_text()
     assert '"rank": 2' in text
     (run / "hen_jax.json").write_text(text.replace('"rank": 2', '"rank": 3'))
-    for act in (trained.earlier_run, open_trained, lambda run: claim(run, json.loads(text))):
+    for act in (earlier.earlier_run, open_trained, lambda run: claim(run, json.loads(text))):
         with pytest.raises(InputError, match=r"hen_jax\.json is not as hen_jax wrote it"):
             act(run)
 

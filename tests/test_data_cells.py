@@ -21,8 +21,8 @@ from hen_jax.data.rows import numbered_rows
 from hen_jax.data.schemas import SCHEMAS, check_records, read_documents
 from hen_jax.data.sense7 import check_sense7
 from hen_jax.recipes.data_stats import stats
-from hen_jax.recipes.models import Words
-from hen_jax.recipes.sources import ColumnNames, Source, documents, prepared
+from hen_jax.runs.model import Words
+from hen_jax.runs.sources import ColumnNames, Source, documents, prepared
 from hen_jax.text.detect import detect_format
 
 ROWS = [

@@ -11,9 +11,9 @@ from hen_jax.core.errors import InputError
 from hen_jax.data.examples import encode
 from hen_jax.data.pipeline import PipelineConfig, eval_batches, train_batches
 from hen_jax.data.stores import Store
-from hen_jax.recipes import sources
-from hen_jax.recipes.models import Words
-from hen_jax.recipes.sources import Source, documents, prepared
+from hen_jax.runs import sources
+from hen_jax.runs.model import Words
+from hen_jax.runs.sources import Source, documents, prepared
 from hen_jax.text.detect import detect_format
 
 TOKENIZER = tiny_tokenizer()

@@ -6,12 +6,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.mesh import make_mesh
+from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.recipes import emcl
 from hen_jax.recipes.emcl_data import put_episode
 from hen_jax.recipes.export import export
-from hen_jax.recipes.settings import settings
-from hen_jax.recipes.tiny_model import write_tiny_model
+from hen_jax.runs import train
+from hen_jax.runs.settings import settings
+from hen_jax.runs.tiny_model import write_tiny_model
 from hen_jax.training.metrics import read_metrics
 
 TASKS = ("SER", "SRER", "SPER", "SRPER")
@@ -27,7 +28,7 @@ def base(tmp_path_factory):
 @pytest.fixture
 def one_device(monkeypatch):
     """A run on one of the eight: sharded programs take longer to compile than to run."""
-    monkeypatch.setattr(emcl, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
+    monkeypatch.setattr(train, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
 
 
 def configured(base, **changes):
@@ -48,7 +49,12 @@ def configured(base, **changes):
 
 
 def run(base, workdir, **changes):
-    return emcl.run(configured(base, **changes), workdir)
+    return train.run(emcl.STAGE, configured(base, **changes), workdir)
+
+
+def opened(base, workdir, **changes):
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    return train.open_job(emcl.STAGE, configured(base, **changes), mesh, base, workdir)
 
 
 @pytest.mark.usefixtures("compiled_once", "one_device")
@@ -72,11 +78,11 @@ def test_a_run_taken_up_again_ends_bit_for_bit_as_one_that_was_not(base, tmp_pat
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert {"difficulty/SER", "competence", "active", "place/SPER"} <= lines[-1].keys()
     assert (tmp_path / "cut" / "curriculum.png").read_bytes()[:4] == b"\x89PNG"
-    goes_on = emcl.open_session(configured(base, start=str(tmp_path / "cut")), tmp_path / "next")
+    goes_on = opened(base, tmp_path / "next", start=str(tmp_path / "cut"))
     jax.tree.map(np.testing.assert_array_equal, goes_on.trainable, ended.params)
-    other = configured(base, start=str(tmp_path / "cut"), adapter={"rank": 3, "alpha": 4.0})
+    other = {"start": str(tmp_path / "cut"), "adapter": {"rank": 3, "alpha": 4.0}}
     with pytest.raises(InputError, match=r"config\.start: .* give the same config\.adapter"):
-        emcl.open_session(other, tmp_path / "other")
+        opened(base, tmp_path / "other", **other)
     exported = export(tmp_path / "cut", tmp_path / "out", "peft")
     assert exported.change > 0
     assert "meta-curriculum" in (tmp_path / "out" / "README.md").read_text()

@@ -13,7 +13,7 @@ from hen_jax.core.trees import flatten, unflatten
 from hen_jax.io import hf, peft, shards
 from hen_jax.recipes import export as exporting
 from hen_jax.recipes.export import export, export_trained, open_trained
-from hen_jax.recipes.import_model import import_model
+from hen_jax.runs.import_model import import_model
 
 
 @pytest.fixture(scope="module")

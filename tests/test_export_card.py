@@ -14,13 +14,13 @@ from hen_jax.core.files import RECORD
 from hen_jax.io import packages
 from hen_jax.models.config import LoraConfig
 from hen_jax.models.decoder import abstract, split
-from hen_jax.recipes import import_model as importing
-from hen_jax.recipes.card import HeldOut, export_card, held_out_loss
 from hen_jax.recipes.export import Trained, export_trained
-from hen_jax.recipes.import_model import import_model
-from hen_jax.recipes.models import ModelSettings, Opened, model_folder
-from hen_jax.recipes.origin import Origin, card_license, origin_of, public_id, without_paths
-from hen_jax.recipes.tiny_model import CONFIG
+from hen_jax.runs import import_model as importing
+from hen_jax.runs.card import HeldOut, export_card, held_out_loss
+from hen_jax.runs.import_model import import_model
+from hen_jax.runs.model import ModelSettings, Opened, model_folder
+from hen_jax.runs.origin import Origin, card_license, origin_of, public_id, without_paths
+from hen_jax.runs.tiny_model import CONFIG
 
 LORA = LoraConfig(rank=2, alpha=4.0, targets=("q", "down"))
 QUESTION = "--base-model OWNER/NAME"
@@ -189,7 +189,7 @@ def test_the_models_cache_tells_files_of_one_name_apart(tmp_path, monkeypatch):
 
     write = importing.write_import
     monkeypatch.setenv("HEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("hen_jax.recipes.models.write_import", imported)
+    monkeypatch.setattr("hen_jax.runs.model.write_import", imported)
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     for folder in ("one", "two"):

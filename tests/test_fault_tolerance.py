@@ -19,7 +19,8 @@ from hen_jax.core.trees import flatten
 from hen_jax.data.examples import Example
 from hen_jax.data.pipeline import PipelineConfig, train_batches, train_records
 from hen_jax.recipes import sft
-from hen_jax.recipes.tiny_model import write_tiny_model
+from hen_jax.runs import packed
+from hen_jax.runs.tiny_model import write_tiny_model
 from hen_jax.steps.update import update_step
 from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.metrics import read_metrics
@@ -80,7 +81,9 @@ def stopping_at(step: int, by: signal.Signals, monkeypatch):
                 os.kill(os.getpid(), by)
             return next(self.batches)
 
-    monkeypatch.setattr(sft, "train_batches", lambda *a, **k: Interrupted(train_batches(*a, **k)))
+    monkeypatch.setattr(
+        packed, "train_batches", lambda *a, **k: Interrupted(train_batches(*a, **k))
+    )
 
 
 def test_asked_to_stop_it_saves_and_goes_on_bit_for_bit(base, whole, tmp_path, monkeypatch):

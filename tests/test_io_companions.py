@@ -15,9 +15,9 @@ from hen_jax.core.files import RECORD
 from hen_jax.io import companions, hf, peft
 from hen_jax.io.reward_pad import choose_pad
 from hen_jax.recipes.generate import Request, generate_replies
-from hen_jax.recipes.import_model import import_model
-from hen_jax.recipes.models import open_words
-from hen_jax.recipes.tiny_model import CONFIG as SPEAKER
+from hen_jax.runs.import_model import import_model
+from hen_jax.runs.model import open_words
+from hen_jax.runs.tiny_model import CONFIG as SPEAKER
 from hen_jax.text.chat import stop_ids
 
 

@@ -14,7 +14,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.trees import flatten
 from hen_jax.io import gguf, hf, names
 from hen_jax.models.config import RopeScaling
-from hen_jax.recipes.import_model import import_model
+from hen_jax.runs.import_model import import_model
 
 KINDS = (Kind.F32, Kind.F16, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q8_0, Kind.Q4_K, Kind.Q6_K)
 

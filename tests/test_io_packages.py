@@ -8,7 +8,7 @@ import pytest
 
 from hen_jax.core.errors import InputError
 from hen_jax.io import packages
-from hen_jax.recipes.import_model import import_model
+from hen_jax.runs.import_model import import_model
 
 MEMBER = "hen_fake/model.bin"
 

@@ -13,9 +13,10 @@ from hen_jax import cli
 from hen_jax.core.files import RECORD, read_json
 from hen_jax.core.mesh import make_mesh
 from hen_jax.core.rows import check_batch
-from hen_jax.recipes.launch import load_config, recipe_of
+from hen_jax.recipes.launch import load_config
 from hen_jax.recipes.plan import plan
-from hen_jax.recipes.settings import settings
+from hen_jax.recipes.table import stage_of
+from hen_jax.runs.settings import settings
 
 ROOT = Path(__file__).parent.parent
 LAUNCH = ROOT / "launch"
@@ -78,7 +79,7 @@ TINY = (
 def read(words: list[str]):
     """The settings of a command."""
     config = load_config(*without_workdir(words))
-    return settings(recipe_of(config).settings, config)
+    return settings(stage_of(config.get("recipe")).settings, config)
 
 
 def test_every_recipe_divides_its_rows_over_eight_devices(started):

@@ -12,7 +12,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.ranges import Range, require_in
 from hen_jax.core.trees import flatten, unflatten
 from hen_jax.core.types import Batch, Mean
-from hen_jax.recipes.settings import settings
+from hen_jax.runs.settings import settings
 from hen_jax.steps.state import init_state
 from hen_jax.steps.update import update_step
 from hen_jax.training.metrics import fetch

@@ -15,15 +15,16 @@ from hen_jax.io import hf
 from hen_jax.recipes import data_sense7, data_stats
 from hen_jax.recipes.data import scrub, validate
 from hen_jax.recipes.export import export
-from hen_jax.recipes.import_model import import_model
-from hen_jax.recipes.models import ModelSettings, model_folder
 from hen_jax.recipes.plan import plan
-from hen_jax.recipes.record import claim
+from hen_jax.runs.import_model import import_model
+from hen_jax.runs.model import ModelSettings, model_folder
+from hen_jax.runs.record import claim
 
+_REPLY = {"role": "assistant", "content": "Oh."}
 LINES = [
-    {"id": name, "messages": [{"role": "user", "content": said}, {"role": "assistant", "content": "Oh."}]}
+    {"id": name, "messages": [{"role": "user", "content": said}, _REPLY]}
     for name, said in (("a", "It rains."), ("b", "Mail me: x@example.org."), ("c", "I lost."))
-]  # fmt: skip
+]
 SENSE7 = Path(__file__).parents[1] / "hen_jax/data/samples/sense7/sense7.xlsx"
 NAMES = (
     "good.jsonl",

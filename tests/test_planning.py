@@ -24,11 +24,11 @@ from hen_jax.planning.model_flops import Rows, training_flops, visible_pairs
 from hen_jax.planning.roofline import Work, mfu, roofline
 from hen_jax.planning.search import Change, candidates, meshes
 from hen_jax.planning.topologies import GIB, Topology, open_topology
-from hen_jax.recipes.emcl import EmclSettings
+from hen_jax.recipes.emcl import STAGE, EmclSettings
 from hen_jax.recipes.launch import load_config
 from hen_jax.recipes.plan import plan
-from hen_jax.recipes.settings import settings
-from hen_jax.recipes.stages import STAGES
+from hen_jax.runs.abstract import program
+from hen_jax.runs.settings import settings
 
 PROGRAM = Path(__file__).with_name("step.hlo").read_text()
 """Made by hand: a loop that slices a stack, multiplies, gathers and calls a kernel; then a sum."""
@@ -273,11 +273,11 @@ def test_the_curriculum_is_a_stage_like_any_other():
     rows = ["--config.episode.support_rows=8", "--config.episode.query_rows=8"]
     config = load_config("configs/emcl.py:tiny", [*rows, "--config.emcl.inner_steps=1"])
     topology = open_topology("v5e:2x4")
-    program = STAGES["emcl"](settings(EmclSettings, config), topology)
-    assert program.tokens == 4 * (8 + 8) * 256
-    text = program.step.lower(*program.arguments).as_text()
+    made = program(STAGE, settings(EmclSettings, config), topology)
+    assert made.tokens == 4 * (8 + 8) * 256
+    text = made.step.lower(*made.arguments).as_text()
     assert "num_partitions = 8" in text
-    assert program.model_flops > 0
+    assert made.model_flops > 0
 
 
 @pytest.mark.usefixtures("libtpu")

@@ -20,20 +20,21 @@ from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.core.ranges import Count, Positive, Range, check_ranges
 from hen_jax.core.rows import check_episode
 from hen_jax.models.families.table import FAMILIES
-from hen_jax.recipes import record
 from hen_jax.recipes.config_files import BUILT_IN, built_in, read_config, with_overrides
-from hen_jax.recipes.launch import RECIPES, load_config, recipe_of
-from hen_jax.recipes.settings import settings
+from hen_jax.recipes.launch import load_config
 from hen_jax.recipes.settings_page import page
 from hen_jax.recipes.show_config import list_configs, show_config
+from hen_jax.recipes.table import STAGES, stage_of
+from hen_jax.runs import record
+from hen_jax.runs.settings import settings
 
 ROOT = Path(__file__).parent.parent
-RECORDS = sorted({recipe.settings for recipe in RECIPES.values()}, key=lambda one: one.__name__)
+RECORDS = sorted({recipe.settings for recipe in STAGES.values()}, key=lambda one: one.__name__)
 
 
 def read(named: str, *overrides: str):
     config = load_config(named, overrides)
-    return settings(recipe_of(config).settings, config)
+    return settings(stage_of(config.get("recipe")).settings, config)
 
 
 @pytest.mark.parametrize("name", built_in())
@@ -307,7 +308,7 @@ def test_print_config_tells_every_field_and_runs_nothing(tmp_path, capsys):
     assert cli.main(["run", "--config=sft:tiny", "--print-config", *flags]) == 0
     said = capsys.readouterr().out
     assert said == show_config("sft:tiny", flags) + "\n"
-    for field in fields_of([RECIPES["sft"].settings]):
+    for field in fields_of([STAGES["sft"].settings]):
         assert field.path in said
     assert "loop.skip_limit = 3 " in said
     assert "adapter.rank = 8 " in said
@@ -380,7 +381,7 @@ def test_the_models_page_names_the_families():
 def test_overrides_leave_the_config_alone():
     config = read_config("sft:tiny")
     before = config.to_json()
-    with_overrides(config, [RECIPES["sft"].settings], ["--config.data.batch_size=3"])
+    with_overrides(config, [STAGES["sft"].settings], ["--config.data.batch_size=3"])
     assert config.to_json() == before
 
 

@@ -12,7 +12,7 @@ from hen_jax.cli import main
 from hen_jax.core.errors import InputError
 from hen_jax.data.examples import Document, encode
 from hen_jax.recipes import show
-from hen_jax.recipes.models import Words
+from hen_jax.runs.model import Words
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.detect import detect_format
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny_run import config
+from tiny_run import config, open_job, run
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import Batch, Mean
@@ -13,9 +13,9 @@ from hen_jax.planning.topologies import Topology
 from hen_jax.recipes import sft
 from hen_jax.recipes.emcl import EmclSettings
 from hen_jax.recipes.export import open_trained
-from hen_jax.recipes.settings import settings
-from hen_jax.recipes.stages import placed_model
-from hen_jax.recipes.tiny_model import write_tiny_model
+from hen_jax.runs.abstract import placed_model
+from hen_jax.runs.settings import settings
+from hen_jax.runs.tiny_model import write_tiny_model
 from hen_jax.steps.rounding import apply_updates, stochastically_rounded
 from hen_jax.steps.state import init_state
 from hen_jax.steps.update import update_step
@@ -110,16 +110,16 @@ def full(base, **model):
 def test_a_bfloat16_checkpoint_trains_in_the_dtype_that_the_config_names(
     bfloat16_base, tmp_path, model, held
 ):
-    parsed = settings(sft.SftSettings, full(bfloat16_base, **model))
-    session = sft.open_session(parsed, tmp_path / "run")
+    fields = full(bfloat16_base, **model).to_dict()
+    session = open_job(bfloat16_base, tmp_path / "run", **fields)
+    parsed = session.settings
     planned = placed_model(parsed, Topology("here", "v5e", "2x4", 1, tuple(jax.devices())))
     for tree in (session.trainable, planned.trainable):
         assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype(held)}
 
 
 def test_an_adapter_is_float32_over_a_base_as_it_is_stored(bfloat16_base, tmp_path):
-    parsed = settings(sft.SftSettings, config(bfloat16_base))
-    session = sft.open_session(parsed, tmp_path / "run")
+    session = open_job(bfloat16_base, tmp_path / "run")
     assert {leaf.dtype for leaf in jax.tree.leaves(session.trainable)} == {jnp.dtype("float32")}
     assert {leaf.dtype for leaf in jax.tree.leaves(session.frozen)} == {jnp.dtype("bfloat16")}
 
@@ -127,7 +127,7 @@ def test_an_adapter_is_float32_over_a_base_as_it_is_stored(bfloat16_base, tmp_pa
 def test_a_whole_model_in_bfloat16_comes_back_as_it_was_trained(bfloat16_base, tmp_path):
     one = full(bfloat16_base, trained_dtype="bfloat16")
     one.epochs = 0.02
-    state = sft.run(settings(sft.SftSettings, one), tmp_path / "run")
+    state = run(bfloat16_base, tmp_path / "run", **one.to_dict())
     found = open_trained(tmp_path / "run").params
     for ours, back in zip(jax.tree.leaves(state.params), jax.tree.leaves(found), strict=True):
         assert back.dtype == jnp.bfloat16

@@ -13,15 +13,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny_run import command, config, environment, run
+from tiny_run import command, config, environment, open_job, run
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.trees import flatten
 from hen_jax.data import samples
 from hen_jax.models.config import LongRope
-from hen_jax.recipes import sft
-from hen_jax.recipes.settings import settings
-from hen_jax.recipes.tiny_model import CONFIG, write_tiny_model
+from hen_jax.recipes.sft import SftSettings
+from hen_jax.runs.packed import check_packing
+from hen_jax.runs.settings import settings
+from hen_jax.runs.tiny_model import CONFIG, write_tiny_model
+from hen_jax.runs.train import fit
 from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.metrics import read_metrics
 from hen_jax.training.optimizers import OptimizerConfig, make_schedule
@@ -105,9 +107,8 @@ def test_a_failing_write_leaves_the_older_checkpoint_usable(base, tmp_path, monk
 
 def longer(base: Path, workdir: Path):
     """Goes on with the run for more updates than it was started for."""
-    parsed = settings(sft.SftSettings, config(base, epochs=0.1))
-    session = sft.open_session(parsed, workdir)
-    return sft.fit(session._replace(steps=session.steps + 2), workdir)
+    job = open_job(base, workdir, epochs=0.1)
+    return fit(job._replace(feed=job.feed._replace(steps=job.feed.steps + 2)))
 
 
 def test_a_work_directory_of_other_settings_is_refused(base, tmp_path):
@@ -135,7 +136,7 @@ def test_a_work_directory_of_other_settings_is_refused(base, tmp_path):
 )
 def test_a_config_field_nobody_reads_or_of_the_wrong_type_is_named(base, change, message):
     with pytest.raises(InputError, match=message):
-        settings(sft.SftSettings, config(base, **change))
+        settings(SftSettings, config(base, **change))
 
 
 SHARED_ROWS = {"row_length": 256, "batch_size": 8, "packing": "shared_prefix"}
@@ -158,12 +159,12 @@ def test_a_shared_opening_is_refused_to_kernels_that_cannot_mask_it(base, tmp_pa
     ],
 )
 def test_a_shared_opening_is_refused_to_models_that_cannot_read_it(base, change, message):
-    shared = settings(sft.SftSettings, config(base, data=SHARED_ROWS))
-    sft.check_packing(shared, dataclasses.replace(CONFIG, window=256))
+    shared = settings(SftSettings, config(base, data=SHARED_ROWS))
+    check_packing(shared, dataclasses.replace(CONFIG, window=256))
     other = dataclasses.replace(CONFIG, **change)
-    sft.check_packing(settings(sft.SftSettings, config(base)), other)
+    check_packing(settings(SftSettings, config(base)), other)
     with pytest.raises(InputError, match=rf"config\.data\.packing is 'shared_prefix'.*{message}"):
-        sft.check_packing(shared, other)
+        check_packing(shared, other)
 
 
 def test_the_learning_rate_warms_up_and_falls():

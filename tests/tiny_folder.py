@@ -7,7 +7,7 @@ from tiny_families import random_leaves
 from tiny_tokenizer import CHATML_TEMPLATE, tiny_tokenizer
 
 from hen_jax.io import hf
-from hen_jax.recipes.tiny_model import CONFIG
+from hen_jax.runs.tiny_model import CONFIG
 
 ROLES = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
 IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}

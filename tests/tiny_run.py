@@ -4,16 +4,22 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from hen_jax.recipes import sft
-from hen_jax.recipes.settings import settings
+from hen_jax.core.mesh import make_mesh
+from hen_jax.recipes.table import stage_of
+from hen_jax.runs import train
+from hen_jax.runs.model import ensure_model
+from hen_jax.runs.settings import settings
+from hen_jax.runs.stage import Job, Stage
 from hen_jax.steps.state import State
 
 COMMAND = """
 import json, sys
 from pathlib import Path
+from typing import Any
 from ml_collections import ConfigDict
 from hen_jax.recipes import launch
 config, workdir = ConfigDict(json.loads(sys.argv[1])), Path(sys.argv[2])
@@ -38,7 +44,21 @@ def config(base: Path, **changes) -> ConfigDict:
 
 
 def run(base: Path, workdir: Path, **changes) -> State:
-    return sft.run(settings(sft.SftSettings, config(base, **changes)), workdir)
+    stage, parsed = read(config(base, **changes))
+    return train.run(stage, parsed, workdir)
+
+
+def open_job(base: Path, workdir: Path, **changes) -> Job:
+    """The run before its first update."""
+    stage, parsed = read(config(base, **changes))
+    mesh = make_mesh(parsed.mesh)
+    return train.open_job(stage, parsed, mesh, ensure_model(parsed.model), workdir)
+
+
+def read(node: ConfigDict) -> tuple[Stage, Any]:
+    """The stage that a config names, and its settings."""
+    stage = stage_of(node.recipe)
+    return stage, settings(stage.settings, node)
 
 
 def command(base: Path, workdir: Path, **changes) -> list[str]:

@@ -34,6 +34,11 @@ def training_flops(config: DecoderConfig, lora: LoraConfig | None, rows: Rows) -
     return float(blocks + head + attention + adapters)
 
 
+def row_flops(config: DecoderConfig, lora: LoraConfig | None, length: int) -> float:
+    """`training_flops` of one full row, every position of which trains."""
+    return training_flops(config, lora, Rows(1, length, length))
+
+
 def attention_flops(config: DecoderConfig, length: int, window: int | None) -> float:
     """Both products of one layer's attention over one row, for pairs that may see each other."""
     return 4.0 * config.heads * config.head_dim * visible_pairs(length, window)

@@ -1,11 +1,15 @@
 """Changes that make a stage smaller, for `hen plan` to try."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from hen_jax.models.config import LoraConfig
 from hen_jax.planning.search import Change
-from hen_jax.recipes.sft import SftSettings
+from hen_jax.runs.stage import Stage
+
+Rows = Callable[[Any], int]
+"""`rows(settings)`: of a batch."""
 
 
 def replaced(settings: Any, group: str, **fields: Any) -> Any:
@@ -21,12 +25,10 @@ def _remat(policy: str) -> Change:
     )
 
 
-def _microbatches(times: int) -> Change:
+def _microbatches(rows: Rows, times: int) -> Change:
     def edit(settings: Any) -> Any:
-        if not isinstance(settings, SftSettings):
-            return None
         microbatches = settings.microbatches * times
-        if settings.data.batch_size % microbatches:
+        if rows(settings) % microbatches:
             return None
         return dataclasses.replace(settings, microbatches=microbatches)
 
@@ -48,7 +50,7 @@ def _adapter(settings: Any) -> Any:
 
 
 def _narrow(settings: Any) -> Any:
-    if settings.adapter is not None or not isinstance(settings, SftSettings):
+    if settings.adapter is not None:
         return None
     return replaced(settings, "model", dtype=None, trained_dtype="bfloat16")
 
@@ -59,15 +61,21 @@ def _int8(settings: Any) -> Any:
     return replaced(settings, "execution", base_dtype="int8")
 
 
-CHANGES = (
+GENTLE = (
     Change("execution.attention=chunked", _chunked),
     _remat("attention"),
     _remat("block"),
-    _microbatches(2),
-    _microbatches(4),
-    Change("mesh.fsdp=-1, mesh.data=1", lambda s: replaced(s, "mesh", data=1, fsdp=-1)),
-    Change("model.trained_dtype=bfloat16", _narrow),
+)
+SHARDED = Change("mesh.fsdp=-1, mesh.data=1", lambda s: replaced(s, "mesh", data=1, fsdp=-1))
+NARROW = Change("model.trained_dtype=bfloat16", _narrow)
+"""For stages that can train so: stochastic rounding has no meta-gradient."""
+HARSH = (
     Change("adapter.rank=16 instead of all parameters", _adapter),
     Change("execution.base_dtype=int8", _int8),
 )
-"""Smallest loss of speed, and then of meaning, first."""
+
+
+def changes_of(stage: Stage) -> tuple[Change, ...]:
+    """What to try for a stage: smallest loss of speed, and then of meaning, first."""
+    divided = () if stage.rows is None else [_microbatches(stage.rows, n) for n in (2, 4)]
+    return (*GENTLE, *divided, SHARDED, *stage.changes, *HARSH)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from hen_jax.io.packages import cache_folder
-from hen_jax.recipes.record import PACKAGES
+from hen_jax.runs.record import PACKAGES
 from hen_jax.training.clusters import Cluster, find_cluster
 from hen_jax.training.processes import join
 

@@ -11,12 +11,13 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import BATCH
 from hen_jax.core.ranges import Count, check_ranges
 from hen_jax.core.types import Array
-from hen_jax.data.episodes import Episode
+from hen_jax.data.episodes import Episode, episode, episode_batches
 from hen_jax.data.examples import Document, Example, encode
 from hen_jax.data.schemas import check_records, schema_named
 from hen_jax.data.splits import split
-from hen_jax.recipes.models import Words
-from hen_jax.recipes.sources import Source, locate
+from hen_jax.runs.abstract import abstract_batch
+from hen_jax.runs.model import Words
+from hen_jax.runs.sources import Source, locate
 
 TaskExamples = Mapping[str, Sequence[Example]]
 
@@ -72,6 +73,30 @@ def read_tasks(
     return TaskParts(by_task("train", parts.train), by_task("valid", parts.valid))
 
 
+def most_trained(parts: TaskParts) -> int:
+    """The most positions that any row trains."""
+    every = [x for part in parts for examples in part.values() for x in examples]
+    return max(int(example.mask[1:].sum()) for example in every)
+
+
+def draw_episode(
+    settings: EpisodeSettings, steps: int, examples: TaskExamples, seed: int, number: int
+) -> Episode:
+    """The episode of that number, with `steps` batches of support."""
+    draws = episode(examples, seed, number, steps * settings.support_rows, settings.query_rows)
+    return episode_batches(examples, draws, steps=steps, row_length=settings.row_length)
+
+
+def abstract_episode(mesh: Mesh, settings: EpisodeSettings, tasks: int, steps: int) -> Episode:
+    """The shapes and shardings of what `put_episode` gives."""
+    support, query = _specs(settings)
+    length = settings.row_length
+    return Episode(
+        abstract_batch((tasks, steps, settings.support_rows), length, mesh, tuple(support)),
+        abstract_batch((tasks, settings.query_rows), length, mesh, tuple(query)),
+    )
+
+
 def put_episode(mesh: Mesh, settings: EpisodeSettings, drawn: Episode) -> Episode:
     """The episode on the mesh: tasks over `task_axis` if any, rows over the other batch axes.
 
@@ -80,9 +105,6 @@ def put_episode(mesh: Mesh, settings: EpisodeSettings, drawn: Episode) -> Episod
     Raises:
       InputError: rows or tasks that do not divide over their mesh axes.
     """
-    axis = settings.task_axis
-    rows = tuple(name for name in BATCH if name != axis)
-    where = (PartitionSpec(axis, None, rows), PartitionSpec(axis, rows))
 
     def put(leaf: Array, spec: PartitionSpec, side: str) -> Array:
         sharding = NamedSharding(mesh, spec)
@@ -99,9 +121,16 @@ def put_episode(mesh: Mesh, settings: EpisodeSettings, drawn: Episode) -> Episod
     return Episode(
         *(
             jax.tree.map(lambda leaf, side=side, spec=spec: put(leaf, spec, side), batch)
-            for side, spec, batch in zip(Episode._fields, where, drawn, strict=True)
+            for side, spec, batch in zip(Episode._fields, _specs(settings), drawn, strict=True)
         )
     )
+
+
+def _specs(settings: EpisodeSettings) -> tuple[PartitionSpec, PartitionSpec]:
+    """How support and query lie on the mesh."""
+    axis = settings.task_axis
+    rows = tuple(name for name in BATCH if name != axis)
+    return PartitionSpec(axis, None, rows), PartitionSpec(axis, rows)
 
 
 def _labelled(source: Source, label: str) -> list[tuple[str, Document]]:

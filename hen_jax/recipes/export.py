@@ -19,11 +19,11 @@ from hen_jax.io import hf, peft
 from hen_jax.io.cards import Card
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
-from hen_jax.recipes.card import HeldOut, export_card, held_out_loss
-from hen_jax.recipes.models import ModelSettings, Opened, base_dtype, open_model, open_words
-from hen_jax.recipes.origin import Origin, origin_of, public_id, without_paths
-from hen_jax.recipes.settings import settings
-from hen_jax.recipes.trained import earlier_run, saved_params
+from hen_jax.runs.card import HeldOut, export_card, held_out_loss
+from hen_jax.runs.earlier import earlier_run, saved_params
+from hen_jax.runs.model import ModelSettings, Opened, base_dtype, open_model, open_words
+from hen_jax.runs.origin import Origin, origin_of, public_id, without_paths
+from hen_jax.runs.settings import settings
 from hen_jax.text.chat import stop_ids
 
 Format = Literal["hf", "peft"]
@@ -226,8 +226,9 @@ def _logits(model: Opened, lora: LoraConfig | None, params: Tree) -> Float[Array
 
 
 def _card(trained: Trained, out: Path, origin: Origin, relation: str) -> Card:
-    config = trained.record["config"]
-    return export_card(out.name, config, trained.lora, origin, trained.held_out, relation)
+    config, lora = trained.record["config"], trained.lora
+    method = trained.record.get("method", config["recipe"])  # older runs do not say it
+    return export_card(out.name, config, method, lora, origin, trained.held_out, relation)
 
 
 def _origin(trained: Trained, out: Path, base_model: str | None) -> Origin:

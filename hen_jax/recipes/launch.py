@@ -1,36 +1,20 @@
 """`hen run`: a config file and overrides -> the recipe it names."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from hen_jax.core.errors import InputError
 from hen_jax.io.packages import cache_folder
-from hen_jax.recipes import emcl, quickstart, sft
 from hen_jax.recipes.config_files import parsed, plain, read_config, with_overrides
 from hen_jax.recipes.finished import say_finished
-from hen_jax.recipes.settings import settings
+from hen_jax.recipes.table import stage_of
+from hen_jax.runs import train
+from hen_jax.runs.settings import settings
 from hen_jax.training.devices import start
 from hen_jax.training.locks import only_run
 from hen_jax.training.processes import ending_together
 from hen_jax.training.signals import stop_early
-
-
-class Recipe(NamedTuple):
-    """A stage: the settings its config is read as, and `run(settings, workdir)`."""
-
-    settings: type
-    run: Callable[[Any, Path], Any]
-
-
-RECIPES: dict[str, Recipe] = {
-    "sft": Recipe(sft.SftSettings, sft.run),
-    "quickstart": Recipe(sft.SftSettings, quickstart.run),
-    "emcl": Recipe(emcl.EmclSettings, emcl.run),
-}
-"""Name of a recipe (`config.recipe`) -> what it reads and what runs it."""
 
 
 def run(config_file: str, overrides: list[str], workdir: Path) -> None:
@@ -45,21 +29,13 @@ def run(config_file: str, overrides: list[str], workdir: Path) -> None:
       InputError: no such file or field, a value of the wrong type, or what the recipe refuses.
     """
     config = load_config(config_file, overrides)
-    recipe = recipe_of(config)
-    read = settings(recipe.settings, config)
+    stage = stage_of(config.get("recipe"))
+    read = settings(stage.settings, config)
     with ending_together(), stop_early():
         start(cache_folder() / "xla")
         with stop_early(), only_run(workdir):  # again: jax took SIGTERM when it joined others
-            recipe.run(read, workdir)
+            train.run(stage, read, workdir)
             say_finished(workdir)
-
-
-def recipe_of(config: ConfigDict) -> Recipe:
-    """The recipe that a config names."""
-    name = config.get("recipe")
-    if name not in RECIPES:
-        raise InputError(f"config.recipe is {name!r}; allowed: {', '.join(map(repr, RECIPES))}")
-    return RECIPES[name]
 
 
 def load_config(config_file: str, overrides: Sequence[str]) -> ConfigDict:
@@ -73,4 +49,6 @@ def load_config(config_file: str, overrides: Sequence[str]) -> ConfigDict:
     for one in named:
         config = ConfigDict(plain(config) | {"recipe": parsed(str, one.partition("=")[2])})
     others = [one for one in overrides if one not in named]
-    return with_overrides(config, [recipe_of(config).settings], others) if others else config
+    if not others:
+        return config
+    return with_overrides(config, [stage_of(config.get("recipe")).settings], others)

@@ -18,11 +18,12 @@ from hen_jax.planning.roofline import ASSUMPTIONS
 from hen_jax.planning.search import first_that_fits, meshes
 from hen_jax.planning.stage import StagePlan, plan_program
 from hen_jax.planning.topologies import Topology, open_topology
-from hen_jax.recipes.changes import CHANGES, replaced
-from hen_jax.recipes.launch import load_config, recipe_of
-from hen_jax.recipes.settings import settings as read_settings
-from hen_jax.recipes.sft import SftSettings, check_packing
-from hen_jax.recipes.stages import STAGES, architecture, stages_of
+from hen_jax.recipes.changes import changes_of, replaced
+from hen_jax.recipes.launch import load_config
+from hen_jax.recipes.table import STAGES, stage_of
+from hen_jax.runs.abstract import architecture, program
+from hen_jax.runs.settings import settings as read_settings
+from hen_jax.runs.stage import RunSettings
 
 
 def plan(
@@ -45,10 +46,10 @@ def plan(
     if out is not None:
         require_ours(out)  # before minutes of compiling
     config = load_config(config_file, overrides)
-    settings = read_settings(recipe_of(config).settings, config)
-    stages = stages_of(settings.recipe, stage)
-    if isinstance(settings, SftSettings):
-        check_packing(settings, architecture(settings.model.source))
+    settings = read_settings(stage_of(config.get("recipe")).settings, config)
+    stages = _stages_of(settings, stage)
+    for name in stages:
+        STAGES[name].check_model(settings, architecture(settings.model.source))
     topology = open_topology(topology_name)
     plans, written = [], []
     for name in stages:
@@ -62,6 +63,13 @@ def plan(
         with output_files(out) as (staged,):
             write_json(staged, written)
     return plans
+
+
+def _stages_of(settings: RunSettings, chosen: str | None) -> tuple[str, ...]:
+    """The stages of a config, or the chosen one of them; a recipe has the one of its name."""
+    if chosen not in (None, settings.recipe):
+        raise InputError(f"--stage={chosen}: the recipe {settings.recipe!r} has {settings.recipe}")
+    return (settings.recipe,)
 
 
 def _plan(name: str, settings: Any, topology: Topology) -> StagePlan:
@@ -97,10 +105,10 @@ def _compiled(name: str, settings: Any, topology: Topology) -> StagePlan:
         )
     if topology.estimated:
         plain = replaced(settings, "execution", attention="chunked") if kernel else settings
-        program = STAGES[name](plain, topology)
-        program.step.trace(*program.arguments).lower(lowering_platforms=("cuda",))
+        made = program(STAGES[name], plain, topology)
+        made.step.trace(*made.arguments).lower(lowering_platforms=("cuda",))
         settings = replaced(settings, "execution", attention="splash") if kernel else settings
-    return plan_program(name, STAGES[name](settings, topology), topology)
+    return plan_program(name, program(STAGES[name], settings, topology), topology)
 
 
 def _advice(name: str, settings: Any, topology: Topology) -> dict[str, Any] | None:
@@ -113,9 +121,10 @@ def _advice(name: str, settings: Any, topology: Topology) -> dict[str, Any] | No
             return None
         return found if found.fits else None
 
-    found = first_that_fits(settings, CHANGES, attempt)
+    changes = changes_of(STAGES[name])
+    found = first_that_fits(settings, changes, attempt)
     if found is None:
-        print(f"  no change makes it fit; tried {', '.join(one.name for one in CHANGES)}")
+        print(f"  no change makes it fit; tried {', '.join(one.name for one in changes)}")
         return None
     print(
         "\n".join([f"  it fits with {', '.join(found.changes)}:", *lines(found.result, topology)])
@@ -125,10 +134,11 @@ def _advice(name: str, settings: Any, topology: Topology) -> dict[str, Any] | No
 
 def _search(name: str, settings: Any, topology: Topology) -> list[StagePlan]:
     """Plans every mesh and microbatch; the one with the most tokens per second comes first."""
-    if not isinstance(settings, SftSettings):
-        raise InputError(f"--search divides the rows of a batch; {name} has episodes")
+    rows_of = STAGES[name].rows
+    if rows_of is None:
+        raise InputError(f"--search divides the rows of a batch; {name} has no such rows")
     heads = architecture(settings.model.source).kv_heads
-    rows, found = settings.data.batch_size, []
+    rows, found = rows_of(settings), []
     for data, fsdp, tensor in meshes(len(topology.devices), heads):
         for microbatches in (1, 2, 4):
             if data % topology.slices or rows % (microbatches * data * fsdp):

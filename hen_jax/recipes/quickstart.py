@@ -1,57 +1,55 @@
-"""The whole of hen_jax's main job in one run: train, compare replies, export, say what was made."""
+"""The whole of hen_jax's main job in one run: SFT, replies before and after, exports, a summary."""
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from hen_jax.adapters.lora import merge_adapter
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json, staged_file, write_json
-from hen_jax.core.types import Tree
 from hen_jax.data.examples import Document
-from hen_jax.models.config import Execution
-from hen_jax.models.decoder import abstract, merge, split
-from hen_jax.recipes.card import HeldOut, held_out_loss
+from hen_jax.recipes import sft
 from hen_jax.recipes.export import EXPORTS, Exported, describe, export_trained, open_trained
-from hen_jax.recipes.sft import Session, SftSettings, fit, open_session
-from hen_jax.recipes.sources import documents
-from hen_jax.sampling.generate import Generating, Weights, generate, lay_out, pad_prompts
-from hen_jax.sampling.logits import Sampling
-from hen_jax.text.chat import render_prompt, stop_ids
+from hen_jax.recipes.sft import SftSettings
+from hen_jax.runs.card import HeldOut, held_out_loss
+from hen_jax.runs.replies import answering, held_out_prompts
+from hen_jax.runs.stage import Job
 
-PROMPTS = 6
-NEW_TOKENS = 64
 BEFORE, AFTER, SUMMARY = "replies_before.json", "replies_after.json", "summary.md"
 
 
-def run(settings: SftSettings, workdir: Path) -> None:
-    """Trains, shows replies of held-out prompts before and after, exports, and sums up.
-
-    A second run goes on where the first stopped, or says that all is done.
-
-    Raises:
-      InputError: among several processes; also as `open_session`.
-    """
+def check(settings: SftSettings, mesh: Mesh) -> None:
+    """Raises `InputError` among several processes, and as supervised fine-tuning does."""
     if jax.process_count() > 1:
-        raise InputError("the quickstart is for one process; run configs/sft.py on several")
-    session = open_session(settings, workdir)
+        raise InputError("the quickstart is for one process; run sft on several")
+    sft.STAGE.check(settings, mesh)
+
+
+def before(job: Job) -> None:
+    """The replies of the base to held-out prompts; a second run has them."""
+    if not (job.workdir / BEFORE).exists():
+        asked = held_out_prompts(job.settings.sources)
+        answer = answering(job.model.config, job.words)
+        write_json(job.workdir / BEFORE, answer(asked, job.model.base).texts)
+
+
+def after(job: Job) -> None:
+    """The replies of what was learnt, the exports, and what was made; once."""
+    workdir = job.workdir
     if (workdir / SUMMARY).exists():
         print(f"All is done: {workdir / SUMMARY} says what was made.\n")
         print((workdir / SUMMARY).read_text(encoding="utf-8"))
         return
-    asked = held_out_prompts(settings)
-    if not (workdir / BEFORE).exists():
-        write_json(workdir / BEFORE, replies(session, session.model.base, asked))
-    fit(session, workdir)
     trained = open_trained(workdir)
     learnt = trained.params
     if trained.lora is not None:
         learnt = merge_adapter(trained.model.base, trained.params, trained.lora.scale)
-    write_json(workdir / AFTER, replies(session, learnt, asked))
+    asked = held_out_prompts(job.settings.sources)
+    answer = answering(job.model.config, job.words)
+    write_json(workdir / AFTER, answer(asked, learnt).texts)
     exports = [export_trained(trained, workdir / EXPORTS / "hf", "hf")]
     if trained.lora is not None:
         exports.append(export_trained(trained, workdir / EXPORTS / "peft", "peft"))
@@ -59,31 +57,6 @@ def run(settings: SftSettings, workdir: Path) -> None:
     with staged_file(workdir / SUMMARY) as staged:
         staged.write_text(text, encoding="utf-8")
     print(text)
-
-
-def held_out_prompts(settings: SftSettings) -> list[Document]:
-    """`PROMPTS` documents of the test part, spread evenly over it; no run trains on them."""
-    test = documents(settings.sources).test
-    count = min(PROMPTS, len(test))
-    return [test[index * len(test) // count] for index in range(count)]
-
-
-def replies(session: Session, params: Tree, asked: Sequence[Document]) -> list[str]:
-    """The greedy reply of a model with all-in-one `params` to each document's last turn."""
-    words = session.words
-    stops = stop_ids(*words)
-    rows = [
-        render_prompt(document.conversation.messages[:-1], *words).tolist() for document in asked
-    ]
-    structure = split(abstract(session.model.config, execution=Execution(remat="none"))).graphdef
-    weights = jax.jit(partial(_laid_out, structure))(jax.tree.map(jnp.asarray, params))
-    made = Generating(NEW_TOKENS, stops, sampling=Sampling(temperature=0.0))
-    out = jax.jit(generate, static_argnames="settings")(
-        weights, pad_prompts(rows), jax.random.key(0), made
-    )
-    tokens, lengths = jax.device_get((out.tokens, out.lengths))
-    tokens = [row[:length] for row, length in zip(tokens, lengths, strict=True)]
-    return words.tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
 
 def summary(workdir: Path, asked: Sequence[Document], exports: Sequence[Exported]) -> str:
@@ -108,10 +81,6 @@ def summary(workdir: Path, asked: Sequence[Document], exports: Sequence[Exported
     return "\n".join(lines)
 
 
-def _laid_out(structure, params: Tree) -> Weights:
-    return lay_out(merge(structure, params))
-
-
 def _line(text: str) -> str:
     return " ".join(text.split())
 
@@ -122,3 +91,6 @@ def _written(workdir: Path) -> list[str]:
     saved = workdir / "checkpoints"
     found = {path for path in files if saved not in path.parents} | {workdir / SUMMARY}
     return [str(path) for path in sorted(found | set(saved.iterdir()))]
+
+
+STAGE = sft.STAGE._replace(check=check, before=before, after=after)

@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Iterable
 
 from hen_jax.core.fields import REQUIRED, Field, fields_of, may_be_none, words
-from hen_jax.recipes.launch import RECIPES
-from hen_jax.recipes.sources import Source
+from hen_jax.recipes.table import STAGES
+from hen_jax.runs.sources import Source
 
 HEAD = """\
 # Settings
@@ -56,7 +56,7 @@ def page() -> str:
     """The whole page: a table per recipe, then one per group of fields."""
     parts, groups = [HEAD], {}
     by_record: dict[type, list[str]] = {}
-    for name, recipe in RECIPES.items():
+    for name, recipe in STAGES.items():
         by_record.setdefault(recipe.settings, []).append(name)
     for record, names in by_record.items():
         fields = list(fields_of([record]))
@@ -66,7 +66,7 @@ def page() -> str:
             if field.group is not None:
                 groups.setdefault((field.path, field.group), []).extend(names)
     for (path, group), names in groups.items():
-        of = "" if len(names) == len(RECIPES) else f" (of {', '.join(names)})"
+        of = "" if len(names) == len(STAGES) else f" (of {', '.join(names)})"
         parts += [f"## `{path}`{of}", _about(group), _table(fields_of([group], f"{path}."))]
     parts += ["## An item of `sources`", _about(Source), _table(fields_of([Source], "sources[0]."))]
     return "\n\n".join(part.strip() for part in parts) + "\n"

@@ -11,9 +11,9 @@ from hen_jax.core.errors import InputError
 from hen_jax.data.examples import Document, Example, encode
 from hen_jax.data.pipeline import PipelineConfig
 from hen_jax.recipes.launch import load_config
-from hen_jax.recipes.models import ModelSettings, Words, model_folder, open_words
-from hen_jax.recipes.settings import settings
-from hen_jax.recipes.sources import Source, stream_part
+from hen_jax.runs.model import ModelSettings, Words, ensure_model, open_words
+from hen_jax.runs.settings import settings
+from hen_jax.runs.sources import Source, stream_part
 
 TRAINED, CONTROL, OTHER, END = "\033[1;32m", "\033[7m", "\033[2m", "\033[0m"
 """Bold green trains, reversed is a control token, dim is neither."""
@@ -66,7 +66,7 @@ def show(wanted: Wanted) -> str:
       InputError: there is no such example, or nothing of it fits into a row.
     """
     document = _pick(wanted)
-    words = open_words(model_folder(wanted.model))
+    words = open_words(ensure_model(wanted.model))
     encoded = encode([document], *words, max_length=wanted.row_length)
     if not encoded.examples:
         raise InputError(

@@ -6,8 +6,9 @@ from typing import Any
 
 from hen_jax.core.fields import REQUIRED, Field, fields_of, words
 from hen_jax.recipes.config_files import built_in, find_config, open_config
-from hen_jax.recipes.launch import load_config, recipe_of
-from hen_jax.recipes.settings import settings
+from hen_jax.recipes.launch import load_config
+from hen_jax.recipes.table import stage_of
+from hen_jax.runs.settings import settings
 
 
 def show_config(config_file: str, overrides: Sequence[str]) -> str:
@@ -17,7 +18,7 @@ def show_config(config_file: str, overrides: Sequence[str]) -> str:
       InputError: what `hen run` would refuse before it looks for devices.
     """
     config = load_config(config_file, overrides)
-    parsed = settings(recipe_of(config).settings, config)
+    parsed = settings(stage_of(config.get("recipe")).settings, config)
     lines = [f"# {config_file}; set any field with --config.FIELD=VALUE", *_lines([parsed])]
     print("\n".join(lines))
     return "\n".join(lines)

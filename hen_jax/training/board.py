@@ -4,13 +4,17 @@ tensorboardX's own `SummaryWriter` writes in a thread: when the disk is full tha
 traceback, and the run waits for it for ever. Here the error comes to the caller.
 """
 
+import importlib
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
+
+# Its classes are made when it is loaded: a type checker finds none.
+_PROTO: Any = importlib.import_module("tensorboardX.proto.event_pb2")
 
 FLUSH_SECONDS = 30.0
 """How old what is on the disk may be: each flush waits for the disk."""
@@ -25,12 +29,14 @@ class Board:
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
         self._records = RecordWriter(str(folder / name))
         self._flushed = time.monotonic()
-        self._write(Event(file_version="brain.Event:2"))
-        self._write(Event(step=start, session_log=SessionLog(status=SessionLog.START)))
+        self._write(_PROTO.Event(file_version="brain.Event:2"))
+        self._write(
+            _PROTO.Event(step=start, session_log=_PROTO.SessionLog(status=_PROTO.SessionLog.START))
+        )
 
     def add(self, name: str, value: float, step: int) -> None:
         """Adds one number. Raises `OSError` when the disk is full."""
-        self._write(Event(step=step, summary=scalar(name, value)))
+        self._write(_PROTO.Event(step=step, summary=scalar(name, value)))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self._records.flush()
             self._flushed = time.monotonic()
@@ -39,6 +45,6 @@ class Board:
         """Writes what is left and closes the file."""
         self._records.close()
 
-    def _write(self, event: Event) -> None:
+    def _write(self, event: Any) -> None:
         event.wall_time = time.time()
         self._records.write(event.SerializeToString())

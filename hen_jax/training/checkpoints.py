@@ -10,6 +10,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.types import Tree
 from hen_jax.steps.state import State
 from hen_jax.training.manifests import find_damage, write_manifest
 from hen_jax.training.processes import everywhere, from_primary, is_primary, meet
@@ -184,7 +185,7 @@ class Checkpoints:
             shutil.rmtree(self._folder / str(step))
 
 
-def _require_space(folder: Path, state: State) -> None:
+def _require_space(folder: Path, state: Tree) -> None:
     """Raises `OSError` before a write that the disk cannot take: half of it would fill the disk."""
     folder.mkdir(parents=True, exist_ok=True)
     needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from hen_jax.core.errors import InputError, StoppedError
 from hen_jax.core.ranges import Count, Natural, NotNegative, check_ranges
@@ -40,11 +41,24 @@ class Batches(Protocol):
         ...
 
 
+Prepare = Callable[[State, Tree, Any], Any]
+"""`prepare(state, frozen, batch)`: the step's batch, on the devices, from one of the host."""
+
+Evaluator = Callable[[State], dict[str, float]]
+"""What looks at a state now and then, and gives numbers for the log."""
+
+TOKENS = "tokens"
+"""The metric of a step that says how many tokens its batch holds, over all processes."""
+
+
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """When the loop does what; all in updates, but for `stall_seconds`."""
+    """When the loop does what, in updates but for `stall_seconds`; and what it tells whom."""
 
-    eval_every: Natural = 0  # 0: only before the first and after the last update
+    eval_every: Natural = 0  # held-out loss; 0: only before the first and after the last update
+    evaluate_every: Natural = 0  # by the `evaluators`, likewise
+    evaluators: tuple[str, ...] = ()  # such as "replies"; see `runs.evaluators`
+    trackers: tuple[str, ...] = ("tensorboard",)  # beside metrics.jsonl; see `training.trackers`
     checkpoint_every: Count = 100  # updates between two checkpoints
     keep_checkpoints: Count = 2  # the newest so many; older ones are deleted
     skip_limit: Count = 10  # updates skipped in a row that end the run; 1: the first ends it
@@ -59,15 +73,15 @@ class Run(NamedTuple):
     """What the loop needs besides the state."""
 
     step: Callable[[State, Tree, Any], tuple[State, Metrics]]  # jitted; donates the state
-    evaluate: Callable[[State], dict[str, float]]
-    put: Callable[[Any], Any]  # a batch from the host to the devices
+    evaluate: Evaluator  # the held-out loss
+    prepare: Prepare
     schedule: Callable[[int], Any]  # learning rate by step, for the log
     batches: Batches
     checkpoints: Checkpoints
     log: MetricLog
     record: Record
     records: Callable[[int], Sequence[str]] = lambda number: ()  # ids in the n-th batch, from 0
-    shares: int = 1  # processes that load different rows: a batch on the host is one of as many
+    evaluators: Mapping[str, Evaluator] = {}
     flops: Callable[[int], float] = lambda number: 0.0  # the model's, on all devices; 0: not known
     clock: Clock = time.perf_counter
 
@@ -75,7 +89,6 @@ class Run(NamedTuple):
 class _Pending(NamedTuple):
     number: int
     metrics: Metrics
-    tokens: int
     ended: float | None  # when, if the call that started it only returned then
     compiled: bool  # in that call
 
@@ -95,7 +108,7 @@ def train(config: LoopConfig, run: Run, state: State, frozen: Tree, steps: int) 
     """Runs updates until `state.step` is `steps`, and saves the last state.
 
     Metrics of a step are fetched after the next is dispatched, so that the devices never wait for
-    the host to print. The data iterator must stand where the state stands (see `resume`).
+    the host to print. The data iterator must stand where the state stands (see `runs.train`).
 
     Raises:
       StoppedError: SIGTERM or Ctrl-C came; the state is saved.
@@ -128,6 +141,7 @@ def _updates(
     number = int(state.step)
     if number == 0:
         _evaluate(run, watch, state, number)
+        _look(run, watch, state, number)
     pending: _Pending | None = None
     while number < steps:
         with watch.time.spend("input"):
@@ -136,16 +150,21 @@ def _updates(
         number += 1
         ended = watch.pace.now() if _is_ready(metrics) else None
         _write(config, run, watch, pending)
-        pending = _Pending(number, metrics, run.shares * _tokens(batch), ended, compiled)
+        pending = _Pending(number, metrics, ended, compiled)
         last = number == steps
         stops = watch.asked_to_stop(number) and not last
         saves = last or stops or number % config.checkpoint_every == 0
-        evaluates = last or (config.eval_every > 0 and number % config.eval_every == 0)
-        if saves or evaluates:
+        evaluates, looks = (
+            last or (every > 0 and number % every == 0)
+            for every in (config.eval_every, config.evaluate_every)
+        )
+        if saves or evaluates or looks:
             _write(config, run, watch, pending)
             pending = None
         if evaluates and not stops:
             _evaluate(run, watch, state, number)
+        if looks and not stops:
+            _look(run, watch, state, number)
         if saves:
             _save(run, watch, state, number, "finished" if last else "running")
         if stops:
@@ -153,10 +172,20 @@ def _updates(
     return state
 
 
-def _tokens(batch: Tree) -> int:
-    """How many tokens stand in the batch, or in all batches of a tree of them."""
-    batches = jax.tree.leaves(batch, is_leaf=lambda node: isinstance(node, Batch))
-    return sum(int((one.segments != 0).sum()) for one in batches)
+def counting(step: Callable[[State, Tree, Any], tuple[State, Metrics]]) -> Callable:
+    """The step with the metric `TOKENS`: what stands in the batch, or in all of a tree of them.
+
+    The step counts and not the host: only the step sees a batch that was made of replies.
+    """
+
+    def counted(state: State, frozen: Tree, batch: Tree) -> tuple[State, Metrics]:
+        state, metrics = step(state, frozen, batch)
+        batches = jax.tree.leaves(batch, is_leaf=lambda node: isinstance(node, Batch))
+        tokens = sum((one.segments != 0).sum(dtype=jnp.float32) for one in batches)
+        return state, metrics | {TOKENS: Mean(jnp.float32(tokens), jnp.ones((), jnp.float32))}
+
+    counted.__name__ = step.__name__
+    return counted
 
 
 def _is_ready(metrics: Metrics) -> bool:
@@ -169,7 +198,7 @@ def _step(
     run: Run, watch: _Watch, state: State, frozen: Tree, batch: Tree
 ) -> tuple[State, Metrics, bool]:
     before = watch.compiled()
-    state, metrics = run.step(state, frozen, run.put(batch))
+    state, metrics = run.step(state, frozen, run.prepare(state, frozen, batch))
     after = watch.compiled()
     compiled = after.count > before.count
     if compiled:
@@ -184,7 +213,7 @@ def _write(config: LoopConfig, run: Run, watch: _Watch, pending: _Pending | None
     values = fetch(pending.metrics)
     watch.alive()
     values["learning_rate"] = float(run.schedule(pending.number - 1))
-    values |= _speed(run, watch, pending)
+    values |= _speed(run, watch, pending, round(values.pop(TOKENS, 0.0)))
     run.log.train(pending.number, values)
     watch.tell(pending.number, values)
     skipped = round(values.get(SKIPPED, 0.0))
@@ -200,10 +229,10 @@ def _write(config: LoopConfig, run: Run, watch: _Watch, pending: _Pending | None
             )
 
 
-def _speed(run: Run, watch: _Watch, pending: _Pending) -> dict[str, float]:
+def _speed(run: Run, watch: _Watch, pending: _Pending, tokens: int) -> dict[str, float]:
     """How long the update took, and what it made of the devices."""
     ended = watch.pace.now() if pending.ended is None else pending.ended
-    values = {"seconds": watch.pace.ended(ended, pending.tokens, usual=not pending.compiled)}
+    values = {"seconds": watch.pace.ended(ended, tokens, usual=not pending.compiled)}
     rates, memory = watch.pace.rates(), device_memory()
     if memory is not None:
         values["device_memory_gb"] = memory.peak / 1e9
@@ -218,6 +247,13 @@ def _evaluate(run: Run, watch: _Watch, state: State, number: int) -> None:
     with watch.time.spend("evaluation"), watch.pace.pause():
         run.log.evaluation(number, run.evaluate(state))
     watch.alive()
+
+
+def _look(run: Run, watch: _Watch, state: State, number: int) -> None:
+    for name, look in run.evaluators.items():
+        with watch.time.spend("evaluation"), watch.pace.pause():
+            run.log.looked(number, name, look(state))
+        watch.alive()
 
 
 def _save(run: Run, watch: _Watch, state: State, number: int, ended: Ended) -> None:
@@ -249,26 +285,12 @@ def _require_learning(state: State, steps: int) -> None:
         )
 
 
-def resume(run: Run, state: State) -> State:
-    """The newest sound checkpoint's state, with the data iterator moved to its place; else `state`.
-
-    A run may go on with another number of devices or processes: the place in the data is a number
-    of global batches, so the same rows follow (see `data.pipeline`).
-    """
-    run.checkpoints.clear_away()
-    if run.checkpoints.latest() is None:
-        return state
-    state, place = run.checkpoints.restore(state)
-    run.batches.set_state(place)
-    return state
-
-
 def evaluator(
     loss: Callable[[Tree, Tree, Any], tuple[Mean, Metrics]],
     frozen: Tree,
-    put: Callable[[Any], Any],
+    prepare: Prepare,
     batches: Callable[[], Iterator[Any]],
-) -> Callable[[State], dict[str, float]]:
+) -> Evaluator:
     """A function from a state to the loss and metrics over all of `batches()`."""
 
     def score(params: Tree, frozen: Tree, batch: Tree) -> Metrics:
@@ -280,8 +302,8 @@ def evaluator(
     def evaluate(state: State) -> dict[str, float]:
         sums: Metrics | None = None
         for batch in batches():
-            part = jitted(state.params, frozen, put(batch))
-            sums = part if sums is None else jax.tree.map(jax.numpy.add, sums, part)
+            part = jitted(state.params, frozen, prepare(state, frozen, batch))
+            sums = part if sums is None else jax.tree.map(jnp.add, sums, part)
         return fetch(sums) if sums is not None else {}
 
     return evaluate

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: a progress bar, JSON lines and TensorBoard."""
+"""Where the numbers of a run go: a progress bar, JSON lines, and the trackers it names."""
 
 import json
 import math
@@ -15,8 +15,8 @@ from tqdm import tqdm
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import staged_file
 from hen_jax.core.types import Mean
-from hen_jax.training.board import Board
 from hen_jax.training.processes import is_primary
+from hen_jax.training.trackers import open_trackers
 
 FILE = "metrics.jsonl"
 
@@ -32,18 +32,28 @@ class MetricLog:
 
     On resumption at step `start`, lines of later steps (written by a process that was killed after
     its last checkpoint) are dropped, so that every step stands once; `lost_seconds` is the time
-    they took. Only the primary process writes.
+    they took. Only the primary process writes. `headline` is the metric that the bar shows, and an
+    evaluation tells.
     """
 
-    def __init__(self, folder: Path, start: int, steps: int, *, quiet: bool = False):
-        self.folder, self.lost_seconds = folder, 0.0
+    def __init__(
+        self,
+        folder: Path,
+        start: int,
+        steps: int,
+        *,
+        trackers: Sequence[str] = ("tensorboard",),
+        headline: str = "loss",
+        quiet: bool = False,
+    ):
+        self.folder, self.lost_seconds, self._headline = folder, 0.0, headline
         self.writes = is_primary()
         path = folder / FILE if self.writes else Path(os.devnull)
         if self.writes:
             folder.mkdir(parents=True, exist_ok=True)
             self.lost_seconds = _keep_until(path, start) if path.exists() else 0.0
         self._lines = path.open("a", encoding="utf-8")
-        self._board = Board(folder / "tensorboard", start + 1) if self.writes else None
+        self._trackers = open_trackers(trackers, folder, start) if self.writes else []
         self._quiet = quiet
         hidden = quiet or not self.writes
         self._bar = tqdm(total=steps, initial=start, unit="step", disable=hidden or None)
@@ -53,8 +63,8 @@ class MetricLog:
         with ExitStack() as stack:
             stack.callback(self._bar.close)
             stack.callback(self._lines.close)
-            if self._board is not None:
-                stack.callback(self._board.close)
+            for tracker in self._trackers:
+                stack.callback(tracker.close)
 
     @property
     def plain(self) -> bool:
@@ -66,14 +76,20 @@ class MetricLog:
         self._write(step, "train", values)
         speed = values.get("tokens_per_second")
         told = "" if speed is None else f", {speed:.0f} tokens/s"
-        self._bar.set_postfix_str(f"loss {values['loss']:.3f}{told}")
+        self._bar.set_postfix_str(f"{self._headline} {values[self._headline]:.3f}{told}")
         self._bar.update()
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
         """Writes the metrics of one evaluation; none where nothing was held out."""
         self._write(step, "eval", values)
-        if "loss" in values:
-            self.say(f"step {step}: held-out loss {values['loss']:.4f}")
+        if self._headline in values:
+            self.say(f"step {step}: held-out {self._headline} {values[self._headline]:.4f}")
+
+    def looked(self, step: int, evaluator: str, values: dict[str, float]) -> None:
+        """Writes what the evaluator of that name found."""
+        self._write(step, evaluator, values)
+        told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self.say(f"step {step}: {evaluator}: {told}")
 
     def skipped(self, step: int, records: Sequence[str]) -> None:
         """Writes and tells that an update was left out, and which records its batch held."""
@@ -87,9 +103,9 @@ class MetricLog:
         # JSON has no NaN: a reader of the file should see null, not fail.
         finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
         self._line({"step": step, "kind": kind, **finite})
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add(f"{kind}/{name}", value, step)
+        named = {f"{kind}/{name}": value for name, value in values.items()}
+        for tracker in self._trackers:
+            tracker.write(step, named)
 
     def say(self, text: str) -> None:
         """Tells the user something, above the progress bar; only on the primary process."""

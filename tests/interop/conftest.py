@@ -14,7 +14,7 @@ from hen_jax.core.trees import unflatten
 from hen_jax.io import names, packages
 from hen_jax.models.config import DecoderConfig, Execution
 from hen_jax.models.decoder import abstract, merge, split
-from hen_jax.recipes.import_model import import_model
+from hen_jax.runs.import_model import import_model
 
 if importlib.util.find_spec("torch") is None:
     collect_ignore_glob = ["test_*.py"]

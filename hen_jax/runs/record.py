@@ -13,7 +13,7 @@ from hen_jax.core.files import RECORD
 from hen_jax.core.folders import require_run_folder
 from hen_jax.core.records import require_record, write_record
 from hen_jax.models.config import DecoderConfig
-from hen_jax.recipes.models import TEXT, WEIGHTS, fingerprint
+from hen_jax.runs.model import TEXT, WEIGHTS, fingerprint
 from hen_jax.training.locks import LOCK
 
 KIND = "run"
@@ -44,10 +44,14 @@ MAY_CHANGE = (
 """Where and how a run goes on; what it computes, but for rounding, is the same."""
 
 
-def run_record(config: Any, base: Path, model: DecoderConfig) -> dict[str, Any]:
-    """The record of a run with the settings `config` on the base model in folder `base`."""
+def run_record(config: Any, base: Path, model: DecoderConfig, method: str) -> dict[str, Any]:
+    """The record of a run with the settings `config` on the base model in folder `base`.
+
+    `method` says in words how it trains, so that whoever exports it need not know its stage.
+    """
     return {
         "config": dataclasses.asdict(config),
+        "method": method,
         "base": {
             "folder": str(base.absolute()),
             "weights_sha256": fingerprint(base, WEIGHTS),

@@ -16,7 +16,7 @@ from hen_jax.data.schemas import read_documents, stream_documents
 from hen_jax.data.splits import SALT, Part, Splits, part_of, split, why_empty
 from hen_jax.data.stores import Store, in_memory_parts
 from hen_jax.io.packages import cache_folder
-from hen_jax.recipes.models import Words
+from hen_jax.runs.model import Words
 
 SHIPPED = "shipped:"
 """Before the name of a set that comes with the package, as in `shipped:hed/hed.en.jsonl`."""

@@ -13,15 +13,15 @@ from hen_jax.core.records import verified
 from hen_jax.core.staging import scratch_folder
 from hen_jax.io import gguf, gguf_tokenizer, hf, packages
 from hen_jax.io.shards import Written, dtype_named
-from hen_jax.recipes.card import import_card
-from hen_jax.recipes.origin import HUB_ID, Origin, gguf_origin, hub_origin, origin_of
-from hen_jax.recipes.tiny_model import write_tiny_model
+from hen_jax.runs.card import import_card
+from hen_jax.runs.origin import HUB_ID, Origin, gguf_origin, hub_origin, origin_of
+from hen_jax.runs.tiny_model import write_tiny_model
 
 PACKAGED = {"smollm2-135m": packages.SMOLLM2_135M}
 """Names of models that come inside a package."""
 
 TINY = "tiny"
-"""Name of the random model that `hen_jax.recipes.tiny_model` makes."""
+"""Name of the random model that `hen_jax.runs.tiny_model` makes."""
 
 _HUB_FILES = [
     "*.safetensors",

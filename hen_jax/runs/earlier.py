@@ -15,9 +15,9 @@ from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Tree
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import Decoder, abstract, split
-from hen_jax.recipes.models import WEIGHTS, Opened, fingerprint
-from hen_jax.recipes.record import KIND, read_back
-from hen_jax.recipes.settings import settings
+from hen_jax.runs.model import WEIGHTS, Opened, fingerprint
+from hen_jax.runs.record import KIND, read_back
+from hen_jax.runs.settings import settings
 from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.placement import initial_adapter
 

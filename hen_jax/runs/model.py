@@ -18,7 +18,7 @@ from hen_jax.io import hf
 from hen_jax.io.packages import cache_folder
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import abstract, split
-from hen_jax.recipes.import_model import write_import
+from hen_jax.runs.import_model import write_import
 from hen_jax.text.detect import detect_format
 from hen_jax.text.formats import ChatFormat
 from hen_jax.text.tokenizer import load_tokenizer
@@ -79,7 +79,7 @@ def base_dtype(settings: ModelSettings, lora: LoraConfig | None) -> str | None:
     return trained
 
 
-def model_folder(settings: ModelSettings) -> Path:
+def ensure_model(settings: ModelSettings) -> Path:
     """The Hugging Face folder of the base: as given, or imported once into the cache.
 
     Several processes may import it at once; the first one's stays.

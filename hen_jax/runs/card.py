@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from hen_jax.io.cards import Card
 from hen_jax.models.config import LoraConfig
-from hen_jax.recipes.origin import Origin
+from hen_jax.runs.origin import Origin
 from hen_jax.training.metrics import FILE, read_metrics
 
 
@@ -29,6 +29,7 @@ def held_out_loss(run: Path) -> HeldOut | None:
 def export_card(
     name: str,
     config: Mapping[str, Any],
+    method: str,
     lora: LoraConfig | None,
     origin: Origin,
     held_out: HeldOut | None,
@@ -38,13 +39,14 @@ def export_card(
 
     Args:
       config: the run's, as its record holds it.
+      method: how it trained, as its record says it.
       origin: of the base model.
       relation: the Hub's `base_model_relation`: "adapter", "merge" or "finetune".
     """
     front = _front(origin)
     if origin.base_model is not None:
         front["base_model_relation"] = relation
-    parts = [_trained(config, lora), _base(origin), _evaluation(held_out)]
+    parts = [_trained(config, method, lora), _base(origin), _evaluation(held_out)]
     return Card(name, "\n\n".join(part for part in parts if part), front)
 
 
@@ -68,12 +70,12 @@ def _dequantised(origin: Origin) -> str:
     )
 
 
-def _trained(config: Mapping[str, Any], lora: LoraConfig | None) -> str:
+def _trained(config: Mapping[str, Any], method: str, lora: LoraConfig | None) -> str:
     data = ", ".join(_data(source["path"]) for source in config["sources"])
     kind = "All parameters" if lora is None else f"LoRA (rank {lora.rank})"
     return (
-        f"{kind} trained by {_method(config)} with hen_jax on {data}, learning rate "
-        f"{config['optimizer']['learning_rate']:g}, loss on assistant tokens only."
+        f"{kind} trained by {method} with hen_jax on {data}, learning rate "
+        f"{config['optimizer']['learning_rate']:g}."
     )
 
 
@@ -100,10 +102,3 @@ def _evaluation(held_out: HeldOut | None) -> str:
         f"Held-out loss of the run's own evaluation: {held_out.before:.4f} nats per assistant "
         f"token before training, {held_out.after:.4f} after."
     )
-
-
-def _method(config: Mapping[str, Any]) -> str:
-    if config["recipe"] == "emcl":
-        curriculum = config["emcl"]["curriculum"]
-        return f"meta-curriculum learning ({curriculum}, {config['steps']} steps)"
-    return f"supervised fine-tuning for {config['epochs']:g} epochs"

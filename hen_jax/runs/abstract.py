@@ -1,0 +1,142 @@
+"""The program that a run of a stage compiles, for shapes and shardings alone.
+
+No weights, no data, no hub.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.mesh import Layout, make_mesh, replicated
+from hen_jax.core.trees import map_with_path
+from hen_jax.core.types import Array, Batch, Tree
+from hen_jax.io import hf
+from hen_jax.io.packages import cache_folder
+from hen_jax.models.config import DecoderConfig
+from hen_jax.models.decoder import abstract, split
+from hen_jax.models.families.table import from_hf
+from hen_jax.models.fused_attention import kernel_flops
+from hen_jax.models.quantised import SCALE
+from hen_jax.planning.architectures import ARCHITECTURES
+from hen_jax.planning.stage import Program
+from hen_jax.planning.topologies import Topology
+from hen_jax.runs import tiny_model
+from hen_jax.runs.model import base_dtype
+from hen_jax.runs.stage import RunSettings, Stage, beginning
+from hen_jax.training.guards import reporting
+from hen_jax.training.loop import counting
+from hen_jax.training.placement import abstract_state, parameter_shardings, placed
+
+UPDATES = 1000
+"""Updates that the learning-rate schedule is laid out for: a constant of the program, no more."""
+
+
+class Placed(NamedTuple):
+    """A model without weights, divided as a run divides it, on a mesh."""
+
+    config: DecoderConfig
+    graphdef: nnx.GraphDef
+    mesh: Mesh
+    trainable: Tree  # of jax.ShapeDtypeStruct with shardings
+    frozen: Tree
+
+
+def program(stage: Stage, settings: Any, topology: Topology) -> Program:
+    """The step that a run of the stage jits, and what it is called with.
+
+    Raises:
+      InputError: what the run would refuse.
+    """
+    model = placed_model(settings, topology)
+    stage.check(settings, model.mesh)
+    stage.check_model(settings, model.config)
+    load = stage.load(settings, model.config, model.mesh)
+    work = stage.work(settings, model.config, model.graphdef, load.bounds, UPDATES)
+    params, frozen = beginning(
+        stage, model.config, model.trainable, model.frozen, _extra(stage, model, settings.seed)
+    )
+    state = abstract_state(params, work.optimizer, settings.seed, model.mesh, work.memory)
+    return Program(
+        step=placed(counting(reporting(work.step)), state),
+        arguments=(state, frozen, load.batch),
+        model_flops=stage.flops(settings, model.config, -1),
+        tokens=_tokens(load.batch),
+        kernel_flops=partial(kernel_flops, model.config.windows),
+    )
+
+
+def placed_model(settings: RunSettings, topology: Topology) -> Placed:
+    """The model of a config: adapters in float32, the base in `base_dtype`, as stored bfloat16."""
+    config = architecture(settings.model.source)
+    mesh = make_mesh(settings.mesh, topology.devices)
+    layout = Layout(mesh, settings.mesh.rules)
+    model = abstract(config, settings.adapter, settings.execution, layout)
+    shardings = parameter_shardings(model, mesh, settings.mesh.rules)
+
+    def place(tree: Tree, dtype: str) -> Tree:
+        def one(path: str, leaf: Array) -> jax.ShapeDtypeStruct:
+            # Eight-bit kernels and their scales have dtypes of their own.
+            own = leaf.dtype == jnp.int8 or path.endswith(f"/{SCALE}")
+            stored = leaf.dtype if own else dtype
+            return jax.ShapeDtypeStruct(leaf.shape, stored, sharding=shardings[path])
+
+        return map_with_path(one, tree)
+
+    parts = split(model)
+    dtype = base_dtype(settings.model, settings.adapter) or "bfloat16"
+    base, adapter = place(parts.base, dtype), parts.adapter
+    if settings.adapter is None:
+        return Placed(config, parts.graphdef, mesh, base, {})
+    return Placed(config, parts.graphdef, mesh, place(adapter, "float32"), base)
+
+
+def architecture(source: str) -> DecoderConfig:
+    """The decoder that `config.model.source` names: a folder, an imported model or a known id.
+
+    Raises:
+      InputError: none of these.
+    """
+    folders = (Path(source), cache_folder() / "models" / source.replace("/", "--"))
+    for folder in folders:
+        if (folder / "config.json").exists():
+            return hf.read_config(folder)
+    if source == "tiny":
+        return tiny_model.CONFIG
+    if source not in ARCHITECTURES:
+        raise InputError(
+            f"config.model.source {source!r} is no model folder, was not imported, and is none of "
+            f"{', '.join(ARCHITECTURES)}; `hen import` it, or give a folder with its config.json"
+        )
+    return from_hf(ARCHITECTURES[source])
+
+
+def abstract_batch(
+    leading: tuple[int, ...], length: int, mesh: Mesh, axes: tuple[Any, ...]
+) -> Batch:
+    """The shapes of a batch of `[*leading, length]` tokens, spread over mesh axes."""
+    where = NamedSharding(mesh, PartitionSpec(*axes))
+
+    def leaf(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*leading, *shape), dtype, sharding=where)
+
+    ids, mask = leaf(jnp.int32, length), leaf(jnp.float32, length)
+    return Batch(ids, ids, mask, ids, ids, task=leaf(jnp.int32))
+
+
+def _extra(stage: Stage, model: Placed, seed: int) -> dict[str, Tree]:
+    here = replicated(model.mesh)
+    shapes = jax.eval_shape(lambda: stage.extra(model.config, jax.random.key(seed)))
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes
+    )
+
+
+def _tokens(batch: Tree) -> int:
+    batches = jax.tree.leaves(batch, is_leaf=lambda node: isinstance(node, Batch))
+    return sum(one.tokens.size for one in batches)

@@ -1,0 +1,164 @@
+"""A run of any stage: from settings to a finished folder.
+
+The order of start-up, written down once:
+
+1. what can be refused without reading is refused: names of plug-ins, the mesh, `stage.check`;
+2. `folder = ensure_model(...)`: the base model is fetched, if it is not there yet;
+3. `open_job`: `stage.check_model`, the data, the weights; then the work directory is claimed;
+4. `fit`: the newest checkpoint, or the first state; then the updates that are left.
+"""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.mesh import make_mesh, replicated
+from hen_jax.core.trees import count
+from hen_jax.core.types import Tree
+from hen_jax.io import hf
+from hen_jax.runs.earlier import Divided, divided, earlier_run, saved_params
+from hen_jax.runs.evaluators import named_evaluators, require_evaluators
+from hen_jax.runs.model import Opened, base_dtype, ensure_model, open_model, open_words
+from hen_jax.runs.record import claim, run_record
+from hen_jax.runs.stage import Job, RunSettings, Stage, Work, beginning
+from hen_jax.steps.state import State
+from hen_jax.training.checkpoints import Checkpoints
+from hen_jax.training.guards import reporting
+from hen_jax.training.loop import Run, counting, evaluator, train
+from hen_jax.training.metrics import MetricLog
+from hen_jax.training.placement import abstract_state, initial_state, placed
+from hen_jax.training.processes import primary_first, row_share
+from hen_jax.training.trackers import require_trackers
+
+
+def run(stage: Stage, settings: Any, workdir: Path) -> State:
+    """Trains, or goes on where a killed run stopped; returns the state after the last update.
+
+    Raises:
+      InputError: as `open_job`, or a mesh or a plug-in that is not there.
+    """
+    require_trackers(settings.loop.trackers)
+    require_evaluators(stage, settings.loop)
+    mesh = make_mesh(settings.mesh)
+    row_share(mesh)  # refuses a mesh whose rows the processes cannot share
+    stage.check(settings, mesh)
+    folder = primary_first(lambda: ensure_model(settings.model))
+    job = open_job(stage, settings, mesh, folder, workdir)
+    stage.before(job)
+    state = fit(job)
+    stage.after(job)
+    return state
+
+
+def open_job(stage: Stage, settings: Any, mesh: Mesh, folder: Path, workdir: Path) -> Job:
+    """Reads the data and the model in `folder`, then claims the work directory.
+
+    Raises:
+      InputError: bad settings, model or data, or a work directory that holds something else.
+    """
+    stage.check_model(settings, hf.read_config(folder))
+    words = open_words(folder)
+    feed = primary_first(lambda: stage.feed(settings, words, row_share(mesh)))
+    model = open_model(
+        folder,
+        mesh,
+        lora=settings.adapter,
+        execution=settings.execution,
+        dtype=base_dtype(settings.model, settings.adapter),
+        rules=settings.mesh.rules,
+    )
+    trainable, frozen = _divide(settings, model)
+    record = run_record(settings, folder, model.config, stage.summary(settings))
+    primary_first(lambda: claim(workdir, record))
+    print(
+        f"{count(trainable):,} of {count(trainable) + count(frozen):,} parameters train; "
+        f"{feed.steps} updates on {len(mesh.devices.flat)} device(s)"
+    )
+    return Job(stage, settings, workdir, mesh, words, model, feed, trainable, frozen, record)
+
+
+def fit(job: Job) -> State:
+    """Runs the updates that are left, from the newest checkpoint if there is one.
+
+    The parameters are never held twice: the first state takes those of the job over, and one that
+    is restored replaces them.
+    """
+    settings, feed, stage, config = job.settings, job.feed, job.stage, job.model.config
+    work = stage.work(settings, config, job.model.graphdef, feed.bounds, feed.steps)
+    extra = jax.device_put(stage.extra(config, jax.random.key(settings.seed)), replicated(job.mesh))
+    params, frozen = beginning(stage, config, job.trainable, job.frozen, extra)
+    frozen = _apart(frozen, params)
+    like = abstract_state(params, work.optimizer, settings.seed, job.mesh, work.memory)
+    prepare = stage.prepare(job)
+    folder, keep = job.workdir / "checkpoints", settings.loop.keep_checkpoints
+    with closing(Checkpoints(folder, keep)) as checkpoints:
+        checkpoints.clear_away()
+        start = checkpoints.latest() or 0
+        with closing(_log(job, start)) as log:
+            loop = Run(
+                step=placed(counting(reporting(work.step)), like),
+                evaluate=evaluator(work.score, frozen, prepare, feed.held_out),
+                prepare=prepare,
+                schedule=work.schedule,
+                batches=feed.batches,
+                checkpoints=checkpoints,
+                log=log,
+                record=job.record,
+                records=feed.records,
+                flops=lambda number: stage.flops(settings, config, number),
+                evaluators=named_evaluators(job),
+            )
+            state = _state(job, work, loop, like, params)
+            return train(settings.loop, loop, state, frozen, feed.steps)
+
+
+def _log(job: Job, start: int) -> MetricLog:
+    settings: RunSettings = job.settings
+    return MetricLog(
+        job.workdir,
+        start,
+        job.feed.steps,
+        trackers=settings.loop.trackers,
+        headline=job.stage.headline,
+    )
+
+
+def _state(job: Job, work: Work, loop: Run, like: State, params: Tree) -> State:
+    """The newest checkpoint's state, with the data at its place; else the first state.
+
+    A run may go on with another number of devices or processes: the place in the data is a number
+    of global batches, so the same rows follow (see `data.pipeline`).
+    """
+    if loop.checkpoints.latest() is None:
+        return initial_state(params, work.optimizer, job.settings.seed, job.mesh, work.memory)
+    for leaf in jax.tree.leaves(params):
+        leaf.delete()
+    state, place = loop.checkpoints.restore(like)
+    loop.batches.set_state(place)
+    return state
+
+
+def _apart(frozen: Tree, params: Tree) -> Tree:
+    """`frozen` with copies of the leaves that train: a step replaces those."""
+    training = set(map(id, jax.tree.leaves(params)))
+    return jax.tree.map(lambda leaf: jnp.copy(leaf) if id(leaf) in training else leaf, frozen)
+
+
+def _divide(settings: RunSettings, model: Opened) -> Divided:
+    """What trains, fresh or from an earlier run, and what does not."""
+    if settings.start is None:
+        return divided(model, settings.adapter, settings.execution, settings.seed)
+    run = Path(settings.start)
+    earlier = earlier_run(run)
+    if earlier.lora != settings.adapter or earlier.base != model.folder.absolute():
+        raise InputError(
+            f"config.start: the run in {run} trained {earlier.lora} on {earlier.base}; give the "
+            "same config.adapter and config.model here"
+        )
+    params = saved_params(run, model, settings.adapter)
+    return Divided(params, {} if settings.adapter is None else model.base)
