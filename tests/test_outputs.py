@@ -17,12 +17,12 @@ from hen_jax.recipes.data import scrub, validate
 from hen_jax.recipes.export import export
 from hen_jax.recipes.plan import plan
 from hen_jax.runs.import_model import import_model
-from hen_jax.runs.model import ModelSettings, model_folder
+from hen_jax.runs.model import ModelSettings, ensure_model
 from hen_jax.runs.record import claim
 
-_REPLY = {"role": "assistant", "content": "Oh."}
+REPLY = {"role": "assistant", "content": "Oh."}
 LINES = [
-    {"id": name, "messages": [{"role": "user", "content": said}, _REPLY]}
+    {"id": name, "messages": [{"role": "user", "content": said}, REPLY]}
     for name, said in (("a", "It rains."), ("b", "Mail me: x@example.org."), ("c", "I lost."))
 ]
 SENSE7 = Path(__file__).parents[1] / "hen_jax/data/samples/sense7/sense7.xlsx"
@@ -240,7 +240,7 @@ def test_a_foreign_folder_in_the_cache_is_not_replaced(home, monkeypatch):
     (folder / "thesis.txt").write_text("mine")
     before = snapshot(home)
     with pytest.raises(InputError, match="not written by hen_jax"):
-        model_folder(ModelSettings("tiny"))
+        ensure_model(ModelSettings("tiny"))
     assert snapshot(home) == before
 
 
