@@ -8,7 +8,7 @@ import socket
 import time
 from pathlib import Path
 
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
 from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 
