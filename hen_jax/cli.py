@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -89,9 +91,25 @@ def _run(chosen: argparse.Namespace, overrides: list[str]) -> None:
         return
     if chosen.workdir is None:
         raise InputError("--workdir=DIR is missing: where everything is written")
-    from hen_jax.recipes.launch import run
+    with _stopping_while_loading():
+        from hen_jax.recipes.launch import run
 
-    run(chosen.config, overrides, chosen.workdir)
+        run(chosen.config, overrides, chosen.workdir)
+
+
+@contextmanager
+def _stopping_while_loading() -> Iterator[None]:
+    """SIGTERM in the seconds until jax is loaded ends as it does later (`training.signals`)."""
+    from hen_jax.core.errors import StoppedEarlyError
+
+    def stop(*_: object) -> None:
+        raise StoppedEarlyError
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _config(chosen: argparse.Namespace, overrides: list[str]) -> None:

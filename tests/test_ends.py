@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def caused(error: Exception, cause: BaseException) -> Exception:
     [
         (InputError("a.jsonl:3: no text"), 2, "a.jsonl:3: no text"),
         (StoppedError("stopped"), STOPPED, "stopped"),
-        (StoppedEarlyError("stopped early"), STOPPED, "early"),
+        (StoppedEarlyError(), STOPPED, "no step was under way"),
         (LostError("process 1 of 2"), LOST, "process 1 of 2"),
         (KeyboardInterrupt(), 2, "interrupted"),
         (FULL, 2, "/disk/state/d/1: the disk is full"),
@@ -201,6 +202,23 @@ def test_a_main_thread_that_hears_nothing_is_ended(capfd, monkeypatch, times, co
     assert codes == [code]
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("hen: ")
+
+
+def test_a_signal_while_the_command_still_loads_is_told(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "hen_jax.recipes.launch", Loading("launch"))
+    assert cli.main(["run", "--config=sft.py", "--workdir=run"]) == STOPPED
+    assert "no step was under way" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+class Loading(types.ModuleType):
+    """A module that is asked to stop when something is taken from it."""
+
+    @property
+    def run(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        return pytest.fail
 
 
 @pytest.mark.usefixtures("interruptible")

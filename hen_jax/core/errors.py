@@ -34,6 +34,12 @@ class StoppedEarlyError(KeyboardInterrupt):
     catches and forgets.
     """
 
+    def __init__(self) -> None:
+        super().__init__(
+            "stopped while no step was under way; the same command begins again, or goes on from "
+            "the last checkpoint"
+        )
+
 
 class LostError(RuntimeError):
     """Another process of the run did not come, or is gone; the same command tries again.

@@ -129,7 +129,7 @@ def _raise(number: int, _: FrameType | None) -> None:
     here.received.append(number)
     if len(here.received) > 1:
         raise KeyboardInterrupt
-    raise StoppedEarlyError(_EARLY)
+    raise StoppedEarlyError
 
 
 def _note_lost(ignored: "sys.UnraisableHookArgs") -> None:
@@ -138,12 +138,6 @@ def _note_lost(ignored: "sys.UnraisableHookArgs") -> None:
         _listening[-1].lost = True
     else:
         _base_hook[0](ignored)
-
-
-_EARLY = (
-    "stopped while no step was under way; the same command begins again, or goes on from the last "
-    "checkpoint"
-)
 
 
 def _take_note(here: _Listening, together: bool) -> None:
@@ -180,7 +174,7 @@ def _watch(here: _Listening, read: int, grace: float, end: Callable[[int], None]
             if here.ended.is_set():
                 return
             twice = heard + _signals(read, 0.0) - again > 1
-            print(f"hen: {_TWICE if twice else _EARLY}", file=sys.stderr, flush=True)
+            print(f"hen: {_TWICE if twice else StoppedEarlyError()}", file=sys.stderr, flush=True)
             end(2 if twice else STOPPED)
             return
         if not here.begun and heard == 0 and asked_by_others():
