@@ -45,7 +45,8 @@ def detect_format(
             "chat_template.jinja to the model folder"
         )
     for chat_format in formats:
-        chat_format = with_tokens(chat_format, tokenizer.bos_token, tokenizer.eos_token)
+        bos, eos = cast(str | None, tokenizer.bos_token), cast(str | None, tokenizer.eos_token)
+        chat_format = with_tokens(chat_format, bos, eos)
         chat_format = _with_default_system(tokenizer, chat_format)
         if _equals_template(tokenizer, chat_format):
             return chat_format
