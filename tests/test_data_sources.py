@@ -81,7 +81,7 @@ def test_bad_sources_are_refused(tmp_path):
         prepared((HED, dataclasses.replace(DISTRESS, weight=1.0)), CONFIG, WORDS)
     with pytest.raises(InputError, match=r"config\.sources is empty"):
         prepared((), CONFIG, WORDS)
-    with pytest.raises(InputError, match="give each set a positive weight"):
+    with pytest.raises(InputError, match=r"weight is 0\.0; allowed: more than 0"):
         prepared((dataclasses.replace(HED, weight=0.0),), CONFIG, WORDS)
     (tmp_path / "bad.jsonl").write_text('{"messages": 5}\n')
     with pytest.raises(InputError, match=r"bad\.jsonl:1:messages: .*`hen data validate` lists all"):

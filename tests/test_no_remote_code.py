@@ -68,6 +68,6 @@ def test_a_loading_script_in_a_data_folder_is_refused_in_one_line(tmp_path):
     data = tmp_path / "set"
     data.mkdir()
     (data / "set.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(InputError, match="datasets cannot open this folder"):
+    with pytest.raises(InputError, match="no data file in this folder"):
         list(numbered_rows(data))
     assert not (tmp_path / "ran").exists()

@@ -174,6 +174,25 @@ PAGES: Mapping[str, Page] = {
         '"turns": [{"user": "They cut my hours.", "chosen": "Without a word before? What does your '
         'contract say?", "rejected": "That is life."}]}\n',
     ),
+    "crossed": Page(
+        "Two prompts that differ in one thing and two replies, each right under one of them. "
+        "Unknown columns are refused.",
+        {
+            "id": "name of the record",
+            "crossing": "what the prompts differ in",
+            "lang": "`en` or `zh`",
+            "context": f"one of {_listed(CONTEXTS)}",
+            "history": "earlier turns for each prompt",
+            "user": "what the user says last",
+            "conditions": "what holds for each prompt",
+            "replies": "the reply that is right under each",
+        },
+        '{"id": "1", "crossing": "level", "lang": "en", "context": "distress", "history": [[], '
+        '[]], "user": "The boiler is out again.", "conditions": [{"desired_level": 1, "wish": '
+        '"wants the steps and no fuss"}, {"desired_level": 3, "wish": "wants to be looked after '
+        'first"}], "replies": ["Hold reset for five seconds, then open the grey tap.", "Leave it. '
+        'The bath is running here."]}\n',
+    ),
     "esconv": Page(
         "Emotional support conversations of ESConv, as published, with the failed ones, and as on "
         "the hub.",

@@ -44,9 +44,9 @@ def detect_format(
             "this tokenizer has no chat template; use an instruction-tuned model, or add its "
             "chat_template.jinja to the model folder"
         )
-    ends = tokenizer.bos_token, tokenizer.eos_token
     for chat_format in formats:
-        chat_format = with_tokens(chat_format, *(str(t) if t else None for t in ends))
+        bos, eos = cast(str | None, tokenizer.bos_token), cast(str | None, tokenizer.eos_token)
+        chat_format = with_tokens(chat_format, bos, eos)
         chat_format = _with_default_system(tokenizer, chat_format)
         if _equals_template(tokenizer, chat_format):
             return chat_format
