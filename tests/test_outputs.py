@@ -20,10 +20,11 @@ from hen_jax.recipes.models import ModelSettings, model_folder
 from hen_jax.recipes.plan import plan
 from hen_jax.recipes.record import claim
 
+REPLY = {"role": "assistant", "content": "Oh."}
 LINES = [
-    {"id": name, "messages": [{"role": "user", "content": said}, {"role": "assistant", "content": "Oh."}]}
+    {"id": name, "messages": [{"role": "user", "content": said}, REPLY]}
     for name, said in (("a", "It rains."), ("b", "Mail me: x@example.org."), ("c", "I lost."))
-]  # fmt: skip
+]
 SENSE7 = Path(__file__).parents[1] / "hen_jax/data/samples/sense7/sense7.xlsx"
 NAMES = (
     "good.jsonl",
