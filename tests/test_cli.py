@@ -100,6 +100,7 @@ def test_a_bad_hed_line_is_named_with_its_remedy(finished, tmp_path, capsys, spo
         "run",
         f"--config={QUICKSTART}:tiny",
         f"--workdir={tmp_path / 'run'}",
+        "--config.data.batch_size=8",
         f"--config.sources=({{'schema': 'hed', 'path': '{path}'}},)",
     )
     assert str(path) in said
