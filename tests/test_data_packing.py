@@ -109,6 +109,11 @@ def test_a_long_document_loses_its_oldest_turns_or_is_left_out():
     shorter = encode([long], **options, max_length=exact - 1)
     assert TOKENIZER.decode(shorter.examples[0].tokens).count("<|im_end|>") == 3
 
+    whole = encode(
+        [long], **options, max_length=len(render(long.conversation, **options).tokens) - 1
+    )
+    assert whole.truncated == whole.dropped == ()
+
     dropped = encode([long, fits], **options, max_length=exact, overlong="drop").dropped
     assert dropped == ("long",)
 

@@ -194,15 +194,27 @@ def reference(w, batch):
 )
 def test_a_step_divides_by_the_sum_of_the_weights_however_small(weights, microbatches):
     batch, start = rows(weights), np.array([0.5, -1.0])
-    optimizer = optax.sgd(1.0)
+    optimizer = optax.sgd(0.25)
     state = init_state({"w": jnp.asarray(start, jnp.float32)}, optimizer, 0)
     after, metrics = update_step(squares, optimizer, microbatches)(state, {}, batch)
     loss, error, slope = reference(start, batch)
-    np.testing.assert_allclose(start - after.params["w"], slope, rtol=1e-5)
+    np.testing.assert_allclose(start - after.params["w"], 0.25 * slope, rtol=1e-5)
     found = fetch(metrics)
     np.testing.assert_allclose([found["loss"], found["error"]], [loss, error], rtol=1e-5)
     np.testing.assert_allclose(found["grad_norm"], np.linalg.norm(slope), rtol=1e-5)
     assert int(after.step) == 1
+
+
+def test_rows_are_dealt_to_microbatches_like_cards():
+    def product(params, frozen, batch):
+        """Only rows that meet in a microbatch are multiplied."""
+        assert batch.tokens.shape == (2, 1)
+        return Mean(params["w"] * jnp.prod(batch.weight), jnp.ones(())), {}
+
+    optimizer = optax.sgd(1.0)
+    state = init_state({"w": jnp.zeros(())}, optimizer, 0)
+    after, _ = update_step(product, optimizer, 2)(state, {}, rows([2, 3, 5, 7]))
+    assert float(after.params["w"]) == -(2 * 5 + 3 * 7) / 2
 
 
 @pytest.mark.parametrize("microbatches", [1, 2])

@@ -12,7 +12,7 @@ from hen_jax.models.cache import taken_apart
 from hen_jax.models.config import DecoderConfig, LoraConfig
 from hen_jax.models.decoder import Decoder
 from hen_jax.sampling import generate as g
-from hen_jax.sampling.logits import Sampling, draw, truncated
+from hen_jax.sampling.logits import Sampling, draw, top_p_mask, truncated
 
 CONFIG = DecoderConfig(
     family="llama",
@@ -156,6 +156,19 @@ def test_ties_are_kept_and_worked_examples_hold():
     logits = jnp.log(jnp.asarray([[0.5, 0.3, 0.15, 0.05]]))
     assert np.isfinite(truncated(logits, 0, 0.83)).sum() == 3
     assert np.isfinite(truncated(logits, 3, 0.83)).sum() == 2
+    probs = jax.nn.softmax(jnp.asarray([[1.0, 0.0, -1.0]]))
+    enough = float(probs[0, 0])  # exactly: the first alone sums to `top_p`
+    assert top_p_mask(jnp.asarray([[1.0, 0.0, -1.0]]), enough).tolist() == [[True, False, False]]
+
+
+def test_a_greedy_token_has_the_models_own_log_probability():
+    logits = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)
+    keys = jax.random.split(jax.random.key(0), 3)
+    drawn = draw(jnp.asarray(logits), keys, Sampling(temperature=0.0))
+    wanted = logits.max(1) - np.log(np.exp(logits).sum(1))
+    assert drawn.tokens.tolist() == logits.argmax(1).tolist()
+    np.testing.assert_allclose(drawn.log_probs, wanted, atol=1e-6)
+    assert drawn.sampling_log_probs.tolist() == [0, 0, 0]
 
 
 def test_draws_follow_the_tempered_distribution():

@@ -162,6 +162,10 @@ def test_a_format_of_another_family_is_refused():
     (foreign,) = (one for one in FORMATS if one.name == "llama3")
     with pytest.raises(InputError, match=r"'<\|eot_id\|>' of the chat format 'llama3' is not a co"):
         render(talk("Hi", "Hello"), TOKENIZER, foreign)
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens([foreign.assistant.stop])  # a word of its own, which anyone may type
+    with pytest.raises(InputError, match=r"'<\|eot_id\|>' .* is not a control token"):
+        stop_ids(tokenizer, foreign)
 
 
 def test_bad_messages_are_refused():

@@ -90,6 +90,25 @@ def test_updates_far_below_the_gap_of_bfloat16_add_up():
     assert (again.params["w"] != other.params["w"]).any()  # each step rounds by its own draws
 
 
+def test_an_optimizer_sees_float32_and_sums_of_microbatches_lose_nothing():
+    seen = []
+
+    def update(updates, state, params=None):
+        seen.extend((updates["w"], params["w"]))
+        return updates, state
+
+    def loss(params, frozen, batch):
+        return Mean((params["w"].astype(jnp.float32) * batch.weight).sum(), jnp.ones(())), {}
+
+    optimizer = optax.GradientTransformation(lambda params: (), update)
+    state = init_state({"w": jnp.ones((), jnp.bfloat16)}, optimizer, 0)
+    small = 2.0**-9  # bfloat16 holds it, but no sum of it and 1
+    rows = Batch(*(np.zeros((4, 1), np.int32),) * 5, weight=np.float32([1, small, small, small]))
+    update_step(loss, optimizer, microbatches=4)(state, {}, rows)
+    assert [leaf.dtype for leaf in seen] == [jnp.float32, jnp.float32]
+    assert float(seen[0]) == (1 + 3 * small) / 4
+
+
 def test_float16_is_refused_before_it_becomes_nan():
     with pytest.raises(InputError, match="w is float16, which cannot be trained"):
         init_state({"w": jnp.ones(3, jnp.float16)}, optax.adam(1e-3), 0)

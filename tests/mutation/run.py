@@ -109,8 +109,11 @@ def tests_pass(folder: Path, tests: list[str], timeout: float) -> bool:
     return False
 
 
-def score(file: str, target: dict, root: Path, sample: int) -> tuple[int, int]:
-    """Runs the mutants of one file and prints those that survive; how many were killed, of all."""
+def score(file: str, target: dict, root: Path, sample: int | None) -> tuple[int, int]:
+    """Runs the mutants of one file and prints those that survive; how many were killed, of all.
+
+    `sample` None: those by hand only; negative: as many more as the target says.
+    """
     start = time.monotonic()
     if not tests_pass(root, target["tests"], 600):
         print((root / OUTPUT).read_text(encoding="utf-8"))
@@ -118,7 +121,7 @@ def score(file: str, target: dict, root: Path, sample: int) -> tuple[int, int]:
     usual = time.monotonic() - start
     path, killed, count = root / file, 0, 0
     mutants = list(by_hand(path, target.get("mutants", [])))
-    if not target.get("by_hand_only"):
+    if sample is not None and not target.get("by_hand_only"):
         mutants += by_operators(path, target.get("sample", 40) if sample < 0 else sample)
     for mutant in mutants:
         with mutant.apply:
@@ -137,6 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Mutation run; see the top of this file.")
     parser.add_argument("files", nargs="*")
     parser.add_argument("--sample", type=int, default=-1, help="mutants per file; 0 is all")
+    parser.add_argument("--by-hand", action="store_true", help="only mutants of targets.toml")
     chosen = parser.parse_args()
     targets = tomllib.loads((HERE / "targets.toml").read_text(encoding="utf-8"))
     unknown = [file for file in chosen.files if file not in targets]
@@ -151,7 +155,7 @@ def main() -> None:
             if (top / name).is_file():
                 shutil.copy2(top / name, copy)
         scores = [
-            score(file, targets[file], Path(folder), chosen.sample)
+            score(file, targets[file], Path(folder), None if chosen.by_hand else chosen.sample)
             for file in chosen.files or targets
         ]
     killed, count = map(sum, zip(*scores, strict=True))
