@@ -99,7 +99,8 @@ def test_emcl_a_is_the_loop_of_the_reconstruction(ours):
         assert float(state.params) == pytest.approx(theta, rel=1e-5)
         np.testing.assert_allclose(state.memory.difficulty, dbar, rtol=1e-5)
         assert [float(metrics[f"place/{t}"].total) for t in TASKS] == np.argsort(order).tolist()
-        assert metrics["active"].total == active
+        assert metrics["active"].total == active == metrics["loss"].count
+        assert float(metrics["loss"].total) == pytest.approx(seen[order[:active]].sum(), rel=1e-5)
     assert len(orders) > 1  # the order did change, so it was seen to be followed
 
 

@@ -12,8 +12,8 @@ from test_emcl import ALPHA, CURVATURES, TASKS, K, N, begun, points, quadratic
 from hen_jax.meta.curricula import EmclConfig, evaluation
 from hen_jax.meta.emcl import emcl_step
 
-RATE, DECAY = 0.05, 0.9
-MOMENTUM = optax.sgd(RATE, momentum=DECAY)
+RATE, DECAY, SHRINKING = 0.05, 0.9, 0.1
+MOMENTUM = optax.chain(optax.add_decayed_weights(SHRINKING), optax.sgd(RATE, momentum=DECAY))
 C = CURVATURES.astype(np.float64)
 
 
@@ -25,7 +25,7 @@ class Point(NamedTuple):
 def descended(at: Point, slope: float, carry: bool = True) -> Point:
     if not carry:
         return Point(at.theta - ALPHA * slope, 0.0)
-    momentum = DECAY * at.momentum + slope
+    momentum = DECAY * at.momentum + slope + SHRINKING * at.theta
     return Point(at.theta - RATE * momentum, momentum)
 
 
@@ -44,6 +44,10 @@ def adapted(at: Point, task: int, support, carry: bool) -> Point:
     return at
 
 
+def trace_of(state) -> float:
+    return float(state.opt_state[1][0].trace)
+
+
 def begun_once(config, features=None, seed: int = 1):
     """The step, and a state whose momentum is not zero."""
     step = jax.jit(emcl_step(config, quadratic, MOMENTUM, TASKS, 4, features))
@@ -53,12 +57,12 @@ def begun_once(config, features=None, seed: int = 1):
         eta = jax.tree.map(lambda leaf: np.float32(draw(size=leaf.shape)), state.memory.eta)
         state = state._replace(memory=state.memory._replace(eta=eta))
     state, _ = step(state, {}, points(seed))
-    return step, state, Point(float(state.params), float(state.opt_state[0].trace))
+    return step, state, Point(float(state.params), trace_of(state))
 
 
 def assert_ends(state, expected: Point) -> None:
     assert float(state.params) == pytest.approx(expected.theta, rel=1e-5)
-    assert float(state.opt_state[0].trace) == pytest.approx(expected.momentum, rel=1e-4)
+    assert trace_of(state) == pytest.approx(expected.momentum, rel=1e-4)
 
 
 @pytest.mark.parametrize("carry", [False, True])
@@ -149,7 +153,18 @@ def test_a_learnt_curriculum_follows_its_gradient_from_where_it_stands(curriculu
 
             expected = 0.9 * before[place] + 0.1 * slope_of(moved, leaf[place])
             assert moment[place] == pytest.approx(expected, rel=1e-3, abs=1e-7)
+    assert_learns(config, state.memory, after.memory)
     assert_reports(curriculum, metrics, after, eta, support)
+
+
+def assert_learns(config, before, after):
+    """Adam's second update."""
+    adam = after.eta_state[0]
+    for name, leaf in before.eta.items():
+        size = np.sqrt(adam.nu[name] / (1 - 0.999**2)) + 1e-8
+        moved = config.learnt_rate * adam.mu[name] / (1 - 0.9**2) / size
+        np.testing.assert_allclose(after.eta[name], leaf - moved, rtol=1e-5)
+        assert np.abs(moved).max() > 1e-3
 
 
 def assert_reports(curriculum, metrics, after, eta, support):

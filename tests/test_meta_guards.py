@@ -136,8 +136,12 @@ LEAVES = {"a": np.ones((3, 2), np.float32), "b": np.ones(2, np.float32)}
         optax.clip_by_global_norm(1.0),
         optax.chain(optax.normalize_by_update_norm(), optax.sgd(0.1)),
         optax.chain(optax.clip_by_block_rms(1.0), optax.sgd(0.1)),
+        optax.stateless(lambda g, p: jax.tree.map(lambda x: x * jnp.linalg.norm(p["a"]), g)),
+        optax.stateless(lambda g, p: jax.tree.map(lambda x: x * jnp.linalg.norm(p["b"]), g)),
+        optax.stateless(lambda g, p: jax.tree.map(lambda x: x * jnp.linalg.norm(g["a"]), g)),
+        optax.stateless(lambda g, p: jax.tree.map(lambda x: x * jnp.linalg.norm(g["b"]), g)),
     ],
-    ids=["adam", "norm", "normalised", "norm of a leaf"],
+    ids=["adam", "norm", "normalised", "each leaf", "params a", "params b", "slope a", "slope b"],
 )
 def test_an_optimizer_without_a_derivative_at_zero_is_refused(optimizer):
     with pytest.raises(InputError, match=r"eps_root=1e-8.*clip_by_norm"):
@@ -167,6 +171,15 @@ def test_the_meta_gradient_is_finite_where_every_inner_gradient_is_zero(optimize
         found = meta(THETA, np.zeros(2, np.float32), batches, BATCH)
         assert np.isfinite(found.eta).all()
         np.testing.assert_allclose(found.theta, 2 * (THETA - BATCH), rtol=1e-6)
+
+
+def test_a_loop_looks_at_its_optimizer_unless_nothing_is_differentiated():
+    inner = InnerLoop(lambda theta, eta, batch: theta @ batch, optax.adam(0.1), 1)
+    for options in ({"rule": "unroll"}, {"window": 1}):
+        with pytest.raises(InputError, match="eps_root"):
+            inner(THETA, None, BATCH[None], **options)
+    for options in ({"rule": "first_order"}, {"window": 0}):
+        assert np.isfinite(inner(THETA, None, BATCH[None], **options).theta).all()
 
 
 def test_clip_by_norm_is_that_of_optax():
