@@ -120,7 +120,7 @@ def parse_hed(row: Row) -> HedRecord:
         statement=statement,
         response=fields.text_field(row, "response"),
         rejected=fields.items_field(row, "rejected", _parse_rejected),
-        history=fields.items_field(row, "history", _parse_message),
+        history=fields.items_field(row, "history", parse_message),
         circumstances=circumstances,
     )
 
@@ -178,7 +178,8 @@ def _parse_rejected(row: Row) -> Rejected:
     return Rejected(fields.label_field(row, "kind", REJECTED_KINDS), fields.text_field(row, "text"))
 
 
-def _parse_message(row: Row) -> Message:
+def parse_message(row: Row) -> Message:
+    """One `{role, content}` object of a history."""
     fields.known_keys(row, required=("role", "content"))
     role = fields.label_field(row, "role", ("user", "assistant"))
     return Message(cast(Role, role), fields.text_field(row, "content"))

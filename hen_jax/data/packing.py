@@ -14,7 +14,7 @@ import numpy as np
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import SHARED, Batch
-from hen_jax.data.examples import Example, shift
+from hen_jax.data.examples import Example, Shifted, shift
 
 Packing = Literal["fewest_rows", "shared_prefix", "best_fit", "first_fit", "none"]
 
@@ -110,6 +110,11 @@ def pack_row(examples: Sequence[Example], row_length: int, prefix: int = 0) -> B
     must be the same in all and train in none, are laid once where there are several examples: with
     a prefix of 1 the two have segments `-1 1 1 2 0 0` and positions `0 1 2 1 0 0`.
     """
+    return lay_out_row([shift(example) for example in examples], row_length, prefix)
+
+
+def lay_out_row(documents: Sequence[Shifted], row_length: int, prefix: int = 0) -> Batch:
+    """`pack_row` of documents that are inputs and targets already."""
     row = Batch(
         tokens=np.zeros(row_length, np.int32),
         targets=np.zeros(row_length, np.int32),
@@ -117,15 +122,15 @@ def pack_row(examples: Sequence[Example], row_length: int, prefix: int = 0) -> B
         positions=np.zeros(row_length, np.int32),
         segments=np.zeros(row_length, np.int32),
     )
-    start = shared = prefix if len(examples) > 1 else 0
+    start = shared = prefix if len(documents) > 1 else 0
     if shared:
-        opening = examples[0].tokens[:shared]
-        row.tokens[:shared] = opening
-        row.targets[: shared - 1] = opening[1:]  # the last predicts another token in each example
+        row.tokens[:shared] = documents[0].tokens[:shared]
+        # The last of them predicts another token in each document.
+        row.targets[: shared - 1] = documents[0].targets[: shared - 1]
         row.positions[:shared] = np.arange(shared)
         row.segments[:shared] = SHARED
-    for segment, example in enumerate(examples, start=1):
-        tokens, targets, mask = (part[shared:] for part in shift(example))
+    for segment, document in enumerate(documents, start=1):
+        tokens, targets, mask = (part[shared:] for part in document)
         place = slice(start, start + len(tokens))
         row.tokens[place] = tokens
         row.targets[place] = targets

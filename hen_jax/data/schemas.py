@@ -11,6 +11,7 @@ from typing import Any
 from hen_jax.core.errors import InputError
 from hen_jax.data.conversations import parse_completion, parse_conversation, parse_instruction
 from hen_jax.data.cped import check_cped
+from hen_jax.data.crossed import Crossing, crossed_conversation, crossed_pairs, parse_crossed
 from hen_jax.data.empathetic_dialogues import EmpatheticDialogue, check_empathetic_dialogues
 from hen_jax.data.esconv import SupportConversation, parse_esconv
 from hen_jax.data.examples import Document
@@ -62,6 +63,10 @@ def _pair_document(record: Pair) -> Document:
 
 def _plain_document(record: Labelled | Rated) -> Document:
     return Document(record.id, record.group, record.conversation)
+
+
+def _crossed_document(record: Crossing) -> Document:
+    return Document(record.id, record.group, crossed_conversation(record))
 
 
 def _hed_labels(record: HedRecord) -> dict[str, str]:
@@ -120,6 +125,13 @@ SCHEMAS: dict[str, Schema] = {
             "task": record.task,
             "fault": str(record.fault),
         },
+    ),
+    "crossed": _by_row(
+        parse_crossed,
+        _crossed_document,
+        number=False,
+        pairs=crossed_pairs,
+        labels=lambda record: {"crossing": record.kind, "language": record.language},
     ),
     "messages": _by_row(parse_conversation, _itself, number=True),
     "sharegpt": _by_row(parse_conversation, _itself, number=True),

@@ -44,6 +44,16 @@ EMOTIONS: dict[str, Words] = {
     "neutral": Words("calm", "平静"),
 }
 
+FINER_EMOTIONS: dict[str, Words] = EMOTIONS | {
+    "relieved": Words("relieved", "松了口气"),
+    "proud": Words("proud", "骄傲"),
+    "ashamed": Words("ashamed", "羞愧"),
+    "guilty": Words("guilty", "内疚"),
+    "jealous": Words("jealous", "嫉妒"),
+    "lonely": Words("lonely", "孤单"),
+}
+"""Those of HED-style records and the six more that crossed items tell apart; ours."""
+
 ROLES: dict[str, Words] = {
     "parent": Words("their parent", "对方的父母"),
     "partner": Words("their partner", "对方的爱人"),

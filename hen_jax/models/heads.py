@@ -26,9 +26,14 @@ class ScoreHead(nnx.Module):
         self.kernel = nnx.Param(kernel, axes=("embed", "score"))
 
     def __call__(self, hidden: Float[Array, "B T D"], segments: Int[Array, "B T"]) -> Scores:
-        """Scores in float32; `segments` are those that `hidden` was computed with."""
-        kernel = self.kernel[...].astype(hidden.dtype)
-        scores = jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)[..., 0]
+        """Scores in float32; `segments` are those that `hidden` was computed with.
+
+        Also under a bfloat16 trunk the product is in float32: scores of two replies differ by
+        hundredths at first, which bfloat16 would round away.
+        """
+        kernel = self.kernel[...].astype(jnp.float32)
+        exact = jax.lax.Precision.HIGHEST
+        scores = jnp.matmul(hidden.astype(jnp.float32), kernel, precision=exact)[..., 0]
         return Scores(scores, last_tokens(segments))
 
 
@@ -41,3 +46,15 @@ def last_tokens(segments: Int[Array, "B T"]) -> Bool[Array, "B T"]:
 def row_scores(scores: Scores) -> Float[Array, "B"]:
     """The score of each row that holds one document; the sum over its documents otherwise."""
     return jnp.where(scores.last, scores.scores, 0.0).sum(axis=1)
+
+
+def document_scores(
+    scores: Scores, segments: Int[Array, "B T"], documents: int
+) -> Float[Array, "B K"]:
+    """The score of each document of a row: of segment `k + 1` at place `k`; 0 where there is none.
+
+    A row with more than `documents` documents scores NaN rather than leaving some out.
+    """
+    own = segments[:, None] == jnp.arange(1, documents + 1)[None, :, None]  # [B, K, T]
+    found = jnp.where(own & scores.last[:, None], scores.scores[:, None], 0.0).sum(axis=2)
+    return jnp.where(segments.max(axis=1, keepdims=True) > documents, jnp.nan, found)

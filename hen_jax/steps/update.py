@@ -2,20 +2,21 @@
 
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from hen_jax.core.types import Batch, Mean, Tree
+from hen_jax.core.types import Mean, Tree
 from hen_jax.steps.rounding import apply_updates, widened
 from hen_jax.steps.state import State
 
 Metrics = dict[str, Mean]
-Loss = Callable[[Tree, Tree, Batch], tuple[Mean, Metrics]]
-"""`loss(params, frozen, batch) -> Mean(total, count), {name: Mean}`."""
+Loss = Callable[[Tree, Tree, Any], tuple[Mean, Metrics]]
+"""`loss(params, frozen, batch) -> Mean(total, count), {name: Mean}`, of any tree of rows."""
 
-Step = Callable[[State, Tree, Batch], tuple[State, Metrics]]
+Step = Callable[[State, Tree, Any], tuple[State, Metrics]]
 
 
 def update_step(loss: Loss, optimizer: optax.GradientTransformation, microbatches: int = 1) -> Step:
@@ -27,7 +28,7 @@ def update_step(loss: Loss, optimizer: optax.GradientTransformation, microbatche
     parameters; those in bfloat16 are rounded stochastically, keyed by `state.key` and `state.step`.
     """
 
-    def step(state: State, frozen: Tree, batch: Batch) -> tuple[State, Metrics]:
+    def step(state: State, frozen: Tree, batch: Tree) -> tuple[State, Metrics]:
         grads, mean, metrics = summed_gradients(loss, state.params, frozen, batch, microbatches)
         grads = jax.tree.map(lambda g: Mean(g, mean.count.astype(g.dtype)).value, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, widened(state.params))
@@ -41,15 +42,15 @@ def update_step(loss: Loss, optimizer: optax.GradientTransformation, microbatche
 
 
 def summed_gradients(
-    loss: Loss, params: Tree, frozen: Tree, batch: Batch, microbatches: int
+    loss: Loss, params: Tree, frozen: Tree, batch: Tree, microbatches: int
 ) -> tuple[Tree, Mean, Metrics]:
     """Gradient of the loss's total, the loss and the metrics, each summed over microbatches."""
 
-    def total(params: Tree, part: Batch) -> tuple[jax.Array, tuple[Mean, Metrics]]:
+    def total(params: Tree, part: Tree) -> tuple[jax.Array, tuple[Mean, Metrics]]:
         mean, metrics = loss(params, frozen, part)
         return mean.total, (mean, metrics)
 
-    def one(part: Batch) -> tuple[Tree, Mean, Metrics]:
+    def one(part: Tree) -> tuple[Tree, Mean, Metrics]:
         grads, (mean, metrics) = jax.grad(total, has_aux=True)(params, part)
         return widened(grads), mean, metrics
 

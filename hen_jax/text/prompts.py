@@ -8,7 +8,14 @@ ours. All of it is data: a task changes which lines appear, never a line.
 import dataclasses
 
 from hen_jax.empathy.clusters import CONTEXTS
-from hen_jax.empathy.labels import EMOTIONS, PERSONALITIES, ROLES, Language, Words
+from hen_jax.empathy.labels import (
+    EMOTIONS,
+    FINER_EMOTIONS,
+    PERSONALITIES,
+    ROLES,
+    Language,
+    Words,
+)
 from hen_jax.empathy.patterns import PATTERNS
 from hen_jax.empathy.traits import AGES, GENDERS, SCENES, TRAITS, Level
 from hen_jax.text.conversation import Message
@@ -80,6 +87,12 @@ CONTEXT_WORDS = Words(
 )
 
 
+WISH_WORDS = Words(
+    "Empathy wanted, from 1 to 3: {level:g}. The user {wish}.",
+    "需要的共情程度（1 到 3）：{level:g}。对方{wish}。",
+)
+
+
 def hed_messages(
     statement: str,
     *,
@@ -121,6 +134,28 @@ def context_message(context: str, language: Language = "en") -> Message:
     about = CONTEXTS[context].words.spoken(language)
     lines = [CONTEXT_WORDS.spoken(language).format(words=about, level=pattern.level)]
     lines += [rule.spoken(language) for rule in pattern.rules]
+    return Message("system", _paragraph(lines, language))
+
+
+def wish_message(level: float, wish: str, language: Language = "en") -> Message:
+    """The system message that says how much empathy is wanted, from 1 to 3, and what for.
+
+    `wish` goes on after "The user": `wants the steps and no fuss around them`.
+    """
+    return Message("system", WISH_WORDS.spoken(language).format(level=level, wish=wish))
+
+
+def condition_message(given: dict[str, str], language: Language = "en") -> Message:
+    """The system message that gives an emotion, a role or both, and no rule of style.
+
+    `condition_message({"role": "parent"})` says `You are their parent.`
+    """
+    words, lines = CONDITIONS[language], []
+    if "role" in given:
+        lines.append(words.role.format(words=ROLES[given["role"]].spoken(language)))
+    if "emotion" in given:
+        felt = FINER_EMOTIONS[given["emotion"]].spoken(language)
+        lines.append(words.emotion.format(words=felt))
     return Message("system", _paragraph(lines, language))
 
 

@@ -1,0 +1,179 @@
+"""The compared replies to one prompt as one row: the prompt once, the replies behind it.
+
+Tokens of the prompt are computed once for all its replies. Unlike rows that train next tokens,
+these hold every token of a document, its last included, for the score is read off that one.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.types import Batch, Reach
+from hen_jax.data.examples import Shifted
+from hen_jax.data.packing import lay_out_row, stack_rows
+from hen_jax.data.preferences import Pair
+from hen_jax.text.chat import render_all
+from hen_jax.text.conversation import Conversation, Message
+from hen_jax.text.formats import ChatFormat
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Compared:
+    """The replies to one prompt, rendered with it, and who was preferred to whom."""
+
+    id: str
+    group: str
+    kind: str
+    documents: tuple[np.ndarray, ...]  # K of [n] int32: prompt and reply, whole
+    prefix: int  # tokens that all begin with; each has at least one of its own
+    wins: np.ndarray  # [K, K] float32, as `objectives.preference.Comparisons.wins`
+
+    @property
+    def length(self) -> int:
+        """Positions of its row: the prefix once, then each document's own tokens."""
+        return self.prefix + sum(len(document) - self.prefix for document in self.documents)
+
+
+class ComparedBatch(NamedTuple):
+    """Rows of compared replies; document `k` of a row is its segment `k + 1`."""
+
+    batch: Batch  # [B, T]
+    wins: np.ndarray  # [B, K, K] float32
+    kind: np.ndarray  # [B] int32, place in the list of kinds; -1 in a row of padding
+
+
+class Taken(NamedTuple):
+    """Prompts that fit in a row, and the ids of those that do not."""
+
+    compared: list[Compared]
+    dropped: tuple[str, ...]
+
+
+def compare(
+    pairs: Sequence[Pair],
+    tokenizer: "PreTrainedTokenizerFast",
+    chat_format: ChatFormat,
+    *,
+    row_length: int,
+) -> Taken:
+    """Brings the pairs of each prompt together and renders them.
+
+    A prompt with three replies compared pairwise is one item: its replies are computed once and
+    its comparisons weigh as much as another prompt's single pair. What does not fit in a row is
+    left out and named; a reply is never cut.
+
+    Raises:
+      InputError: two replies of a pair that are the same tokens.
+    """
+    by_prompt: dict[tuple[Message, ...], list[Pair]] = {}
+    for pair in pairs:
+        by_prompt.setdefault(pair.prompt, []).append(pair)
+    prompts = [_replies(of_prompt) for of_prompt in by_prompt.values()]
+    conversations = [
+        Conversation(prompt + reply)
+        for prompt, replies in zip(by_prompt, prompts, strict=True)
+        for reply in replies
+    ]
+    rendered = iter(render_all(conversations, tokenizer, chat_format))
+    found = [
+        _compared(of_prompt, replies, tuple(next(rendered).tokens for _ in replies))
+        for of_prompt, replies in zip(by_prompt.values(), prompts, strict=True)
+    ]
+    fitting = [one for one in found if one.length <= row_length]
+    return Taken(fitting, tuple(one.id for one in found if one.length > row_length))
+
+
+def turn_pairs(pair: Pair) -> list[Pair]:
+    """A pair of conversations over the same user side as one pair for each turn of the assistant.
+
+    The history of a turn is the chosen branch. Turns in which both say the same are left out.
+
+    Raises:
+      InputError: the two branches do not have the same user turns.
+    """
+    sides = list(zip(pair.chosen, pair.rejected, strict=False))
+    if len(pair.chosen) != len(pair.rejected) or any(
+        one.role != other.role or (one.role == "user" and one != other) for one, other in sides
+    ):
+        raise InputError(f"record {pair.id}: the branches differ in what the user says")
+    found = []
+    for turn, (one, other) in enumerate(sides):
+        if one.role == "assistant" and one != other:
+            prompt = pair.prompt + pair.chosen[:turn]
+            changed = {"id": f"{pair.id}#{turn // 2 + 1}", "prompt": prompt}
+            found.append(dataclasses.replace(pair, **changed, chosen=(one,), rejected=(other,)))
+    return found
+
+
+def most_replies(compared: Iterable[Compared]) -> int:
+    """K: the most replies to one prompt."""
+    return max((len(one.documents) for one in compared), default=2)
+
+
+def compared_batch(
+    rows: Sequence[Compared | None], row_length: int, replies: int, kinds: Sequence[str] = ()
+) -> ComparedBatch:
+    """One batch of one prompt a row; None gives a row of padding that compares nothing.
+
+    Raises:
+      InputError: a prompt with more than `replies` replies.
+    """
+    wins = np.zeros((len(rows), replies, replies), np.float32)
+    kind = np.full(len(rows), -1, np.int32)
+    laid = []
+    for at, row in enumerate(rows):
+        documents = [] if row is None else [_unshifted(document) for document in row.documents]
+        if len(documents) > replies:
+            raise InputError(f"record {row and row.id}: more than {replies} replies to one prompt")
+        if row is not None:
+            wins[at, : len(documents), : len(documents)] = row.wins
+            kind[at] = kinds.index(row.kind) if row.kind in kinds else -1
+        laid.append(lay_out_row(documents, row_length, 0 if row is None else row.prefix))
+    return ComparedBatch(stack_rows(laid), wins, kind)
+
+
+def reach_of(compared: Iterable[Compared]) -> Reach:
+    """How far the documents of any row reach."""
+    own, prefix, held = 1, 0, 1
+    for one in compared:
+        own = max(own, *(len(document) - one.prefix for document in one.documents))
+        prefix, held = max(prefix, one.prefix), max(held, len(one.documents))
+    return Reach(own, prefix, held)
+
+
+def _replies(pairs: Sequence[Pair]) -> list[tuple[Message, ...]]:
+    """The different replies to a prompt, in the order in which they are met."""
+    return list(dict.fromkeys(reply for pair in pairs for reply in (pair.chosen, pair.rejected)))
+
+
+def _compared(
+    pairs: Sequence[Pair],
+    replies: Sequence[tuple[Message, ...]],
+    documents: tuple[np.ndarray, ...],
+) -> Compared:
+    wins = np.zeros((len(replies), len(replies)), np.float32)
+    for pair in pairs:
+        first, second = replies.index(pair.chosen), replies.index(pair.rejected)
+        if np.array_equal(documents[first], documents[second]):
+            raise InputError(f"record {pair.id}: both sides are the same tokens; leave it out")
+        wins[first, second] += 1
+    return Compared(pairs[0].id, pairs[0].group, pairs[0].kind, documents, _common(documents), wins)
+
+
+def _common(documents: Sequence[np.ndarray]) -> int:
+    """Tokens that all begin with, leaving each at least one."""
+    most = min(map(len, documents)) - 1
+    first = documents[0][:most]
+    same = np.logical_and.reduce([first == other[:most] for other in documents[1:]])
+    return most if same.all() else int(same.argmin())
+
+
+def _unshifted(document: np.ndarray) -> Shifted:
+    """All tokens as inputs; nothing is predicted."""
+    return Shifted(document, np.zeros_like(document), np.zeros(len(document), bool))
