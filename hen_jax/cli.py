@@ -161,6 +161,23 @@ def _export(chosen: argparse.Namespace, _: list[str]) -> None:
     print(describe(exported))
 
 
+def _score(chosen: argparse.Namespace, _: list[str]) -> None:
+    from hen_jax.recipes.score import Scoring, score
+
+    score(
+        Scoring(
+            model=chosen.model,
+            input=chosen.input,
+            schema=chosen.schema,
+            out=chosen.out,
+            adapter=chosen.adapter,
+            columns=dict(pair.split("=", 1) for pair in chosen.columns),
+            batch_size=chosen.batch_size,
+            dtype=chosen.dtype,
+        )
+    )
+
+
 def _plan(chosen: argparse.Namespace, overrides: list[str]) -> None:
     from hen_jax.recipes.plan import plan
 
@@ -278,6 +295,17 @@ def _add_model_verbs(verbs: Any) -> None:
     verb.add_argument("--raw", action="store_true", help="continue the text; no chat format")
     verb.set_defaults(verb=_generate)
 
+    verb = verbs.add_parser("score", help="what a reward model gives each reply of a file")
+    verb.add_argument("--model", required=True, type=Path, help="a folder; of a reward model")
+    verb.add_argument("--adapter", type=Path, help="or a PEFT adapter with a score head for it")
+    verb.add_argument("--input", required=True, type=Path, help="pairs or conversations")
+    verb.add_argument("--schema", required=True, help="preference, messages, completion, ...")
+    verb.add_argument("--out", required=True, type=Path, help="a line per record, in its order")
+    verb.add_argument("--batch-size", type=int, default=8, help="rows at a time on each device")
+    verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    _add_columns(verb)
+    verb.set_defaults(verb=_score)
+
     verb = verbs.add_parser("export", help="write a run's weights for other tools")
     verb.add_argument("--run", required=True, type=Path, help="the --workdir of a run")
     verb.add_argument("--format", required=True, choices=("hf", "peft"))
@@ -293,12 +321,7 @@ def _pair(text: str) -> str:
     return text
 
 
-def _add_data_verbs(verbs: Any) -> None:
-    schema = "hed, steered, messages, preference, ...; `hen data schemas` explains all"
-    verb = verbs.add_parser("validate", help="list every bad record; exit 1 if there is one")
-    verb.add_argument("file", type=Path)
-    verb.add_argument("--schema", required=True, help=schema)
-    verb.add_argument("--out", type=Path, help="folder for good.jsonl and quarantine.jsonl")
+def _add_columns(verb: Any) -> None:
     verb.add_argument(
         "--columns",
         nargs="+",
@@ -307,6 +330,15 @@ def _add_data_verbs(verbs: Any) -> None:
         metavar="OURS=THEIRS",
         help="columns that the file calls otherwise, such as prompt=question",
     )
+
+
+def _add_data_verbs(verbs: Any) -> None:
+    schema = "hed, steered, messages, preference, ...; `hen data schemas` explains all"
+    verb = verbs.add_parser("validate", help="list every bad record; exit 1 if there is one")
+    verb.add_argument("file", type=Path)
+    verb.add_argument("--schema", required=True, help=schema)
+    verb.add_argument("--out", type=Path, help="folder for good.jsonl and quarantine.jsonl")
+    _add_columns(verb)
     verb.set_defaults(verb=_validate)
 
     verb = verbs.add_parser("schemas", help="the columns of each schema with examples, as Markdown")

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 from tiny_run import config, open_job, run
 
+from hen_jax import cli
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import make_mesh
+from hen_jax.data import samples
 from hen_jax.data.crossed import require_crossed
+from hen_jax.data.schemas import read_pairs
 from hen_jax.recipes import reward
 from hen_jax.recipes.export import export, open_trained
 from hen_jax.recipes.plan import plan
+from hen_jax.recipes.score import open_reward, score_documents
 from hen_jax.recipes.table import STAGES
 from hen_jax.runs import train
 from hen_jax.runs.compared import Asked, bounds_of, compared_parts
@@ -21,6 +25,7 @@ from hen_jax.runs.earlier import earlier_run
 from hen_jax.runs.model import open_words
 from hen_jax.runs.sources import Source
 from hen_jax.runs.stage import rows_to_devices
+from hen_jax.text.chat import render
 from hen_jax.training.metrics import read_metrics
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -174,7 +179,7 @@ def test_crossings_are_built_within_each_part(words):
         ({"crossings": ("mood",)}, r"config\.crossings names 'mood'; allowed: role"),
         ({"crossings": ("turn",)}, "'turn', which is built from a source of the schema 'steered'"),
         ({"sources": ({"schema": "cped", "path": "x"},)}, "'cped' holds no preference pairs"),
-        ({"data": {"row_length": 16, "batch_size": 8}}, r"\(186 pairs\) are all longer"),
+        ({"data": {"row_length": 16, "batch_size": 8}}, r"\(180 pairs\) are all longer"),
         ({"loop": {"evaluators": ("replies",)}}, "a reward model makes no 'replies'"),
         ({"execution": {"attention": "splash"}}, r"config\.data\.shared_prompts=False"),
         ({"reward": {"beta": 0.0}}, r"config\.reward\.beta is 0"),
@@ -185,9 +190,69 @@ def test_bad_input_is_one_line(tiny_base, tmp_path, changes, message):
         run(tiny_base, tmp_path / "run", **FIELDS | changes)
 
 
+@pytest.mark.slow
 def test_the_stage_is_planned(tiny_base, monkeypatch):
     pytest.importorskip("libtpu", reason="hen plan compiles for TPUs: pip install 'hen_jax[plan]'")
     monkeypatch.setattr("hen_jax.recipes.plan.load_config", lambda *_: config(tiny_base, **FIELDS))
     (found,) = plan("a file", [], "v5e:1x1")
     assert found.fits
     assert found.tokens == 8 * 352
+
+
+@pytest.fixture(scope="module")
+def exports(finished, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports")
+    return {form: export(finished, folder / form, form).folder for form in ("hf", "peft")}
+
+
+def scored(out: Path, *more: str) -> list[dict]:
+    assert cli.main(["score", f"--out={out}", *more]) == 0
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def test_a_file_is_scored_in_its_order_by_folder_and_by_adapter(
+    finished, exports, words, tmp_path, capsys
+):
+    file = samples.path("crossed/level.en.jsonl")
+    data = [f"--input={file}", "--schema=crossed"]
+    whole = scored(tmp_path / "a.jsonl", f"--model={exports['hf']}", *data)
+    pairs = read_pairs(file, "crossed")
+    assert [one["id"] for one in whole] == [pair.id for pair in pairs]
+    base = earlier_run(finished).base
+    adapter = [f"--model={base}", f"--adapter={exports['peft']}"]
+    beside = scored(tmp_path / "b.jsonl", *adapter, *data, "--batch-size=3")
+    sides = [[one[side] for side in ("chosen", "rejected")] for one in whole]
+    np.testing.assert_allclose(
+        [[one[side] for side in ("chosen", "rejected")] for one in beside], sides, atol=1e-4
+    )
+    assert np.std(sides) > 1e-2
+    # One by one, as transformers would see them.
+    reward = open_reward(exports["hf"])
+    for pair, expected in list(zip(pairs, sides, strict=True))[:3]:
+        for side, value in zip(pair.conversations(), expected, strict=True):
+            alone = score_documents(reward, [render(side, *words).tokens], 1)
+            assert alone[0] == pytest.approx(value, abs=1e-4)
+    assert "documents of" in capsys.readouterr().out
+
+
+def test_conversations_are_scored_too_and_too_long_ones_are_counted(exports, tmp_path, capsys):
+    said = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
+    long = [said[0] | {"content": "x " * 3000}, said[1]]
+    rows = [{"id": name, "messages": long if name == "b" else said} for name in "abc"]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = scored(
+        tmp_path / "out.jsonl",
+        f"--model={exports['hf']}",
+        f"--input={tmp_path / 'in.jsonl'}",
+        "--schema=messages",
+    )
+    assert [one["id"] for one in found] == ["a", "b", "c"]
+    assert found[0]["score"] == found[2]["score"] != 0
+    assert found[1]["score"] is None
+    assert "1 longer than the model's 2048 positions" in capsys.readouterr().out
+
+
+def test_a_language_model_scores_nothing(tiny_base, tmp_path, capsys):
+    words = ["--schema=messages", f"--input={tmp_path}", f"--out={tmp_path / 'out'}"]
+    assert cli.main(["score", f"--model={tiny_base}", *words]) == 2
+    assert "is no reward model" in capsys.readouterr().err

@@ -138,7 +138,7 @@ def compared_batch(
     kind = np.full(len(rows), -1, np.int32)
     laid = []
     for at, row in enumerate(rows):
-        documents = [] if row is None else [_unshifted(document) for document in row.documents]
+        documents = [] if row is None else [unshifted(document) for document in row.documents]
         if len(documents) > replies:
             raise InputError(f"record {row and row.id}: more than {replies} replies to one prompt")
         if row is not None:
@@ -189,6 +189,6 @@ def _common(documents: Sequence[np.ndarray]) -> int:
     return most if same.all() else int(same.argmin())
 
 
-def _unshifted(document: np.ndarray) -> Shifted:
+def unshifted(document: np.ndarray) -> Shifted:
     """All tokens as inputs; nothing is predicted."""
     return Shifted(document, np.zeros_like(document), np.zeros(len(document), bool))

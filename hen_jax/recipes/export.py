@@ -285,6 +285,6 @@ def describe(exported: Exported) -> str:
     """One line for a log."""
     return (
         f"{exported.folder}: reloaded {exported.what} differ from the run's by "
-        f"{exported.difference:.2g} and from the base's by {exported.change:.2g}; rounding of merged weights "
-        f"{exported.rounding:.2g}"
+        f"{exported.difference:.2g} and from the base's by {exported.change:.2g}; rounding of "
+        f"merged weights {exported.rounding:.2g}"
     )

@@ -59,8 +59,8 @@ class ComparedParts(NamedTuple):
 def compared_parts(asked: Asked, config: ComparisonConfig, words: Words) -> ComparedParts:
     """The sources' pairs, dealt to their parts by group, rendered.
 
-    `describe` says what was left out. Weights as in `runs.sources.prepared`. Crossings are built within each part, so that no
-    statement is on both sides.
+    `describe` says what was left out. Weights as in `runs.sources.prepared`. Crossings are built
+    within each part, so that no statement is on both sides.
 
     Raises:
       InputError: no source or one without pairs, weights for some only, a crossing that no source
