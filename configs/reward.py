@@ -19,8 +19,8 @@ from typing import Literal
 from ml_collections import ConfigDict
 
 
-def get_config(variant: Literal["smollm2", "tiny"] = "smollm2") -> ConfigDict:
-    """`smollm2` or `tiny`."""
+def get_config(variant: Literal["smollm2", "llama3_8b", "tiny"] = "smollm2") -> ConfigDict:
+    """`smollm2`, `llama3_8b` or `tiny`."""
     config = ConfigDict()
     config.recipe = "reward"
     config.seed = 0
@@ -45,6 +45,16 @@ def get_config(variant: Literal["smollm2", "tiny"] = "smollm2") -> ConfigDict:
     config.epochs = 2.0
     config.loop = ConfigDict({"evaluators": ("preferences",), "checkpoint_every": 50})
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    if variant == "llama3_8b":
+        config.model = ConfigDict(
+            {"source": "meta-llama/Llama-3.1-8B-Instruct", "dtype": "bfloat16"}
+        )
+        config.data.update({"row_length": 4096, "batch_size": 16})
+        config.execution = ConfigDict(
+            {"compute_dtype": "bfloat16", "remat": "block", "attention": "chunked"}
+        )
+        config.optimizer.learning_rate = 1e-4
+        config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
     if variant == "tiny":
         config.model.source = "tiny"
         config.sources = crossed

@@ -98,9 +98,15 @@ def test_what_is_cut_off_goes_on_bit_for_bit(
     jax.tree.map(np.testing.assert_array_equal, whole, jax.device_get(resumed.params))
 
 
-def test_shared_prompts_change_no_number(tiny_base, finished, tmp_path, one_device):
+def test_shared_prompts_change_no_number_and_all_is_compiled_once(
+    tiny_base, finished, tmp_path, one_device, caplog
+):
     data = {"row_length": 640, "batch_size": 8, "shared_prompts": False}
-    run(tiny_base, tmp_path / "apart", **FIELDS | {"data": data})
+    with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
+        run(tiny_base, tmp_path / "apart", **FIELDS | {"data": data})
+    for name in ("step", "score"):
+        said = f"XLA compilation of jit({name})"
+        assert sum(said in record.getMessage() for record in caplog.records) == 1
     np.testing.assert_allclose(losses(tmp_path / "apart"), losses(finished), rtol=2e-4)
 
 
@@ -113,6 +119,7 @@ def test_the_report_has_controls_and_calibration(finished):
     assert found["tasks"]["level"]["spread"] > 0
     assert sum(one["pairs"] for one in found["calibration"]["bins"]) == level["pairs"]
     assert found["temperature"] > 0
+    assert (finished / "reward.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("form", ["hf", "peft"])

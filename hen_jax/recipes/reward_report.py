@@ -12,6 +12,7 @@ from hen_jax.data.splits import part_number
 from hen_jax.data.word_ranker import cross_validated_margins, word_margins
 from hen_jax.evaluation.preference_report import Held, TaskScores, report
 from hen_jax.evaluation.preferences import pair_accuracy
+from hen_jax.recipes.reward_plot import draw_reward
 from hen_jax.runs.compared import ComparedPart, ComparedParts, compared_parts
 from hen_jax.runs.stage import Job
 from hen_jax.steps.reward import row_of_scores
@@ -27,8 +28,8 @@ REPORT = "reward.json"
 def preferences(job: Job) -> Evaluator:
     """Accuracy by kind beside its controls, temperature and calibration, on the held-out pairs.
 
-    The last report is `reward.json`; its `tasks` hold the mean and spread of scores by which a
-    reward is to be calibrated, and which stay as they are from then on.
+    The last report is `reward.json`, drawn in `reward.png`. Its `tasks` hold the mean and spread of
+    scores by which a reward is to be calibrated, and which stay as they are from then on.
     """
     settings, bounds, put = job.settings, job.feed.bounds, to_devices(job.mesh)
     parts = compared_parts(settings.asked(), settings.data, job.words)
@@ -44,10 +45,13 @@ def preferences(job: Job) -> Evaluator:
     def look(state: State) -> dict[str, float]:
         rows = [scored(state.params, job.frozen, put(batch)) for batch in job.feed.held_out()]
         scores = np.concatenate([np.asarray(row) for row in rows])
-        found = report(pair_scores(parts.valid, scores), held, task_scores(parts.valid, scores))
+        sides = pair_scores(parts.valid, scores)
+        found = report(sides, held, task_scores(parts.valid, scores))
         found |= {"step": int(state.step), "bag_of_words_on_training_mixture": mixture}
         if is_primary():
             write_json(job.workdir / REPORT, found)
+            if found["step"] == job.feed.steps:
+                draw_reward(job.workdir, found, sides)
         calibration = found["calibration"] or {"brier": np.nan, "ece": np.nan}
         return {
             **{
