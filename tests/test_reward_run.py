@@ -14,7 +14,7 @@ from hen_jax.core.mesh import make_mesh
 from hen_jax.data import samples
 from hen_jax.data.crossed import require_crossed
 from hen_jax.data.schemas import read_pairs
-from hen_jax.recipes import reward
+from hen_jax.recipes import reward, score
 from hen_jax.recipes.export import export, open_trained
 from hen_jax.recipes.plan import plan
 from hen_jax.recipes.score import open_reward, score_documents
@@ -43,7 +43,10 @@ STEERED = Source("steered", "shipped:eea/career.hard.jsonl")
 
 @pytest.fixture
 def one_device(monkeypatch):
-    monkeypatch.setattr(train, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
+    for module in (train, score):
+        monkeypatch.setattr(
+            module, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1])
+        )
 
 
 @pytest.fixture(scope="module")
@@ -218,9 +221,11 @@ def scored(out: Path, *more: str) -> list[dict]:
 
 
 def test_a_file_is_scored_in_its_order_by_folder_and_by_adapter(
-    finished, exports, words, tmp_path, capsys
+    finished, exports, words, tmp_path, one_device, capsys
 ):
-    file = samples.path("crossed/level.en.jsonl")
+    file = tmp_path / "level.jsonl"
+    lines = samples.path("crossed/level.en.jsonl").read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:12]))
     data = [f"--input={file}", "--schema=crossed"]
     whole = scored(tmp_path / "a.jsonl", f"--model={exports['hf']}", *data)
     pairs = read_pairs(file, "crossed")
@@ -242,7 +247,9 @@ def test_a_file_is_scored_in_its_order_by_folder_and_by_adapter(
     assert "documents of" in capsys.readouterr().out
 
 
-def test_conversations_are_scored_too_and_too_long_ones_are_counted(exports, tmp_path, capsys):
+def test_conversations_are_scored_too_and_too_long_ones_are_counted(
+    exports, tmp_path, one_device, capsys
+):
     said = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
     long = [said[0] | {"content": "x " * 3000}, said[1]]
     rows = [{"id": name, "messages": long if name == "b" else said} for name in "abc"]
