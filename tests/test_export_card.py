@@ -18,7 +18,7 @@ from hen_jax.recipes.export import Trained, export_trained
 from hen_jax.runs import import_model as importing
 from hen_jax.runs.card import HeldOut, export_card, held_out_loss
 from hen_jax.runs.import_model import import_model
-from hen_jax.runs.model import ModelSettings, Opened, model_folder
+from hen_jax.runs.model import ModelSettings, Opened, ensure_model
 from hen_jax.runs.origin import Origin, card_license, origin_of, public_id, without_paths
 from hen_jax.runs.tiny_model import CONFIG
 
@@ -171,12 +171,14 @@ def test_a_record_keeps_names_and_loses_places():
     }
 
 
-def test_the_held_out_loss_is_the_runs_first_and_last(tmp_path):
-    assert held_out_loss(tmp_path) is None
+def test_the_held_out_loss_is_the_runs_first_and_last(tmp_path, capsys):
+    assert held_out_loss(tmp_path, 1) is None
+    assert "metrics.jsonl holds no evaluation of updates 0 and 1" in capsys.readouterr().out
     lines = [{"kind": "eval", "step": 0, "loss": 3.0}, {"kind": "train", "step": 1, "loss": 9.0}]
     lines.append({"kind": "eval", "step": 1, "loss": 2.0})
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert held_out_loss(tmp_path) == (3.0, 2.0)
+    assert held_out_loss(tmp_path, 1) == (3.0, 2.0)
+    assert held_out_loss(tmp_path, 2) is None  # it went on, and was stopped before it measured
 
 
 def test_the_models_cache_tells_files_of_one_name_apart(tmp_path, monkeypatch):
@@ -195,16 +197,16 @@ def test_the_models_cache_tells_files_of_one_name_apart(tmp_path, monkeypatch):
     for folder in ("one", "two"):
         write_gguf(tmp_path / folder / "m.gguf")
     monkeypatch.chdir(tmp_path / "one")
-    first = model_folder(ModelSettings("m.gguf"))
-    assert model_folder(ModelSettings("m.gguf")) == first
+    first = ensure_model(ModelSettings("m.gguf"))
+    assert ensure_model(ModelSettings("m.gguf")) == first
     monkeypatch.chdir(tmp_path / "two")
-    second = model_folder(ModelSettings("m.gguf"))
+    second = ensure_model(ModelSettings("m.gguf"))
     assert first != second
     assert made == ["m.gguf", "m.gguf"]
     (second / "tokenizer.json").write_text("{}")
-    assert model_folder(ModelSettings("m.gguf")) == second
+    assert ensure_model(ModelSettings("m.gguf")) == second
     assert len(made) == 3
     assert len((second / "tokenizer.json").read_text()) > 2
     (second / RECORD).write_text("{")
-    model_folder(ModelSettings("m.gguf"))
+    ensure_model(ModelSettings("m.gguf"))
     assert len(made) == 4

@@ -25,6 +25,7 @@ from hen_jax.runs.model import ModelSettings, Opened, base_dtype, open_model, op
 from hen_jax.runs.origin import Origin, origin_of, public_id, without_paths
 from hen_jax.runs.settings import settings
 from hen_jax.text.chat import stop_ids
+from hen_jax.training.checkpoints import saved_steps
 
 Format = Literal["hf", "peft"]
 
@@ -65,7 +66,9 @@ def open_trained(run: Path) -> Trained:
         raise InputError(f"the base model of {run} is no longer at {base}; put it back there")
     held = base_dtype(settings(ModelSettings, record["config"]["model"]), lora)
     model = open_model(base, make_mesh(MeshConfig()), lora=lora, dtype=held)
-    return Trained(record, model, lora, saved_params(run, model, lora), held_out_loss(run))
+    params = saved_params(run, model, lora)
+    held_out = held_out_loss(run, saved_steps(run / "checkpoints")[0])
+    return Trained(record, model, lora, params, held_out)
 
 
 def export(

@@ -14,7 +14,7 @@ from hen_jax.data.examples import Document
 from hen_jax.recipes import sft
 from hen_jax.recipes.export import EXPORTS, Exported, describe, export_trained, open_trained
 from hen_jax.recipes.sft import SftSettings
-from hen_jax.runs.card import HeldOut, held_out_loss
+from hen_jax.runs.card import HeldOut
 from hen_jax.runs.replies import answering, held_out_prompts
 from hen_jax.runs.stage import Job
 
@@ -53,15 +53,17 @@ def after(job: Job) -> None:
     exports = [export_trained(trained, workdir / EXPORTS / "hf", "hf")]
     if trained.lora is not None:
         exports.append(export_trained(trained, workdir / EXPORTS / "peft", "peft"))
-    text = summary(workdir, asked, exports)
+    text = summary(workdir, asked, exports, trained.held_out)
     with staged_file(workdir / SUMMARY) as staged:
         staged.write_text(text, encoding="utf-8")
     print(text)
 
 
-def summary(workdir: Path, asked: Sequence[Document], exports: Sequence[Exported]) -> str:
+def summary(
+    workdir: Path, asked: Sequence[Document], exports: Sequence[Exported], held_out: HeldOut | None
+) -> str:
     """What was learnt, said and written, as Markdown."""
-    loss = held_out_loss(workdir) or HeldOut(math.nan, math.nan)
+    loss = held_out or HeldOut(math.nan, math.nan)
     lines = [
         "# What this run made",
         "",

@@ -1,0 +1,292 @@
+"""Files damaged one at a time, each opened by the verb that reads it."""
+
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from robust_outcomes import Row, difference, files, trained
+
+CONFIG = Path(__file__).parent.parent / "configs" / "sft.py"
+LONGEST = 300
+"""Seconds after which a verb counts as one that hangs."""
+
+MENDED = ("is damaged", "is made anew", "set aside")
+"""What a verb says when it builds anew, or takes what is older."""
+
+TIMED = ("tokens/s", " tokens per second", "second")
+
+
+class Target(NamedTuple):
+    """Files of one kind, and the verb that opens them."""
+
+    name: str
+    share: int  # of the mutations, in 240
+    pattern: str  # in the home; `NEWEST` is the newest checkpoint
+    verb: str
+
+
+TARGETS = (
+    Target("model", 45, "model/*", "generate"),
+    Target("model, as the base of a run", 25, "model/*", "run"),
+    Target("adapter", 35, "peft/*", "adapter"),
+    Target("run record", 15, "run/hen_jax.json", "run"),
+    Target("run record ", 15, "run/hen_jax.json", "export"),
+    Target("checkpoint", 30, "run/checkpoints/6/**/*", "run"),
+    Target("checkpoint ", 20, "run/checkpoints/6/**/*", "export"),
+    Target("data cache", 30, "cache/examples/**/*", "run"),
+    Target("metrics, time ledger", 15, "run/*.json*", "run"),
+    Target("metrics ", 10, "run/metrics.jsonl", "export"),
+)
+
+Damage = Callable[[Path, random.Random], str | None]
+
+
+def _flip(path: Path, draw: random.Random) -> str | None:
+    content = bytearray(path.read_bytes())
+    if not content:
+        return None
+    place = draw.randrange(len(content))
+    content[place] ^= 1 << draw.randrange(8)
+    path.write_bytes(content)
+    return f"a bit of byte {place} flipped"
+
+
+def _cut(path: Path, draw: random.Random) -> str | None:
+    size = path.stat().st_size
+    if size == 0:
+        return None
+    os.truncate(path, length := draw.randrange(size))
+    return f"cut to {length} bytes"
+
+
+def _empty(path: Path, _: random.Random) -> str | None:
+    if path.stat().st_size == 0:
+        return None
+    os.truncate(path, 0)
+    return "emptied"
+
+
+def _zeros(path: Path, draw: random.Random) -> str | None:
+    content = bytearray(path.read_bytes())
+    start = draw.randrange(len(content) + 1)
+    end = min(len(content), start + 64)
+    if not any(content[start:end]):
+        return None
+    content[start:end] = bytes(end - start)
+    path.write_bytes(content)
+    return f"zeros at {start} to {end}"
+
+
+def _longer(path: Path, draw: random.Random) -> str | None:
+    with path.open("ab") as file:
+        file.write(draw.randbytes(10))
+    return "10 bytes longer"
+
+
+def _delete(path: Path, _: random.Random) -> str | None:
+    path.unlink()
+    return "deleted"
+
+
+def _swap(path: Path, draw: random.Random) -> str | None:
+    others = [one for one in sorted(path.parent.iterdir()) if one.is_file() and one != path]
+    others = [one for one in others if one.read_bytes() != path.read_bytes()]
+    if not others:
+        return None
+    other = draw.choice(others)
+    ours, theirs = path.read_bytes(), other.read_bytes()
+    path.write_bytes(theirs)
+    other.write_bytes(ours)
+    return f"swapped with {other.name}"
+
+
+def _field(path: Path, draw: random.Random) -> str | None:
+    """A random place in a JSON file, or in one of its lines, holds something else."""
+    lines = path.name.endswith(".jsonl")
+    try:
+        text = path.read_text(encoding="utf-8")
+        value: Any = [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
+        holder, key = draw.choice(list(_places(value)))
+    except (ValueError, IndexError):
+        return None
+    new = draw.choice([None, -1, 10**30, 0.5, "x", [], {}, True, "LEFT OUT", [[]]])
+    if new == "LEFT OUT":
+        del holder[key]
+    elif holder[key] == new:
+        return None
+    else:
+        holder[key] = new
+    dumped = "".join(json.dumps(line) + "\n" for line in value) if lines else json.dumps(value)
+    path.write_text(dumped, encoding="utf-8")
+    return f"JSON {key!r} is {new!r}"
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value if isinstance(value, list) else ())
+    )
+    for key, item in items:
+        yield value, key
+        yield from _places(item)
+
+
+DAMAGES: tuple[Damage, ...] = (_flip, _cut, _empty, _zeros, _longer, _delete, _swap, _field)
+
+
+def rows(home: Path, count: int, draw: random.Random, only: str) -> list[Row]:
+    """One row for each kind of file, with about `count` mutations in all."""
+    wanted = [target for target in TARGETS if only in target.name]
+    if not count or not wanted:
+        return []
+    os.environ |= {"HEN_CACHE": str(home / "cache"), "TMPDIR": str(home / "tmp")}
+    (home / "tmp").mkdir()
+    _prepare(home)
+    clean = shutil.copytree(home, home.with_name(home.name + "-clean"))
+    try:
+        verbs = dict.fromkeys(target.verb for target in wanted)
+        sound = {verb: _outcome(verb, home) for verb in verbs}
+        total = sum(target.share for target in wanted)
+        return [
+            _row(home, clean, one, -(-count * one.share // total), sound[one.verb], draw)
+            for one in wanted
+        ]
+    finally:
+        shutil.rmtree(clean)
+
+
+def words_of(verb: str, home: Path) -> list[str]:
+    """What is typed."""
+    generate = ["generate", "--model", f"{home}/model", "--prompt", "It rains."]
+    generate += ["--temperature", "0", "--max-new-tokens", "4"]
+    return {
+        "generate": generate,
+        "adapter": [*generate, "--adapter", f"{home}/peft"],
+        "export": ["export", "--run", f"{home}/run", "--out", f"{home}/out", "--format", "peft"],
+        "run": [
+            "run",
+            f"--config={CONFIG}:tiny",
+            f"--workdir={home}/run",
+            f"--config.model.source={home}/model",
+            "--config.adapter.rank=2",
+            "--config.epochs=0.2",
+            "--config.data.batch_size=8",
+            "--config.loop.checkpoint_every=4",
+        ],
+    }[verb]
+
+
+def _prepare(home: Path) -> None:
+    """A model, a run on it, its adapter, and the cache of its data."""
+    given = (
+        ["import", "tiny", f"{home}/model"],
+        words_of("run", home),
+        ["export", "--run", f"{home}/run", "--out", f"{home}/peft", "--format", "peft"],
+    )
+    for words in given:
+        done = _type(words)
+        if done.code != 0:
+            raise SystemExit(f"{words}: {done.said}")
+
+
+class Done(NamedTuple):
+    """How a verb ended; `code` None is a traceback or a hang."""
+
+    code: int | None
+    said: str
+
+
+def _type(words: list[str]) -> Done:
+    """The command, in this process."""
+    from hen_jax import cli
+
+    def hangs(*_: object) -> None:
+        raise TimeoutError(f"not done after {LONGEST} s")
+
+    said = io.StringIO()
+    signal.signal(signal.SIGALRM, hangs)
+    signal.alarm(LONGEST)
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = cli.main(words)
+    except BaseException:
+        return Done(None, said.getvalue() + traceback.format_exc())
+    finally:
+        signal.alarm(0)
+    return Done(code, said.getvalue())
+
+
+def _outcome(verb: str, home: Path) -> Any:
+    """What a verb that ended well has given, to be compared."""
+    done = _type(words_of(verb, home))
+    if done.code != 0:
+        raise SystemExit(f"{verb} of what is sound: {done.said}")
+    return _given(verb, home, done)
+
+
+def _given(verb: str, home: Path, done: Done) -> Any:
+    if verb == "run":
+        return trained(home / "run")
+    if verb == "export":
+        return files(home / "out")
+    return [line for line in done.said.splitlines() if not any(word in line for word in TIMED)]
+
+
+def _row(
+    home: Path, clean: Path, target: Target, count: int, sound: Any, draw: random.Random
+) -> Row:
+    counted, faults = Counter(), []
+    while counted.total() < count:
+        _restore(home, clean)
+        found = [one for one in sorted(home.glob(target.pattern)) if one.is_file()]
+        path = draw.choice(found)
+        size = path.stat().st_size
+        how = draw.choice(DAMAGES)(path, draw)
+        if how is None:
+            continue
+        outcome = _judged(home, target.verb, path, sound)
+        counted[outcome if outcome in ("refused", "mended", "the same") else "fault"] += 1
+        if outcome not in counted:
+            where = f"{path.relative_to(home)} ({size} bytes) {how}"
+            faults.append(f"{target.verb}: {where}: {outcome}")
+            print(f"FAULT {faults[-1]}", flush=True)
+    numbers = [counted[name] for name in ("refused", "mended", "the same", "fault")]
+    verb = "generate --adapter" if target.verb == "adapter" else target.verb
+    return Row((target.name.strip(), count, f"`hen {verb}`", *numbers), faults)
+
+
+def _judged(home: Path, verb: str, path: Path, sound: Any) -> str:
+    done = _type(words_of(verb, home))
+    said = done.said
+    if done.code is None:
+        return f"traceback: {said[-1500:]}"
+    if done.code != 0:
+        told = [line for line in said.splitlines() if line.startswith("hen: ")]
+        named = len(told) == 1 and path.name in told[0]
+        return "refused" if named else f"exit code {done.code} without its name: {said[-800:]}"
+    found = _given(verb, home, done)
+    mended = any(sign in said for sign in MENDED)
+    if verb in ("generate", "adapter") or not mended:
+        change = difference(found, sound)
+        return f"SILENT: {change}" if change else "the same"
+    change = difference(found, sound)
+    return f"mended, but with another result: {change}" if change else "mended"
+
+
+def _restore(home: Path, clean: Path) -> None:
+    for entry in home.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    shutil.copytree(clean, home, dirs_exist_ok=True)
