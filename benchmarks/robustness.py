@@ -41,8 +41,9 @@ bit for bit, and no lock, temporary folder or half-written file may be left.
 
 Then it damages files: a bit flipped, a file cut short, emptied, overwritten with zeros, lengthened,
 deleted or swapped with its neighbour, a JSON field changed, renamed or left out. The verb that
-opens the file must name it and end with exit code 2 (*refused*); or say so in a line, rebuild it or
-take the older checkpoint, and give the same result (*mended*); or not need it (*the same*).
+opens the file must name it and end with exit code 2 (*refused*); or say so in a line, build it anew, take
+the older checkpoint or go on without a damaged log, and give the same result (*told*); or give the
+same result, as it does not need what was damaged (*the same*).
 
 {mutations}
 
@@ -53,7 +54,7 @@ What a user's own folders and files suffer from the verbs that write is in `test
 """
 
 KILLS = ("command", "kills", "at random moments", "before a change of files", "ended alike")
-MUTATIONS = ("files", "damaged", "opened by", "refused", "mended", "the same", "faults")
+MUTATIONS = ("files", "damaged", "opened by", "refused", "told", "the same", "faults")
 
 
 def table(header: Sequence[str], rows: Sequence[Row]) -> str:

@@ -143,7 +143,7 @@ def test_the_card_says_of_what_the_base_was_read():
         "optimizer": {"learning_rate": 0.1},
     }
     origin = Origin("o/b", "main", "Q4_1", "mit")
-    card = export_card("x", config, LORA, origin, None, "adapter")
+    card = export_card("x", config, "7 steps of it", LORA, origin, None, "adapter")
     assert card.front == {"license": "mit", "base_model": "o/b", "base_model_relation": "adapter"}
     for part in ("`o/b` at revision `main`", "Q4_1 GGUF", "licence, mit", "`b.jsonl`", "7 steps"):
         assert part in card.summary
