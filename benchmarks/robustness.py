@@ -4,9 +4,9 @@
     python benchmarks/robustness.py --kills 12 --mutations 60 --seed 3
 
 Kills commands of every verb that writes (`robust_kills.py`), then damages files of every kind and
-opens them (`robust_mutations.py`). The table goes to `docs/robustness.md` with `--page`. Every
-fault is printed, with what repeats it; the exit code is 1 if there is one. Everything lies in a
-temporary folder, and runs at low priority: about fifteen minutes on 2 cores.
+opens them (`robust_mutations.py`). With `--page` the tables of `docs/robustness.md` are replaced.
+Every fault is printed, with what repeats it; the exit code is 1 if there is one. Everything lies in
+a temporary folder and runs at low priority: about fifteen minutes on 2 cores.
 """
 
 import argparse
@@ -25,33 +25,6 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import robust_kills
 import robust_mutations
 from robust_outcomes import Row
-
-PAGE = """\
-# Robustness: what is killed, what is damaged, and what comes of it
-
-<!-- Written by `make robustness`; change benchmarks/robustness.py, not this page. -->
-
-`make robustness` starts commands and kills them with SIGKILL, each at a random moment or just
-before a random one of its changes to the file system (a rename, a removal, a new folder, a file
-opened for writing), up to four times in a row. Then it gives the same command until it ends.
-Parameters, metrics (less times) and exports must be those of a command that nothing happened to,
-bit for bit, and no lock, temporary folder or half-written file may be left.
-
-{kills}
-
-Then it damages files: a bit flipped, a file cut short, emptied, overwritten with zeros, lengthened,
-deleted or swapped with its neighbour, a JSON field changed, renamed or left out. The verb that
-opens the file must name it and end with exit code 2 (*refused*); or say so in a line, build it anew, take
-the older checkpoint or go on without a damaged log, and give the same result (*told*); or give the
-same result, as it does not need what was damaged (*the same*).
-
-{mutations}
-
-Measured with {versions} in {minutes:.0f} minutes, seed {seed}. Faults: {faults}.
-
-What a user's own folders and files suffer from the verbs that write is in `tests/test_outputs.py`:
-9 verbs against 15 kinds of things that lie in the way, and none of them is lost.
-"""
 
 KILLS = ("command", "kills", "at random moments", "before a change of files", "ended alike")
 MUTATIONS = ("files", "damaged", "opened by", "refused", "told", "the same", "faults")
@@ -80,34 +53,41 @@ def main() -> int:
     parser.add_argument("--mutations", type=int, default=240, help="0: none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="commands or files whose name holds this")
-    parser.add_argument("--page", type=Path, help="the page to write")
+    parser.add_argument("--nice", type=int, default=5, help="how much priority is given up")
+    parser.add_argument("--page", type=Path, help="the page whose tables are replaced")
     chosen = parser.parse_args()
-    os.nice(5)
-    began, rows, faults = time.monotonic(), [], []
+    os.nice(chosen.nice)
     parts = (
-        (robust_kills.rows, chosen.kills, KILLS),
-        (robust_mutations.rows, chosen.mutations, MUTATIONS),
+        ("kills", robust_kills.rows, chosen.kills, KILLS),
+        ("mutations", robust_mutations.rows, chosen.mutations, MUTATIONS),
     )
-    tables = []
-    for make, count, header in parts:
+    faults = []
+    for name, make, count, header in parts:
+        began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="robustness-") as folder:
             rows = make(Path(folder), count, random.Random(chosen.seed), chosen.only or "")
-        faults += [fault for row in rows for fault in row.faults]
-        tables.append(table(header, rows) if rows else "")
-        print(tables[-1], flush=True)
+        if not rows:
+            continue
+        found = [fault for row in rows for fault in row.faults]
+        minutes = (time.monotonic() - began) / 60
+        text = (
+            f"{table(header, rows)}\n\nMeasured with {versions()} in {minutes:.0f} minutes, seed "
+            f"{chosen.seed}. Faults: {len(found) or 'none'}."
+        )
+        print(text, flush=True)
+        if chosen.page:
+            replace(chosen.page, name, text)
+        faults += found
     for fault in faults:
         print(f"FAULT {fault}", file=sys.stderr)
-    if chosen.page:
-        page = PAGE.format(
-            kills=tables[0],
-            mutations=tables[1],
-            versions=versions(),
-            minutes=(time.monotonic() - began) / 60,
-            seed=chosen.seed,
-            faults=len(faults) or "none",
-        )
-        chosen.page.write_text(page, encoding="utf-8")
     return 1 if faults else 0
+
+
+def replace(page: Path, name: str, text: str) -> None:
+    """Puts `text` between the two markers of that name in a page."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    page.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":
