@@ -23,7 +23,8 @@ TOLD = ("is damaged", "set aside", "holds no evaluation")
 
 RECORD = "hen_jax.json"
 
-TIMED = ("tokens/s", " tokens per second", "second")
+TIMED = "compilation included"
+"""In the line of `hen generate` that tells its speed."""
 
 
 class Target(NamedTuple):
@@ -144,7 +145,7 @@ def _given(verb: str, home: Path, done: Done) -> Any:
         return trained(home / "run")
     if verb == "export":
         return files(home / "out")
-    return [line for line in done.said.splitlines() if not any(word in line for word in TIMED)]
+    return [line for line in done.said.splitlines() if TIMED not in line]
 
 
 def _row(
@@ -159,7 +160,8 @@ def _row(
         how = draw.choice(DAMAGES)(path, draw)
         if how is None:
             continue
-        outcome = _judged(home, target.verb, path, sound)
+        names = {path.name} | ({how.split()[-1]} if "swapped" in how else set())
+        outcome = _judged(home, target.verb, names, sound)
         counted[outcome if outcome in ("refused", "told", "the same") else "fault"] += 1
         if outcome not in counted:
             where = f"{path.relative_to(home)} ({size} bytes) {how}"
@@ -170,14 +172,14 @@ def _row(
     return Row((target.name.strip(), count, f"`hen {verb}`", *numbers), faults)
 
 
-def _judged(home: Path, verb: str, path: Path, sound: Any) -> str:
+def _judged(home: Path, verb: str, names: set[str], sound: Any) -> str:
     done = _type(words_of(verb, home))
     said = done.said
     if done.code is None:
         return f"traceback: {said[-1500:]}"
     if done.code != 0:
         told = [line for line in said.splitlines() if line.startswith("hen: ")]
-        named = len(told) == 1 and path.name in told[0]
+        named = len(told) == 1 and any(name in told[0] for name in names)
         return "refused" if named else f"exit code {done.code} without its name: {said[-800:]}"
     told = next((line for line in said.splitlines() if any(sign in line for sign in TOLD)), None)
     found, wanted = _given(verb, home, done), sound
