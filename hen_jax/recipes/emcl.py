@@ -9,10 +9,10 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from hen_jax.core.errors import InputError
-from hen_jax.meta.curricula import EmclConfig, evaluation
-from hen_jax.meta.emcl import emcl_step, init_memory
-from hen_jax.meta.evaluations import Rows, evaluations, outer_updates
-from hen_jax.meta.learnt_curricula import reply_features
+from hen_jax.curricula.emcl import emcl_step, init_memory
+from hen_jax.curricula.evaluations import Rows, evaluations, outer_updates
+from hen_jax.curricula.learnt import reply_features
+from hen_jax.curricula.shared import EmclConfig, evaluation
 from hen_jax.models.config import DecoderConfig
 from hen_jax.planning.model_flops import row_flops
 from hen_jax.planning.search import Change

@@ -52,11 +52,11 @@ class EmclConfig:
     inner_learning_rate: float = 5e-5  # alpha
     initial_competence: float = 0.1  # c0; 1 shows all tasks from the start
     smoothing: float = 0.9  # rho, of the difficulty
-    difficulty: Literal["fresh", "visited"] = "fresh"  # emcl_a: see `hen_jax.meta.emcl`
+    difficulty: Literal["fresh", "visited"] = "fresh"  # emcl_a: see `hen_jax.curricula.emcl`
     temperature: float = 0.1  # emcl_b: of SoftSort
     sharing: int | None = None  # emcl_b: most tasks at one place; None: all
     learnt_rate: float = 0.03  # emcl_b, emcl_c: of Adam on the scores or the scorer
-    carry: bool = False  # not of uniform, sft: inner steps train, see `hen_jax.meta.emcl`
+    carry: bool = False  # not of uniform, sft: inner steps train, see `hen_jax.curricula.emcl`
     scorer_width: int = 16  # emcl_c: hidden units
     parallel_tasks: bool = True  # measure tasks side by side, not one after another
 
