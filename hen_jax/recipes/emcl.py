@@ -99,9 +99,7 @@ def step_flops(settings: EmclSettings, config: DecoderConfig, number: int) -> fl
 def check(settings: EmclSettings, mesh: Mesh) -> None:
     """Raises `InputError` where microbatches are asked for, which an episode has not."""
     if settings.microbatches != 1:
-        raise InputError(
-            f"config.microbatches is {settings.microbatches}; an episode has none, so give 1"
-        )
+        raise InputError(f"config.microbatches is {settings.microbatches}; episodes need 1")
 
 
 def _gradients(settings: EmclSettings) -> np.ndarray:
