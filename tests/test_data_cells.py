@@ -17,7 +17,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.data import samples
 from hen_jax.data.esconv import check_esconv
 from hen_jax.data.pipeline import PipelineConfig
-from hen_jax.data.rows import numbered_rows
+from hen_jax.data.rows import read_lines
 from hen_jax.data.schemas import SCHEMAS, check_records, read_documents
 from hen_jax.data.sense7 import check_sense7
 from hen_jax.recipes.data_stats import stats
@@ -212,7 +212,7 @@ SAID = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "c
 )  # fmt: skip
 def test_json_of_any_shape_is_rows(tmp_path, text, rows):
     (tmp_path / "x.jsonl").write_text(text)
-    found = [(n.line, n.row) for n in numbered_rows(tmp_path / "x.jsonl")]
+    found = [(n.line, n.row) for n in read_lines(tmp_path / "x.jsonl")]
     if rows and rows[-1] == (2, None) and found[-1][1] == {"data": [SAID]}:
         rows = [rows[0], (2, {"data": [SAID]})]  # a row of JSON lines, which its schema refuses
     assert found == rows

@@ -17,12 +17,12 @@ from hen_jax.core.errors import InputError
 from hen_jax.data import samples
 from hen_jax.data.conversations import check_completions, check_conversations
 from hen_jax.data.cped import check_cped
-from hen_jax.data.empathetic_dialogues import COLUMNS, check_empathetic_dialogues
+from hen_jax.data.empathetic_dialogues import ED_COLUMNS, check_empathetic_dialogues
 from hen_jax.data.esconv import check_esconv
 from hen_jax.data.examples import Document
 from hen_jax.data.hed import check_hed, hed_conversation, hed_row, parse_hed, read_hed
 from hen_jax.data.preferences import check_labelled, check_pairs, check_rated
-from hen_jax.data.rows import numbered_rows
+from hen_jax.data.rows import read_lines
 from hen_jax.data.schemas import SCHEMAS, read_documents, read_pairs
 from hen_jax.empathy.traits import TRAITS
 
@@ -62,14 +62,14 @@ def test_hed_reads_the_same_from_every_kind_of_file(tmp_path):
 def test_lines_are_counted_through_json_arrays_and_quoted_cells(tmp_path):
     array, table = tmp_path / "a.json", tmp_path / "a.csv"
     array.write_text('[\n {"a": 1},\n\n {"a": 2}, 5\n]')
-    assert [(n.line, n.row) for n in numbered_rows(array)] == [
+    assert [(n.line, n.row) for n in read_lines(array)] == [
         (2, {"a": 1}), (4, {"a": 2}), (4, None)
     ]  # fmt: skip
     array.write_text('[{"a": 1}, {"a": }, {"a": 3}]')
-    assert "the rest of the array is not read" in list(numbered_rows(array))[1].fault
+    assert "the rest of the array is not read" in list(read_lines(array))[1].fault
     table.write_text('a,b\n"x\ny",2\n3\n4,5\n')
-    assert [n.line for n in numbered_rows(table)] == [2, 4, 5]
-    assert list(numbered_rows(table))[1].fault == "column 1: 1 fields; the header has 2"
+    assert [n.line for n in read_lines(table)] == [2, 4, 5]
+    assert list(read_lines(table))[1].fault == "column 1: 1 fields; the header has 2"
 
 
 def test_a_folder_that_datasets_saved(tmp_path):
@@ -165,7 +165,7 @@ def test_empathetic_dialogues_in_any_order_with_a_broken_row(tmp_path):
     file = tmp_path / "train.csv"
     rows = [*ed_rows(), *(row.replace("conv:2", "conv:3") for row in ed_rows())]
     rows[5] = rows[5].replace("Oh no.", "Oh, no.")  # a raw comma: one field too many
-    file.write_text("\n".join([",".join(COLUMNS), *reversed(rows)]), encoding="utf-8")
+    file.write_text("\n".join([",".join(ED_COLUMNS), *reversed(rows)]), encoding="utf-8")
     parsed = check_empathetic_dialogues(file)
     (dialogue,) = parsed.records
     assert (dialogue.id, dialogue.emotion, dialogue.situation) == (
@@ -189,7 +189,7 @@ def test_empathetic_dialogues_of_a_test_file_with_candidates(tmp_path):
     rows = ed_rows()
     rows[1] += ",Oh no. Which one?|That is sad_comma_ sorry.|Tom_pipe_Tim"
     assert rows[1].count(",") == 8
-    (tmp_path / "test.csv").write_text("\n".join([",".join(COLUMNS), *rows]), encoding="utf-8")
+    (tmp_path / "test.csv").write_text("\n".join([",".join(ED_COLUMNS), *rows]), encoding="utf-8")
     parsed = check_empathetic_dialogues(tmp_path / "test.csv")
     (dialogue,) = parsed.records
     assert parsed.problems == []
@@ -321,7 +321,7 @@ LINES = st.lists(
     | st.sampled_from([
         json.dumps({"messages": SAID}).encode(), b'{"messages": [{"role": "user"}]}',
         b'{"id": [], "prompt": "\\ud800", "completion": 5, "chosen": {}, "label": NaN}',
-        ",".join(COLUMNS).encode(), *map(str.encode, ed_rows()), b"\xef\xbb\xbf{}", b"\r", b"\0",
+        ",".join(ED_COLUMNS).encode(), *map(str.encode, ed_rows()), b"\xef\xbb\xbf{}", b"\r", b"\0",
         CPED.encode(), cped_row(1, "a", "fear", "b").encode(), b'"', b"[" * 3000,
     ]),
     max_size=8,

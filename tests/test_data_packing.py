@@ -17,8 +17,8 @@ from hen_jax.core.types import SHARED
 from hen_jax.data import samples
 from hen_jax.data.examples import Document, Example, encode, shift
 from hen_jax.data.hed import hed_conversation, read_hed
-from hen_jax.data.openings import OPENING, find_openings
 from hen_jax.data.packing import Packing, efficiency, pack, pack_row
+from hen_jax.data.prefixes import PREFIX, find_prefixes
 from hen_jax.data.steered import read_steered, steered_conversation
 from hen_jax.data.stores import in_memory, rows_of
 from hen_jax.text.chat import render
@@ -219,11 +219,11 @@ def opened(draw) -> list[Example]:
     """Examples whose openings differ late, of two tokens so that they may go on alike."""
     tokens = st.integers(1, 2)
     openings = draw(st.lists(st.lists(tokens, max_size=9), min_size=1, max_size=3))
-    quiet = draw(st.integers(OPENING - 6, OPENING + 9))  # tokens before the first that may train
+    quiet = draw(st.integers(PREFIX - 6, PREFIX + 9))  # tokens before the first that may train
     made = []
     for number in range(draw(st.integers(1, 14))):
         own = draw(st.lists(tokens, min_size=2, max_size=8))
-        ids = np.array([0] * (OPENING - 3) + draw(st.sampled_from(openings)) + own, np.int32)
+        ids = np.array([0] * (PREFIX - 3) + draw(st.sampled_from(openings)) + own, np.int32)
         trains = np.array([draw(st.booleans()) for _ in ids]) & (np.arange(len(ids)) >= quiet)
         made.append(Example(ids, trains, str(number), str(number)))
     return made
@@ -242,10 +242,10 @@ def test_a_group_begins_with_the_most_that_all_of_it_share_and_none_trains_in(ex
             for one in members
         )
 
-    found = find_openings(examples)
+    found = find_prefixes(examples)
     assert found.prefix[0] == 0
     for made, group in zip(examples, found.group, strict=True):
-        alike = [other for other in examples if shared([made, other], OPENING)]
+        alike = [other for other in examples if shared([made, other], PREFIX)]
         if not alike:
             assert group == 0
         else:
@@ -318,10 +318,10 @@ def test_examples_that_fill_the_rows_of_others_are_left_there():
 
 def test_where_every_example_begins_otherwise_a_frequent_opening_is_still_found(monkeypatch):
     """And one that comes back after it was forgotten begins a group anew: nothing else is lost."""
-    monkeypatch.setattr("hen_jax.data.openings.REMEMBERED", 3)
+    monkeypatch.setattr("hen_jax.data.prefixes.REMEMBERED", 3)
     frequent, others = kind(500, 20, 40), [kind(1000 + n, 20, 1)[0] for n in range(40)]
     mixed = [*itertools.chain(*zip(frequent, others, strict=True)), others[0], others[39]]
-    found = find_openings(mixed)
+    found = find_prefixes(mixed)
     assert found.group.tolist()[:80:2] == [1] * 40
     assert found.group.tolist()[1:][::2][:40] == list(range(2, 42))
     assert found.group.tolist()[80:] == [42, 41]
@@ -346,7 +346,7 @@ def test_system_prompts_are_laid_once_a_row(names, most):
         prefixes = dict(zip(*np.unique(rows.prefix, return_counts=True), strict=True))
         print(f"{names}, {packing}: {len(rows)} rows, {filled:.1%} filled, rows of {prefixes}")
         count[packing] = len(rows)
-    found = find_openings(shipped("hed")).prefix.max()
+    found = find_prefixes(shipped("hed")).prefix.max()
     assert TOKENIZER.decode(shipped("hed")[0].tokens[:found])[-22:] == "No lectures, no lists."
     assert count["shared_prefix"] <= most * count["fewest_rows"]
 

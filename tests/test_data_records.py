@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hen_jax.core.errors import InputError
 from hen_jax.data import samples
 from hen_jax.data.hed import check_hed, read_hed
-from hen_jax.data.splits import part_of, split
+from hen_jax.data.splits import part_of, split_records
 from hen_jax.data.steered import check_steered, read_steered, steered_conversation
 
 GOOD = {
@@ -163,13 +163,13 @@ def test_splits_keep_groups_whole_and_stay_put():
         *read_hed(samples.path("hed/hed.en.jsonl")),
         *read_hed(samples.path("hed/hed.zh.jsonl")),
     ]
-    parts = split(records, lambda record: record.statement_id)
+    parts = split_records(records, lambda record: record.statement_id)
     groups = [{record.statement_id for record in part} for part in parts]
     assert [len(group) for group in groups] == [65, 8, 7]
     assert sum(map(len, parts)) == len(records) == 640
     assert sum(map(len, groups)) == len(set.union(*groups))
     # a record keeps its part whatever else is in the file, and across versions of this code
-    fewer = split(records[::-3], lambda record: record.statement_id)
+    fewer = split_records(records[::-3], lambda record: record.statement_id)
     assert all(
         {r.statement_id for r in few} <= group for few, group in zip(fewer, groups, strict=True)
     )
@@ -189,6 +189,6 @@ def test_shares_are_eight_one_one_and_depend_on_the_salt():
 def test_a_hard_pair_goes_with_its_base_pair():
     plain = read_steered(samples.path("eea/learning.jsonl"))
     hard = read_steered(samples.path("eea/learning.hard.jsonl"))
-    parts = split([*plain, *hard], lambda record: record.group)
+    parts = split_records([*plain, *hard], lambda record: record.group)
     for part in parts:
         assert {r.group for r in part if r.fault} <= {r.id for r in part}

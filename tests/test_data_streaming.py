@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tiny_tokenizer import tiny_tokenizer
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.types import SHARED, Batch, Reach
+from hen_jax.core.types import SHARED, Batch, RowLimits
 from hen_jax.data.buckets import bucket_batches, buckets_of
-from hen_jax.data.cache import cache_key, cached, fingerprint
+from hen_jax.data.cache import cache_key, cached, file_fingerprint
 from hen_jax.data.examples import Document, Encoded, Example, encode, encode_parts
 from hen_jax.data.packing import pack_all
 from hen_jax.data.pipeline import (
@@ -129,7 +129,7 @@ def test_a_store_gives_the_batches_that_its_list_gives(store, tmp_path):
     assert row_bounds(store, CONFIG) == row_bounds(EXAMPLES, CONFIG)
     rows = [row for batch in eval_batches(EXAMPLES, CONFIG) for row in batch.segments]
     documents = max(len(set(row[row > 0].tolist())) for row in rows)
-    assert row_bounds(EXAMPLES, CONFIG) == RowBounds(most, Reach(longest, 0, documents))
+    assert row_bounds(EXAMPLES, CONFIG) == RowBounds(most, RowLimits(longest, 0, documents))
 
 
 @pytest.mark.parametrize("form", ["array_record", "parquet"])
@@ -149,7 +149,7 @@ def test_a_store_lays_the_openings_that_its_list_lays_and_looks_for_them_once(
     rows = np.concatenate([batch.segments for batch in eval_batches(listed, SHARING)])
     own = max(np.bincount(row[row > 0]).max(initial=0) for row in rows)
     documents = max(len(set(row[row > 0].tolist())) for row in rows)
-    assert bounds.reach == Reach(own, (rows == SHARED).sum(axis=1).max(), documents)
+    assert bounds.reach == RowLimits(own, (rows == SHARED).sum(axis=1).max(), documents)
     assert batches_per_epoch(store, SHARING) == batches_per_epoch(listed, SHARING)
     unread = dataclasses.replace(open_store(tmp_path / form), read=pytest.fail)
     for row_length in (48, 64):
@@ -319,9 +319,9 @@ def test_a_cache_gives_what_encoding_gives_and_is_never_stale(tmp_path):
 
 def test_the_fingerprint_of_a_file_is_that_of_its_content(tmp_path):
     (tmp_path / "a").write_text("one")
-    before, folder = fingerprint(tmp_path / "a"), fingerprint(tmp_path)
+    before, folder = file_fingerprint(tmp_path / "a"), file_fingerprint(tmp_path)
     (tmp_path / "a").rename(tmp_path / "b")
-    assert fingerprint(tmp_path / "b") == before
-    assert fingerprint(tmp_path) != folder  # a folder's files are told apart by their names
+    assert file_fingerprint(tmp_path / "b") == before
+    assert file_fingerprint(tmp_path) != folder  # a folder's files are told apart by their names
     (tmp_path / "b").write_text("two")
-    assert fingerprint(tmp_path / "b") != before
+    assert file_fingerprint(tmp_path / "b") != before

@@ -44,7 +44,7 @@ class Batch(NamedTuple):
     expert: Array | None = None  # [B] int32
 
 
-class Reach(NamedTuple):
+class RowLimits(NamedTuple):
     """How far the documents of any row reach, known to whoever packed the rows."""
 
     document: int  # the most positions of one document, a shared opening aside

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.types import Batch, Reach
+from hen_jax.core.types import Batch, RowLimits
 from hen_jax.data.examples import Shifted
 from hen_jax.data.packing import lay_out_row, stack_rows
 from hen_jax.data.preferences import Pair
@@ -138,13 +138,13 @@ def compared_batch(
     return ComparedBatch(stack_rows(laid), wins, kind)
 
 
-def reach_of(compared: Iterable[Compared]) -> Reach:
+def reach_of(compared: Iterable[Compared]) -> RowLimits:
     """How far the documents of any row reach."""
     own, prefix, held = 1, 0, 1
     for one in compared:
         own = max(own, *(len(document) - one.prefix for document in one.documents))
         prefix, held = max(prefix, one.prefix), max(held, len(one.documents))
-    return Reach(own, prefix, held)
+    return RowLimits(own, prefix, held)
 
 
 def _replies(pairs: Sequence[Pair]) -> list[tuple[Message, ...]]:

@@ -87,7 +87,7 @@ def parse_instruction(row: Row) -> Document:
     """
     outside.refuse(row, outside.IN_ROWS)
     reply = Message("assistant", fields.text_field(row, "output"))
-    return document(row, (*before(row), instruction_of(row), reply))
+    return document(row, (*earlier_turns(row), instruction_of(row), reply))
 
 
 def completed(row: Row) -> tuple[Message, ...]:
@@ -98,7 +98,7 @@ def completed(row: Row) -> tuple[Message, ...]:
     """
     outside.refuse(row, outside.IN_ROWS)
     said = (*turns(row, "prompt", "user"), *turns(row, "completion", "assistant"))
-    return opened(row, said, "prompt")
+    return with_opening(row, said, "prompt")
 
 
 def conversation_of(row: Row) -> tuple[Message, ...]:
@@ -113,16 +113,16 @@ def conversation_of(row: Row) -> tuple[Message, ...]:
         raise InputError("messages: missing; every row needs messages, or conversations (ShareGPT)")
     if outside.says(row.get("history")):
         raise InputError(f"history: beside {column}; write these turns at the head of {column}")
-    return opened(row, messages_field(row, column), column)
+    return with_opening(row, messages_field(row, column), column)
 
 
-def opened(row: Row, said: tuple[Message, ...], column: str) -> tuple[Message, ...]:
+def with_opening(row: Row, said: tuple[Message, ...], column: str) -> tuple[Message, ...]:
     """Turns after the row's `system` and `history`.
 
     Raises:
       InputError: a second system message that says something else.
     """
-    head = before(row)
+    head = earlier_turns(row)
     if said and said[0].role == "system":
         if head and head[0].role == "system":
             if head[0] != said[0]:
@@ -132,7 +132,7 @@ def opened(row: Row, said: tuple[Message, ...], column: str) -> tuple[Message, .
     return (*head, *said)
 
 
-def before(row: Row) -> tuple[Message, ...]:
+def earlier_turns(row: Row) -> tuple[Message, ...]:
     """What a row puts before its turns: `system`, and `history` as `[asked, replied]` pairs.
 
     Raises:

@@ -34,7 +34,7 @@ OTHER_NAMES = {
 }
 """Names of strategies in the file of failed conversations, and what the main file calls them."""
 
-SPEAKERS: dict[str, Role] = {
+ESCONV_SPEAKERS: dict[str, Role] = {
     "seeker": "user",
     "usr": "user",
     "speaker": "user",
@@ -92,7 +92,7 @@ def parse_esconv(row: Row) -> SupportConversation:
 
 def _parse_turn(row: Row) -> tuple[Message, str | None]:
     """A turn: `content` and `annotation.strategy`, or on the hub `text` and `strategy`."""
-    role = SPEAKERS[fields.label_field(row, "speaker", SPEAKERS)]
+    role = ESCONV_SPEAKERS[fields.label_field(row, "speaker", ESCONV_SPEAKERS)]
     annotation = row.get("annotation") or {}
     if not isinstance(annotation, dict):
         raise InputError("annotation: not an object; allowed: a JSON object")

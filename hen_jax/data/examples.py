@@ -70,10 +70,10 @@ class Encoded:
 
     def summary(self) -> str:
         """One line for a log: nothing is cut or left out silently."""
-        return summary(len(self.examples), len(self.truncated), len(self.dropped))
+        return encoding_summary(len(self.examples), len(self.truncated), len(self.dropped))
 
 
-def summary(examples: int, truncated: int, dropped: int) -> str:
+def encoding_summary(examples: int, truncated: int, dropped: int) -> str:
     """What became of documents: `9 examples, 2 of them without ..., 1 left out as too long`."""
     return (
         f"{examples} examples, {truncated} of them without their oldest turns, "
@@ -184,13 +184,13 @@ def encode_parts(
     max_length: int,
     overlong: Overlong = "truncate",
 ) -> Iterator[Encoded]:
-    """`encode` of any number of documents, `AT_ONCE` by one, so that memory does not grow."""
+    """`encode` of any number of documents, `DOCUMENTS_AT_ONCE` by one, in flat memory."""
     rest = iter(documents)
-    while part := list(itertools.islice(rest, AT_ONCE)):
+    while part := list(itertools.islice(rest, DOCUMENTS_AT_ONCE)):
         yield encode(part, tokenizer, chat_format, max_length=max_length, overlong=overlong)
 
 
-AT_ONCE = 4096
+DOCUMENTS_AT_ONCE = 4096
 """Documents rendered together: enough to keep the tokenizer's threads busy."""
 
 

@@ -15,7 +15,7 @@ from hen_jax.empathy.labels import (
     LANGUAGES,
     PERSONALITIES,
     REJECTED_KINDS,
-    ROLES,
+    ROLE_WORDS,
     TASKS,
     Language,
 )
@@ -110,7 +110,7 @@ def parse_hed(row: Row) -> HedRecord:
         task=task,
         language=cast(Language, fields.label_field(row, "lang", LANGUAGES)),
         emotion=fields.label_field(row, "emotion", EMOTIONS),
-        role=fields.conditional_label(row, "role", ROLES, given=gives.role),
+        role=fields.conditional_label(row, "role", ROLE_WORDS, given=gives.role),
         personality=fields.conditional_label(
             row,
             "personality",

@@ -56,7 +56,7 @@ WINDOW = 4096
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Rows:
+class RowPlan:
     """Which items each row holds; two arrays, so that millions of rows take little memory."""
 
     items: np.ndarray  # [n] int32
@@ -75,7 +75,7 @@ class Rows:
 
 def pack_all(
     lengths: np.ndarray, row_length: int, packing: Packing = "fewest_rows", prefix: int = 0
-) -> Rows:
+) -> RowPlan:
     """`pack` of any number of items: more than `WINDOW` are shuffled and packed `WINDOW` by one.
 
     Raises:
@@ -91,7 +91,7 @@ def pack_all(
         rows = pack(lengths[window].tolist(), row_length, packing, prefix)
         items[start : start + WINDOW] = window[[item for row in rows for item in row]]
         sizes += map(len, rows)
-    return Rows(items, np.cumsum(sizes, dtype=np.int64), np.full(len(sizes), prefix, np.int32))
+    return RowPlan(items, np.cumsum(sizes, dtype=np.int64), np.full(len(sizes), prefix, np.int32))
 
 
 def efficiency(

@@ -17,9 +17,9 @@ import numpy as np
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.ranges import Count, Natural, check_ranges
-from hen_jax.core.types import Batch, Reach
+from hen_jax.core.types import Batch, RowLimits
 from hen_jax.data.examples import Example, Overlong
-from hen_jax.data.packing import Packing, Rows, pack_row, stack_rows
+from hen_jax.data.packing import Packing, RowPlan, pack_row, stack_rows
 from hen_jax.data.stores import Store, in_memory, rows_of
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class _Row(NamedTuple):
     prefix: int  # positions that they begin with in common
 
 
-def _row(source: int, rows: Rows, place: int) -> _Row:
+def _row(source: int, rows: RowPlan, place: int) -> _Row:
     return _Row(source, rows[place], int(rows.prefix[place]))
 
 
@@ -264,7 +264,7 @@ class RowBounds(NamedTuple):
     """What no row of a run exceeds: sizes that its step is compiled for."""
 
     trained: int  # positions that train; what `score_tokens` calls its capacity
-    reach: Reach | None = None  # of the documents; None: a whole row
+    reach: RowLimits | None = None  # of the documents; None: a whole row
 
 
 def row_bounds(examples: Examples, config: PipelineConfig) -> RowBounds:
@@ -278,7 +278,7 @@ def row_bounds(examples: Examples, config: PipelineConfig) -> RowBounds:
         shared = np.where(held > 1, rows.prefix, 0)
         own = store.lengths[rows.items] - np.repeat(shared, held)
         most = own.max(initial=1), shared.max(initial=0), held.max(initial=1)
-        reach = Reach(*map(int, most))
+        reach = RowLimits(*map(int, most))
         found.append(RowBounds(int(trained.max(initial=0)), reach))
     return widest(found)
 
@@ -286,4 +286,4 @@ def row_bounds(examples: Examples, config: PipelineConfig) -> RowBounds:
 def widest(bounds: Iterable[RowBounds]) -> RowBounds:
     """What holds for the rows of all."""
     trained, reaches = zip(*bounds, strict=True)
-    return RowBounds(max(trained), Reach(*map(max, zip(*reaches, strict=True))))
+    return RowBounds(max(trained), RowLimits(*map(max, zip(*reaches, strict=True))))

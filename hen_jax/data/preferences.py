@@ -8,14 +8,14 @@ from hen_jax.core.errors import InputError
 from hen_jax.data import fields, outside
 from hen_jax.data.conversations import (
     COLUMNS,
-    before,
     completed,
     conversation_of,
+    earlier_turns,
     group_of,
     instruction_of,
     messages_field,
-    opened,
     turns,
+    with_opening,
 )
 from hen_jax.data.hed import HedRecord, hed_prompt
 from hen_jax.data.records import Parsed, parse_records
@@ -108,7 +108,7 @@ def parse_pair(row: Row) -> Pair:
     repeated = given and chosen[:shared][-len(given) :] == given
     if given is None or repeated:
         given, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
-    prompt = opened(row, given, "prompt") if given else ()
+    prompt = with_opening(row, given, "prompt") if given else ()
     if not prompt:
         raise InputError("prompt: missing, and chosen and rejected do not begin alike; add one")
     if chosen == rejected:
@@ -179,7 +179,7 @@ def _messages(row: Row) -> tuple[Message, ...]:
     if "instruction" in row and "prompt" not in row:
         outside.refuse(row, outside.IN_ROWS)
         reply = Message("assistant", fields.text_field(row, "output"))
-        return (*before(row), instruction_of(row), reply)
+        return (*earlier_turns(row), instruction_of(row), reply)
     return completed(row)
 
 

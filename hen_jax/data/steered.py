@@ -35,7 +35,7 @@ class Persona:
 
 
 @dataclasses.dataclass(frozen=True)
-class Turn:
+class SteeredTurn:
     """What the user says and the two replies; both branches see the same user side."""
 
     user: str
@@ -52,7 +52,7 @@ class SteeredRecord:
     task: str
     persona: Persona
     target_level: float  # desired empathy in [0, 1]
-    turns: tuple[Turn, ...]
+    turns: tuple[SteeredTurn, ...]
     fault: str | None = None  # hard pairs only
 
     @property
@@ -120,8 +120,8 @@ def parse_steered(row: Row) -> SteeredRecord:
     )
 
 
-def _parse_turn(row: Row) -> Turn:
-    return Turn(**_texts(row, ("user", "chosen", "rejected")))
+def _parse_turn(row: Row) -> SteeredTurn:
+    return SteeredTurn(**_texts(row, ("user", "chosen", "rejected")))
 
 
 def _parse_persona(row: Row) -> Persona:

@@ -19,14 +19,14 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD
 from hen_jax.core.folders import staged_folder
 from hen_jax.core.records import require_record, write_record
-from hen_jax.data.examples import Encoded, Example, summary
-from hen_jax.data.openings import Openings, find_openings, pack_by_opening
-from hen_jax.data.packing import Packing, Rows, pack_all
+from hen_jax.data.examples import Encoded, Example, encoding_summary
+from hen_jax.data.packing import Packing, RowPlan, pack_all
+from hen_jax.data.prefixes import PrefixGroups, find_prefixes, pack_by_prefix
 
 Format = Literal["array_record", "parquet"]
 _FILES: dict[Format, str] = {"array_record": "examples.array_record", "parquet": "examples.parquet"}
 
-KIND, ARRAYS = "examples", "arrays"
+STORE_KIND, ARRAYS = "examples", "arrays"
 """What the records call the folder of a store, and those of rows and openings in it."""
 
 ROW_GROUP = 64
@@ -65,7 +65,7 @@ def in_memory_parts(encoded: Iterable[Encoded]) -> Store:
     parts = list(encoded)
     store = in_memory([example for part in parts for example in part.examples])
     counts = (sum(len(part.truncated) for part in parts), sum(len(part.dropped) for part in parts))
-    return dataclasses.replace(store, summary=summary(len(store), *counts))
+    return dataclasses.replace(store, summary=encoding_summary(len(store), *counts))
 
 
 def write_store(encoded: Iterable[Encoded], folder: Path, form: Format = "array_record") -> Store:
@@ -89,13 +89,13 @@ def write_store(encoded: Iterable[Encoded], folder: Path, form: Format = "array_
                 numbers.extend(np.array(_numbers(example), np.int32).tobytes())
                 yield example
 
-    with staged_folder(folder, KIND, (RECORD, "examples.*", "*.npy")) as staged:
+    with staged_folder(folder, STORE_KIND, (RECORD, "examples.*", "*.npy")) as staged:
         write(counted(), staged / _FILES[form])
         lengths, trained = np.frombuffer(numbers, np.int32).reshape(-1, 2).T
         np.save(staged / "lengths.npy", lengths)
         np.save(staged / "trained.npy", trained)
         counts = {"examples": len(lengths), "truncated": truncated, "dropped": dropped}
-        write_record(staged, KIND, {"format": form, **counts})
+        write_record(staged, STORE_KIND, {"format": form, **counts})
     return open_store(folder)
 
 
@@ -111,17 +111,17 @@ def open_store(folder: Path) -> Store:
             f"{folder} is no store of examples as it was written ({fault}); write it again with "
             "`write_store`"
         )
-    return opened(folder)
+    return open_whole(folder)
 
 
 def damage(folder: Path) -> str | None:
     """What is wrong with a store; None where each of its files is as it was written."""
-    return damage_of(folder, KIND)
+    return damage_of(folder, STORE_KIND)
 
 
-def opened(folder: Path) -> Store:
+def open_whole(folder: Path) -> Store:
     """`open_store` of a folder that is known to be whole."""
-    record = require_record(folder, KIND)
+    record = require_record(folder, STORE_KIND)
     form = record["format"]
     read = {"array_record": _read_array_record, "parquet": _read_parquet}[form]
     return Store(
@@ -129,11 +129,11 @@ def opened(folder: Path) -> Store:
         trained=np.load(folder / "trained.npy", mmap_mode="r"),
         read=functools.partial(read, folder / _FILES[form], record["sha256"][_FILES[form]]),
         folder=folder,
-        summary=summary(record["examples"], record["truncated"], record["dropped"]),
+        summary=encoding_summary(record["examples"], record["truncated"], record["dropped"]),
     )
 
 
-def rows_of(store: Store, row_length: int, packing: Packing) -> Rows:
+def rows_of(store: Store, row_length: int, packing: Packing) -> RowPlan:
     """The rows a store is packed into; those of a store on disk are kept beside it.
 
     Raises:
@@ -142,16 +142,16 @@ def rows_of(store: Store, row_length: int, packing: Packing) -> Rows:
     if not len(store):
         raise InputError("no example to batch; the split or the file is empty")
 
-    def packed() -> Rows:
+    def packed() -> RowPlan:
         if packing != "shared_prefix":
             return pack_all(store.lengths, row_length, packing)
-        openings = _kept(Openings, store, "openings", lambda: find_openings(_in_order(store)))
-        return pack_by_opening(store.lengths, row_length, openings)
+        openings = _kept(PrefixGroups, store, "openings", lambda: find_prefixes(_in_order(store)))
+        return pack_by_prefix(store.lengths, row_length, openings)
 
-    return _kept(Rows, store, f"rows.{row_length}.{packing}", packed)
+    return _kept(RowPlan, store, f"rows.{row_length}.{packing}", packed)
 
 
-_Arrays = TypeVar("_Arrays", Rows, Openings)
+_Arrays = TypeVar("_Arrays", RowPlan, PrefixGroups)
 
 
 def _kept(kind: type[_Arrays], store: Store, name: str, make: Callable[[], _Arrays]) -> _Arrays:

@@ -13,7 +13,7 @@ from hen_jax.core.ranges import Count
 from hen_jax.core.rows import check_episode
 from hen_jax.meta.curricula import EmclConfig, evaluation, require_gradient
 from hen_jax.meta.emcl import emcl_step, init_memory
-from hen_jax.meta.evaluations import Rows, evaluations, outer_updates
+from hen_jax.meta.evaluations import EvaluationRows, evaluations, outer_updates
 from hen_jax.meta.learnt_curricula import reply_features
 from hen_jax.models.config import DecoderConfig
 from hen_jax.planning.model_flops import row_flops
@@ -131,7 +131,7 @@ def before(job: Job) -> None:
 
 
 def _gradients(settings: EmclSettings) -> np.ndarray:
-    rows = Rows(settings.episode.support_rows, settings.episode.query_rows)
+    rows = EvaluationRows(settings.episode.support_rows, settings.episode.query_rows)
     return evaluations(settings.emcl, rows, len(settings.tasks), settings.steps)
 
 

@@ -12,7 +12,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json, staged_file, write_json
 from hen_jax.data.examples import Document
 from hen_jax.recipes import sft
-from hen_jax.recipes.export import EXPORTS, Exported, describe, export_trained, open_trained
+from hen_jax.recipes.export import EXPORTS, Exported, describe_export, export_trained, open_trained
 from hen_jax.recipes.sft import SftSettings
 from hen_jax.runs.card import HeldOut, held_out_loss
 from hen_jax.runs.replies import answering, held_out_prompts
@@ -76,7 +76,7 @@ def summary(workdir: Path, asked: Sequence[Document], exports: Sequence[Exported
         question = document.conversation.messages[-2].content
         lines += [f"**{document.id}** {question}", ""]
         lines += [f"- before: {_line(then)}", f"- after: {_line(now)}", ""]
-    lines += ["## Exports", "", *(f"- {describe(exported)}" for exported in exports), ""]
+    lines += ["## Exports", "", *(f"- {describe_export(exported)}" for exported in exports), ""]
     lines += ["## Files", "", *(f"- {path}" for path in _written(workdir)), ""]
     return "\n".join(lines)
 

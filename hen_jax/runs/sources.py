@@ -9,11 +9,11 @@ from typing import NamedTuple, cast, get_args
 from hen_jax.core.errors import InputError
 from hen_jax.core.ranges import Positive, check_ranges
 from hen_jax.data import samples
-from hen_jax.data.cache import cache_key, cached, fingerprint
+from hen_jax.data.cache import cache_key, cached, file_fingerprint
 from hen_jax.data.examples import Document, Encoded, encode_parts
 from hen_jax.data.pipeline import Mixture, PipelineConfig
 from hen_jax.data.schemas import read_documents, stream_documents
-from hen_jax.data.splits import SALT, Part, Splits, part_of, split, why_empty
+from hen_jax.data.splits import SALT, Part, Splits, part_of, split_records, why_empty
 from hen_jax.data.stores import Store, in_memory_parts
 from hen_jax.io.packages import cache_folder
 from hen_jax.runs.model import Words
@@ -123,7 +123,7 @@ def _store(sources: tuple[Source, ...], part: Part, config: PipelineConfig, word
 
     if config.cache:
         files = [
-            (source.schema, fingerprint(locate(source.path)), source.columns.given())
+            (source.schema, file_fingerprint(locate_source(source.path)), source.columns.given())
             for source in sources
         ]
         key = cache_key(config, [part, SALT, files], *words)
@@ -142,7 +142,7 @@ def stream_part(sources: tuple[Source, ...], part: Part) -> Iterator[Document]:
     """
     for source in sources:
         for document in stream_documents(
-            locate(source.path), source.schema, source.columns.given()
+            locate_source(source.path), source.schema, source.columns.given()
         ):
             if part_of(document.group) == part:
                 yield document
@@ -156,19 +156,19 @@ def documents(sources: tuple[Source, ...]) -> Splits[Document]:
     """
     if not sources:
         raise InputError("config.sources is empty; name at least one data file")
-    return split(
+    return split_records(
         [
             document
             for source in sources
             for document in read_documents(
-                locate(source.path), source.schema, source.columns.given()
+                locate_source(source.path), source.schema, source.columns.given()
             )
         ],
         lambda document: document.group,
     )
 
 
-def locate(path: str) -> Path:
+def locate_source(path: str) -> Path:
     """The file of a source: as given, or the shipped set of that name."""
     if path.startswith(SHIPPED):
         return samples.path(path.removeprefix(SHIPPED))

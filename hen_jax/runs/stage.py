@@ -18,14 +18,14 @@ from hen_jax.core.ranges import Count, Natural, check_ranges
 from hen_jax.core.types import Mean, Tree
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.planning.search import Change
-from hen_jax.runs.model import ModelSettings, Opened, Words, base_dtype
+from hen_jax.runs.model import BaseModel, ModelSettings, Words, base_dtype
 from hen_jax.runs.sources import Source
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Metrics
 from hen_jax.training.guards import GuardConfig, guard
-from hen_jax.training.loop import Batches, Evaluator, LoopConfig, Prepare
+from hen_jax.training.loop import BatchSource, Evaluator, LoopConfig, Prepare
 from hen_jax.training.optimizers import OptimizerConfig, Schedule, make_optimizer
-from hen_jax.training.placement import Memory, no_memory, to_devices
+from hen_jax.training.placement import InitMemory, no_memory, to_devices
 from hen_jax.training.processes import Share
 
 
@@ -64,7 +64,7 @@ class Feed(NamedTuple):
 
     steps: int  # updates of the whole run
     bounds: Any  # sizes that no batch exceeds: the step is compiled for them
-    batches: Batches  # endless, and knows its place
+    batches: BatchSource  # endless, and knows its place
     held_out: Callable[[], Iterator[Any]]  # batches of one evaluation
     records: Callable[[int], Sequence[str]] = lambda number: ()  # ids in the n-th batch, from 0
 
@@ -76,7 +76,7 @@ class Work(NamedTuple):
     optimizer: optax.GradientTransformation  # from `guarded`
     schedule: Schedule  # learning rate by step, for the log
     score: Score  # what an evaluation sums over the held-out batches
-    memory: Memory = no_memory
+    memory: InitMemory = no_memory
 
 
 class Load(NamedTuple):
@@ -94,7 +94,7 @@ class Job(NamedTuple):
     workdir: Path
     mesh: Mesh
     words: Words
-    model: Opened
+    model: BaseModel
     feed: Feed
     trainable: Tree
     frozen: Tree

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hen_jax.core.types import SHARED, Batch, Reach
+from hen_jax.core.types import SHARED, Batch, RowLimits
 
 
 def beyond_limits(
     batch: Batch,
     capacity: int | None = None,
-    reach: Reach | None = None,
+    reach: RowLimits | None = None,
     window: int | None = None,
 ) -> list[str]:
     """One line for each limit that a row exceeds; the losses make NaN of such rows.
@@ -37,7 +37,7 @@ def beyond_limits(
 
 
 def _over(
-    mask: np.ndarray, segments: np.ndarray, capacity: int | None, reach: Reach | None
+    mask: np.ndarray, segments: np.ndarray, capacity: int | None, reach: RowLimits | None
 ) -> Iterator[str]:
     documents = np.unique(segments[segments > 0], return_counts=True)[1]
     found = [("trains {} positions", int((mask > 0).sum()), "capacity", capacity)]

@@ -21,9 +21,9 @@ import numpy as np
 
 from hen_jax.core.errors import InputError
 from hen_jax.text.conversation import Conversation, Message
-from hen_jax.text.encoding import Encoded, encode_runs, trained_tokens
+from hen_jax.text.encoding import EncodedRuns, encode_runs, trained_tokens
 from hen_jax.text.formats import ChatFormat
-from hen_jax.text.runs import Control, Cut, Run, cutter, runs_of
+from hen_jax.text.runs import Control, Cut, TextRun, cutter, runs_of
 from hen_jax.text.script import Piece, script
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _parts(chat_format: ChatFormat, cut: Cut) -> bool:
     return apart and chat_format.system_in == "turn" and not chat_format.alternates
 
 
-def _join(runs: list[Run], encoded: Encoded) -> Rendered:
+def _join(runs: list[TextRun], encoded: EncodedRuns) -> Rendered:
     parts, masks, starts, length = [], [], [], 0
     for run in runs:
         ids = _one(run.control) if run.control is not None else encoded.ids[run.text]

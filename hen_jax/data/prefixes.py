@@ -12,9 +12,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from hen_jax.data.examples import Example, shift
-from hen_jax.data.packing import Rows, pack_all
+from hen_jax.data.packing import RowPlan, pack_all
 
-OPENING = 16
+PREFIX = 16
 """Positions by which openings are told apart: more than the header of any chat format, and so few
 that two prompts of one template, which differ further on, still share their beginning."""
 
@@ -24,18 +24,18 @@ that is forgotten and met again begins a second group, which costs a row and los
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Openings:
+class PrefixGroups:
     """The examples of a set in groups that begin alike."""
 
     group: np.ndarray  # [n] int32, of each example; 0 is the group without an opening
     prefix: np.ndarray  # [groups] int32, positions that a group's examples begin with
 
 
-def find_openings(examples: Iterable[Example]) -> Openings:
-    """Groups examples by their first `OPENING` positions, in one pass.
+def find_prefixes(examples: Iterable[Example]) -> PrefixGroups:
+    """Groups examples by their first `PREFIX` positions, in one pass.
 
     The prefix of a group is the longest that all its examples begin with, before any of them trains
-    and leaving each one a position of its own. An example for which that is less than `OPENING` has
+    and leaving each one a position of its own. An example for which that is less than `PREFIX` has
     no opening.
     """
     groups, prefixes = array("i"), array("i", [0])
@@ -43,10 +43,10 @@ def find_openings(examples: Iterable[Example]) -> Openings:
     for example in examples:
         tokens, _, mask = shift(example)
         most = min(len(tokens) - 1, int(mask.argmax()) if mask.any() else len(tokens))
-        if most < OPENING:
+        if most < PREFIX:
             groups.append(0)
             continue
-        start = tokens[:OPENING].tobytes()
+        start = tokens[:PREFIX].tobytes()
         group, opening = openings.pop(start, (len(prefixes), tokens[:most]))
         most = min(most, len(opening))
         same = opening[:most] == tokens[:most]
@@ -56,10 +56,10 @@ def find_openings(examples: Iterable[Example]) -> Openings:
         openings[start] = group, opening
         if len(openings) > REMEMBERED:
             del openings[next(iter(openings))]
-    return Openings(np.array(groups, np.int32), np.array(prefixes, np.int32))
+    return PrefixGroups(np.array(groups, np.int32), np.array(prefixes, np.int32))
 
 
-def pack_by_opening(lengths: np.ndarray, row_length: int, openings: Openings) -> Rows:
+def pack_by_prefix(lengths: np.ndarray, row_length: int, openings: PrefixGroups) -> RowPlan:
     """Rows of examples that begin alike, with their opening once; never more rows than without.
 
     Which is best depends on the lengths: short examples save most among themselves, but may also
@@ -79,7 +79,7 @@ def pack_by_opening(lengths: np.ndarray, row_length: int, openings: Openings) ->
     return min(plain, *apart, key=len)
 
 
-def _apart(lengths: np.ndarray, row_length: int, group: np.ndarray, prefix: np.ndarray) -> Rows:
+def _apart(lengths: np.ndarray, row_length: int, group: np.ndarray, prefix: np.ndarray) -> RowPlan:
     """Each group packed by itself, if that saves the positions of one row: its last may be empty.
 
     All others are packed together, without an opening.
@@ -96,7 +96,7 @@ def _apart(lengths: np.ndarray, row_length: int, group: np.ndarray, prefix: np.n
         for part in parts
     ]
     sizes = [np.diff(rows.ends, prepend=0) for rows in packed]
-    return Rows(
+    return RowPlan(
         np.concatenate([part[rows.items] for part, rows in zip(parts, packed, strict=True)]),
         np.cumsum(np.concatenate(sizes)),
         np.concatenate([rows.prefix for rows in packed]),

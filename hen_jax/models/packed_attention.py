@@ -1,9 +1,9 @@
 """Attention without the scores that no document of a row can need.
 
 Whoever packs rows knows how far documents reach. Two layouts follow from it, each one batch of
-`attend` for all rows: blocks of the row as it lies (`attend_near`), or every document in a block of
-its own (`attend_apart`), which costs moving q, k, v and the output and forms fewer scores where
-documents are about equally long.
+`attend` for all rows: blocks of the row as it lies (`attend_blocks`), or every document in a block
+of its own (`attend_documents`), which costs moving q, k, v and the output and forms fewer scores
+where documents are about equally long.
 """
 
 from collections.abc import Callable
@@ -14,19 +14,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from hen_jax.core.types import SHARED, Array, Reach
-from hen_jax.models.dot_product import attend, document_mask, visible
+from hen_jax.core.types import SHARED, Array, RowLimits
+from hen_jax.models.dot_product import attend, causal_segment_mask, segment_mask
 
-LANES = 8
+BLOCK_MULTIPLE = 8
 """Openings and blocks are multiples of so many positions."""
 
 MOVING = 0.75
 """Documents are laid apart where that leaves less than this share of the scores."""
 
 
-def within_reach(
+def within_limits(
     segments: Int[Array, "B T"],
-    reach: Reach | None,
+    reach: RowLimits | None,
     window: int | None,
     scale: float,
     softcap: float | None,
@@ -35,17 +35,17 @@ def within_reach(
     _, apart = _layout(reach, window, segments.shape[1])
     given = {"segments": segments, "reach": reach, "window": window}
     if reach is None or not apart:
-        return partial(attend_near, **given, scale=scale, softcap=softcap)
+        return partial(attend_blocks, **given, scale=scale, softcap=softcap)
     places = _places(segments, reach)
-    return partial(attend_apart, **given, places=places, scale=scale, softcap=softcap)
+    return partial(attend_documents, **given, places=places, scale=scale, softcap=softcap)
 
 
-def scores_within_reach(reach: Reach | None, window: int | None, T: int) -> int:
-    """How many scores `within_reach` forms for a row of `T`, per query head."""
+def scores_within_limits(reach: RowLimits | None, window: int | None, T: int) -> int:
+    """How many scores `within_limits` forms for a row of `T`, per query head."""
     return _layout(reach, window, T)[0]
 
 
-def _layout(reach: Reach | None, window: int | None, T: int) -> tuple[int, bool]:
+def _layout(reach: RowLimits | None, window: int | None, T: int) -> tuple[int, bool]:
     """The scores, and whether documents are laid apart."""
     opening, block = _blocks(reach, window, T)
     near = -(-T // block) * block * (opening + 2 * block)
@@ -56,12 +56,12 @@ def _layout(reach: Reach | None, window: int | None, T: int) -> tuple[int, bool]
     return (apart, True) if apart < MOVING * near else (near, False)
 
 
-def attend_near(
+def attend_blocks(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B T K H"],
     v: Float[Array, "B T K H"],
     segments: Int[Array, "B T"],
-    reach: Reach | None,
+    reach: RowLimits | None,
     window: int | None,
     scale: float,
     softcap: float | None = None,
@@ -97,7 +97,7 @@ def attend_near(
     first = jnp.broadcast_to(jnp.arange(opening), (count, 1, opening))
     s = jnp.concatenate([first, jnp.where(s < opening, count * block, s)], axis=2)
     seen = (s <= t) & (t - s < (window or T))
-    mask = visible(together(blocks(segments)), together(reached(segments)))
+    mask = segment_mask(together(blocks(segments)), together(reached(segments)))
     mask &= jnp.tile(seen, (B, 1, 1))
     keys, values = together(reached(k)), together(reached(v))
     out = attend(together(blocks(q)), keys, values, mask[:, None], scale, softcap)
@@ -114,7 +114,7 @@ class _Places(NamedTuple):
     slot: Int[Array, "B T"]  # of each position of the row
 
 
-def _places(segments: Int[Array, "B T"], reach: Reach) -> _Places:
+def _places(segments: Int[Array, "B T"], reach: RowLimits) -> _Places:
     T, block = segments.shape[1], _rounded(reach.document)
     heads, t = _heads(segments), jnp.arange(T)
     starts = jnp.sort(jnp.where(heads, t, T), axis=1)[:, : reach.documents]
@@ -134,12 +134,12 @@ def _heads(segments: Int[Array, "B T"]) -> Bool[Array, "B T"]:
     return jnp.pad(changed, ((0, 0), (1, 0)), constant_values=True) & (segments > 0)
 
 
-def attend_apart(
+def attend_documents(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B T K H"],
     v: Float[Array, "B T K H"],
     segments: Int[Array, "B T"],
-    reach: Reach,
+    reach: RowLimits,
     window: int | None,
     places: _Places,
     scale: float,
@@ -170,7 +170,7 @@ def attend_apart(
     out = _moved(out.reshape(B, count * block, -1), places.slot, places.source).reshape(q.shape)
     if not opening:
         return out
-    of_opening = partial(attend, mask=document_mask(segments[:, :opening], window))
+    of_opening = partial(attend, mask=causal_segment_mask(segments[:, :opening], window))
     first = of_opening(*(x[:, :opening] for x in (q, k, v)), scale=scale, softcap=softcap)
     is_shared = (segments[:, :opening] == SHARED)[:, :, None, None]
     first = jnp.where(is_shared, first, out[:, :opening])
@@ -199,7 +199,7 @@ _moved.defvjp(
 )
 
 
-def beyond(segments: Int[Array, "B T"], reach: Reach) -> Bool[Array, "B 1 1"]:
+def beyond(segments: Int[Array, "B T"], reach: RowLimits) -> Bool[Array, "B 1 1"]:
     """True for a row that exceeds `reach`."""
     last = segments[:, reach.document :]
     longer = ((last > 0) & (last == segments[:, : last.shape[1]])).any(axis=1)
@@ -225,11 +225,11 @@ def astray(
     return loses.any(axis=1)[:, None, None]
 
 
-def _blocks(reach: Reach | None, window: int | None, T: int) -> tuple[int, int]:
+def _blocks(reach: RowLimits | None, window: int | None, T: int) -> tuple[int, int]:
     """Positions of the opening, and of a block: as far as a query looks back."""
     near = min(reach.document if reach else T, window or T, T)
     return min(_rounded(reach.opening), T) if reach else 0, _rounded(near)
 
 
 def _rounded(positions: int) -> int:
-    return -(-positions // LANES) * LANES
+    return -(-positions // BLOCK_MULTIPLE) * BLOCK_MULTIPLE
