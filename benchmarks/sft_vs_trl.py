@@ -7,7 +7,7 @@ token ids and the same labels, the same LoRA (rank 16 on all linear layers), Ada
 and records per update. Every measurement is a fresh process, ours and theirs in turn: ours in this
 interpreter, theirs in `--peer-python` (torch, transformers, peft, trl). Theirs runs with and
 without gradient checkpointing (on is TRL's default) and with packing, ours also with packed rows
-that hold the records' common opening once, and so more records per update; the verdict is our
+that hold the records' common prefix once, and so more records per update; the verdict is our
 fastest against their fastest. Their packing counts only where the loss of a packed batch is that of
 its documents alone, which is measured (`leak`, nats a token). bfloat16 is TRL's default there too:
 float32 weights under autocast, or bfloat16 weights (`--weights`).

@@ -9,13 +9,13 @@ from hen_jax.models import cache
 from hen_jax.models.attention import attend_chunked
 from hen_jax.models.dot_product import attend, causal_segment_mask
 
-# A shared opening, documents, padding; and a row without an opening.
+# A shared prefix, documents, padding; and a row without a prefix.
 SEGMENTS = np.array([[SHARED, SHARED, 1, 1, 2, 2, 0], [1, 1, 1, 1, 2, 0, 0]])
 T, N, K, H = SEGMENTS.shape[1], 4, 2, 6
 
 
 def sees(row: np.ndarray, t: int, s: int, window: int | None) -> bool:
-    """The rule in words: the same segment or the opening, not later, not beyond the window."""
+    """The rule in words: the same segment or the prefix, not later, not beyond the window."""
     if s > t or (window is not None and t - s >= window):
         return False
     return bool(row[s] == row[t] or (row[t] > 0 and row[s] == SHARED))

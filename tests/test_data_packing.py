@@ -216,14 +216,14 @@ def test_worked_example_of_the_docstring():
 
 @st.composite
 def opened(draw) -> list[Example]:
-    """Examples whose openings differ late, of two tokens so that they may go on alike."""
+    """Examples whose prefixes differ late, of two tokens so that they may go on alike."""
     tokens = st.integers(1, 2)
-    openings = draw(st.lists(st.lists(tokens, max_size=9), min_size=1, max_size=3))
+    prefixes = draw(st.lists(st.lists(tokens, max_size=9), min_size=1, max_size=3))
     quiet = draw(st.integers(PREFIX - 6, PREFIX + 9))  # tokens before the first that may train
     made = []
     for number in range(draw(st.integers(1, 14))):
         own = draw(st.lists(tokens, min_size=2, max_size=8))
-        ids = np.array([0] * (PREFIX - 3) + draw(st.sampled_from(openings)) + own, np.int32)
+        ids = np.array([0] * (PREFIX - 3) + draw(st.sampled_from(prefixes)) + own, np.int32)
         trains = np.array([draw(st.booleans()) for _ in ids]) & (np.arange(len(ids)) >= quiet)
         made.append(Example(ids, trains, str(number), str(number)))
     return made
@@ -269,7 +269,7 @@ def test_every_example_is_whole_in_a_row_that_holds_the_opening_once(examples):
             assert row.tokens[whole].tolist() == tokens.tolist()
             assert row.mask[whole].tolist() == mask.tolist()
             assert row.positions[whole].tolist() == list(range(len(tokens)))
-            # The last position of the opening predicts another token in each example: it has none.
+            # The last position of the prefix predicts another token in each example: it has none.
             aimed = np.delete(np.arange(len(tokens)), [shared - 1] if shared else [])
             assert row.targets[whole][aimed].tolist() == targets[aimed].tolist()
         own = sum(examples[item].length - shared for item in items)
@@ -281,11 +281,11 @@ def test_every_example_is_whole_in_a_row_that_holds_the_opening_once(examples):
         assert rows.ends.tolist() == plain.ends.tolist()
 
 
-def kind(first: int, opening: int, count: int) -> list[Example]:
-    """Records of one kind: the same opening, then five tokens of their own that train."""
-    prompt = np.arange(first, first + opening)
+def kind(first: int, prefix: int, count: int) -> list[Example]:
+    """Records of one kind: the same prefix, then five tokens of their own that train."""
+    prompt = np.arange(first, first + prefix)
     return [
-        Example(np.append(prompt, [n] * 5).astype(np.int32), np.arange(opening + 5) >= opening,
+        Example(np.append(prompt, [n] * 5).astype(np.int32), np.arange(prefix + 5) >= prefix,
                 f"{first} {n}", "")
         for n in range(count)
     ]  # fmt: skip
@@ -298,7 +298,7 @@ def test_each_kind_of_record_has_its_opening_and_an_odd_one_spoils_neither():
     laid: dict[int, list[Example]] = {}
     for items, prefix in zip(rows, rows.prefix.tolist(), strict=True):
         laid.setdefault(prefix, []).extend(examples[item] for item in items)
-    # The last token of an opening predicts the first that trains: it is each example's own.
+    # The last token of a prefix predicts the first that trains: it is each example's own.
     ids = {prefix: sorted(one.id for one in found) for prefix, found in laid.items()}
     assert ids == {
         0: sorted(one.id for one in [example(25), *few]),  # two would not fill the row they save

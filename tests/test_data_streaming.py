@@ -48,16 +48,16 @@ EXAMPLES = [
 
 
 SHARING = dataclasses.replace(CONFIG, packing="shared_prefix", row_length=48)
-OPENING = 100  # the first of the tokens of an opening
+PREFIX = 100  # the first of the tokens of a prefix
 
 
 def opened(length: int, examples: list[Example]) -> list[Example]:
     """The examples, each behind the same tokens, which do not train."""
-    opening = np.arange(OPENING, OPENING + length, dtype=np.int32)[::-1]
+    prefix = np.arange(PREFIX, PREFIX + length, dtype=np.int32)[::-1]
     return [
         dataclasses.replace(
             one,
-            tokens=np.concatenate([opening, one.tokens]),
+            tokens=np.concatenate([prefix, one.tokens]),
             mask=np.concatenate([np.zeros(length, bool), one.mask]),
         )
         for one in examples
@@ -168,7 +168,7 @@ def test_each_set_of_a_mixture_lays_its_own_opening():
     lengths = [(batch.segments == SHARED).sum(axis=1) for batch in batches]
     assert set(np.concatenate(lengths).tolist()) == {17, 20}
     for number, batch in enumerate(batches):
-        own = batch.tokens[(batch.segments > 0) & (batch.tokens < OPENING)]
+        own = batch.tokens[(batch.segments > 0) & (batch.tokens < PREFIX)]
         assert set(train_records(mixture, SHARING, number)) == {f"例 {token}" for token in own}
     evaluated = list(eval_batches(mixture, SHARING))
     trained = sum(made.mask[1:].sum() for one in sets for made in one)

@@ -23,36 +23,36 @@ from hen_jax.steps.limits import beyond_limits
 from hen_jax.steps.sft import sft_loss
 
 
-def row(*documents: int, opening: int = 0, length: int = 61) -> np.ndarray:
-    laid = np.concatenate([[SHARED] * opening, *([i] * n for i, n in enumerate(documents, 1))])
+def row(*documents: int, prefix: int = 0, length: int = 61) -> np.ndarray:
+    laid = np.concatenate([[SHARED] * prefix, *([i] * n for i, n in enumerate(documents, 1))])
     return np.pad(laid, (0, length - len(laid))).astype(np.int32)
 
 
 ROWS: dict[str, tuple[list[np.ndarray], RowLimits | None, int | None]] = {
-    "openings": (
-        [row(9, 12, 1, 8, 12, opening=5), row(12, 6, 11, opening=3)],
+    "prefixes": (
+        [row(9, 12, 1, 8, 12, prefix=5), row(12, 6, 11, prefix=3)],
         RowLimits(12, 5),
         None,
     ),
-    "an opening of whole lanes": ([row(12, 12, 12, opening=8)], RowLimits(12, 8), None),
-    "no opening": ([row(14, 16, 16), row(3, 16, 2, 16, 16)], RowLimits(16), None),
-    "one long document": ([row(3, 19, 4, 2, 3, opening=2, length=75)], RowLimits(19, 2), None),
+    "a prefix of whole lanes": ([row(12, 12, 12, prefix=8)], RowLimits(12, 8), None),
+    "no prefix": ([row(14, 16, 16), row(3, 16, 2, 16, 16)], RowLimits(16), None),
+    "one long document": ([row(3, 19, 4, 2, 3, prefix=2, length=75)], RowLimits(19, 2), None),
     "a window": ([row(9, 30, 20), row(50)], None, 7),
-    "a window and an opening": ([row(9, 12, 1, 8, 12, opening=5)], RowLimits(12, 5), 20),
+    "a window and a prefix": ([row(9, 12, 1, 8, 12, prefix=5)], RowLimits(12, 5), 20),
     "a window within reach": ([row(9, 22, 20), row(1, 22, 3)], RowLimits(22), 7),
 }
 
 DOCUMENTS = {
-    "openings": 5,
-    "an opening of whole lanes": 4,
-    "no opening": 5,
-    "a window and an opening": 5,
+    "prefixes": 5,
+    "a prefix of whole lanes": 4,
+    "no prefix": 5,
+    "a window and a prefix": 5,
     "a window within reach": 3,
 }
 
 
 @pytest.mark.parametrize("backend", ["xla", "chunked"])
-@pytest.mark.parametrize(("softcap", "name"), [(None, name) for name in ROWS] + [(2.0, "openings")])
+@pytest.mark.parametrize(("softcap", "name"), [(None, name) for name in ROWS] + [(2.0, "prefixes")])
 def test_it_is_the_plain_one_derivatives_included(name, softcap, backend):
     compare_with_the_plain_one(*ROWS[name], softcap, backend)
 
@@ -109,7 +109,7 @@ def compare_with_the_plain_one(rows, reach, window, softcap, backend) -> str:
 
 
 def test_rows_and_heads_on_a_mesh_stay_where_they_are():
-    segments = np.stack([row(12, 12, 12, opening=8)] * 8)
+    segments = np.stack([row(12, 12, 12, prefix=8)] * 8)
     look = within_limits(segments, RowLimits(12, 8, 3), None, 0.5, None)
     rng = np.random.default_rng(0)
     q, k, v = (rng.standard_normal((8, 61, heads, 6)).astype(np.float32) for heads in (4, 2, 2))
@@ -124,11 +124,11 @@ def test_rows_and_heads_on_a_mesh_stay_where_they_are():
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
-def sharing(lengths, opening: int, row_length: int):
+def sharing(lengths, prefix: int, row_length: int):
     first, *rest = documents(lengths)
     for one in rest:
-        one.tokens[:opening] = first.tokens[:opening]
-    laid = pack_row([first, *rest], row_length, opening)
+        one.tokens[:prefix] = first.tokens[:prefix]
+    laid = pack_row([first, *rest], row_length, prefix)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], laid)
 
 
@@ -152,7 +152,7 @@ def test_rows_train_alike_with_and_without_the_bound(backend, bound):
 @pytest.mark.parametrize(
     "reach",
     [RowLimits(7, 5), RowLimits(8, 4), RowLimits(8, 5, 2)],
-    ids=["document", "opening", "documents"],
+    ids=["document", "prefix", "documents"],
 )
 def test_a_row_beyond_the_bound_gives_nan_and_spoils_no_other(reach):
     kept, beyond = sharing([9, 10], 4, 48), sharing([13, 12, 11], 5, 48)
@@ -170,7 +170,7 @@ WINDOWED = dataclasses.replace(CONFIG, window=9)
 
 
 def test_a_row_whose_window_would_hide_its_opening_gives_nan_and_no_other():
-    """A document alone sees its opening by its own positions; behind others it lies further off."""
+    """A document alone sees its prefix by its own positions; behind others it lies further off."""
     batch = sharing([12, 11], 5, 24)
     alone = sharing([12], 5, 24)
     model = Decoder(jax.random.key(0), WINDOWED)
@@ -215,7 +215,7 @@ def test_the_limit_that_a_row_exceeds_is_named():
     assert beyond_limits(batch, most - 1, RowLimits(7, 4, 2)) == [
         f"row 1 trains {most} positions, capacity is {most - 1}",
         "row 1 has a document of 8 positions of its own, reach.document is 7",
-        "row 1 shares an opening of 5 positions, reach.opening is 4",
+        "row 1 shares a prefix of 5 positions, reach.prefix is 4",
         "row 1 holds 3 documents, reach.documents is 2",
     ]
 

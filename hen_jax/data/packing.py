@@ -2,7 +2,7 @@
 
 Tokens, targets, mask, positions and segments are laid down together, so no later stage can lose
 one of them. `packing="none"` is the same code with one example a row; `packing="shared_prefix"`
-lays the opening that the examples of a row have in common once.
+lays the prefix that the examples of a row have in common once.
 """
 
 import bisect

@@ -1,7 +1,7 @@
 """Examples to a stream of batches that can be stopped and taken up at any batch.
 
 The order of things: examples are packed into rows once, from their lengths and, where rows share
-them, openings; the rows are shuffled anew each epoch and repeated without end; every run of
+them, prefixes; the rows are shuffled anew each epoch and repeated without end; every run of
 `batch_size` rows is one global batch; process `p` of `P` takes the `p`-th of its `P` equal slices,
 and only then are its examples read. Epochs run on into each other, so no row is left over, and the
 state is one number, the next global batch: it is the same for every number of processes and of
@@ -36,7 +36,7 @@ class PipelineConfig:
 
     row_length: Count = 1024  # T
     batch_size: Count = 8  # B, rows of one batch over all processes
-    packing: Packing = "fewest_rows"  # "shared_prefix": a common opening once a row
+    packing: Packing = "fewest_rows"  # "shared_prefix": a common prefix once a row
     overlong: Overlong = "truncate"  # what becomes of a document longer than a row
     seed: Natural = 0  # of the shuffle
     prefetch: Natural = 2  # batches prepared ahead, by a thread or by each worker; 0 for none

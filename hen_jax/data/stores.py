@@ -2,7 +2,7 @@
 
 Beside the records on disk stand two numbers for each (8 bytes an example), which are all that
 packing needs: rows are planned without reading a record, and read when their turn comes. Only
-to find the openings that records share are all of them read, once.
+to find the prefixes that records share are all of them read, once.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ Format = Literal["array_record", "parquet"]
 _FILES: dict[Format, str] = {"array_record": "examples.array_record", "parquet": "examples.parquet"}
 
 STORE_KIND, ARRAYS = "examples", "arrays"
-"""What the records call the folder of a store, and those of rows and openings in it."""
+"""What the records call the folder of a store, and those of rows and prefixes in it."""
 
 ROW_GROUP = 64
 """Examples of a Parquet row group, the least that can be read: few, as training shuffles."""
@@ -145,8 +145,8 @@ def rows_of(store: Store, row_length: int, packing: Packing) -> RowPlan:
     def packed() -> RowPlan:
         if packing != "shared_prefix":
             return pack_all(store.lengths, row_length, packing)
-        openings = _kept(PrefixGroups, store, "openings", lambda: find_prefixes(_in_order(store)))
-        return pack_by_prefix(store.lengths, row_length, openings)
+        groups = _kept(PrefixGroups, store, "prefixes", lambda: find_prefixes(_in_order(store)))
+        return pack_by_prefix(store.lengths, row_length, groups)
 
     return _kept(RowPlan, store, f"rows.{row_length}.{packing}", packed)
 

@@ -18,7 +18,7 @@ KEPT = "attended"
 """What a fused kernel must not run again for: its output and softmax sums, under this name."""
 
 PLAIN = ("xla", "chunked")
-"""The back-ends that let a document see the opening that its row shares."""
+"""The back-ends that let a document see the prefix that its row shares."""
 
 CHUNK = 256
 """Queries whose scores the "chunked" back-end holds at a time."""
@@ -40,7 +40,7 @@ def attention(
 
     Query `t` sees key `s` where `segments` are equal and `0 <= t - s < window`, counted in
     positions of the row: documents are contiguous. The plain back-ends also let it see its row's
-    `SHARED` opening, if no window is shorter than the row. Scores are `scale q.k`, then
+    `SHARED` prefix, if no window is shorter than the row. Scores are `scale q.k`, then
     `softcap tanh(score / softcap)`. `mesh` says where q, k and v live: a kernel runs per device.
     The caller must ensure that rows keep to this and to `reach` (`Decoder.hidden` makes NaN of
     those that do not).

@@ -97,7 +97,7 @@ class Decoder(nnx.Module):
     ) -> Float[Array, "B T D"]:
         """Hidden states after the last norm, document by document; NaN for rows beyond `reach`.
 
-        Rows with a `SHARED` opening that some document would not see as in a row of its own are NaN
+        Rows with a `SHARED` prefix that some document would not see as in a row of its own are NaN
         too: under a window, a fused kernel, or rope angles that depend on a document's length.
         """
         block = self._block(positions, segments, lambda k, v: None, reach=reach)

@@ -27,7 +27,7 @@ def causal_segment_mask(
 
 
 def segment_mask(mine: Int[Array, "B T"], theirs: Int[Array, "B S"]) -> Bool[Array, "B T S"]:
-    """True where segments are equal, and from a document to the opening that its row shares."""
+    """True where segments are equal, and from a document to the prefix that its row shares."""
     mine, theirs = mine[:, :, None], theirs[:, None, :]
     return (mine == theirs) | ((mine > 0) & (theirs == SHARED))
 

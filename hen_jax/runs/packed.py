@@ -76,7 +76,7 @@ def check_rows(settings: PackedSettings, mesh: Mesh) -> None:
 
 
 def check_packing(settings: PackedSettings, config: DecoderConfig) -> None:
-    """Refuses rows with a common opening where the model cannot let every document see it.
+    """Refuses rows with a common prefix where the model cannot let every document see it.
 
     Raises:
       InputError: the attention is a fused kernel, a window is shorter than a row, or the rope
