@@ -29,7 +29,7 @@ from hen_jax.empathy.labels import TASKS
 from hen_jax.io import hf
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import Decoder, abstract, merge, split
-from hen_jax.runs.model import open_words
+from hen_jax.text.detect import open_chat_tokenizer
 
 PARTS = {"test": 16, "valid": 16, "train": 48}
 """Statements of each part: the standard split keeps 7 of the 80 for testing, too few to compare.
@@ -129,7 +129,7 @@ def _batches(
 
 def _encoded(folder: Path, records: list[HedRecord]) -> list[Example]:
     documents = [Document(r.id, r.statement_id, hed_conversation(r)) for r in records]
-    return encode(documents, *open_words(folder), max_length=512).examples
+    return encode(documents, open_chat_tokenizer(folder), max_length=512).examples
 
 
 def _places(examples: list[Example], row_length: int) -> np.ndarray:

@@ -44,13 +44,13 @@ def rendered(model: Path) -> list[dict]:
     from hen_jax.data import samples
     from hen_jax.data.examples import Document, encode
     from hen_jax.data.hed import hed_conversation, read_hed
-    from hen_jax.runs.model import open_words
+    from hen_jax.text.detect import open_chat_tokenizer
 
     documents = [
         Document(record.id, record.statement_id, hed_conversation(record))
         for record in read_hed(samples.path("hed/hed.en.jsonl"))
     ]
-    encoded = encode(documents, *open_words(model), max_length=1024, overlong="drop")
+    encoded = encode(documents, open_chat_tokenizer(model), max_length=1024, overlong="drop")
     return [
         {
             "input_ids": one.tokens.tolist(),

@@ -23,8 +23,8 @@ from hen_jax.recipes.generate import Request, generate_replies
 from hen_jax.runs import earlier
 from hen_jax.runs.abstract import read_architecture
 from hen_jax.runs.import_model import import_model
-from hen_jax.runs.model import open_words
 from hen_jax.runs.record import claim
+from hen_jax.text.detect import open_chat_tokenizer
 from hen_jax.text.tokenizer import load_tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -62,7 +62,7 @@ OPENINGS: dict[str, Callable[[Path], object]] = {
     "tokenizer": load_tokenizer,
     "weights": lambda folder: hf.read_params(folder, hf.read_config(folder)),
     "plan": lambda folder: read_architecture(str(folder)),
-    "show": open_words,
+    "show": open_chat_tokenizer,
     "import": lambda folder: import_model(str(folder), folder.parent / "out"),
     "generate": generate_from,
 }

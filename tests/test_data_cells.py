@@ -21,9 +21,9 @@ from hen_jax.data.rows import read_lines
 from hen_jax.data.schemas import SCHEMAS, check_records, read_documents
 from hen_jax.data.sense7 import check_sense7
 from hen_jax.recipes.data_stats import stats
-from hen_jax.runs.model import Words
 from hen_jax.runs.sources import ColumnNames, Source, documents, prepared
 from hen_jax.text.detect import detect_format
+from hen_jax.text.tokenizer import ChatTokenizer
 
 ROWS = [
     {"prompt": "Hi_x000D_\nyou", "completion": "Hello", "label": "TRUE", "id": None},
@@ -330,7 +330,7 @@ def test_an_empty_part_is_named_with_the_group_that_holds_the_data(tmp_path, cap
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join([json.dumps(SAID)] * 20))
     tokenizer = tiny_tokenizer()
-    words, config = Words(tokenizer, detect_format(tokenizer)), PipelineConfig(cache=False)
+    words, config = ChatTokenizer(tokenizer, detect_format(tokenizer)), PipelineConfig(cache=False)
     with pytest.raises(
         InputError,
         match="the valid part is empty: 20 records in 1 groups, the largest 'Hi' with 20; ",

@@ -25,9 +25,11 @@ from hen_jax.text.chat import render
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.detect import detect_format
 from hen_jax.text.formats import CHATML
+from hen_jax.text.tokenizer import ChatTokenizer
 
 METHODS: tuple[Packing, ...] = get_args(Packing)
 TOKENIZER = tiny_tokenizer()
+CHAT = ChatTokenizer(TOKENIZER, CHATML)
 
 
 def document(name: str, *contents: str) -> Document:
@@ -56,7 +58,7 @@ def shipped(name: str) -> list[Example]:
         contexts = ("distress", "career", "learning", "writing")
         records = [r for c in contexts for r in read_steered(samples.path(f"eea/{c}.jsonl"))]
         documents = [Document(r.id, r.group, steered_conversation(r)) for r in records]
-    encoded = encode(documents, TOKENIZER, CHATML, max_length=1024)
+    encoded = encode(documents, CHAT, max_length=1024)
     assert encoded.dropped == encoded.truncated == ()
     return encoded.examples
 
@@ -69,7 +71,7 @@ def test_shift_is_by_one_with_the_mask_of_the_target():
 
 
 def test_the_reply_is_predicted_from_the_last_token_of_the_prompt():
-    (made,) = encode([document("a", "s", "Hi", "Yes")], TOKENIZER, CHATML, max_length=99).examples
+    (made,) = encode([document("a", "s", "Hi", "Yes")], CHAT, max_length=99).examples
     tokens, targets, mask = shift(made)
     assert TOKENIZER.decode(targets[mask]) == "Yes<|im_end|>"
     assert TOKENIZER.decode(tokens[mask][:1]) == "\n"
@@ -77,7 +79,7 @@ def test_the_reply_is_predicted_from_the_last_token_of_the_prompt():
 
 def test_an_example_that_would_train_on_nothing_is_named():
     with pytest.raises(InputError, match="record lonely: no token of it would train"):
-        encode([document("lonely", "s", "Hi")], TOKENIZER, CHATML, max_length=99)
+        encode([document("lonely", "s", "Hi")], CHAT, max_length=99)
 
 
 def test_a_long_document_loses_its_oldest_turns_or_is_left_out():
@@ -85,7 +87,7 @@ def test_a_long_document_loses_its_oldest_turns_or_is_left_out():
     fits = document("fits", "Be kind.", "two", "No.")
     hopeless = document("hopeless", "Be kind.", "one", "Yes " * 80)
     kept = Conversation((long.conversation.messages[0], *long.conversation.messages[3:]))
-    options = {"tokenizer": TOKENIZER, "chat_format": CHATML}
+    options = {"tokenizer": CHAT}
     exact = len(render(kept, **options).tokens) - 1
 
     cut = encode([long, fits, hopeless], **options, max_length=exact)
@@ -99,10 +101,12 @@ def test_a_long_document_loses_its_oldest_turns_or_is_left_out():
         (long, unsystematic(plain)), (CHATML, detect_format(TOKENIZER))
     ):
         for limit in range(20, exact + 40, 3):
-            quick = encode([one], TOKENIZER, chat_format, max_length=limit).examples
+            quick = encode([one], ChatTokenizer(TOKENIZER, chat_format), max_length=limit).examples
             with pytest.MonkeyPatch.context() as slowly:
                 slowly.setattr("hen_jax.text.chat._parts", lambda *_: False)
-                slow = encode([one], TOKENIZER, chat_format, max_length=limit).examples
+                slow = encode(
+                    [one], ChatTokenizer(TOKENIZER, chat_format), max_length=limit
+                ).examples
             assert [e.tokens.tolist() for e in quick] == [e.tokens.tolist() for e in slow]
             assert [e.mask.tolist() for e in quick] == [e.mask.tolist() for e in slow]
 
@@ -131,7 +135,9 @@ def test_rendering_only_the_ends_of_long_documents_changes_nothing(monkeypatch, 
     found = []
     for sample in (2, len(documents)):
         monkeypatch.setattr("hen_jax.data.examples.SAMPLE", sample)
-        found.append(encode(documents, TOKENIZER, detect_format(TOKENIZER), max_length=limit))
+        found.append(
+            encode(documents, ChatTokenizer(TOKENIZER, detect_format(TOKENIZER)), max_length=limit)
+        )
     quick, slow = found
     assert (quick.truncated, quick.dropped) == (slow.truncated, slow.dropped)
     assert len(slow.truncated) > 5 or limit == 60

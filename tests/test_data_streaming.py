@@ -38,6 +38,7 @@ from hen_jax.data.stores import (
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.detect import detect_format
 from hen_jax.text.formats import CHATML
+from hen_jax.text.tokenizer import ChatTokenizer
 
 CONFIG = PipelineConfig(row_length=16, batch_size=4, seed=3)
 # Example n is made of the token n only, so that a batch shows which examples are in it.
@@ -291,12 +292,12 @@ def document(name: str, reply: str) -> Document:
 
 
 def test_a_cache_gives_what_encoding_gives_and_is_never_stale(tmp_path):
-    words = (tiny_tokenizer(), CHATML)
+    words = ChatTokenizer(tiny_tokenizer(), CHATML)
     config = PipelineConfig(row_length=32)
     documents = [document("a", "Yes."), document("b", "No " * 40), document("c", "嗯。")]
-    direct = encode(documents, *words, max_length=32)
-    key = cache_key(config, "these", *words)
-    cached(tmp_path, key, lambda: encode_parts(documents, *words, max_length=32))
+    direct = encode(documents, words, max_length=32)
+    key = cache_key(config, "these", words)
+    cached(tmp_path, key, lambda: encode_parts(documents, words, max_length=32))
     store = cached(tmp_path, key, pytest.fail)  # from here on it must be read
     for ours, theirs in zip(store.read([0, 1]), direct.examples, strict=True):
         assert (ours.id, ours.group) == (theirs.id, theirs.group)
@@ -307,14 +308,14 @@ def test_a_cache_gives_what_encoding_gives_and_is_never_stale(tmp_path):
     other.add_tokens(["new"])
     keys = {
         key,
-        cache_key(config, "others", *words),
-        cache_key(config, "these", other, CHATML),
-        cache_key(config, "these", words[0], detect_format(words[0])),
-        cache_key(PipelineConfig(row_length=33), "these", *words),
-        cache_key(PipelineConfig(row_length=32, overlong="drop"), "these", *words),
+        cache_key(config, "others", words),
+        cache_key(config, "these", ChatTokenizer(other, CHATML)),
+        cache_key(config, "these", ChatTokenizer(words[0], detect_format(words[0]))),
+        cache_key(PipelineConfig(row_length=33), "these", words),
+        cache_key(PipelineConfig(row_length=32, overlong="drop"), "these", words),
     }
     assert len(keys) == 6
-    assert cache_key(PipelineConfig(row_length=32, batch_size=2), "these", *words) == key
+    assert cache_key(PipelineConfig(row_length=32, batch_size=2), "these", words) == key
 
 
 def test_the_fingerprint_of_a_file_is_that_of_its_content(tmp_path):

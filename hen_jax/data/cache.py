@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hen_jax.data
 import hen_jax.empathy
@@ -16,10 +16,7 @@ from hen_jax.core.checksums import named_sha256, text_sha256
 from hen_jax.data.examples import Encoded
 from hen_jax.data.pipeline import PipelineConfig
 from hen_jax.data.stores import Store, damage, open_whole, write_store
-from hen_jax.text.formats import ChatFormat
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from hen_jax.text.tokenizer import ChatTokenizer
 
 
 def cached(folder: Path, key: str, encoded: Callable[[], Iterable[Encoded]]) -> Store:
@@ -37,8 +34,7 @@ def cached(folder: Path, key: str, encoded: Callable[[], Iterable[Encoded]]) -> 
 def cache_key(
     config: PipelineConfig,
     documents: Any,
-    tokenizer: "PreTrainedTokenizerFast",
-    chat_format: ChatFormat,
+    tokenizer: ChatTokenizer,
 ) -> str:
     """A hash of the documents, the tokenizer, the chat format and the lengths, 64 characters.
 
@@ -51,9 +47,9 @@ def cache_key(
         "code": _code(),
         "row_length": config.row_length,
         "overlong": config.overlong,
-        "format": dataclasses.asdict(chat_format),
-        "tokenizer": text_sha256(tokenizer.backend_tokenizer.to_str()),
-        "end": tokenizer.eos_token,
+        "format": dataclasses.asdict(tokenizer.chat_format),
+        "tokenizer": text_sha256(tokenizer.tokenizer.backend_tokenizer.to_str()),
+        "end": tokenizer.tokenizer.eos_token,
     }
     return text_sha256(json.dumps(decided_by, sort_keys=True))
 

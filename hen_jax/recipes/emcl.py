@@ -28,9 +28,9 @@ from hen_jax.recipes.emcl_data import (
     put_episode,
     read_tasks,
 )
-from hen_jax.runs.model import Words
 from hen_jax.runs.stage import Feed, Job, Load, RunSettings, Stage, Work, guarded
 from hen_jax.steps.sft import sft_loss
+from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.checkpoints import saved_steps
 from hen_jax.training.loop import Prepare
 from hen_jax.training.optimizers import make_schedule
@@ -56,9 +56,9 @@ class EmclSettings(RunSettings):
             )
 
 
-def feed(settings: EmclSettings, words: Words, share: Share) -> Feed:
+def feed(settings: EmclSettings, tokenizer: ChatTokenizer, share: Share) -> Feed:
     """Episodes, which every process draws whole."""
-    found = read_tasks(settings.sources, settings.tasks, settings.episode, words)
+    found = read_tasks(settings.sources, settings.tasks, settings.episode, tokenizer)
     print(f"{settings.emcl.curriculum}: {_gradients(settings).sum():,.0f} gradients of a row")
     numbers = grain.MapDataset.range(settings.steps)
     draw = partial(draw_episode, settings.episode, settings.emcl.inner_steps)

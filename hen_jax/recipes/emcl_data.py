@@ -16,8 +16,8 @@ from hen_jax.data.examples import Document, Example, encode
 from hen_jax.data.schemas import check_records, schema_named
 from hen_jax.data.splits import split_records
 from hen_jax.runs.abstract import abstract_batch
-from hen_jax.runs.model import Words
 from hen_jax.runs.sources import Source, locate_source
+from hen_jax.text.tokenizer import ChatTokenizer
 
 TaskExamples = Mapping[str, Sequence[Example]]
 
@@ -45,7 +45,10 @@ class TaskParts(NamedTuple):
 
 
 def read_tasks(
-    sources: tuple[Source, ...], tasks: tuple[str, ...], settings: EpisodeSettings, words: Words
+    sources: tuple[Source, ...],
+    tasks: tuple[str, ...],
+    settings: EpisodeSettings,
+    tokenizer: ChatTokenizer,
 ) -> TaskParts:
     """Examples of the sources under the label that says their task; records of others are left out.
 
@@ -59,7 +62,7 @@ def read_tasks(
         found = {}
         for task in tasks:
             documents = [document for label, document in pairs if label == task]
-            encoded = encode(documents, *words, max_length=settings.row_length)
+            encoded = encode(documents, tokenizer, max_length=settings.row_length)
             print(f"{name}, {task}: {encoded.summary()}")
             if not encoded.examples:
                 there = ", ".join(sorted({label for label, _ in labelled}))

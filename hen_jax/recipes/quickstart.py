@@ -32,7 +32,7 @@ def before(job: Job) -> None:
     """The replies of the base to held-out prompts; a second run has them."""
     if not (job.workdir / BEFORE).exists():
         asked = held_out_prompts(job.settings.sources)
-        answer = answering(job.model.config, job.words)
+        answer = answering(job.model.config, job.tokenizer)
         write_json(job.workdir / BEFORE, answer(asked, job.model.base).texts)
 
 
@@ -48,7 +48,7 @@ def after(job: Job) -> None:
     if trained.lora is not None:
         learnt = merge_adapter(trained.model.base, trained.params, trained.lora.scale)
     asked = held_out_prompts(job.settings.sources)
-    answer = answering(job.model.config, job.words)
+    answer = answering(job.model.config, job.tokenizer)
     write_json(workdir / AFTER, answer(asked, learnt).texts)
     exports = [export_trained(trained, workdir / EXPORTS / "hf", "hf")]
     if trained.lora is not None:

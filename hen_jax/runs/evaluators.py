@@ -31,7 +31,7 @@ def replies(job: Job) -> Evaluator:
         )
     settings, model = job.settings, job.model
     asked = held_out_prompts(settings.sources)
-    answer = answering(model.config, job.words, settings.adapter)
+    answer = answering(model.config, job.tokenizer, settings.adapter)
 
     def look(state: State) -> dict[str, float]:
         own = {name: state.params[name] for name in job.trainable}  # not what a stage adds

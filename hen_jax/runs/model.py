@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from flax import nnx
 from jax.sharding import Mesh
@@ -19,13 +19,7 @@ from hen_jax.io.packages import cache_folder
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import abstract, split
 from hen_jax.runs.import_model import write_import
-from hen_jax.text.detect import detect_format
-from hen_jax.text.formats import ChatFormat
-from hen_jax.text.tokenizer import load_tokenizer
 from hen_jax.training.placement import parameter_shardings
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +29,6 @@ class ModelSettings:
     source: str  # such as smollm2-135m, models/mine or OWNER/NAME
     dtype: Literal["float32", "bfloat16", "float16"] | None = None  # frozen; None: as stored
     trained_dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 is rounded stochastically
-
-
-class Words(NamedTuple):
-    """How a model reads text."""
-
-    tokenizer: "PreTrainedTokenizerFast"
-    chat_format: ChatFormat
 
 
 class BaseModel(NamedTuple):
@@ -116,12 +103,6 @@ def _damage(folder: Path) -> str | None:
     except InputError as error:
         return str(error).splitlines()[0]
     return None
-
-
-def open_words(folder: Path) -> Words:
-    """The tokenizer of a model folder and the chat format its template follows."""
-    tokenizer = load_tokenizer(folder)
-    return Words(tokenizer, detect_format(tokenizer))
 
 
 def open_model(

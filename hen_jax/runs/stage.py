@@ -18,10 +18,11 @@ from hen_jax.core.ranges import Count, Natural, check_ranges
 from hen_jax.core.types import Mean, Tree
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.planning.search import Change
-from hen_jax.runs.model import BaseModel, ModelSettings, Words, base_dtype
+from hen_jax.runs.model import BaseModel, ModelSettings, base_dtype
 from hen_jax.runs.sources import Source
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Metrics
+from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.guards import GuardConfig, guard
 from hen_jax.training.loop import BatchSource, Evaluator, LoopConfig, Prepare
 from hen_jax.training.optimizers import OptimizerConfig, Schedule, make_optimizer
@@ -93,7 +94,7 @@ class Job(NamedTuple):
     settings: Any  # of the stage
     workdir: Path
     mesh: Mesh
-    words: Words
+    tokenizer: ChatTokenizer
     model: BaseModel
     feed: Feed
     trainable: Tree
@@ -119,8 +120,8 @@ class Stage(NamedTuple):
     """
 
     settings: type[RunSettings]
-    feed: Callable[[Any, Words, Share], Feed]
-    """`(settings, words, share)`: reads the data; a process loads its share of the rows."""
+    feed: Callable[[Any, ChatTokenizer, Share], Feed]
+    """`(settings, tokenizer, share)`: reads the data; a process loads its share of the rows."""
 
     work: Callable[[Any, DecoderConfig, nnx.GraphDef, Any, int], Work]
     """`(settings, config, graphdef, bounds, steps)`; `bounds` are those of the feed or the load."""
