@@ -100,9 +100,9 @@ def main():
 
 
 def read(path: Path):
-    from hen_jax.data.conversations import check_conversations
+    from hen_jax.data.schemas import check_records
 
-    parsed = check_conversations(path)
+    parsed = check_records(path, "messages")
     print(
         f"{path}: {len(parsed.records)} conversations, {len(parsed.problems)} bad", file=sys.stderr
     )

@@ -23,8 +23,9 @@ from hen_jax.core.types import Batch, Tree
 from hen_jax.data import samples
 from hen_jax.data.episodes import Draw, Episode, episode, episode_batches
 from hen_jax.data.examples import Document, Example, encode
-from hen_jax.data.hed import HedRecord, hed_conversation, read_hed
+from hen_jax.data.hed import HedRecord, hed_conversation
 from hen_jax.data.packing import pack_row, stack_rows
+from hen_jax.data.schemas import read_records
 from hen_jax.empathy.labels import TASKS
 from hen_jax.io import hf
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
@@ -70,7 +71,7 @@ class Bench(NamedTuple):
 
 def prepare(folder: Path, layers: int, lora: LoraConfig, table: Path) -> Bench:
     """Reads the model and the data; the states below the last `layers` are kept in `table`."""
-    records = read_hed(samples.path("hed/hed.en.jsonl"))
+    records = read_records(samples.path("hed/hed.en.jsonl"), "hed")
     examples = _encoded(folder, records)
     row_length = max(example.length for example in examples)
     config = hf.read_config(folder)

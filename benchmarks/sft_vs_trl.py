@@ -43,12 +43,13 @@ def rendered(model: Path) -> list[dict]:
     """Token ids and labels of all 320 records, in TRL's form."""
     from hen_jax.data import samples
     from hen_jax.data.examples import Document, encode
-    from hen_jax.data.hed import hed_conversation, read_hed
+    from hen_jax.data.hed import hed_conversation
+    from hen_jax.data.schemas import read_records
     from hen_jax.text.detect import open_chat_tokenizer
 
     documents = [
         Document(record.id, record.statement_id, hed_conversation(record))
-        for record in read_hed(samples.path("hed/hed.en.jsonl"))
+        for record in read_records(samples.path("hed/hed.en.jsonl"), "hed")
     ]
     encoded = encode(documents, open_chat_tokenizer(model), max_length=1024, overlong="drop")
     return [

@@ -15,7 +15,6 @@ from tiny_tokenizer import tiny_tokenizer
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import samples
-from hen_jax.data.esconv import check_esconv
 from hen_jax.data.pipeline import PipelineConfig
 from hen_jax.data.rows import read_lines
 from hen_jax.data.schemas import SCHEMAS, check_records, read_documents
@@ -237,7 +236,7 @@ def test_failed_conversations_of_esconv(tmp_path):
     ]
     row = {"emotion_type": "depression", "problem_type": "ongoing depression", "dialog": dialog}
     (tmp_path / "x.json").write_text(json.dumps([row | {"situation": "I sleep."}]))
-    (record,) = check_esconv(tmp_path / "x.json").whole(tmp_path)
+    (record,) = check_records(tmp_path / "x.json", "esconv").whole(tmp_path)
     assert record.strategies == (None, "Others", "Question", "Providing Suggestions",
                                  "Restatement or Paraphrasing",
                                  "Affirmation and Reassurance")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Stores on disk, buckets, mixtures and caches lose nothing and can be taken up anywhere."""
+"""Stores on disk, mixtures and caches lose nothing and can be taken up anywhere."""
 
 import dataclasses
 import itertools
@@ -13,7 +13,6 @@ from tiny_tokenizer import tiny_tokenizer
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import SHARED, Batch, RowLimits
-from hen_jax.data.buckets import bucket_batches, buckets_of
 from hen_jax.data.cache import cache_key, cached, file_fingerprint
 from hen_jax.data.examples import Document, Encoded, Example, encode, encode_parts
 from hen_jax.data.packing import pack_all
@@ -83,10 +82,9 @@ def encoded(examples: list[Example]) -> list[Encoded]:
     return [Encoded(examples[:10], ("cut",), ()), Encoded(examples[10:], (), ("left", "out"))]
 
 
-@pytest.fixture(scope="module", params=["array_record", "parquet"])
-def store(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("stores") / request.param
-    return write_store(encoded(EXAMPLES), folder, request.param)
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_store(encoded(EXAMPLES), tmp_path_factory.mktemp("stores") / "store")
 
 
 @given(
@@ -133,13 +131,10 @@ def test_a_store_gives_the_batches_that_its_list_gives(store, tmp_path):
     assert row_bounds(EXAMPLES, CONFIG) == RowBounds(most, RowLimits(longest, 0, documents))
 
 
-@pytest.mark.parametrize("form", ["array_record", "parquet"])
-def test_a_store_lays_the_openings_that_its_list_lays_and_looks_for_them_once(
-    form, tmp_path, monkeypatch
-):
+def test_a_store_lays_the_prefixes_of_its_list_and_looks_for_them_once(tmp_path, monkeypatch):
     monkeypatch.setattr("hen_jax.data.stores.READ_AT_ONCE", 7)
     listed = opened(20, EXAMPLES[:20]) + opened(17, EXAMPLES[20:])
-    store = write_store(encoded(listed), tmp_path / form, form)
+    store = write_store(encoded(listed), tmp_path / "store")
     for batches in (train_batches, eval_batches):
         made = take(8, batches(store, SHARING))
         assert_same(made, take(8, batches(listed, SHARING)))
@@ -152,7 +147,7 @@ def test_a_store_lays_the_openings_that_its_list_lays_and_looks_for_them_once(
     documents = max(len(set(row[row > 0].tolist())) for row in rows)
     assert bounds.reach == RowLimits(own, (rows == SHARED).sum(axis=1).max(), documents)
     assert batches_per_epoch(store, SHARING) == batches_per_epoch(listed, SHARING)
-    unread = dataclasses.replace(open_store(tmp_path / form), read=pytest.fail)
+    unread = dataclasses.replace(open_store(tmp_path / "store"), read=pytest.fail)
     for row_length in (48, 64):
         assert set(rows_of(unread, row_length, "shared_prefix").prefix.tolist()) == {17, 20}
 
@@ -233,40 +228,6 @@ def test_bad_stores_are_refused(tmp_path):
     empty = write_store([], tmp_path / "empty")
     with pytest.raises(InputError, match="no example"):
         train_batches(empty, CONFIG)
-    with pytest.raises(InputError, match="allowed: array_record, parquet"):
-        write_store([], tmp_path / "odd", "zip")  # pyright: ignore[reportArgumentType]
-
-
-def test_buckets_hold_each_example_in_the_least_that_fits():
-    found = buckets_of(EXAMPLES, [4, 6, 12])
-    assert sorted(itertools.chain(*found.values())) == list(range(39))
-    assert all(EXAMPLES[i].length <= bucket for bucket in found for i in found[bucket])
-    assert all(EXAMPLES[i].length > 4 for i in found[6] + found[12])
-    with pytest.raises(InputError, match=r"takes 9 positions; the greatest bucket has 8"):
-        buckets_of(EXAMPLES, [8])
-
-
-def test_bucket_batches_have_few_shapes_take_fair_turns_and_resume():
-    buckets = [4, 6, 12]
-    stream = bucket_batches(EXAMPLES, buckets, CONFIG)
-    batches = take(39, stream)  # four epochs
-    assert {batch.tokens.shape for batch in batches} == {(4, 4), (4, 6), (4, 12)}
-    turns = {T: sum(batch.tokens.shape[1] == T for batch in batches) for T in buckets}
-    shares = {T: len(i) for T, i in buckets_of(EXAMPLES, buckets).items()}
-    assert all(abs(turns[T] - shares[T]) <= 1 for T in buckets)
-    assert all(batch.segments.max() == 1 for batch in batches)
-    resumed = bucket_batches(EXAMPLES, buckets, CONFIG)
-    first = take(5, resumed)
-    state = resumed.get_state()
-    again = bucket_batches(EXAMPLES, buckets, CONFIG)
-    again.set_state(state)
-    assert tokens(first + take(9, again)) == tokens(batches[:14])
-    halves = [
-        take(9, bucket_batches(EXAMPLES, buckets, CONFIG, process_index=p, process_count=2))
-        for p in (0, 1)
-    ]
-    joined = [np.concatenate([a.tokens, b.tokens]).tolist() for a, b in zip(*halves, strict=True)]
-    assert joined == tokens(batches[:9])
 
 
 def test_a_mixture_keeps_its_weights_and_resumes():

@@ -12,8 +12,9 @@ from tiny_tokenizer import CHATML_TEMPLATE, tiny_tokenizer
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import samples
-from hen_jax.data.hed import hed_conversation, read_hed
-from hen_jax.data.steered import read_steered, steered_conversation
+from hen_jax.data.hed import hed_conversation
+from hen_jax.data.schemas import read_records
+from hen_jax.data.steered import steered_conversation
 from hen_jax.text.chat import render, render_all, render_prompt, stop_ids
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.detect import detect_format
@@ -50,8 +51,9 @@ def trained_texts(tokenizer, rendered) -> list[str]:
 
 
 def real_conversations() -> list[Conversation]:
-    hed = [*read_hed(samples.path("hed/hed.en.jsonl")), *read_hed(samples.path("hed/hed.zh.jsonl"))]
-    steered = read_steered(samples.path("eea/distress.jsonl"))
+    paths = [samples.path(f"hed/hed.{language}.jsonl") for language in ("en", "zh")]
+    hed = [record for path in paths for record in read_records(path, "hed")]
+    steered = read_records(samples.path("eea/distress.jsonl"), "steered")
     return [hed_conversation(r) for r in hed[::8]] + [steered_conversation(r) for r in steered]
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from hen_jax.data import samples
-from hen_jax.data.hed import hed_conversation, read_hed
+from hen_jax.data.hed import hed_conversation
+from hen_jax.data.schemas import read_records
 from hen_jax.empathy.clusters import CONTEXT_OF_TASK, CONTEXTS
 from hen_jax.empathy.labels import EMOTIONS, LANGUAGES, PERSONALITIES, ROLE_WORDS, TASKS
 from hen_jax.empathy.patterns import DIMENSIONS, PATTERNS
@@ -44,7 +45,7 @@ def test_any_two_conditions_give_different_prompts():
 
 
 def test_a_shipped_record_becomes_system_statement_reply():
-    record = read_hed(samples.path("hed/hed.zh.jsonl"))[3]
+    record = read_records(samples.path("hed/hed.zh.jsonl"), "hed")[3]
     messages = hed_conversation(record).messages
     assert [m.role for m in messages] == ["system", "user", "assistant"]
     assert (messages[1].content, messages[2].content) == (record.statement, record.response)

@@ -166,7 +166,7 @@ def rows_over(mesh: Mesh) -> int:
 def all_gather_fsdp(x: Array, axes: tuple[str, ...], layout: Layout | None) -> Array:
     """A parameter brought together over `fsdp`, still divided over `tensor`; its gradient is not.
 
-    This is fully sharded data parallelism said aloud (Rajbhandari et al., 2020, stage 3): gather
+    This is fully sharded data parallelism, written out (Rajbhandari et al., 2020, stage 3): gather
     before use, scatter the summed gradient. Left to itself the partitioner turns each product into
     a ring of small ones with a float32 accumulator: Llama-3.1-8B with LoRA on a v5e:4x4 then needed
     12.4 GiB per chip, not 11.5.

@@ -5,13 +5,11 @@ turn says in other keys is read, refused or left alone as `hen_jax.data.outside`
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields, outside
 from hen_jax.data.examples import Document
-from hen_jax.data.records import Parsed, parse_records
 from hen_jax.data.rows import Row
 from hen_jax.text.conversation import Conversation, Message, Role
 
@@ -35,27 +33,6 @@ COLUMNS = ("messages", "conversations")
 """The columns that hold the turns of a conversation."""
 
 _SPEAKER, _SAID = ("role", "from"), ("content", "value")
-
-
-def check_conversations(path: str | Path) -> Parsed[Document]:
-    """Documents of a file of `messages` (also SMILECHAT) or ShareGPT `conversations` rows.
-
-    A row may give `id` and `group`; without them it is called by its line, and rows that begin
-    with the same words of the user form a group, so that no split parts them.
-
-    Raises:
-      InputError: the file cannot be read at all.
-    """
-    return parse_records(path, parse_conversation, document_id, number=True)
-
-
-def check_completions(path: str | Path) -> Parsed[Document]:
-    """Documents of a file of `prompt` and `completion` rows, as texts or as messages.
-
-    Raises:
-      InputError: the file cannot be read at all.
-    """
-    return parse_records(path, parse_completion, document_id, number=True)
 
 
 def parse_conversation(row: Row) -> Document:

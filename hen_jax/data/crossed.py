@@ -8,14 +8,12 @@ one on other pairs may be about the writer's hand. The design and the sets are o
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TypeVar, cast
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields
 from hen_jax.data.hed import HedRecord, parse_message
 from hen_jax.data.preferences import Pair
-from hen_jax.data.records import read_records
 from hen_jax.data.rows import Row
 from hen_jax.data.steered import SteeredRecord
 from hen_jax.empathy.clusters import CONTEXTS
@@ -76,16 +74,6 @@ def parse_crossed(row: Row) -> Crossing:
     if first == second:
         raise InputError("conditions: both give the same prompt; they must differ in one thing")
     return Crossing(name, kind, name, (first, second), replies, language)
-
-
-def read_crossed(path: str | Path) -> list[Crossing]:
-    """The items of a crossed file.
-
-    Raises:
-      InputError: `file:line:field: what; allowed: ...` of the first bad line, with the count of
-        the others.
-    """
-    return read_records(path, parse_crossed, lambda record: record.id)
 
 
 def crossed_pairs(crossing: Crossing) -> list[Pair]:

@@ -5,12 +5,10 @@ they put on the Hugging Face hub. The data (CC BY-NC 4.0) does not come with hen
 """
 
 import dataclasses
-from pathlib import Path
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields
 from hen_jax.data.examples import Document
-from hen_jax.data.records import Parsed, parse_records
 from hen_jax.data.rows import Row
 from hen_jax.text.conversation import Conversation, Message, Role
 
@@ -59,15 +57,6 @@ class SupportConversation:
     def document(self) -> Document:
         """The conversation, grouped by its situation."""
         return Document(self.id, self.situation, self.conversation)
-
-
-def check_esconv(path: str | Path) -> Parsed[SupportConversation]:
-    """The conversations of an ESConv file.
-
-    Raises:
-      InputError: the file cannot be read at all.
-    """
-    return parse_records(path, parse_esconv, lambda record: record.id, number=True)
 
 
 def parse_esconv(row: Row) -> SupportConversation:

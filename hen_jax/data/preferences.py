@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from pathlib import Path
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields, outside
@@ -18,7 +17,6 @@ from hen_jax.data.conversations import (
     with_opening,
 )
 from hen_jax.data.hed import HedRecord, hed_prompt
-from hen_jax.data.records import Parsed, parse_records
 from hen_jax.data.rows import Row
 from hen_jax.data.steered import SteeredRecord, steered_conversation
 from hen_jax.empathy.scales import PERCEIVED, Scale
@@ -62,33 +60,6 @@ class Rated:
     group: str
     conversation: Conversation
     rating: float
-
-
-def check_pairs(path: str | Path) -> Parsed[Pair]:
-    """Pairs of a file of `prompt`, `chosen`, `rejected` rows, the prompt explicit or shared.
-
-    Raises:
-      InputError: the file cannot be read at all.
-    """
-    return parse_records(path, parse_pair, lambda record: record.id, number=True)
-
-
-def check_labelled(path: str | Path) -> Parsed[Labelled]:
-    """Records of a file of `prompt`, `completion` (or `messages`) and `label` rows.
-
-    Raises:
-      InputError: the file cannot be read at all.
-    """
-    return parse_records(path, parse_labelled, lambda record: record.id, number=True)
-
-
-def check_rated(path: str | Path) -> Parsed[Rated]:
-    """Records of a file of `prompt`, `completion` (or `messages`) and `rating` rows.
-
-    Raises:
-      InputError: the file cannot be read at all.
-    """
-    return parse_records(path, parse_rated, lambda record: record.id, number=True)
 
 
 def parse_pair(row: Row) -> Pair:

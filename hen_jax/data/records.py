@@ -109,15 +109,3 @@ def collect(rows: Iterable[LineOutcome[_Record]]) -> Parsed[_Record]:
         elif record is not None:
             parsed.records.append(record)
     return parsed
-
-
-def read_records(
-    path: str | Path, parse: Callable[[Row], _Record], identity: Callable[[_Record], str]
-) -> list[_Record]:
-    """The records of a file in which every line is good.
-
-    Raises:
-      InputError: names the first bad line and how many others there are, or says that the file
-        cannot be read or holds no record.
-    """
-    return parse_records(path, parse, identity).whole(path)

@@ -189,7 +189,7 @@ def read_documents(path: str | Path, schema: str, columns: Columns = AS_NAMED) -
       InputError: no such schema, or a bad record (file:line:field).
     """
     document = schema_named(schema).document
-    return [document(record) for record in _whole(path, schema, columns)]
+    return [document(record) for record in read_records(path, schema, columns)]
 
 
 def stream_documents(
@@ -220,7 +220,7 @@ def read_pairs(path: str | Path, schema: str, columns: Columns = AS_NAMED) -> li
     if pairs is None:
         allowed = ", ".join(name for name, one in SCHEMAS.items() if one.pairs is not None)
         raise InputError(f"schema {schema!r} holds no preference pairs; allowed: {allowed}")
-    return [pair for record in _whole(path, schema, columns) for pair in pairs(record)]
+    return [pair for record in read_records(path, schema, columns) for pair in pairs(record)]
 
 
 def check_records(path: str | Path, schema: str, columns: Columns = AS_NAMED) -> Parsed[Any]:
@@ -237,5 +237,10 @@ def check_records(path: str | Path, schema: str, columns: Columns = AS_NAMED) ->
     return found.check(Path(path))
 
 
-def _whole(path: str | Path, schema: str, columns: Columns) -> list[Any]:
+def read_records(path: str | Path, schema: str, columns: Columns = AS_NAMED) -> list[Any]:
+    """The records of a file of that schema in which every row is good.
+
+    Raises:
+      InputError: as `check_records`; names the first bad row and how many others there are.
+    """
     return check_records(path, schema, columns).whole(path)

@@ -56,7 +56,7 @@ def why_empty(part: str, groups: Mapping[str, int]) -> str:
 def split_records(
     records: Iterable[_Record], group: Callable[[_Record], str], salt: str = SALT
 ) -> Splits[_Record]:
-    """`records` dealt to their parts: `split_records(read_hed(path), lambda r: r.statement_id)`."""
+    """`records` dealt to their parts: `split_records(records, lambda r: r.statement_id)`."""
     splits: Splits[_Record] = Splits([], [], [])
     part_records = {"train": splits.train, "valid": splits.valid, "test": splits.test}
     for record in records:

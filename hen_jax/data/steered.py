@@ -5,12 +5,10 @@ context's empathy pattern, the rejected one does not. The schema is ours.
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Literal
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields
-from hen_jax.data.records import Parsed, parse_records, read_records
 from hen_jax.data.rows import Row
 from hen_jax.empathy.clusters import CONTEXT_OF_TASK, CONTEXTS
 from hen_jax.text.conversation import Conversation, Message
@@ -59,21 +57,6 @@ class SteeredRecord:
     def group(self) -> str:
         """The split group: a hard pair shares its turns with the pair it was made from."""
         return self.id.removesuffix(HARD_SUFFIX)
-
-
-def read_steered(path: str | Path) -> list[SteeredRecord]:
-    """The records of a steered-conversation JSON-lines file.
-
-    Raises:
-      InputError: `file:line:field: what; allowed: ...` of the first bad line, with the count of
-        the others.
-    """
-    return read_records(path, parse_steered, lambda record: record.id)
-
-
-def check_steered(path: str | Path) -> Parsed[SteeredRecord]:
-    """The good records of a file beside the problem of each bad line."""
-    return parse_records(path, parse_steered, lambda record: record.id)
 
 
 def steered_conversation(

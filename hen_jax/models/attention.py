@@ -14,9 +14,6 @@ from hen_jax.core.types import Array, RowLimits
 from hen_jax.models.dot_product import attend, causal_segment_mask, segment_mask
 from hen_jax.models.packed_attention import scores_within_limits, within_limits
 
-KEPT = "attended"
-"""What a fused kernel must not run again for: its output and softmax sums, under this name."""
-
 PLAIN = ("xla", "chunked")
 """The back-ends that let a document see the prefix that its row shares."""
 

@@ -121,7 +121,7 @@ class RMSNorm(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Grouped-query attention; where keys and values live is the caller's affair (`attend`)."""
+    """Grouped-query attention; the caller decides where keys and values live (`attend`)."""
 
     def __init__(self, key: PRNGKeyArray, config: DecoderConfig, linear: Callable[..., Linear]):
         keys = jax.random.split(key, 4)

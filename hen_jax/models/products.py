@@ -10,6 +10,9 @@ from hen_jax.core.types import Array
 PRODUCT = "product"
 """The name, for rematerialisation policies, of what is cheaper to keep than to compute again."""
 
+KEPT = "attended"
+"""The name of what a fused attention kernel must not run again for: output and softmax sums."""
+
 SHORT = 64
 """A sum of fewer terms, as over the rank of an adapter, is soon done again."""
 

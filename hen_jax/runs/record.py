@@ -29,7 +29,7 @@ PACKAGES = (
     "grain",
     "transformers",
 )
-"""Whose versions are recorded: what a result can hang on."""
+"""Whose versions are recorded: what a result can depend on."""
 
 MAY_CHANGE = (
     "config.mesh",

@@ -89,7 +89,7 @@ def prepared(
     train = Mixture(
         tuple(_store(one, "train", config, tokenizer) for one in sets), tuple(weights) or (1.0,)
     )
-    # Every held-out example counts once, so that a loss does not hang on the weights.
+    # Every held-out example counts once, so that a loss does not depend on the weights.
     valid = _store(sources, "valid", config, tokenizer)
     for part, stores in (("train", train.stores), ("valid", (valid,))):
         if not all(map(len, stores)):

@@ -168,7 +168,7 @@ def decode(weights: Weights, start: Start, key: PRNGKeyArray, settings: Generati
     """Draws tokens until each row has drawn a stop token or `max_new_tokens`.
 
     Row `b` draws its token `i` with a key made of `key`, `b` and `i` alone: what it becomes does
-    not hang on its neighbours.
+    not depend on its neighbours.
     """
     rows = start.logits.shape[0]
     keys = jax.random.split(key, rows)

@@ -35,7 +35,7 @@ class Rendered(NamedTuple):
     mask: np.ndarray  # [n] bool
     starts: np.ndarray | None = None
     """`[turns]`: where the header of each turn begins. From there on the ids are those of the turns
-    from that one on. None where the ids of a turn hang on what stands before it."""
+    from that one on. None where the ids of a turn depend on what stands before it."""
 
 
 def render(conversation: Conversation, tokenizer: ChatTokenizer) -> Rendered:
