@@ -61,7 +61,9 @@ def generate_replies(request: Request) -> list[Reply]:
     config = hf.read_config(request.model)
     chat = None if request.raw else ChatTokenizer(tokenizer, detect_format(tokenizer))
     rows = [
-        tokenizer.encode(prompt) if chat is None else render_prompt(_asked(prompt, request), chat)
+        tokenizer.encode(prompt)
+        if chat is None
+        else render_prompt(_asked(prompt, request), chat).tolist()
         for prompt in request.prompts
     ]
     longest = max(map(len, rows))
