@@ -90,8 +90,8 @@ def _line(text: str) -> str:
 
 
 def _written(workdir: Path) -> list[str]:
-    """Every file of the work directory; a checkpoint's many parts count as one."""
-    files = [path for path in workdir.rglob("*") if path.is_file()]
+    """Every file of the work directory, its lock aside; a checkpoint's many parts count as one."""
+    files = [path for path in workdir.rglob("[!.]*") if path.is_file()]
     saved = workdir / "checkpoints"
     found = {path for path in files if saved not in path.parents} | {workdir / SUMMARY}
     return [str(path) for path in sorted(found | set(saved.iterdir()))]
