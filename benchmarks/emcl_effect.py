@@ -26,11 +26,11 @@ from emcl_report import write_report
 
 from hen_jax.core.files import write_json
 from hen_jax.core.types import Tree
+from hen_jax.curricula import evaluations
+from hen_jax.curricula.emcl import emcl_step, init_memory
+from hen_jax.curricula.learnt import reply_features
+from hen_jax.curricula.shared import EmclConfig, evaluation
 from hen_jax.empathy.labels import TASKS
-from hen_jax.meta import evaluations
-from hen_jax.meta.curricula import EmclConfig, evaluation
-from hen_jax.meta.emcl import emcl_step, init_memory
-from hen_jax.meta.learnt_curricula import reply_features
 from hen_jax.models.config import LoraConfig
 from hen_jax.steps.sft import sft_loss
 from hen_jax.steps.state import State

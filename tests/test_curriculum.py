@@ -5,8 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hen_jax.meta.curricula import EmclConfig
-from hen_jax.meta.evaluations import JVP, EvaluationRows, evaluations, outer_updates, steps_within
+from hen_jax.curricula.evaluations import (
+    JVP,
+    EvaluationRows,
+    evaluations,
+    outer_updates,
+    steps_within,
+)
+from hen_jax.curricula.shared import EmclConfig
 from hen_jax.objectives.curriculum import (
     active_tasks,
     averaged_difficulty,

@@ -11,10 +11,10 @@ from jax.sharding import Mesh
 from hen_jax.core.errors import InputError
 from hen_jax.core.ranges import Count
 from hen_jax.core.rows import check_episode
-from hen_jax.meta.curricula import EmclConfig, evaluation, require_gradient
-from hen_jax.meta.emcl import emcl_step, init_memory
-from hen_jax.meta.evaluations import EvaluationRows, evaluations, outer_updates
-from hen_jax.meta.learnt_curricula import reply_features
+from hen_jax.curricula.emcl import emcl_step, init_memory
+from hen_jax.curricula.evaluations import EvaluationRows, evaluations, outer_updates
+from hen_jax.curricula.learnt import reply_features
+from hen_jax.curricula.shared import EmclConfig, evaluation, require_gradient
 from hen_jax.models.config import DecoderConfig
 from hen_jax.planning.model_flops import row_flops
 from hen_jax.planning.search import Change

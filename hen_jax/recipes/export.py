@@ -72,7 +72,7 @@ def open_trained(run: Path) -> TrainedModel:
 def export(
     run: Path,
     out: Path,
-    form: ExportFormat,
+    format_: ExportFormat,
     dtype: str | None = None,
     base_model: str | None = None,
 ) -> Exported:
@@ -90,22 +90,22 @@ def export(
     """
     if base_model is not None:
         public_id(base_model)
-    require_replaceable(out, {"hf": hf.MODEL_KIND, "peft": peft.ADAPTER_KIND}[form])
+    require_replaceable(out, {"hf": hf.MODEL_KIND, "peft": peft.ADAPTER_KIND}[format_])
     _require_apart_from_run(out, run)
     require_apart(out, previous_run(run).base)
-    return export_trained(open_trained(run), out, form, dtype, base_model)
+    return export_trained(open_trained(run), out, format_, dtype, base_model)
 
 
 def export_trained(
     trained: TrainedModel,
     out: Path,
-    form: ExportFormat,
+    format_: ExportFormat,
     dtype: str | None = None,
     base_model: str | None = None,
 ) -> Exported:
     """`export` of a run that is already open."""
     origin = _origin(trained, out, base_model)
-    if form == "peft":
+    if format_ == "peft":
         return _export_peft(trained, out, dtype, origin)
     return _export_hf(trained, out, dtype, origin)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from hen_jax.core.errors import InputError
 from hen_jax.data.examples import Document, Example, encode
@@ -49,8 +50,10 @@ def from_config(
         settings(Source, node, f"config.sources[{at}]") for at, node in enumerate(nodes)
     )
     model = settings(ModelSettings, config.model, "config.model")
-    batches: Any = config.get("data", config.get("episode", {}))
-    row_length = batches.get("row_length", PipelineConfig().row_length)
+    # Whatever a stage calls the group that says how its batches are made.
+    groups: list[Any] = [group for group in config.values() if isinstance(group, ConfigDict)]
+    lengths = [group.row_length for group in groups if "row_length" in group]
+    row_length = lengths[0] if lengths else PipelineConfig().row_length
     return Wanted(sources, model, example, row_length, colour)
 
 

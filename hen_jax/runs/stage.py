@@ -139,7 +139,8 @@ class Stage(NamedTuple):
 
     kept: Callable[[Tree, Tree], Tree] = lambda params, frozen: frozen
     """`(params, frozen) -> frozen` at the start: a reference policy is `params` kept. It only
-    arranges leaves, so that a plan can call it; whatever is in both is copied by the run."""
+    arranges leaves, so that a plan can call it; whatever is in both is copied by the run. `params`
+    are the decoder's own, without `extra`."""
 
     extra: Callable[[DecoderConfig, PRNGKeyArray], dict[str, Tree]] = nothing_more
     """What trains beside the decoder's own parameters, such as a score head: more keys of `params`,
@@ -177,5 +178,4 @@ def beginning(
     stage: Stage, config: DecoderConfig, params: Tree, frozen: Tree, extra: dict[str, Tree]
 ) -> tuple[Tree, Tree]:
     """What trains and what does not when the first update begins; leaves may be abstract."""
-    params = {**params, **extra} if extra else params
-    return params, stage.kept(params, frozen)
+    return {**params, **extra}, stage.kept(params, frozen)

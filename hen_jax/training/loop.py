@@ -173,20 +173,19 @@ def _updates(
     return state
 
 
-def counting(step: Callable[[State, Tree, Any], tuple[State, Metrics]]) -> Callable:
+def counting(plain: Callable[[State, Tree, Any], tuple[State, Metrics]]) -> Callable:
     """The step with the metric `TOKENS`: what stands in the batch, or in all of a tree of them.
 
     The step counts and not the host: only the step sees a batch that was made of replies.
     """
 
-    def counted(state: State, frozen: Tree, batch: Tree) -> tuple[State, Metrics]:
-        state, metrics = step(state, frozen, batch)
+    def step(state: State, frozen: Tree, batch: Tree) -> tuple[State, Metrics]:
+        state, metrics = plain(state, frozen, batch)
         batches = jax.tree.leaves(batch, is_leaf=lambda node: isinstance(node, Batch))
         tokens = sum((one.segments != 0).sum(dtype=jnp.float32) for one in batches)
         return state, metrics | {TOKENS: Mean(jnp.float32(tokens), jnp.ones((), jnp.float32))}
 
-    counted.__name__ = step.__name__
-    return counted
+    return step
 
 
 def _is_ready(metrics: Metrics) -> bool:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from hen_jax.meta.curricula import EmclConfig
+from hen_jax.curricula.shared import EmclConfig
 from hen_jax.objectives.curriculum import active_tasks, competence
 
 FORWARD = 0.5

@@ -23,8 +23,7 @@ from flax import nnx
 from jaxtyping import Float, PRNGKeyArray
 
 from hen_jax.core.types import Array, Batch, Tree
-from hen_jax.data.episodes import Episode
-from hen_jax.meta.curricula import (
+from hen_jax.curricula.shared import (
     CurriculumMemory,
     EmclConfig,
     EpisodeStep,
@@ -35,6 +34,7 @@ from hen_jax.meta.curricula import (
     per_task,
     task_loss,
 )
+from hen_jax.data.episodes import Episode
 from hen_jax.meta.gradients import MetaGradient, meta_gradient
 from hen_jax.meta.inner import InnerLoop
 from hen_jax.models.decoder import merge

@@ -27,8 +27,8 @@ import optax
 from jaxtyping import Int, PRNGKeyArray
 
 from hen_jax.core.types import Array, Batch, Mean, Tree
-from hen_jax.data.episodes import Episode
-from hen_jax.meta.curricula import (
+from hen_jax.curricula.learnt import Features, init_scorer, soft_order_step, weighted_step
+from hen_jax.curricula.shared import (
     CurriculumMemory,
     EmclConfig,
     EpisodeStep,
@@ -42,8 +42,8 @@ from hen_jax.meta.curricula import (
     single,
     task_loss,
 )
+from hen_jax.data.episodes import Episode
 from hen_jax.meta.gradients import meta_gradient
-from hen_jax.meta.learnt_curricula import Features, init_scorer, soft_order_step, weighted_step
 from hen_jax.objectives.curriculum import (
     active_tasks,
     averaged_difficulty,
