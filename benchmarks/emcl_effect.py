@@ -111,7 +111,7 @@ def _validated(out: Path, study: Study, method: Method, rate: float) -> float:
 def build(name: str, study: Study) -> Method:
     """The method's compiled step, as many steps as the budget allows, and its evaluation."""
     config = EmclConfig(inner_learning_rate=study.inner_rate, **METHODS[name])
-    size = evaluations.Rows(study.rows.support, study.rows.query)
+    size = evaluations.EvaluationRows(study.rows.support, study.rows.query)
     steps = evaluations.steps_within(config, size, len(NAMES), study.budget)
     spent = evaluations.evaluations(config, size, len(NAMES), steps).sum()
     updates = int(evaluations.outer_updates(config, len(NAMES), steps).sum())

@@ -75,7 +75,7 @@ class EmclConfig:
             )
 
 
-class Memory(NamedTuple):
+class CurriculumMemory(NamedTuple):
     """The `memory` of a run's `State`: what a curriculum carries from step to step."""
 
     difficulty: Float[Array, "tasks"]  # running mean of the query loss after adaptation
