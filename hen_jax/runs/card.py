@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from hen_jax.io.cards import Card
 from hen_jax.models.config import LoraConfig
 from hen_jax.runs.origin import Origin
-from hen_jax.training.metrics import FILE, read_metrics
+from hen_jax.training.metrics import METRICS_FILE, read_metrics
 
 
 class HeldOut(NamedTuple):
@@ -27,10 +27,13 @@ def held_out_loss(run: Path, step: int) -> HeldOut | None:
     Raises:
       InputError: the log is damaged.
     """
-    lines = read_metrics(run) if (run / FILE).exists() else []
+    lines = read_metrics(run) if (run / METRICS_FILE).exists() else []
     measured = {line["step"]: line for line in lines if line["kind"] == "eval"}
     if not {0, step} <= measured.keys():
-        print(f"{run / FILE} holds no evaluation of updates 0 and {step}; the card gives no loss")
+        print(
+            f"{run / METRICS_FILE} holds no evaluation of updates 0 and {step}; the card gives no "
+            "loss"
+        )
         return None
     losses = [measured[one].get("loss", "nothing was held out") for one in (0, step)]
     if any(isinstance(loss, str) for loss in losses):

@@ -12,7 +12,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json, set_aside, write_json
 from hen_jax.core.records import seal
 
-FILE = "goodput.json"
+GOODPUT_FILE = "goodput.json"
 
 Kind = Literal["compile", "input", "evaluation", "checkpoint"]
 Ended = Literal["running", "stopped", "finished"]
@@ -30,7 +30,7 @@ class Goodput:
     """
 
     def __init__(self, folder: Path, step: int, lost_seconds: float, *, writes: bool = True):
-        self._path, self._writes = folder / FILE, writes
+        self._path, self._writes = folder / GOODPUT_FILE, writes
         self._began = time.time()
         self._seconds: dict[str, float] = dict.fromkeys(get_args(Kind), 0.0)
         self._first, self._lost = step, lost_seconds
@@ -65,11 +65,11 @@ class Goodput:
             "ended": ended,
             "seconds": {"productive": productive, **self._seconds, "lost": self._lost},
         }
-        told = summary([*self._earlier, attempt])
+        told = goodput_summary([*self._earlier, attempt])
         write_json(self._path, told | {"seal": seal(json.loads(json.dumps(told)))})
 
 
-def summary(attempts: list[dict[str, Any]]) -> dict[str, Any]:
+def goodput_summary(attempts: list[dict[str, Any]]) -> dict[str, Any]:
     """The totals over all attempts, before the attempts."""
     kinds = attempts[-1]["seconds"].keys()
     seconds: dict[str, float] = {
@@ -93,7 +93,7 @@ def _attempts(path: Path) -> list[dict[str, Any]]:
         if sealed is not None and sealed != seal(told):
             raise InputError("it is not as it was written")
         attempts = [_cut_short(attempt) for attempt in told["attempts"]]
-        summary(attempts)
+        goodput_summary(attempts)
     except (InputError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         set_aside(path, error if isinstance(error, InputError) else "it is no time ledger")
         return []

@@ -19,13 +19,13 @@ from hen_jax.core.types import Mean
 from hen_jax.training.processes import is_primary
 from hen_jax.training.trackers import open_trackers
 
-FILE = "metrics.jsonl"
+METRICS_FILE = "metrics.jsonl"
 
 DIGITS = 8
 """Of a checksum, at the end of a line."""
 
 
-def fetch(metrics: dict[str, Mean]) -> dict[str, float]:
+def fetch_metrics(metrics: dict[str, Mean]) -> dict[str, float]:
     """The means as Python numbers; waits for the devices."""
     host = jax.device_get(metrics)
     return {name: float(mean.value) for name, mean in host.items()}
@@ -54,7 +54,7 @@ class MetricLog:
     ):
         self.folder, self.lost_seconds, self._headline = folder, 0.0, headline
         self.writes = is_primary()
-        path = folder / FILE if self.writes else Path(os.devnull)
+        path = folder / METRICS_FILE if self.writes else Path(os.devnull)
         if self.writes:
             folder.mkdir(parents=True, exist_ok=True)
             self.lost_seconds = _keep_until(path, start)
@@ -130,7 +130,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     Raises:
       InputError: a line is damaged; names it.
     """
-    path = folder / FILE
+    path = folder / METRICS_FILE
     return [line if line is not None else _refuse(path, n) for n, line in _numbered(path)]
 
 
