@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hen_jax.adapters.lora import merge_adapter
 from hen_jax.core.errors import InputError
+from hen_jax.core.rounding import rounded
+from hen_jax.core.trees import map_with_path
 from hen_jax.io import companions, hf, peft
 from hen_jax.models.config import DecoderConfig, Execution
 from hen_jax.models.decoder import Decoder, abstract, merge, split
@@ -133,8 +136,11 @@ def open_weights(request: Request, config: DecoderConfig, longest: int) -> Weigh
     execution = Execution(request.dtype, remat="none", attention=attention)
     structure = split(abstract(config, lora, execution)).graphdef
     dtype = jnp.dtype(request.dtype)
-    placed = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (adapter, base))
-    return jax.jit(partial(_laid_out, structure))(*placed)
+    placed = map_with_path(
+        lambda path, leaf: jnp.asarray(rounded(np.asarray(leaf), dtype, path)),
+        {"adapter": adapter, "base": base},
+    )
+    return jax.jit(partial(_laid_out, structure))(placed["adapter"], placed["base"])
 
 
 def _laid_out(structure, *trees) -> Weights:
