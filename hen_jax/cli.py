@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import select
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,39 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     another process of the run was lost (see `core.errors.told`); `CLOSED`, without a word, when the
     output is a pipe that was closed, as by `hen config sft | head -1`.
     """
+    from hen_jax.core.pipes import output_is_closed
+
     try:
         code = _command(sys.argv[1:] if arguments is None else list(arguments))
     except SystemExit:  # of `--help`
-        _output_is_closed()
+        output_is_closed()
         raise
-    return CLOSED if _output_is_closed() else code
-
-
-def _output_is_closed(write_failed: bool = False) -> bool:
-    """Whether the reader of the output is gone; what is still to be written then goes nowhere.
-
-    An unbuffered stream has nothing left to flush: after a write that failed it is asked.
-    """
-    found = False
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        try:
-            stream.flush()
-            closed = write_failed and _has_no_reader(stream.fileno())
-        except BrokenPipeError:
-            closed = True
-        except (OSError, ValueError):  # a stream of a test, with no file behind it
-            closed = False
-        if closed:
-            with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a name that is no path
-                os.dup2(nowhere.fileno(), stream.fileno())
-        found |= closed
-    return found
-
-
-def _has_no_reader(handle: int) -> bool:
-    watch = select.poll()
-    watch.register(handle, 0)
-    return any(event & select.POLLERR for _, event in watch.poll(0))
+    return CLOSED if output_is_closed() else code
 
 
 def _command(words: list[str]) -> int:
@@ -80,6 +54,7 @@ def _command(words: list[str]) -> int:
         remedy = f"; give its value with '=': {bare[0]}={strange[0]}" if bare and strange else ""
         parser.error(f"unrecognized arguments: {' '.join(strange or overrides)}{remedy}")
     from hen_jax.core.errors import told
+    from hen_jax.core.pipes import output_is_closed
 
     # transformers would advise every user to install torch, of which hen_jax needs nothing.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -87,7 +62,7 @@ def _command(words: list[str]) -> int:
     try:
         return chosen.verb(chosen, overrides) or 0
     except (Exception, KeyboardInterrupt) as error:
-        if isinstance(error, BrokenPipeError) and _output_is_closed(write_failed=True):
+        if isinstance(error, BrokenPipeError) and output_is_closed(write_failed=True):
             return CLOSED
         expected = told(error)
         if expected is None:

@@ -77,7 +77,7 @@ def test_stats_of_columns_by_another_name(tmp_path):
     columns = {"prompt": "question", "completion": "answer"}
     report = stats(file, "completion", columns=columns)
     assert (report["total"], report["trained"]) == (7, 3)
-    with pytest.raises(InputError, match="a.jsonl:1:prompt"):
+    with pytest.raises(InputError, match=r"a\.jsonl:1:prompt"):
         stats(file, "completion")
     with pytest.raises(InputError, match="its files have fixed names"):
         stats(samples.path("sense7/sense7.xlsx"), "sense7", columns=columns)
