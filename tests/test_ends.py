@@ -373,3 +373,23 @@ def test_a_lost_process_ends_the_command_with_its_code(monkeypatch, tmp_path, ca
     (line,) = capsys.readouterr().err.splitlines()
     assert "process 1 of 2: process 0 does not answer" in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("platform", ["cuda", "bogus"])
+def test_devices_that_are_not_there_are_told_in_one_line(platform):
+    """In a process of its own: jax looks for its devices once."""
+    script = (
+        "import jax\nfrom hen_jax.core.errors import told\n"
+        "for make in (jax.devices, lambda: jax.random.key(0)):\n"  # the second hides jax's frames
+        "    try: make()\n    except Exception as error: print(told(error))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stderr
+    for line in lines:
+        assert line.startswith(f"Told(code=2, line=\"jax has no device of the kind '{platform}'")
