@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from hen_jax.core.errors import (
     told,
 )
 from hen_jax.core.files import RECORD
+from hen_jax.core.staging import place_for
 from hen_jax.training import locks
 from hen_jax.training.clusters import Cluster
 from hen_jax.training.locks import LOCK, locked, only_run
@@ -103,7 +105,9 @@ def test_a_second_run_names_the_first_and_a_kill_frees_the_folder(tmp_path):
     who = rf"process {holder.pid} on host {re.escape(socket.gethostname())}"
     with pytest.raises(InputError, match=rf"in use by another run \({who}\)"), only_run(workdir):
         pass
-    (workdir / f".{RECORD}.abc.part").touch()
+    with place_for(workdir / RECORD) as left:
+        shutil.copytree(left, tmp_path / left.name)  # as a kill leaves it
+    shutil.move(tmp_path / left.name, left)
     holder.kill()
     holder.wait()
     holder.stdout.close()
