@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hen_jax.core.errors import InputError
 from hen_jax.text.chat import render, render_prompt
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.formats import FORMATS, ChatFormat, with_tokens
+from hen_jax.text.tokenizer import ChatTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -29,6 +31,12 @@ Llama 3.2's template would write the date of today: the same text must give the 
 """
 
 
+def open_chat_tokenizer(folder: Path) -> ChatTokenizer:
+    """The tokenizer of a model folder and the chat format its template follows."""
+    tokenizer = load_tokenizer(folder)
+    return ChatTokenizer(tokenizer, detect_format(tokenizer))
+
+
 def detect_format(
     tokenizer: "PreTrainedTokenizerFast", formats: Sequence[ChatFormat] = FORMATS
 ) -> ChatFormat:
@@ -48,7 +56,7 @@ def detect_format(
         bos, eos = cast(str | None, tokenizer.bos_token), cast(str | None, tokenizer.eos_token)
         chat_format = with_tokens(chat_format, bos, eos)
         chat_format = _with_default_system(tokenizer, chat_format)
-        if _equals_template(tokenizer, chat_format):
+        if _equals_template(ChatTokenizer(tokenizer, chat_format)):
             return chat_format
     raise InputError(
         "this tokenizer's chat template is none of the known formats "
@@ -72,10 +80,10 @@ def _with_default_system(
     return dataclasses.replace(chat_format, default_system=said)
 
 
-def _equals_template(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> bool:
+def _equals_template(tokenizer: ChatTokenizer) -> bool:
     try:
         return all(
-            _agree(tokenizer, chat_format, messages, prompt=prompt)
+            _agree(tokenizer, messages, prompt=prompt)
             for probe in _PROBES
             for messages, prompt in [(probe, False), (probe[:-1], True)]
         )
@@ -83,22 +91,17 @@ def _equals_template(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatForm
         return False  # this format's control tokens are not in this tokenizer
 
 
-def _agree(
-    tokenizer: "PreTrainedTokenizerFast",
-    chat_format: ChatFormat,
-    messages: tuple[Message, ...],
-    *,
-    prompt: bool,
-) -> bool:
-    theirs = _template(tokenizer, messages, prompt=prompt, tokenize=True)
+def _agree(tokenizer: ChatTokenizer, messages: tuple[Message, ...], *, prompt: bool) -> bool:
+    theirs = _template(tokenizer.tokenizer, messages, prompt=prompt, tokenize=True)
+    chat_format = tokenizer.chat_format
     if messages[0].role == "system" and chat_format.system_in != "turn":
         if theirs is None:
             return True  # the template has no place for a system message, and ours is our own
         if chat_format.system_in == "last_user" and not prompt:
             return True  # the template leaves it out of an answered conversation
     if prompt:
-        return render_prompt(messages, tokenizer, chat_format).tolist() == theirs
-    return render(Conversation(messages), tokenizer, chat_format).tokens.tolist() == theirs
+        return render_prompt(messages, tokenizer).tolist() == theirs
+    return render(Conversation(messages), tokenizer).tokens.tolist() == theirs
 
 
 def _template(
