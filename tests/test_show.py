@@ -15,9 +15,10 @@ from hen_jax.recipes import show
 from hen_jax.runs.model import Words
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.detect import detect_format
+from hen_jax.text.fast_tokenizer import without_transformers
 
 TOKENIZER = tiny_tokenizer()
-WORDS = Words(TOKENIZER, detect_format(TOKENIZER))
+WORDS = Words(without_transformers(TOKENIZER), detect_format(TOKENIZER))
 TALK = Conversation(
     (
         Message("system", "Be kind."),

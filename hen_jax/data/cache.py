@@ -1,25 +1,21 @@
 """Rendered examples kept on disk, under the hash of everything that decides them."""
 
 import dataclasses
-import functools
-import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hen_jax.data
 import hen_jax.empathy
 import hen_jax.text
 from hen_jax.core.cached import built_once
-from hen_jax.core.checksums import named_sha256, text_sha256
+from hen_jax.core.checksums import code_sha256, named_sha256, text_sha256
 from hen_jax.data.examples import Encoded
 from hen_jax.data.pipeline import PipelineConfig
 from hen_jax.data.stores import Store, damage, opened, write_store
+from hen_jax.text.fast_tokenizer import FastTokenizer
 from hen_jax.text.formats import ChatFormat
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 
 def cached(folder: Path, key: str, encoded: Callable[[], Iterable[Encoded]]) -> Store:
@@ -37,7 +33,7 @@ def cached(folder: Path, key: str, encoded: Callable[[], Iterable[Encoded]]) -> 
 def cache_key(
     config: PipelineConfig,
     documents: Any,
-    tokenizer: "PreTrainedTokenizerFast",
+    tokenizer: FastTokenizer,
     chat_format: ChatFormat,
 ) -> str:
     """A hash of the documents, the tokenizer, the chat format and the lengths, 64 characters.
@@ -63,12 +59,7 @@ def fingerprint(path: Path) -> str:
     return named_sha256([(str(file.relative_to(path)), file) for file in files])
 
 
-@functools.cache
 def _code() -> str:
-    """The hash of the code that turns files into tokens: what it gives may change with it."""
-    digest = hashlib.sha256()
-    for package in (hen_jax.data, hen_jax.text, hen_jax.empathy):
-        for folder in package.__path__:
-            for file in sorted(Path(folder).rglob("*.py")):
-                digest.update(file.read_bytes())
-    return digest.hexdigest()
+    """The hash of the code that turns files into tokens."""
+    packages = (hen_jax.data, hen_jax.text, hen_jax.empathy)
+    return code_sha256(*(folder for package in packages for folder in package.__path__))

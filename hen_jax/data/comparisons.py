@@ -6,7 +6,7 @@ these hold every token of a document, its last included, for the score is read o
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,10 +17,8 @@ from hen_jax.data.packing import lay_out_row, stack_rows
 from hen_jax.data.preferences import Pair
 from hen_jax.text.chat import render_all
 from hen_jax.text.conversation import Conversation, Message
+from hen_jax.text.fast_tokenizer import FastTokenizer
 from hen_jax.text.formats import ChatFormat
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,7 +55,7 @@ class Taken(NamedTuple):
 
 def compare(
     pairs: Sequence[Pair],
-    tokenizer: "PreTrainedTokenizerFast",
+    tokenizer: FastTokenizer,
     chat_format: ChatFormat,
     *,
     row_length: int,

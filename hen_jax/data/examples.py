@@ -4,18 +4,16 @@ import bisect
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from hen_jax.core.errors import InputError
 from hen_jax.text.chat import Rendered, render, render_all
 from hen_jax.text.conversation import Conversation
+from hen_jax.text.fast_tokenizer import FastTokenizer
 from hen_jax.text.formats import ChatFormat
 from hen_jax.text.script import script
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 Overlong = Literal["truncate", "drop"]
 
@@ -83,7 +81,7 @@ def summary(examples: int, truncated: int, dropped: int) -> str:
 
 def encode(
     documents: Sequence[Document],
-    tokenizer: "PreTrainedTokenizerFast",
+    tokenizer: FastTokenizer,
     chat_format: ChatFormat,
     *,
     max_length: int,
@@ -134,7 +132,7 @@ SAMPLE = 32
 
 def _render_ends(
     documents: Sequence[Document],
-    tokenizer: "PreTrainedTokenizerFast",
+    tokenizer: FastTokenizer,
     chat_format: ChatFormat,
     max_length: int | None,
 ) -> list[tuple[Conversation, Rendered]]:
@@ -178,7 +176,7 @@ def _end(conversation: Conversation, letters: float) -> Conversation:
 
 def encode_parts(
     documents: Iterable[Document],
-    tokenizer: "PreTrainedTokenizerFast",
+    tokenizer: FastTokenizer,
     chat_format: ChatFormat,
     *,
     max_length: int,
@@ -205,7 +203,7 @@ def _example(document: Document, rendered: Rendered) -> Example:
 def _without_oldest(
     conversation: Conversation,
     whole: Rendered,
-    tokenizer: "PreTrainedTokenizerFast",
+    tokenizer: FastTokenizer,
     chat_format: ChatFormat,
     max_length: int,
 ) -> Rendered | None:

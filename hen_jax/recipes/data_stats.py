@@ -16,9 +16,8 @@ from hen_jax.data.examples import Document
 from hen_jax.data.preferences import Pair
 from hen_jax.data.schemas import schema_named
 from hen_jax.data.splits import split, why_empty
+from hen_jax.runs.model import open_words
 from hen_jax.text.chat import render_all
-from hen_jax.text.detect import detect_format
-from hen_jax.text.tokenizer import load_tokenizer
 
 NEAR = 0.8
 """Similarity from which two texts count as near copies."""
@@ -135,8 +134,8 @@ def _lengths(documents: Sequence[Document], model: Path | None) -> tuple[np.ndar
             for d in documents
         ]
         return np.asarray(whole), np.asarray(trained)
-    tokenizer = load_tokenizer(model)
-    rendered = render_all([d.conversation for d in documents], tokenizer, detect_format(tokenizer))
+    conversations = [document.conversation for document in documents]
+    rendered = render_all(conversations, *open_words(model))
     counts = [(len(one.tokens), int(one.mask.sum())) for one in rendered]
     whole, trained = np.asarray(counts).T
     return whole, trained

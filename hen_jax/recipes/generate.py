@@ -27,6 +27,7 @@ from hen_jax.sampling.logits import Sampling
 from hen_jax.text.chat import render_prompt, stop_ids
 from hen_jax.text.conversation import Message
 from hen_jax.text.detect import detect_format
+from hen_jax.text.fast_tokenizer import without_transformers
 from hen_jax.text.formats import ChatFormat
 from hen_jax.text.tokenizer import load_tokenizer
 
@@ -104,14 +105,15 @@ def tokenised(
     if chat_format is None:
         return tokenizer.encode(prompt)
     system = [] if request.system is None else [Message("system", request.system)]
-    return render_prompt([*system, Message("user", prompt)], tokenizer, chat_format).tolist()
+    asked = [*system, Message("user", prompt)]
+    return render_prompt(asked, without_transformers(tokenizer), chat_format).tolist()
 
 
 def stops_of(
     folder: Path, tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat | None
 ) -> tuple[int, ...]:
     """Every id that ends a reply: the chat format's stop, and all that the model folder names."""
-    own = stop_ids(tokenizer, chat_format) if chat_format else ()
+    own = stop_ids(without_transformers(tokenizer), chat_format) if chat_format else ()
     return companions.all_ends(folder, own)
 
 

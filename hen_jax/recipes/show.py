@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -88,15 +88,13 @@ def painted(example: Example, words: Words, *, colour: bool) -> str:
 
     A line feed is shown as `↵` and one, so that none is overlooked.
     """
-    controls = np.isin(example.tokens, words.tokenizer.all_special_ids)
+    controls = np.isin(example.tokens, words.tokenizer.control_ids)
     kinds = list(zip(example.mask.tolist(), controls.tolist(), strict=True))
     text, end, done = "", 0, ""
     for (trains, control), group in itertools.groupby(kinds):
         end += len(list(group))
         # A decoder may drop the space before the first word, so a part alone is not decoded.
-        whole = cast(
-            str, words.tokenizer.decode(example.tokens[:end], clean_up_tokenization_spaces=False)
-        )
+        whole = words.tokenizer.decode(example.tokens[:end].tolist())
         part, done = whole[len(done) :].replace("\n", "↵\n"), whole
         if colour:
             text += f"{(TRAINED if trains else OTHER) + (CONTROL if control else '')}{part}{END}"
@@ -108,7 +106,7 @@ def painted(example: Example, words: Words, *, colour: bool) -> str:
 def counted(example: Example, words: Words) -> str:
     """How many tokens there are, train, and are control tokens, and what the format is."""
     tokens, trained = len(example.tokens), int(example.mask.sum())
-    controls = int(np.isin(example.tokens, words.tokenizer.all_special_ids).sum())
+    controls = int(np.isin(example.tokens, words.tokenizer.control_ids).sum())
     stretches = int((np.diff(example.mask.astype(int), prepend=0) == 1).sum())
     said = words.chat_format.default_system
     default = "" if said is None else f", which says by default {said!r}"

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from flax import nnx
 from jax.sharding import Mesh
@@ -19,13 +19,10 @@ from hen_jax.io.packages import cache_folder
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import abstract, split
 from hen_jax.runs.import_model import write_import
-from hen_jax.text.detect import detect_format
+from hen_jax.runs.known_tokenizers import known_tokenizer
+from hen_jax.text.fast_tokenizer import FastTokenizer
 from hen_jax.text.formats import ChatFormat
-from hen_jax.text.tokenizer import load_tokenizer
 from hen_jax.training.placement import Shardings, parameter_shardings
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +37,7 @@ class ModelSettings:
 class Words(NamedTuple):
     """How a model reads text."""
 
-    tokenizer: "PreTrainedTokenizerFast"
+    tokenizer: FastTokenizer
     chat_format: ChatFormat
 
 
@@ -120,8 +117,7 @@ def _damage(folder: Path) -> str | None:
 
 def open_words(folder: Path) -> Words:
     """The tokenizer of a model folder and the chat format its template follows."""
-    tokenizer = load_tokenizer(folder)
-    return Words(tokenizer, detect_format(tokenizer))
+    return Words(*known_tokenizer(folder, fingerprint(folder, TEXT)))
 
 
 def open_model(

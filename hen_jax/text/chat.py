@@ -15,19 +15,17 @@ Two rules decide everything here:
 
 import functools
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from hen_jax.core.errors import InputError
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.encoding import Encoded, encode_runs, trained_tokens
+from hen_jax.text.fast_tokenizer import FastTokenizer
 from hen_jax.text.formats import ChatFormat
 from hen_jax.text.runs import Control, Cut, Run, cutter, runs_of
 from hen_jax.text.script import Piece, script
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 
 class Rendered(NamedTuple):
@@ -41,7 +39,7 @@ class Rendered(NamedTuple):
 
 
 def render(
-    conversation: Conversation, tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat
+    conversation: Conversation, tokenizer: FastTokenizer, chat_format: ChatFormat
 ) -> Rendered:
     """The token ids of a conversation and the mask of its assistant turns.
 
@@ -59,7 +57,7 @@ def render(
 
 def render_all(
     conversations: Iterable[Conversation],
-    tokenizer: "PreTrainedTokenizerFast",
+    tokenizer: FastTokenizer,
     chat_format: ChatFormat,
 ) -> list[Rendered]:
     """`render` of many conversations; each distinct stretch of text is tokenised once."""
@@ -68,7 +66,7 @@ def render_all(
 
 
 def render_prompt(
-    messages: Sequence[Message], tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat
+    messages: Sequence[Message], tokenizer: FastTokenizer, chat_format: ChatFormat
 ) -> np.ndarray:
     """`[n]` int32 ids of a conversation so far, ending with the header of the assistant's turn.
 
@@ -80,7 +78,7 @@ def render_prompt(
     return _render_scripts([pieces], tokenizer, chat_format)[0].tokens
 
 
-def stop_ids(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> tuple[int, ...]:
+def stop_ids(tokenizer: FastTokenizer, chat_format: ChatFormat) -> tuple[int, ...]:
     """The ids at which generation ends: the format's stop token and the tokenizer's own end.
 
     Raises:
@@ -91,10 +89,10 @@ def stop_ids(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> t
     return tuple(dict.fromkeys(controls[end].index for end in ends if end in controls))
 
 
-def _controls(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> dict[str, Control]:
+def _controls(tokenizer: FastTokenizer, chat_format: ChatFormat) -> dict[str, Control]:
     controls = {
         token.content: Control(index, token.lstrip, token.rstrip)
-        for index, token in tokenizer.added_tokens_decoder.items()
+        for index, token in tokenizer.backend_tokenizer.get_added_tokens_decoder().items()
         if token.special
     }
     if (stop := chat_format.assistant.stop.strip()) not in controls:
@@ -107,7 +105,7 @@ def _controls(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> 
 
 def _render_scripts(
     scripts: Iterable[list[Piece]],
-    tokenizer: "PreTrainedTokenizerFast",
+    tokenizer: FastTokenizer,
     chat_format: ChatFormat,
 ) -> list[Rendered]:
     cut = cutter(_controls(tokenizer, chat_format))

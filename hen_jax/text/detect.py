@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from hen_jax.core.errors import InputError
 from hen_jax.text.chat import render, render_prompt
 from hen_jax.text.conversation import Conversation, Message
+from hen_jax.text.fast_tokenizer import without_transformers
 from hen_jax.text.formats import FORMATS, ChatFormat, with_tokens
 
 if TYPE_CHECKING:
@@ -96,9 +97,10 @@ def _agree(
             return True  # the template has no place for a system message, and ours is our own
         if chat_format.system_in == "last_user" and not prompt:
             return True  # the template leaves it out of an answered conversation
+    ours = without_transformers(tokenizer)
     if prompt:
-        return render_prompt(messages, tokenizer, chat_format).tolist() == theirs
-    return render(Conversation(messages), tokenizer, chat_format).tokens.tolist() == theirs
+        return render_prompt(messages, ours, chat_format).tolist() == theirs
+    return render(Conversation(messages), ours, chat_format).tokens.tolist() == theirs
 
 
 def _template(
