@@ -94,7 +94,8 @@ def _run(chosen: argparse.Namespace, overrides: list[str]) -> None:
     with _stopping_while_loading():
         from hen_jax.recipes.launch import run
 
-        run(chosen.config, overrides, chosen.workdir)
+        profile = [f"--config.loop.profile={chosen.profile}"] if chosen.profile else []
+        run(chosen.config, [*overrides, *profile], chosen.workdir)
 
 
 @contextmanager
@@ -231,6 +232,14 @@ def _add_config_verbs(verbs: Any) -> None:
     verb.add_argument("--config", required=True, help=CONFIG)
     verb.add_argument("--workdir", type=Path, help="where everything is written")
     verb.add_argument("--print-config", action="store_true", help="every field; nothing is run")
+    verb.add_argument(
+        "--profile",
+        type=int,
+        nargs="?",
+        const=5,
+        metavar="UPDATES",
+        help="a profiler's trace of so many updates (5), in profile/ of the work directory",
+    )
     verb.epilog = "Set any field: --config.optimizer.learning_rate=1e-4 (docs/settings.md)"
     verb.set_defaults(verb=_run)
 
