@@ -104,7 +104,7 @@ def fit(job: Job) -> State:
                 step=placed(counting(reporting(work.step)), like),
                 evaluate=evaluator(work.score, frozen, prepare, feed.held_out),
                 prepare=prepare,
-                schedule=work.schedule,
+                schedule=jax.jit(work.schedule),  # one program and not one per operation
                 batches=feed.batches,
                 checkpoints=checkpoints,
                 log=log,
