@@ -19,7 +19,7 @@ examples:
   hen export --run runs/tiny --format peft --out exports/tiny
 """
 
-CONFIG = "a built-in name (sft, sft:tiny; `hen config` lists them), FILE.py or FILE.py:VARIANT"
+CONFIG_HELP = "a built-in name (sft, sft:tiny; `hen config` lists them), FILE.py or FILE.py:VARIANT"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,10 +94,10 @@ def _run(chosen: argparse.Namespace, overrides: list[str]) -> None:
         raise InputError("--workdir=DIR is missing: where everything is written")
     with _stopping_while_loading():
         with _nothing_collected():
-            from hen_jax.recipes.launch import run
+            from hen_jax.recipes.launch import launch
 
         profile = [f"--config.loop.profile={chosen.profile}"] if chosen.profile else []
-        run(chosen.config, [*overrides, *profile], chosen.workdir)
+        launch(chosen.config, [*overrides, *profile], chosen.workdir)
 
 
 @contextmanager
@@ -172,10 +172,10 @@ def _show(chosen: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _export(chosen: argparse.Namespace, _: list[str]) -> None:
-    from hen_jax.recipes.export import describe, export
+    from hen_jax.recipes.export import describe_export, export
 
     exported = export(chosen.run, chosen.out, chosen.format, chosen.dtype, chosen.base_model)
-    print(describe(exported))
+    print(describe_export(exported))
 
 
 def _plan(chosen: argparse.Namespace, overrides: list[str]) -> None:
@@ -245,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_config_verbs(verbs: Any) -> None:
     verb = verbs.add_parser("run", help="run a recipe; again, to go on where it stopped")
-    verb.add_argument("--config", required=True, help=CONFIG)
+    verb.add_argument("--config", required=True, help=CONFIG_HELP)
     verb.add_argument("--workdir", type=Path, help="where everything is written")
     verb.add_argument("--print-config", action="store_true", help="every field; nothing is run")
     verb.add_argument(
@@ -260,11 +260,11 @@ def _add_config_verbs(verbs: Any) -> None:
     verb.set_defaults(verb=_run)
 
     verb = verbs.add_parser("config", help="the built-in configs, or every field of one")
-    verb.add_argument("config", nargs="?", help=CONFIG)
+    verb.add_argument("config", nargs="?", help=CONFIG_HELP)
     verb.set_defaults(verb=_config)
 
     verb = verbs.add_parser("plan", help="does it fit, how fast could it be; needs no accelerator")
-    verb.add_argument("--config", required=True, help=CONFIG)
+    verb.add_argument("--config", required=True, help=CONFIG_HELP)
     verb.add_argument("--topology", required=True, help="such as v5e:4x4, v5p:2x2x4 or h100:8")
     verb.add_argument("--stage", help="one stage of the config (default: all)")
     verb.add_argument("--json", type=Path, help="write the plan there too")
@@ -273,7 +273,7 @@ def _add_config_verbs(verbs: Any) -> None:
     verb.set_defaults(verb=_plan)
 
     verb = verbs.add_parser("show", help="one example, with the tokens that train set apart")
-    verb.add_argument("--config", help=f"{CONFIG} of a run")
+    verb.add_argument("--config", help=f"{CONFIG_HELP} of a run")
     verb.add_argument("--model", type=Path, help="instead: a model folder, with --data, --schema")
     verb.add_argument("--data", type=Path, help="a data file")
     verb.add_argument("--schema", help="of the data file")

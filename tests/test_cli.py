@@ -138,5 +138,5 @@ def test_a_full_disk_is_told_in_one_line(finished, tmp_path, capsys, monkeypatch
     monkeypatch.setattr("hen_jax.io.shards.write_file", full)
     out = tmp_path / "out"
     said = fails(capsys, "export", f"--run={finished / 'run'}", "--format=hf", f"--out={out}")
-    assert "No space left on device" in said
+    assert "the disk is full" in said
     assert list(tmp_path.iterdir()) == []

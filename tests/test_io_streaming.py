@@ -82,7 +82,7 @@ def test_import_holds_no_tensor_and_export_one(folder, tmp_path, monkeypatch, ax
     shares = 1 if axes == (1, 1) else 2
     with host_memory(LARGEST * shares + MARGIN):  # several devices' shares are gathered
         hf.write_model(tmp_path / "out", CONFIG, params, max_shard_bytes=30_000_000)
-    before, after = shards.locate(folder), shards.locate(tmp_path / "out")
+    before, after = shards.locate_tensors(folder), shards.locate_tensors(tmp_path / "out")
     assert before.keys() == after.keys()
     for name, entry in before.items():
         here, there = (

@@ -53,6 +53,6 @@ def test_a_trace_is_written_to_the_work_directory(tmp_path):
 )
 def test_the_flag_sets_the_field(monkeypatch, tmp_path, words, overrides):
     given = []
-    monkeypatch.setattr(launch, "run", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(launch, "launch", lambda *arguments: given.append(arguments))
     assert cli.main(["run", "--config=sft:tiny", f"--workdir={tmp_path}", *words]) == 0
     assert given == [("sft:tiny", overrides, tmp_path)]

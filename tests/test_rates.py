@@ -113,7 +113,7 @@ def test_a_rate_is_the_mean_of_some_updates_and_takes_no_pauses():
     assert speed.ended(clock() + 2.0, 200) == 2.0
     assert speed.rates() == (3.0, 50.0)
     clock.seconds += 2.0
-    for _ in range(pace.WINDOW):
+    for _ in range(pace.PACE_STEPS):
         clock.seconds += 1.0
         speed.ended(clock(), 10)
     assert speed.rates() == (1.0, 10.0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hen_jax.core.errors import InputError
-from hen_jax.models.cache import taken_apart
+from hen_jax.models.cache import unstack_cache
 from hen_jax.models.config import DecoderConfig, LoraConfig
 from hen_jax.models.decoder import Decoder
 from hen_jax.sampling import generate as g
@@ -63,7 +63,7 @@ def teacher_forced(model: Decoder, unroll: bool, continuation: np.ndarray) -> np
     weights = lay_out(model, unroll)
     start = prefill(weights, g.pad_prompts(PROMPTS, buckets=(9,)), continuation.shape[1])
     step = jax.jit(lambda t, p, c: model.decode(t, p, c, weights.blocks))
-    logits, cache = [start.logits], taken_apart(start.cache) if unroll else start.cache
+    logits, cache = [start.logits], unstack_cache(start.cache) if unroll else start.cache
     for offset, column in enumerate(continuation.T):
         hidden, cache = step(jnp.asarray(column), start.positions + offset, cache)
         logits.append(model.logits(hidden))

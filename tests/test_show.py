@@ -12,13 +12,12 @@ from hen_jax.cli import main
 from hen_jax.core.errors import InputError
 from hen_jax.data.examples import Document, encode
 from hen_jax.recipes import show
-from hen_jax.runs.model import Words
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.detect import detect_format
-from hen_jax.text.fast_tokenizer import without_transformers
+from hen_jax.text.tokenizer import ChatTokenizer
 
 TOKENIZER = tiny_tokenizer()
-WORDS = Words(without_transformers(TOKENIZER), detect_format(TOKENIZER))
+WORDS = ChatTokenizer(TOKENIZER, detect_format(TOKENIZER))
 TALK = Conversation(
     (
         Message("system", "Be kind."),
@@ -32,7 +31,7 @@ TALK = Conversation(
 
 @pytest.fixture
 def example():
-    (made,) = encode([Document("a", "a", TALK)], *WORDS, max_length=99).examples
+    (made,) = encode([Document("a", "a", TALK)], WORDS, max_length=99).examples
     return made
 
 

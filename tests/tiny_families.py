@@ -77,7 +77,7 @@ def random_leaves(config: DecoderConfig, lora: LoraConfig | None = None, seed: i
     rng = np.random.default_rng(seed)
     leaves = {
         path: (0.2 * rng.standard_normal(shape)).astype(np.float32)
-        for path, shape in names.shapes(config, lora).items()
+        for path, shape in names.tensor_shapes(config, lora).items()
     }
     adapter = {path: leaf for path, leaf in leaves.items() if "/lora_" in path}
     base = {path: leaf for path, leaf in leaves.items() if path not in adapter}

@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 
 THREADS = 8
 
-CHUNK = 2**18
+READ_BYTES = 2**18
 """Bytes hashed at a time."""
 
 _SETTLED = 1.0
@@ -86,7 +86,7 @@ def code_sha256(*folders: str) -> str:
 
 def _digest(file: IO[bytes], cancelled: threading.Event | None) -> str:
     digest = hashlib.sha256()
-    buffer = memoryview(bytearray(min(CHUNK, max(1, os.fstat(file.fileno()).st_size))))
+    buffer = memoryview(bytearray(min(READ_BYTES, max(1, os.fstat(file.fileno()).st_size))))
     while count := file.readinto(buffer):  # pyright: ignore[reportAttributeAccessIssue]
         digest.update(buffer[:count])
         if cancelled is not None and cancelled.is_set():

@@ -27,7 +27,7 @@ from hen_jax.core.staging import make_durable, sweep
 EDITABLE = ("README.md",)
 """Files of ours that a user may edit: no opening compares them."""
 
-WEIGHTS = ".safetensors"
+WEIGHTS_SUFFIX = ".safetensors"
 """How the names of large files end; they are compared beside the reading, the others before it."""
 
 VERIFY = "HEN_VERIFY"
@@ -96,7 +96,7 @@ def verify(folder: Path) -> None:
     Raises:
       InputError: a file is missing, or not what was written.
     """
-    names = [name for name in _listed(folder) if not name.endswith(WEIGHTS)]
+    names = [name for name in _listed(folder) if not name.endswith(WEIGHTS_SUFFIX)]
     _compare(folder, names)
 
 
@@ -112,7 +112,7 @@ def verified(folder: Path, part: int = 0, parts: int = 1) -> Iterator[Callable[[
         damaged weights make the body raise.
     """
     verify(folder)
-    heavy = [name for name in _listed(folder) if name.endswith(WEIGHTS)][part::parts]
+    heavy = [name for name in _listed(folder) if name.endswith(WEIGHTS_SUFFIX)][part::parts]
     cancelled = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         compared = pool.submit(_compare, folder, heavy, cancelled)

@@ -15,8 +15,8 @@ from hen_jax.data.duplicates import duplicates, leaks, spoken
 from hen_jax.data.examples import Document
 from hen_jax.data.preferences import Pair
 from hen_jax.data.schemas import schema_named
-from hen_jax.data.splits import split, why_empty
-from hen_jax.runs.model import open_words
+from hen_jax.data.splits import split_records, why_empty
+from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.text.chat import render_all
 
 NEAR = 0.8
@@ -45,7 +45,7 @@ def stats(
     lengths, trained = _lengths(documents, model)
     unit = "characters" if model is None else "tokens"
     said = list(map(spoken, documents))
-    parts = split(documents, lambda document: document.group)
+    parts = split_records(documents, lambda document: document.group)
     shared = leaks(parts.train, [*parts.valid, *parts.test])
     report = {
         "file": str(file),
@@ -58,7 +58,7 @@ def stats(
         "length": _spread(lengths),
         "trained_length": _spread(trained),
         "turns": _spread(np.asarray([len(d.conversation.messages) for d in documents])),
-        "scripts": dict(Counter(map(script, said)).most_common()),
+        "scripts": dict(Counter(map(script_of, said)).most_common()),
         "labels": _tables([found.labels(record) for record in records]),
         "duplicates": len(duplicates(said)),
         "near_duplicates": len(duplicates(said, NEAR)),
@@ -71,7 +71,7 @@ def stats(
         with output_files(out / "stats.json", out / "lengths.png") as (numbers, picture):
             write_json(numbers, report)
             draw_lengths(lengths, trained, unit, picture)
-    print(summary(report))
+    print(stats_summary(report))
     groups = Counter(document.group for document in documents)
     for name, count in report["parts"].items():
         if not count:
@@ -79,7 +79,7 @@ def stats(
     return report
 
 
-def summary(report: Mapping[str, Any]) -> str:
+def stats_summary(report: Mapping[str, Any]) -> str:
     """The report as lines to print."""
     unit, length = report["unit"], report["length"]
     lines = [
@@ -118,7 +118,7 @@ def draw_lengths(lengths: np.ndarray, trained: np.ndarray, unit: str, path: Path
     figure.savefig(path, dpi=150, format="png")
 
 
-def script(text: str) -> str:
+def script_of(text: str) -> str:
     """`han`, `other` or `mixed`, by the share of Chinese characters among the letters."""
     letters = len(_LETTER.findall(text))
     share = len(_HAN.findall(text)) / letters if letters else 0.0
@@ -134,8 +134,7 @@ def _lengths(documents: Sequence[Document], model: Path | None) -> tuple[np.ndar
             for d in documents
         ]
         return np.asarray(whole), np.asarray(trained)
-    conversations = [document.conversation for document in documents]
-    rendered = render_all(conversations, *open_words(model))
+    rendered = render_all([d.conversation for d in documents], known_tokenizer(model))
     counts = [(len(one.tokens), int(one.mask.sum())) for one in rendered]
     whole, trained = np.asarray(counts).T
     return whole, trained

@@ -75,7 +75,7 @@ def program(stage: Stage, settings: Any, topology: Topology) -> Program:
 
 def placed_model(settings: RunSettings, topology: Topology) -> Placed:
     """The model of a config: adapters in float32, the base in `base_dtype`, as stored bfloat16."""
-    config = architecture(settings.model.source)
+    config = read_architecture(settings.model.source)
     mesh = make_mesh(settings.mesh, topology.devices)
     layout = Layout(mesh, settings.mesh.rules)
     model = abstract(config, settings.adapter, settings.execution, layout)
@@ -98,7 +98,7 @@ def placed_model(settings: RunSettings, topology: Topology) -> Placed:
     return Placed(config, parts.graphdef, mesh, place(adapter, "float32"), base)
 
 
-def architecture(source: str) -> DecoderConfig:
+def read_architecture(source: str) -> DecoderConfig:
     """The decoder that `config.model.source` names: a folder, an imported model or a known id.
 
     Raises:

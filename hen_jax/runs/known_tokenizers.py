@@ -12,25 +12,23 @@ from hen_jax.core.cached import built_once, damage_of
 from hen_jax.core.checksums import code_sha256, text_sha256
 from hen_jax.core.records import require_record, verify, write_record
 from hen_jax.io.packages import cache_folder
-from hen_jax.text.detect import detect_format
+from hen_jax.runs.model import TEXT_FILES, fingerprint
+from hen_jax.text.detect import open_chat_tokenizer
 from hen_jax.text.fast_tokenizer import FastTokenizer, without_transformers
-from hen_jax.text.formats import ChatFormat, format_named
-from hen_jax.text.tokenizer import load_tokenizer
+from hen_jax.text.formats import format_named
+from hen_jax.text.tokenizer import ChatTokenizer
 
 KIND = "tokenizer"
 
 
-def known_tokenizer(folder: Path, files: str) -> tuple[FastTokenizer, ChatFormat]:
-    """The tokenizer of a model folder and the chat format that its template follows.
-
-    Args:
-      files: the hash of the files that decide both.
+def known_tokenizer(folder: Path) -> ChatTokenizer:
+    """`open_chat_tokenizer` of a model folder, without transformers from the second time on.
 
     Raises:
       InputError: as `load_tokenizer` and `detect_format`.
     """
     verify(folder)
-    place = cache_folder() / "tokenizers" / _key(files)
+    place = cache_folder() / "tokenizers" / _key(fingerprint(folder, TEXT_FILES))
     built_once(place, lambda new: _write(folder, new), lambda found: damage_of(found, KIND))
     return _read(place)
 
@@ -42,8 +40,8 @@ def _key(files: str) -> str:
 
 
 def _write(folder: Path, new: Path) -> None:
-    theirs = load_tokenizer(folder)
-    found, ours = detect_format(theirs), without_transformers(theirs)
+    theirs, found = open_chat_tokenizer(folder)
+    ours = without_transformers(theirs)
     new.mkdir()
     ours.backend_tokenizer.save(str(new / "tokenizer.json"), pretty=False)
     fields = {
@@ -55,11 +53,11 @@ def _write(folder: Path, new: Path) -> None:
     write_record(new, KIND, fields)
 
 
-def _read(place: Path) -> tuple[FastTokenizer, ChatFormat]:
+def _read(place: Path) -> ChatTokenizer:
     from tokenizers import Tokenizer  # here, as most commands open no tokenizer
 
     told = require_record(place, KIND)
     bos, eos = told["bos_token"], told["eos_token"]
     backend = Tokenizer.from_file(str(place / "tokenizer.json"))
     found = format_named(told["format"], bos, eos, told["default_system"])
-    return FastTokenizer(backend, bos, eos), found
+    return ChatTokenizer(FastTokenizer(backend, bos, eos), found)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from hen_jax.core.cached import built_once
 from hen_jax.core.checksums import named_sha256, text_sha256
 from hen_jax.core.errors import InputError
-from hen_jax.core.mesh import Layout, Rules
+from hen_jax.core.mesh import Layout, Rules, Shardings
 from hen_jax.core.records import require_record, verify
 from hen_jax.core.types import Tree
 from hen_jax.io import hf
@@ -19,10 +19,7 @@ from hen_jax.io.packages import cache_folder
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import abstract, split
 from hen_jax.runs.import_model import write_import
-from hen_jax.runs.known_tokenizers import known_tokenizer
-from hen_jax.text.fast_tokenizer import FastTokenizer
-from hen_jax.text.formats import ChatFormat
-from hen_jax.training.placement import Shardings, parameter_shardings
+from hen_jax.training.placement import parameter_shardings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +31,7 @@ class ModelSettings:
     trained_dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 is rounded stochastically
 
 
-class Words(NamedTuple):
-    """How a model reads text."""
-
-    tokenizer: FastTokenizer
-    chat_format: ChatFormat
-
-
-class Opened(NamedTuple):
+class BaseModel(NamedTuple):
     """A base model in memory, beside the abstract structure that holds it and its adapter."""
 
     folder: Path
@@ -108,16 +98,11 @@ def _import_into_cache(source: str, new: Path, folder: Path) -> None:
 def _damage(folder: Path) -> str | None:
     """What is wrong with an imported model; its weights are compared when they are read."""
     try:
-        require_record(folder, hf.KIND)
+        require_record(folder, hf.MODEL_KIND)
         verify(folder)
     except InputError as error:
         return str(error).splitlines()[0]
     return None
-
-
-def open_words(folder: Path) -> Words:
-    """The tokenizer of a model folder and the chat format its template follows."""
-    return Words(*known_tokenizer(folder, fingerprint(folder, TEXT)))
 
 
 def open_model(
@@ -128,7 +113,7 @@ def open_model(
     execution: Execution = Execution(),
     dtype: str | None = None,
     rules: Rules = (),
-) -> Opened:
+) -> BaseModel:
     """Reads the base tensor by tensor onto the mesh; `rules` as in `MeshConfig`."""
     config = hf.read_config(folder)
     model = abstract(config, lora, execution, Layout(mesh, rules))
@@ -139,13 +124,13 @@ def open_model(
             "config.execution.base_dtype is 'int8', which cannot be trained; give config.adapter"
         )
     base = hf.read_params(folder, config, dtype, shardings, int8)
-    return Opened(folder, config, split(model).graphdef, base, shardings)
+    return BaseModel(folder, config, split(model).graphdef, base, shardings)
 
 
-WEIGHTS = ("*.safetensors",)
+WEIGHT_FILES = ("*.safetensors",)
 """The files of a model folder that hold its weights."""
 
-TEXT = ("tokenizer*", "chat_template*", "added_tokens.json", "special_tokens_map.json")
+TEXT_FILES = ("tokenizer*", "chat_template*", "added_tokens.json", "special_tokens_map.json")
 """The files of a model folder that say how it reads text."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 
@@ -18,10 +18,14 @@ class FastTokenizer:
     eos_token: str | None
 
     @property
-    def control_ids(self) -> list[int]:
+    def added_tokens_decoder(self) -> "dict[int, AddedToken]":
+        """Tokens that are whole words of their own, by id; control tokens are `special`."""
+        return self.backend_tokenizer.get_added_tokens_decoder()
+
+    @property
+    def all_special_ids(self) -> list[int]:
         """The ids of the tokens that stand for no text."""
-        added = self.backend_tokenizer.get_added_tokens_decoder()
-        return sorted(index for index, token in added.items() if token.special)
+        return sorted(index for index, one in self.added_tokens_decoder.items() if one.special)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         """The text of `ids` as it is: no space before punctuation is taken away."""
@@ -34,7 +38,7 @@ class FastTokenizer:
         return [self.decode(row, skip_special_tokens=skip_special_tokens) for row in rows]
 
 
-def without_transformers(tokenizer: "PreTrainedTokenizerFast") -> FastTokenizer:
+def without_transformers(tokenizer: "PreTrainedTokenizerFast | FastTokenizer") -> FastTokenizer:
     """The same tokenizer, but for what only a template's rendering needs."""
     bos, eos = tokenizer.bos_token, tokenizer.eos_token
     return FastTokenizer(

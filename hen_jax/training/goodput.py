@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from hen_jax.core.files import read_json, write_json
 
-FILE = "goodput.json"
+GOODPUT_FILE = "goodput.json"
 
 Kind = Literal["compile", "input", "evaluation", "checkpoint"]
 Ended = Literal["running", "stopped", "finished"]
@@ -27,7 +27,7 @@ class Goodput:
     """
 
     def __init__(self, folder: Path, step: int, lost_seconds: float, *, writes: bool = True):
-        self._path, self._writes = folder / FILE, writes
+        self._path, self._writes = folder / GOODPUT_FILE, writes
         self._began = time.time()
         self._seconds: dict[str, float] = dict.fromkeys(get_args(Kind), 0.0)
         self._first, self._lost = step, lost_seconds
@@ -62,10 +62,10 @@ class Goodput:
             "ended": ended,
             "seconds": {"productive": productive, **self._seconds, "lost": self._lost},
         }
-        write_json(self._path, summary([*self._earlier, attempt]))
+        write_json(self._path, goodput_summary([*self._earlier, attempt]))
 
 
-def summary(attempts: list[dict[str, Any]]) -> dict[str, Any]:
+def goodput_summary(attempts: list[dict[str, Any]]) -> dict[str, Any]:
     """The totals over all attempts, before the attempts."""
     kinds = attempts[-1]["seconds"].keys()
     seconds: dict[str, float] = {

@@ -10,14 +10,15 @@ import jax.numpy as jnp
 
 from hen_jax.core.errors import InputError, StoppedError
 from hen_jax.core.ranges import Count, Natural, NotNegative, check_ranges
+from hen_jax.core.records import Record
 from hen_jax.core.types import Batch, Mean, Tree
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Metrics
-from hen_jax.training.checkpoints import Checkpoints, Record
+from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.compiles import Compilations, compilations
 from hen_jax.training.goodput import Ended, Goodput
 from hen_jax.training.guards import SKIPPED, made_updates
-from hen_jax.training.metrics import MetricLog, fetch
+from hen_jax.training.metrics import MetricLog, fetch_metrics
 from hen_jax.training.pace import Clock, Pace, device_memory, run_mfu
 from hen_jax.training.profiler import Look, profiler
 from hen_jax.training.progress import Tell, progress
@@ -25,7 +26,7 @@ from hen_jax.training.signals import Asked, stop_requests
 from hen_jax.training.watchdog import watchdog
 
 
-class Batches(Protocol):
+class BatchSource(Protocol):
     """An endless iterator of batches that knows its place (grain's `DatasetIterator`).
 
     What it gives is a `Batch`, or a tree of them such as an episode: the step knows which.
@@ -78,7 +79,7 @@ class Run(NamedTuple):
     evaluate: Evaluator  # the held-out loss
     prepare: Prepare
     schedule: Callable[[int], Any]  # learning rate by step, for the log
-    batches: Batches
+    batches: BatchSource
     checkpoints: Checkpoints
     log: MetricLog
     record: Record
@@ -177,20 +178,19 @@ def _updates(
     return state
 
 
-def counting(step: Callable[[State, Tree, Any], tuple[State, Metrics]]) -> Callable:
+def counting(plain: Callable[[State, Tree, Any], tuple[State, Metrics]]) -> Callable:
     """The step with the metric `TOKENS`: what stands in the batch, or in all of a tree of them.
 
     The step counts and not the host: only the step sees a batch that was made of replies.
     """
 
-    def counted(state: State, frozen: Tree, batch: Tree) -> tuple[State, Metrics]:
-        state, metrics = step(state, frozen, batch)
+    def step(state: State, frozen: Tree, batch: Tree) -> tuple[State, Metrics]:
+        state, metrics = plain(state, frozen, batch)
         batches = jax.tree.leaves(batch, is_leaf=lambda node: isinstance(node, Batch))
         tokens = sum((one.segments != 0).sum(dtype=jnp.float32) for one in batches)
         return state, metrics | {TOKENS: Mean(jnp.float32(tokens), jnp.ones((), jnp.float32))}
 
-    counted.__name__ = step.__name__
-    return counted
+    return step
 
 
 def _is_ready(metrics: Metrics) -> bool:
@@ -215,7 +215,7 @@ def _step(
 def _write(config: LoopConfig, run: Run, watch: _Watch, pending: _Pending | None) -> None:
     if pending is None:
         return
-    values = fetch(pending.metrics)
+    values = fetch_metrics(pending.metrics)
     watch.alive()
     values["learning_rate"] = float(run.schedule(pending.number - 1))
     values |= _speed(run, watch, pending, round(values.pop(TOKENS, 0.0)))
@@ -309,6 +309,6 @@ def evaluator(
         for batch in batches():
             part = jitted(state.params, frozen, prepare(state, frozen, batch))
             sums = part if sums is None else jax.tree.map(jnp.add, sums, part)
-        return fetch(sums) if sums is not None else {}
+        return fetch_metrics(sums) if sums is not None else {}
 
     return evaluate

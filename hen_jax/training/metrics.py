@@ -18,10 +18,10 @@ from hen_jax.core.types import Mean
 from hen_jax.training.processes import is_primary
 from hen_jax.training.trackers import open_trackers
 
-FILE = "metrics.jsonl"
+METRICS_FILE = "metrics.jsonl"
 
 
-def fetch(metrics: dict[str, Mean]) -> dict[str, float]:
+def fetch_metrics(metrics: dict[str, Mean]) -> dict[str, float]:
     """The means as Python numbers; waits for the devices."""
     host = jax.device_get(metrics)
     return {name: float(mean.value) for name, mean in host.items()}
@@ -48,7 +48,7 @@ class MetricLog:
     ):
         self.folder, self.lost_seconds, self._headline = folder, 0.0, headline
         self.writes = is_primary()
-        path = folder / FILE if self.writes else Path(os.devnull)
+        path = folder / METRICS_FILE if self.writes else Path(os.devnull)
         if self.writes:
             folder.mkdir(parents=True, exist_ok=True)
             self.lost_seconds = _keep_until(path, start) if path.exists() else 0.0
@@ -124,7 +124,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     Raises:
       InputError: a line is damaged; names it.
     """
-    return _whole_lines(folder / FILE)
+    return _whole_lines(folder / METRICS_FILE)
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
