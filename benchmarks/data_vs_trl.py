@@ -100,9 +100,9 @@ def main():
 
 
 def read(path: Path):
-    from hen_jax.data.conversations import check_conversations
+    from hen_jax.data.schemas import check_records
 
-    parsed = check_conversations(path)
+    parsed = check_records(path, "messages")
     print(
         f"{path}: {len(parsed.records)} conversations, {len(parsed.problems)} bad", file=sys.stderr
     )
@@ -120,24 +120,17 @@ def write_rows(documents, path: Path):
             file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
 
 
-def words(model: Path):
-    from hen_jax.text.detect import detect_format
-    from hen_jax.text.tokenizer import load_tokenizer
-
-    tokenizer = load_tokenizer(model)
-    return tokenizer, detect_format(tokenizer)
-
-
 def run_ours(model: Path, documents, row_length: int) -> dict:
     """Rendered, packed, and every batch of one epoch made."""
     from hen_jax.data.examples import encode
     from hen_jax.data.packing import efficiency, pack
     from hen_jax.data.pipeline import PipelineConfig, eval_batches
+    from hen_jax.text.detect import open_chat_tokenizer
 
     config = PipelineConfig(row_length=row_length)
-    tokenizer, chat_format = words(model)
+    tokenizer = open_chat_tokenizer(model)
     start = time.perf_counter()
-    encoded = encode(documents, tokenizer, chat_format, max_length=row_length)
+    encoded = encode(documents, tokenizer, max_length=row_length)
     batches = list(eval_batches(encoded.examples, config))
     seconds = time.perf_counter() - start
     rows = pack([example.length for example in encoded.examples], row_length, config.packing)

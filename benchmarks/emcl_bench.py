@@ -23,13 +23,14 @@ from hen_jax.core.types import Batch, Tree
 from hen_jax.data import samples
 from hen_jax.data.episodes import Draw, Episode, episode, episode_batches
 from hen_jax.data.examples import Document, Example, encode
-from hen_jax.data.hed import HedRecord, hed_conversation, read_hed
+from hen_jax.data.hed import HedRecord, hed_conversation
 from hen_jax.data.packing import pack_row, stack_rows
+from hen_jax.data.schemas import read_records
 from hen_jax.empathy.labels import TASKS
 from hen_jax.io import hf
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import Decoder, abstract, merge, split
-from hen_jax.runs.model import open_words
+from hen_jax.text.detect import open_chat_tokenizer
 
 PARTS = {"test": 16, "valid": 16, "train": 48}
 """Statements of each part: the standard split keeps 7 of the 80 for testing, too few to compare.
@@ -70,7 +71,7 @@ class Bench(NamedTuple):
 
 def prepare(folder: Path, layers: int, lora: LoraConfig, table: Path) -> Bench:
     """Reads the model and the data; the states below the last `layers` are kept in `table`."""
-    records = read_hed(samples.path("hed/hed.en.jsonl"))
+    records = read_records(samples.path("hed/hed.en.jsonl"), "hed")
     examples = _encoded(folder, records)
     row_length = max(example.length for example in examples)
     config = hf.read_config(folder)
@@ -129,7 +130,7 @@ def _batches(
 
 def _encoded(folder: Path, records: list[HedRecord]) -> list[Example]:
     documents = [Document(r.id, r.statement_id, hed_conversation(r)) for r in records]
-    return encode(documents, *open_words(folder), max_length=512).examples
+    return encode(documents, open_chat_tokenizer(folder), max_length=512).examples
 
 
 def _places(examples: list[Example], row_length: int) -> np.ndarray:

@@ -26,11 +26,11 @@ from emcl_report import write_report
 
 from hen_jax.core.files import write_json
 from hen_jax.core.types import Tree
+from hen_jax.curricula import evaluations
+from hen_jax.curricula.emcl import emcl_step, init_memory
+from hen_jax.curricula.learnt import reply_features
+from hen_jax.curricula.shared import EmclConfig, evaluation
 from hen_jax.empathy.labels import TASKS
-from hen_jax.meta import evaluations
-from hen_jax.meta.curricula import EmclConfig, evaluation
-from hen_jax.meta.emcl import emcl_step, init_memory
-from hen_jax.meta.learnt_curricula import reply_features
 from hen_jax.models.config import LoraConfig
 from hen_jax.steps.sft import sft_loss
 from hen_jax.steps.state import State
@@ -111,7 +111,7 @@ def _validated(out: Path, study: Study, method: Method, rate: float) -> float:
 def build(name: str, study: Study) -> Method:
     """The method's compiled step, as many steps as the budget allows, and its evaluation."""
     config = EmclConfig(inner_learning_rate=study.inner_rate, **METHODS[name])
-    size = evaluations.Rows(study.rows.support, study.rows.query)
+    size = evaluations.EvaluationRows(study.rows.support, study.rows.query)
     steps = evaluations.steps_within(config, size, len(NAMES), study.budget)
     spent = evaluations.evaluations(config, size, len(NAMES), steps).sum()
     updates = int(evaluations.outer_updates(config, len(NAMES), steps).sum())

@@ -67,7 +67,7 @@ def write_random(folder: Path, shape: DecoderConfig) -> int:
             tensors.append(shards.Tensor(name, size, np.dtype(ml_dtypes.bfloat16), fill))
     shards.write_shards(folder, tensors, 10**9)
     (folder / "config.json").write_text(json.dumps(table.to_hf(shape)))
-    write_record(folder, hf.KIND, {})  # so that the files are compared while they are read
+    write_record(folder, hf.MODEL_KIND, {})  # so that the files are compared while they are read
     return max(tensor.nbytes for tensor in tensors)
 
 

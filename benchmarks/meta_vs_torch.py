@@ -42,18 +42,19 @@ def packed(options: argparse.Namespace, packing: str, row_length: int) -> list[d
     """A support batch per inner step and a query batch of HED records, packed; lists of numbers."""
     from hen_jax.data import samples
     from hen_jax.data.examples import Document, encode
-    from hen_jax.data.hed import hed_conversation, read_hed
-    from hen_jax.data.openings import find_openings
+    from hen_jax.data.hed import hed_conversation
     from hen_jax.data.packing import pack, pack_row, stack_rows
-    from hen_jax.runs.model import open_words
+    from hen_jax.data.prefixes import find_prefixes
+    from hen_jax.data.schemas import read_records
+    from hen_jax.text.detect import open_chat_tokenizer
 
     documents = [
         Document(record.id, record.statement_id, hed_conversation(record))
-        for record in read_hed(samples.path("hed/hed.en.jsonl"))
+        for record in read_records(samples.path("hed/hed.en.jsonl"), "hed")
     ]
-    words = open_words(options.model)
-    examples = encode(documents, *words, max_length=row_length, overlong="drop").examples
-    prefix = int(find_openings(examples).prefix.max()) if packing == "shared_prefix" else 0
+    words = open_chat_tokenizer(options.model)
+    examples = encode(documents, words, max_length=row_length, overlong="drop").examples
+    prefix = int(find_prefixes(examples).prefix.max()) if packing == "shared_prefix" else 0
     batches = []
     for first in range(0, (options.inner_steps + 1) * options.records, options.records):
         some = examples[first : first + options.records]

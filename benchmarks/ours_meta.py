@@ -85,13 +85,13 @@ def prepared(task: dict) -> tuple:
 
 
 def reach_of(batches: list) -> Any:
-    """The longest document, the longest opening and the most documents of any row."""
-    from hen_jax.core.types import SHARED, Reach
+    """The longest document, the longest prefix and the most documents of any row."""
+    from hen_jax.core.types import SHARED, RowLimits
 
     rows = [row for batch in batches for row in batch.segments]
     longest = max(int(np.bincount(row[row > 0]).max(initial=1)) for row in rows)
-    opening = max(int((row == SHARED).sum()) for row in rows)
-    return Reach(longest, opening, max(int(row.max()) for row in rows))
+    prefix = max(int((row == SHARED).sum()) for row in rows)
+    return RowLimits(longest, prefix, max(int(row.max()) for row in rows))
 
 
 def adapter(blocks: Any, task: dict) -> Any:

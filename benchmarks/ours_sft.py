@@ -92,17 +92,17 @@ def _prepared(task: dict, examples: list, data: Any) -> tuple:
 
 def _epoch(step: Any, state: Any, frozen: Any, put: Any, batches: Any) -> dict:
     """As `training.loop.train`: metrics of an update are fetched after the next is dispatched."""
-    from hen_jax.training.metrics import fetch
+    from hen_jax.training.metrics import fetch_metrics
 
     losses, pending, trained, tokens = [], [], 0, 0
     start, cpu = time.perf_counter(), cpu_seconds()
     for batch in batches:
         state, metrics = step(state, frozen, put(batch))
-        losses += [fetch(one)["loss"] for one in pending]
+        losses += [fetch_metrics(one)["loss"] for one in pending]
         pending = [metrics]
         trained += int(batch.mask.sum())
         tokens += int((batch.segments != 0).sum())
-    losses += [fetch(one)["loss"] for one in pending]
+    losses += [fetch_metrics(one)["loss"] for one in pending]
     return {
         "seconds": time.perf_counter() - start,
         "cpu_seconds": cpu_seconds() - cpu,

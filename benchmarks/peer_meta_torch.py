@@ -136,7 +136,7 @@ def prepared(batch: dict) -> dict[str, torch.Tensor]:
     segments = found["segments"]
     length = segments.shape[1]
     mine, theirs = segments[:, None, :, None], segments[:, None, None, :]
-    # Segment -1 is the opening that all documents of a row share.
+    # Segment -1 is the prefix that all documents of a row share.
     together = (mine == theirs) | ((mine > 0) & (theirs == -1))
     seen = together & torch.ones(length, length).tril().bool()
     found["visible"] = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)

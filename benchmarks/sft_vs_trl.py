@@ -7,7 +7,7 @@ token ids and the same labels, the same LoRA (rank 16 on all linear layers), Ada
 and records per update. Every measurement is a fresh process, ours and theirs in turn: ours in this
 interpreter, theirs in `--peer-python` (torch, transformers, peft, trl). Theirs runs with and
 without gradient checkpointing (on is TRL's default) and with packing, ours also with packed rows
-that hold the records' common opening once, and so more records per update; the verdict is our
+that hold the records' common prefix once, and so more records per update; the verdict is our
 fastest against their fastest. Their packing counts only where the loss of a packed batch is that of
 its documents alone, which is measured (`leak`, nats a token). bfloat16 is TRL's default there too:
 float32 weights under autocast, or bfloat16 weights (`--weights`).
@@ -43,14 +43,15 @@ def rendered(model: Path) -> list[dict]:
     """Token ids and labels of all 320 records, in TRL's form."""
     from hen_jax.data import samples
     from hen_jax.data.examples import Document, encode
-    from hen_jax.data.hed import hed_conversation, read_hed
-    from hen_jax.runs.model import open_words
+    from hen_jax.data.hed import hed_conversation
+    from hen_jax.data.schemas import read_records
+    from hen_jax.text.detect import open_chat_tokenizer
 
     documents = [
         Document(record.id, record.statement_id, hed_conversation(record))
-        for record in read_hed(samples.path("hed/hed.en.jsonl"))
+        for record in read_records(samples.path("hed/hed.en.jsonl"), "hed")
     ]
-    encoded = encode(documents, *open_words(model), max_length=1024, overlong="drop")
+    encoded = encode(documents, open_chat_tokenizer(model), max_length=1024, overlong="drop")
     return [
         {
             "input_ids": one.tokens.tolist(),

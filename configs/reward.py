@@ -2,13 +2,17 @@
 
     hen run --config=reward:tiny --workdir=runs/reward-tiny
 
-A random model, all parameters: half a minute.
+A random model, all parameters: half a minute, and no more than chance.
 
     hen run --config=reward --workdir=runs/reward
 
 SmolLM2-135M. `--config.start=runs/sft` starts from an SFT run with the same adapter. What the
 scores are worth stands in `runs/reward/reward.json`, beside what a bag of words reaches: read
 `crossed`, where that is one half.
+
+    hen plan --config=reward:llama3_8b --topology=v5e:4x4
+
+Llama 3.1 8B with rows of 4,096, so two replies of a prompt of any length: 4.6 of 16 GiB per chip.
 
     hen export --run runs/reward --format hf --out exports/reward
     hen score --model exports/reward --input pairs.jsonl --schema preference --out scores.jsonl

@@ -13,7 +13,7 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-CHECKED = ["core", "models", "objectives", "adapters", "sampling", "steps", "meta"]
+CHECKED = ["core", "models", "objectives", "adapters", "sampling", "steps", "curricula", "meta"]
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)

@@ -7,15 +7,15 @@ import pytest
 from hen_jax.core.types import SHARED
 from hen_jax.models import cache
 from hen_jax.models.attention import attend_chunked
-from hen_jax.models.dot_product import attend, document_mask
+from hen_jax.models.dot_product import attend, causal_segment_mask
 
-# A shared opening, documents, padding; and a row without an opening.
+# A shared prefix, documents, padding; and a row without a prefix.
 SEGMENTS = np.array([[SHARED, SHARED, 1, 1, 2, 2, 0], [1, 1, 1, 1, 2, 0, 0]])
 T, N, K, H = SEGMENTS.shape[1], 4, 2, 6
 
 
 def sees(row: np.ndarray, t: int, s: int, window: int | None) -> bool:
-    """The rule in words: the same segment or the opening, not later, not beyond the window."""
+    """The rule in words: the same segment or the prefix, not later, not beyond the window."""
     if s > t or (window is not None and t - s >= window):
         return False
     return bool(row[s] == row[t] or (row[t] > 0 and row[s] == SHARED))
@@ -44,7 +44,7 @@ def qkv():
 
 @pytest.mark.parametrize("window", [None, 1, 2, 3, T, T + 1])
 def test_the_mask_is_the_rule_for_every_pair(window):
-    found = document_mask(jnp.asarray(SEGMENTS), window)
+    found = causal_segment_mask(jnp.asarray(SEGMENTS), window)
     np.testing.assert_array_equal(found[:, 0], mask_of(window))
 
 
@@ -75,15 +75,15 @@ def test_a_cached_query_sees_the_valid_slots_of_its_window(apart, window, softca
     q, k, v = qkv()
     # Row 0 is padded by two slots at the left; five slots hold the prompt, the sixth is written.
     valid = np.array([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]], bool)
-    kept = cache.filled(*(jnp.asarray(x[None, :, :5]) for x in (k, v)), jnp.asarray(valid), T)
-    kept = cache.opened(cache.taken_apart(kept) if apart else kept)
+    kept = cache.init_cache(*(jnp.asarray(x[None, :, :5]) for x in (k, v)), jnp.asarray(valid), T)
+    kept = cache.with_next_slot_valid(cache.unstack_cache(kept) if apart else kept)
     new = [jnp.asarray(x[:, 5:6]) for x in (k, v)]
     if apart:
-        layer = cache.written(kept.layers[0], *new, kept.slot)
+        layer = cache.append(kept.layers[0], *new, kept.slot)
     else:
-        whole = cache.written(kept.layers, *new, kept.slot, (jnp.int32(0),))
+        whole = cache.append(kept.layers, *new, kept.slot, (jnp.int32(0),))
         layer = cache.LayerCache(whole.keys[0], whole.values[0])
-    seen = cache.near(kept, window)
+    seen = cache.within_window(kept, window)
     mask = np.array([[s <= 5 and 5 - s < (window or T) and (b or s > 1) for s in range(T)]
                      for b in range(2)])  # fmt: skip
     np.testing.assert_array_equal(seen, mask)
@@ -95,8 +95,8 @@ def test_a_cached_query_sees_the_valid_slots_of_its_window(apart, window, softca
 def test_a_repeated_row_stands_beside_itself():
     _, k, v = qkv()
     valid = jnp.asarray([[False, True], [True, True]])
-    kept = cache.filled(*(jnp.asarray(x[None, :, :2]) for x in (k, v)), valid, 3)
-    twice = cache.repeated(kept, 2)
+    kept = cache.init_cache(*(jnp.asarray(x[None, :, :2]) for x in (k, v)), valid, 3)
+    twice = cache.repeat_rows(kept, 2)
     np.testing.assert_array_equal(twice.layers.keys[0], np.repeat(kept.layers.keys[0], 2, axis=0))
     np.testing.assert_array_equal(
         twice.layers.values[0], np.repeat(kept.layers.values[0], 2, axis=0)

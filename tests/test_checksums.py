@@ -21,10 +21,10 @@ from hen_jax.models.config import LoraConfig
 from hen_jax.recipes.export import export, open_trained
 from hen_jax.recipes.generate import Request, generate_replies
 from hen_jax.runs import earlier
-from hen_jax.runs.abstract import architecture
+from hen_jax.runs.abstract import read_architecture
 from hen_jax.runs.import_model import import_model
-from hen_jax.runs.model import open_words
 from hen_jax.runs.record import claim
+from hen_jax.text.detect import open_chat_tokenizer
 from hen_jax.text.tokenizer import load_tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -38,7 +38,7 @@ def model(tiny_base, tmp_path):
 @pytest.fixture
 def adapter(tmp_path):
     lora = LoraConfig(2, 4.0, ("q",))
-    shapes = names.shapes(CONFIG, lora)
+    shapes = names.tensor_shapes(CONFIG, lora)
     leaf = {
         kind: np.ones(shapes[f"blocks/attn/q/{kind}"], np.float32) for kind in ("lora_a", "lora_b")
     }
@@ -61,8 +61,8 @@ OPENINGS: dict[str, Callable[[Path], object]] = {
     "config": hf.read_config,
     "tokenizer": load_tokenizer,
     "weights": lambda folder: hf.read_params(folder, hf.read_config(folder)),
-    "plan": lambda folder: architecture(str(folder)),
-    "show": open_words,
+    "plan": lambda folder: read_architecture(str(folder)),
+    "show": open_chat_tokenizer,
     "import": lambda folder: import_model(str(folder), folder.parent / "out"),
     "generate": generate_from,
 }
@@ -139,7 +139,7 @@ def test_a_run_with_a_damaged_record_goes_nowhere(tiny_finished, tmp_path):
     text = (run / "hen_jax.json").read_text()
     assert '"rank": 2' in text
     (run / "hen_jax.json").write_text(text.replace('"rank": 2', '"rank": 3'))
-    for act in (earlier.earlier_run, open_trained, lambda run: claim(run, json.loads(text))):
+    for act in (earlier.previous_run, open_trained, lambda run: claim(run, json.loads(text))):
         with pytest.raises(InputError, match=r"hen_jax\.json is not as hen_jax wrote it"):
             act(run)
 
@@ -168,7 +168,7 @@ def test_each_process_compares_its_part(tmp_path):
     rng = np.random.default_rng(0)
     params = {
         path: rng.standard_normal(shape).astype(np.float32)
-        for path, shape in names.shapes(CONFIG).items()
+        for path, shape in names.tensor_shapes(CONFIG).items()
     }
     hf.write_model(tmp_path / "m", CONFIG, unflatten(params), max_shard_bytes=4000)
     shard = sorted((tmp_path / "m").glob("*.safetensors"))[1]

@@ -5,8 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hen_jax.meta.curricula import EmclConfig
-from hen_jax.meta.evaluations import JVP, Rows, evaluations, outer_updates, steps_within
+from hen_jax.curricula.evaluations import (
+    JVP,
+    EvaluationRows,
+    evaluations,
+    outer_updates,
+    steps_within,
+)
+from hen_jax.curricula.shared import EmclConfig
 from hen_jax.objectives.curriculum import (
     active_tasks,
     averaged_difficulty,
@@ -70,7 +76,7 @@ def test_reward_weights_keep_the_mean_and_lean_to_the_better():
 
 
 def test_gradient_evaluations_count_what_each_method_does():
-    rows, tasks = Rows(support=1, query=2), 4
+    rows, tasks = EvaluationRows(support=1, query=2), 4
 
     def per_step(curriculum, **options):
         return evaluations(EmclConfig(curriculum=curriculum, **options), rows, tasks, 100)

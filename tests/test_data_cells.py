@@ -15,15 +15,14 @@ from tiny_tokenizer import tiny_tokenizer
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import samples
-from hen_jax.data.esconv import check_esconv
 from hen_jax.data.pipeline import PipelineConfig
-from hen_jax.data.rows import numbered_rows
+from hen_jax.data.rows import read_lines
 from hen_jax.data.schemas import SCHEMAS, check_records, read_documents
 from hen_jax.data.sense7 import check_sense7
 from hen_jax.recipes.data_stats import stats
-from hen_jax.runs.model import Words
 from hen_jax.runs.sources import ColumnNames, Source, documents, prepared
 from hen_jax.text.detect import detect_format
+from hen_jax.text.tokenizer import ChatTokenizer
 
 ROWS = [
     {"prompt": "Hi_x000D_\nyou", "completion": "Hello", "label": "TRUE", "id": None},
@@ -212,7 +211,7 @@ SAID = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "c
 )  # fmt: skip
 def test_json_of_any_shape_is_rows(tmp_path, text, rows):
     (tmp_path / "x.jsonl").write_text(text)
-    found = [(n.line, n.row) for n in numbered_rows(tmp_path / "x.jsonl")]
+    found = [(n.line, n.row) for n in read_lines(tmp_path / "x.jsonl")]
     if rows and rows[-1] == (2, None) and found[-1][1] == {"data": [SAID]}:
         rows = [rows[0], (2, {"data": [SAID]})]  # a row of JSON lines, which its schema refuses
     assert found == rows
@@ -237,7 +236,7 @@ def test_failed_conversations_of_esconv(tmp_path):
     ]
     row = {"emotion_type": "depression", "problem_type": "ongoing depression", "dialog": dialog}
     (tmp_path / "x.json").write_text(json.dumps([row | {"situation": "I sleep."}]))
-    (record,) = check_esconv(tmp_path / "x.json").whole(tmp_path)
+    (record,) = check_records(tmp_path / "x.json", "esconv").whole(tmp_path)
     assert record.strategies == (None, "Others", "Question", "Providing Suggestions",
                                  "Restatement or Paraphrasing",
                                  "Affirmation and Reassurance")  # fmt: skip
@@ -330,7 +329,7 @@ def test_an_empty_part_is_named_with_the_group_that_holds_the_data(tmp_path, cap
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join([json.dumps(SAID)] * 20))
     tokenizer = tiny_tokenizer()
-    words, config = Words(tokenizer, detect_format(tokenizer)), PipelineConfig(cache=False)
+    words, config = ChatTokenizer(tokenizer, detect_format(tokenizer)), PipelineConfig(cache=False)
     with pytest.raises(
         InputError,
         match="the valid part is empty: 20 records in 1 groups, the largest 'Hi' with 20; ",

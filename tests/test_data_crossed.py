@@ -13,16 +13,13 @@ from hen_jax.data.crossed import (
     crossed_pairs,
     parse_crossed,
     personality_crossings,
-    read_crossed,
     require_crossed,
     role_crossings,
     statement_crossings,
     turn_crossings,
     within,
 )
-from hen_jax.data.hed import read_hed
-from hen_jax.data.schemas import read_documents, read_pairs
-from hen_jax.data.steered import read_steered
+from hen_jax.data.schemas import read_documents, read_pairs, read_records
 from hen_jax.empathy.labels import LANGUAGES
 from hen_jax.text.conversation import Message
 
@@ -41,7 +38,7 @@ ROW = {
 @pytest.fixture(scope="module")
 def shipped() -> dict[tuple[str, str], list[Crossing]]:
     return {
-        (kind, language): read_crossed(samples.path(f"crossed/{kind}.{language}.jsonl"))
+        (kind, language): read_records(samples.path(f"crossed/{kind}.{language}.jsonl"), "crossed")
         for kind in CROSSINGS
         for language in LANGUAGES
     }
@@ -49,7 +46,7 @@ def shipped() -> dict[tuple[str, str], list[Crossing]]:
 
 @pytest.fixture(scope="module")
 def hed() -> list:
-    return read_hed(samples.path("hed/hed.en.jsonl"))
+    return read_records(samples.path("hed/hed.en.jsonl"), "hed")
 
 
 def test_shipped_items_are_whole_and_of_two_hands(shipped):
@@ -181,7 +178,7 @@ def test_within_keeps_a_pair_of_groups_together():
 
 
 def test_turn_crossings_exchange_neighbours():
-    records = read_steered(samples.path("eea/distress.jsonl"))[:5]
+    records = read_records(samples.path("eea/distress.jsonl"), "steered")[:5]
     for one in turn_crossings(records):
         assert one.prompts[1][: len(one.prompts[0])] == one.prompts[0]
         assert one.prompts[1][len(one.prompts[0])].content == one.replies[0]

@@ -15,15 +15,12 @@ from hypothesis import strategies as st
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import samples
-from hen_jax.data.conversations import check_completions, check_conversations
 from hen_jax.data.cped import check_cped
-from hen_jax.data.empathetic_dialogues import COLUMNS, check_empathetic_dialogues
-from hen_jax.data.esconv import check_esconv
+from hen_jax.data.empathetic_dialogues import ED_COLUMNS, check_empathetic_dialogues
 from hen_jax.data.examples import Document
-from hen_jax.data.hed import check_hed, hed_conversation, hed_row, parse_hed, read_hed
-from hen_jax.data.preferences import check_labelled, check_pairs, check_rated
-from hen_jax.data.rows import numbered_rows
-from hen_jax.data.schemas import SCHEMAS, read_documents, read_pairs
+from hen_jax.data.hed import hed_conversation, hed_row, parse_hed
+from hen_jax.data.rows import read_lines
+from hen_jax.data.schemas import SCHEMAS, check_records, read_documents, read_pairs, read_records
 from hen_jax.empathy.traits import TRAITS
 
 SAID = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
@@ -43,7 +40,7 @@ HELLO = [("user", "Hi"), ("assistant", "Hello")]
 
 
 def test_hed_reads_the_same_from_every_kind_of_file(tmp_path):
-    expected = read_hed(samples.path("hed/hed.zh.jsonl"))[:9]
+    expected = read_records(samples.path("hed/hed.zh.jsonl"), "hed")[:9]
     rows = [hed_row(record) for record in expected]
     (tmp_path / "a.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
@@ -56,47 +53,47 @@ def test_hed_reads_the_same_from_every_kind_of_file(tmp_path):
     with gzip.open(tmp_path / "a.jsonl.gz", "wt", encoding="utf-8") as file:
         file.write("\n".join(map(json.dumps, rows)))
     for name in ("a.json", "a.parquet", "a.csv", "a.jsonl.gz"):
-        assert read_hed(tmp_path / name) == expected, name
+        assert read_records(tmp_path / name, "hed") == expected, name
 
 
 def test_lines_are_counted_through_json_arrays_and_quoted_cells(tmp_path):
     array, table = tmp_path / "a.json", tmp_path / "a.csv"
     array.write_text('[\n {"a": 1},\n\n {"a": 2}, 5\n]')
-    assert [(n.line, n.row) for n in numbered_rows(array)] == [
+    assert [(n.line, n.row) for n in read_lines(array)] == [
         (2, {"a": 1}), (4, {"a": 2}), (4, None)
     ]  # fmt: skip
     array.write_text('[{"a": 1}, {"a": }, {"a": 3}]')
-    assert "the rest of the array is not read" in list(numbered_rows(array))[1].fault
+    assert "the rest of the array is not read" in list(read_lines(array))[1].fault
     table.write_text('a,b\n"x\ny",2\n3\n4,5\n')
-    assert [n.line for n in numbered_rows(table)] == [2, 4, 5]
-    assert list(numbered_rows(table))[1].fault == "column 1: 1 fields; the header has 2"
+    assert [n.line for n in read_lines(table)] == [2, 4, 5]
+    assert list(read_lines(table))[1].fault == "column 1: 1 fields; the header has 2"
 
 
 def test_a_folder_that_datasets_saved(tmp_path):
     datasets = pytest.importorskip("datasets")
     rows = [{"messages": SAID, "source": None}, {"messages": SAID * 2, "source": "x"}]
     datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
-    parsed = check_conversations(tmp_path / "saved")
+    parsed = check_records(tmp_path / "saved", "messages")
     assert [len(d.conversation.messages) for d in parsed.records] == [2, 4]
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"no data file in this folder; allowed: \.jsonl"):
-        check_conversations(tmp_path / "empty")
+        check_records(tmp_path / "empty", "messages")
 
 
 @pytest.mark.parametrize(
-    ("check", "row"),
+    ("schema", "row"),
     [
-        (check_conversations, {"messages": SAID, "extra": 1}),
-        (check_conversations, {"conversations": [{"from": "human", "value": "Hi"},
+        ("messages", {"messages": SAID, "extra": 1}),
+        ("messages", {"conversations": [{"from": "human", "value": "Hi"},
                                                  {"from": "gpt", "value": "Hello"}]}),
-        (check_conversations, {"messages": [{"role": "client", "content": "Hi"},
+        ("messages", {"messages": [{"role": "client", "content": "Hi"},
                                             {"role": "counselor", "content": "Hello"}]}),
-        (check_completions, {"prompt": "Hi", "completion": "Hello"}),
-        (check_completions, {"prompt": SAID[:1], "completion": SAID[1:]}),
+        ("completion", {"prompt": "Hi", "completion": "Hello"}),
+        ("completion", {"prompt": SAID[:1], "completion": SAID[1:]}),
     ],
 )  # fmt: skip
-def test_generic_rows_become_the_same_conversation(tmp_path, check, row):
-    (found,) = check(written(tmp_path / "x.jsonl", [row])).records
+def test_generic_rows_become_the_same_conversation(tmp_path, schema, row):
+    (found,) = check_records(written(tmp_path / "x.jsonl", [row]), schema).records
     assert roles_and_words(found) == HELLO
     assert (found.id, found.group) == ("x.jsonl:1", "Hi")
 
@@ -113,7 +110,7 @@ def test_generic_rows_become_the_same_conversation(tmp_path, check, row):
     ],
 )  # fmt: skip
 def test_explicit_and_implicit_prompts_give_the_same_pair(tmp_path, row):
-    (pair,) = check_pairs(written(tmp_path / "x.jsonl", [row])).records
+    (pair,) = check_records(written(tmp_path / "x.jsonl", [row]), "preference").records
     assert [m.content for m in pair.prompt] == ["Hi"]
     assert [[m.content for m in side] for side in (pair.chosen, pair.rejected)] == [
         ["Hello"], ["What?"]
@@ -121,35 +118,38 @@ def test_explicit_and_implicit_prompts_give_the_same_pair(tmp_path, row):
 
 
 @pytest.mark.parametrize(
-    ("check", "row", "message"),
+    ("schema", "row", "message"),
     [
-        (check_conversations, {"messages": SAID[:1]}, "no assistant turn"),
-        (check_conversations, {"messages": []}, "messages: empty"),
-        (check_conversations, {"text": "Hi"}, "messages: missing"),
-        (check_conversations, {"messages": [{"role": "tool", "content": "x"}]},
+        ("messages", {"messages": SAID[:1]}, "no assistant turn"),
+        ("messages", {"messages": []}, "messages: empty"),
+        ("messages", {"text": "Hi"}, "messages: missing"),
+        ("messages", {"messages": [{"role": "tool", "content": "x"}]},
          r"^messages\[0\]\.role: 'tool' is no label; allowed: system, user"),
-        (check_conversations, {"messages": [*SAID, {"role": "system", "content": "x"}]}, "first"),
-        (check_conversations, {"messages": "x" * 1_000_001}, "allowed: a list of JSON objects"),
-        (check_completions, {"prompt": "Hi"}, "^completion: missing"),
-        (check_completions, {"prompt": "Hi", "completion": "x" * 1_000_001}, "allowed: up to"),
-        (check_pairs, {"prompt": "Hi", "chosen": "A", "rejected": "A"}, "same as chosen"),
-        (check_pairs, {"chosen": "A", "rejected": "B"}, "a text without prompt"),
-        (check_pairs, {"chosen": SAID, "rejected": SAID[1:]}, "do not begin alike"),
-        (check_labelled, {"messages": SAID, "label": "good"}, "label: 'good'; allowed: true"),
-        (check_rated, {"messages": SAID, "rating": 6}, "^rating: 6; allowed: a number from 1 to 5"),
+        ("messages", {"messages": [*SAID, {"role": "system", "content": "x"}]}, "first"),
+        ("messages", {"messages": "x" * 1_000_001}, "allowed: a list of JSON objects"),
+        ("completion", {"prompt": "Hi"}, "^completion: missing"),
+        ("completion", {"prompt": "Hi", "completion": "x" * 1_000_001}, "allowed: up to"),
+        ("preference", {"prompt": "Hi", "chosen": "A", "rejected": "A"}, "same as chosen"),
+        ("preference", {"chosen": "A", "rejected": "B"}, "a text without prompt"),
+        ("preference", {"chosen": SAID, "rejected": SAID[1:]}, "do not begin alike"),
+        ("label", {"messages": SAID, "label": "good"}, "label: 'good'; allowed: true"),
+        ("rating", {"messages": SAID, "rating": 6}, "^rating: 6; allowed: a number from 1 to 5"),
     ],
 )  # fmt: skip
-def test_a_bad_generic_row_is_named(tmp_path, check, row, message):
-    (problem,) = check(written(tmp_path / "x.jsonl", [row])).problems
+def test_a_bad_generic_row_is_named(tmp_path, schema, row, message):
+    (problem,) = check_records(written(tmp_path / "x.jsonl", [row]), schema).problems
     assert re.search(message, problem.what)
 
 
 def test_labels_and_ratings(tmp_path):
-    (labelled,) = check_labelled(
-        written(tmp_path / "x.jsonl", [{"prompt": "Hi", "completion": "Hello", "label": 0}])
+    (labelled,) = check_records(
+        written(tmp_path / "x.jsonl", [{"prompt": "Hi", "completion": "Hello", "label": 0}]),
+        "label",
     ).records
     assert labelled.label is False
-    (rated,) = check_rated(written(tmp_path / "y.jsonl", [{"messages": SAID, "rating": 4}])).records
+    (rated,) = check_records(
+        written(tmp_path / "y.jsonl", [{"messages": SAID, "rating": 4}]), "rating"
+    ).records
     assert rated.rating == 0.75
 
 
@@ -165,7 +165,7 @@ def test_empathetic_dialogues_in_any_order_with_a_broken_row(tmp_path):
     file = tmp_path / "train.csv"
     rows = [*ed_rows(), *(row.replace("conv:2", "conv:3") for row in ed_rows())]
     rows[5] = rows[5].replace("Oh no.", "Oh, no.")  # a raw comma: one field too many
-    file.write_text("\n".join([",".join(COLUMNS), *reversed(rows)]), encoding="utf-8")
+    file.write_text("\n".join([",".join(ED_COLUMNS), *reversed(rows)]), encoding="utf-8")
     parsed = check_empathetic_dialogues(file)
     (dialogue,) = parsed.records
     assert (dialogue.id, dialogue.emotion, dialogue.situation) == (
@@ -189,7 +189,7 @@ def test_empathetic_dialogues_of_a_test_file_with_candidates(tmp_path):
     rows = ed_rows()
     rows[1] += ",Oh no. Which one?|That is sad_comma_ sorry.|Tom_pipe_Tim"
     assert rows[1].count(",") == 8
-    (tmp_path / "test.csv").write_text("\n".join([",".join(COLUMNS), *rows]), encoding="utf-8")
+    (tmp_path / "test.csv").write_text("\n".join([",".join(ED_COLUMNS), *rows]), encoding="utf-8")
     parsed = check_empathetic_dialogues(tmp_path / "test.csv")
     (dialogue,) = parsed.records
     assert parsed.problems == []
@@ -234,8 +234,8 @@ def test_esconv_as_published_and_as_on_the_hub(tmp_path):
     (tmp_path / "ESConv.json").write_text(json.dumps([ESCONV, failed], indent=1))
     written(tmp_path / "train.jsonl", [hub])
     records = [
-        *check_esconv(tmp_path / "ESConv.json").records,
-        *check_esconv(tmp_path / "train.jsonl").records,
+        *check_records(tmp_path / "ESConv.json", "esconv").records,
+        *check_records(tmp_path / "train.jsonl", "esconv").records,
     ]
     assert len(records) == 3
     for record in records:
@@ -257,7 +257,7 @@ def test_esconv(tmp_path):
     }  # fmt: skip
     bad = json.loads(json.dumps(record).replace('"Question"', '"Joke"'))
     (tmp_path / "ESConv.json").write_text(json.dumps([record, bad], indent=2))
-    parsed = check_esconv(tmp_path / "ESConv.json")
+    parsed = check_records(tmp_path / "ESConv.json", "esconv")
     (found,) = parsed.records
     assert roles_and_words(found.document()) == HELLO
     assert (found.strategies, found.emotion, found.problem) == (
@@ -321,7 +321,7 @@ LINES = st.lists(
     | st.sampled_from([
         json.dumps({"messages": SAID}).encode(), b'{"messages": [{"role": "user"}]}',
         b'{"id": [], "prompt": "\\ud800", "completion": 5, "chosen": {}, "label": NaN}',
-        ",".join(COLUMNS).encode(), *map(str.encode, ed_rows()), b"\xef\xbb\xbf{}", b"\r", b"\0",
+        ",".join(ED_COLUMNS).encode(), *map(str.encode, ed_rows()), b"\xef\xbb\xbf{}", b"\r", b"\0",
         CPED.encode(), cped_row(1, "a", "fear", "b").encode(), b'"', b"[" * 3000,
     ]),
     max_size=8,
@@ -358,7 +358,7 @@ def test_each_kind_of_damage_in_one_file_is_reported_and_the_rest_is_read(tmp_pa
     random.Random(0).shuffle(lines)
     file = tmp_path / "x.jsonl"
     file.write_bytes(b"\xef\xbb\xbf" + b"\r\n\n".join(lines))
-    parsed = check_conversations(file)
+    parsed = check_records(file, "messages")
     assert sorted(record.id for record in parsed.records) == ["0", "1", "2"]
     assert [p.line for p in parsed.problems] == [
         1 + 2 * lines.index(line) for line in lines if line in damage.values()
@@ -366,6 +366,8 @@ def test_each_kind_of_damage_in_one_file_is_reported_and_the_rest_is_read(tmp_pa
 
 
 def test_hed_refuses_a_bad_trait(tmp_path):
-    row = hed_row(read_hed(samples.path("hed/hed.en.jsonl"))[2]) | {"traits": {"openness": "some"}}
-    (problem,) = check_hed(written(tmp_path / "x.jsonl", [row])).problems
+    row = hed_row(read_records(samples.path("hed/hed.en.jsonl"), "hed")[2]) | {
+        "traits": {"openness": "some"}
+    }
+    (problem,) = check_records(written(tmp_path / "x.jsonl", [row]), "hed").problems
     assert problem.what == "traits.openness: 'some' is no label; allowed: high, low"

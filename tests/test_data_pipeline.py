@@ -93,10 +93,10 @@ def test_each_epoch_holds_every_example_once_in_another_order(packing: Packing):
 
 
 def test_documents_behind_one_opening_train_the_tokens_of_documents_apart():
-    """Three of them to a row, which has no room for two with an opening each."""
-    opening = np.arange(100, 116, dtype=np.int32)
+    """Three of them to a row, which has no room for two with a prefix each."""
+    prefix = np.arange(100, 116, dtype=np.int32)
     examples = [
-        Example(np.append(opening, one.tokens[:4]), np.arange(20) > 17, one.id, one.group)
+        Example(np.append(prefix, one.tokens[:4]), np.arange(20) > 17, one.id, one.group)
         for one in EXAMPLES
     ]
     found, rows = {}, {}

@@ -16,9 +16,9 @@ from hen_jax.data.examples import Document
 from hen_jax.data.preferences import Pair
 from hen_jax.data.privacy import scrub_text, scrub_value
 from hen_jax.data.schemas import read_documents, read_pairs
-from hen_jax.data.splits import split
+from hen_jax.data.splits import split_records
 from hen_jax.recipes.data import scrub, validate
-from hen_jax.recipes.data_stats import script, stats
+from hen_jax.recipes.data_stats import script_of, stats
 from hen_jax.text.conversation import Conversation, Message
 
 GOOD = [json.loads(line) for line in samples.path("hed/hed.en.jsonl").read_text().splitlines()[:5]]
@@ -69,6 +69,18 @@ def test_stats_count_what_trains_and_what_the_surface_gives_away(tmp_path):
     assert (tmp_path / "lengths.png").read_bytes()[:4] == b"\x89PNG"
     characters = stats(samples.path("eea/career.jsonl"), "steered")
     assert characters["unit"] == "characters"
+
+
+def test_stats_of_columns_by_another_name(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"question": "Who?", "answer": "Me."}')
+    columns = {"prompt": "question", "completion": "answer"}
+    report = stats(file, "completion", columns=columns)
+    assert (report["total"], report["trained"]) == (7, 3)
+    with pytest.raises(InputError, match=r"a\.jsonl:1:prompt"):
+        stats(file, "completion")
+    with pytest.raises(InputError, match="its files have fixed names"):
+        stats(samples.path("sense7/sense7.xlsx"), "sense7", columns=columns)
 
 
 def test_the_shipped_pairs_are_as_easy_and_as_hard_as_the_card_says():
@@ -124,7 +136,7 @@ def test_leaks_are_groups_and_texts_in_both_parts():
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.text(max_size=3)), max_size=30))
 def test_splits_never_share_a_statement(rows):
     documents = [document(str(n), said + "x", group) for n, (group, said) in enumerate(rows)]
-    parts = split(documents, lambda one: one.group)
+    parts = split_records(documents, lambda one: one.group)
     assert not leaks(parts.train, [*parts.valid, *parts.test]).groups
     assert not leaks(parts.valid, parts.test).groups
 
@@ -170,7 +182,7 @@ def test_scrub_reaches_every_text_of_a_file_and_counts(tmp_path):
 
 
 def test_scripts_are_told_apart():
-    assert [script(t) for t in ("好的，OK。", "Fine.", "我今天feel很down", "12!")] == [
+    assert [script_of(t) for t in ("好的，OK。", "Fine.", "我今天feel很down", "12!")] == [
         "mixed", "other", "mixed", "other"
     ]  # fmt: skip
-    assert script("雨下成这样。") == "han"
+    assert script_of("雨下成这样。") == "han"

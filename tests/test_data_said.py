@@ -14,6 +14,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.data.examples import encode
 from hen_jax.data.schemas import SCHEMAS, read_documents, read_pairs
 from hen_jax.recipes.data import validate
+from hen_jax.text.tokenizer import ChatTokenizer
 
 U, A = {"role": "user", "content": "asked"}, {"role": "assistant", "content": "replied"}
 H, G = {"from": "human", "value": "asked"}, {"from": "gpt", "value": "replied"}
@@ -182,7 +183,7 @@ def test_what_a_record_says_is_in_the_tokens_and_trains_as_it_says(tmp_path, nam
     schema, row, said = RENDERED[name]
     tokenizer, chat_format = tokenizer_of("qwen3"), format_of("qwen3")
     documents = read_documents(lines(tmp_path / "x.jsonl", row), schema)
-    (example,) = encode(documents, tokenizer, chat_format, max_length=999).examples
+    (example,) = encode(documents, ChatTokenizer(tokenizer, chat_format), max_length=999).examples
     text, trained = tokenizer.decode(example.tokens), tokenizer.decode(example.tokens[example.mask])
     place = done = 0
     for one in said:
@@ -206,9 +207,9 @@ def test_what_cannot_be_rendered_is_refused_by_name(tmp_path, name):
 
 def test_a_thought_without_a_place_is_refused_with_its_record(tmp_path):
     file = lines(tmp_path / "x.jsonl", {"messages": [U, {**A, "thinking": "hm"}]})
+    chat = ChatTokenizer(tokenizer_of("smollm2"), format_of("smollm2"))
     with pytest.raises(InputError, match=r"record x.jsonl:1: a reply has a thought .*'chatml'"):
-        encode(read_documents(file, "messages"), tokenizer_of("smollm2"), format_of("smollm2"),
-               max_length=99)  # fmt: skip
+        encode(read_documents(file, "messages"), chat, max_length=99)
 
 
 PAIRS = {

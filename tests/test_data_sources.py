@@ -12,12 +12,12 @@ from hen_jax.data.examples import encode
 from hen_jax.data.pipeline import PipelineConfig, eval_batches, train_batches
 from hen_jax.data.stores import Store
 from hen_jax.runs import sources
-from hen_jax.runs.model import Words
 from hen_jax.runs.sources import Source, documents, prepared
 from hen_jax.text.detect import detect_format
+from hen_jax.text.tokenizer import ChatTokenizer
 
 TOKENIZER = tiny_tokenizer()
-WORDS = Words(TOKENIZER, detect_format(TOKENIZER))
+WORDS = ChatTokenizer(TOKENIZER, detect_format(TOKENIZER))
 CONFIG = PipelineConfig(row_length=512, batch_size=4)
 HED = Source("hed", "shipped:hed/hed.en.jsonl")
 DISTRESS = Source("steered", "shipped:eea/distress.jsonl")
@@ -46,7 +46,7 @@ def test_the_cache_changes_nothing_and_is_read_the_second_time(cache, monkeypatc
     again = prepared((HED, DISTRESS), CONFIG, WORDS)
     found = documents((HED, DISTRESS))
     for part, *mixtures in zip((found.train, found.valid), first, plain, again, strict=True):
-        direct = encode(part, *WORDS, max_length=512).examples
+        direct = encode(part, WORDS, max_length=512).examples
         expected = [(e.id, e.group, e.tokens.tolist(), e.mask.tolist()) for e in direct]
         for mixture in mixtures:
             (store,) = mixture.stores

@@ -1,4 +1,4 @@
-"""Stores on disk, buckets, mixtures and caches lose nothing and can be taken up anywhere."""
+"""Stores on disk, mixtures and caches lose nothing and can be taken up anywhere."""
 
 import dataclasses
 import itertools
@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from tiny_tokenizer import tiny_tokenizer
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.types import SHARED, Batch, Reach
-from hen_jax.data.buckets import bucket_batches, buckets_of
-from hen_jax.data.cache import cache_key, cached, fingerprint
+from hen_jax.core.types import SHARED, Batch, RowLimits
+from hen_jax.data.cache import cache_key, cached, file_fingerprint
 from hen_jax.data.examples import Document, Encoded, Example, encode, encode_parts
 from hen_jax.data.packing import pack_all
 from hen_jax.data.pipeline import (
@@ -38,6 +37,7 @@ from hen_jax.data.stores import (
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.detect import detect_format
 from hen_jax.text.formats import CHATML
+from hen_jax.text.tokenizer import ChatTokenizer
 
 CONFIG = PipelineConfig(row_length=16, batch_size=4, seed=3)
 # Example n is made of the token n only, so that a batch shows which examples are in it.
@@ -48,16 +48,16 @@ EXAMPLES = [
 
 
 SHARING = dataclasses.replace(CONFIG, packing="shared_prefix", row_length=48)
-OPENING = 100  # the first of the tokens of an opening
+PREFIX = 100  # the first of the tokens of a prefix
 
 
 def opened(length: int, examples: list[Example]) -> list[Example]:
     """The examples, each behind the same tokens, which do not train."""
-    opening = np.arange(OPENING, OPENING + length, dtype=np.int32)[::-1]
+    prefix = np.arange(PREFIX, PREFIX + length, dtype=np.int32)[::-1]
     return [
         dataclasses.replace(
             one,
-            tokens=np.concatenate([opening, one.tokens]),
+            tokens=np.concatenate([prefix, one.tokens]),
             mask=np.concatenate([np.zeros(length, bool), one.mask]),
         )
         for one in examples
@@ -82,10 +82,9 @@ def encoded(examples: list[Example]) -> list[Encoded]:
     return [Encoded(examples[:10], ("cut",), ()), Encoded(examples[10:], (), ("left", "out"))]
 
 
-@pytest.fixture(scope="module", params=["array_record", "parquet"])
-def store(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("stores") / request.param
-    return write_store(encoded(EXAMPLES), folder, request.param)
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_store(encoded(EXAMPLES), tmp_path_factory.mktemp("stores") / "store")
 
 
 @given(
@@ -129,16 +128,13 @@ def test_a_store_gives_the_batches_that_its_list_gives(store, tmp_path):
     assert row_bounds(store, CONFIG) == row_bounds(EXAMPLES, CONFIG)
     rows = [row for batch in eval_batches(EXAMPLES, CONFIG) for row in batch.segments]
     documents = max(len(set(row[row > 0].tolist())) for row in rows)
-    assert row_bounds(EXAMPLES, CONFIG) == RowBounds(most, Reach(longest, 0, documents))
+    assert row_bounds(EXAMPLES, CONFIG) == RowBounds(most, RowLimits(longest, 0, documents))
 
 
-@pytest.mark.parametrize("form", ["array_record", "parquet"])
-def test_a_store_lays_the_openings_that_its_list_lays_and_looks_for_them_once(
-    form, tmp_path, monkeypatch
-):
+def test_a_store_lays_the_prefixes_of_its_list_and_looks_for_them_once(tmp_path, monkeypatch):
     monkeypatch.setattr("hen_jax.data.stores.READ_AT_ONCE", 7)
     listed = opened(20, EXAMPLES[:20]) + opened(17, EXAMPLES[20:])
-    store = write_store(encoded(listed), tmp_path / form, form)
+    store = write_store(encoded(listed), tmp_path / "store")
     for batches in (train_batches, eval_batches):
         made = take(8, batches(store, SHARING))
         assert_same(made, take(8, batches(listed, SHARING)))
@@ -149,9 +145,9 @@ def test_a_store_lays_the_openings_that_its_list_lays_and_looks_for_them_once(
     rows = np.concatenate([batch.segments for batch in eval_batches(listed, SHARING)])
     own = max(np.bincount(row[row > 0]).max(initial=0) for row in rows)
     documents = max(len(set(row[row > 0].tolist())) for row in rows)
-    assert bounds.reach == Reach(own, (rows == SHARED).sum(axis=1).max(), documents)
+    assert bounds.reach == RowLimits(own, (rows == SHARED).sum(axis=1).max(), documents)
     assert batches_per_epoch(store, SHARING) == batches_per_epoch(listed, SHARING)
-    unread = dataclasses.replace(open_store(tmp_path / form), read=pytest.fail)
+    unread = dataclasses.replace(open_store(tmp_path / "store"), read=pytest.fail)
     for row_length in (48, 64):
         assert set(rows_of(unread, row_length, "shared_prefix").prefix.tolist()) == {17, 20}
 
@@ -168,7 +164,7 @@ def test_each_set_of_a_mixture_lays_its_own_opening():
     lengths = [(batch.segments == SHARED).sum(axis=1) for batch in batches]
     assert set(np.concatenate(lengths).tolist()) == {17, 20}
     for number, batch in enumerate(batches):
-        own = batch.tokens[(batch.segments > 0) & (batch.tokens < OPENING)]
+        own = batch.tokens[(batch.segments > 0) & (batch.tokens < PREFIX)]
         assert set(train_records(mixture, SHARING, number)) == {f"例 {token}" for token in own}
     evaluated = list(eval_batches(mixture, SHARING))
     trained = sum(made.mask[1:].sum() for one in sets for made in one)
@@ -232,40 +228,6 @@ def test_bad_stores_are_refused(tmp_path):
     empty = write_store([], tmp_path / "empty")
     with pytest.raises(InputError, match="no example"):
         train_batches(empty, CONFIG)
-    with pytest.raises(InputError, match="allowed: array_record, parquet"):
-        write_store([], tmp_path / "odd", "zip")  # pyright: ignore[reportArgumentType]
-
-
-def test_buckets_hold_each_example_in_the_least_that_fits():
-    found = buckets_of(EXAMPLES, [4, 6, 12])
-    assert sorted(itertools.chain(*found.values())) == list(range(39))
-    assert all(EXAMPLES[i].length <= bucket for bucket in found for i in found[bucket])
-    assert all(EXAMPLES[i].length > 4 for i in found[6] + found[12])
-    with pytest.raises(InputError, match=r"takes 9 positions; the greatest bucket has 8"):
-        buckets_of(EXAMPLES, [8])
-
-
-def test_bucket_batches_have_few_shapes_take_fair_turns_and_resume():
-    buckets = [4, 6, 12]
-    stream = bucket_batches(EXAMPLES, buckets, CONFIG)
-    batches = take(39, stream)  # four epochs
-    assert {batch.tokens.shape for batch in batches} == {(4, 4), (4, 6), (4, 12)}
-    turns = {T: sum(batch.tokens.shape[1] == T for batch in batches) for T in buckets}
-    shares = {T: len(i) for T, i in buckets_of(EXAMPLES, buckets).items()}
-    assert all(abs(turns[T] - shares[T]) <= 1 for T in buckets)
-    assert all(batch.segments.max() == 1 for batch in batches)
-    resumed = bucket_batches(EXAMPLES, buckets, CONFIG)
-    first = take(5, resumed)
-    state = resumed.get_state()
-    again = bucket_batches(EXAMPLES, buckets, CONFIG)
-    again.set_state(state)
-    assert tokens(first + take(9, again)) == tokens(batches[:14])
-    halves = [
-        take(9, bucket_batches(EXAMPLES, buckets, CONFIG, process_index=p, process_count=2))
-        for p in (0, 1)
-    ]
-    joined = [np.concatenate([a.tokens, b.tokens]).tolist() for a, b in zip(*halves, strict=True)]
-    assert joined == tokens(batches[:9])
 
 
 def test_a_mixture_keeps_its_weights_and_resumes():
@@ -291,12 +253,12 @@ def document(name: str, reply: str) -> Document:
 
 
 def test_a_cache_gives_what_encoding_gives_and_is_never_stale(tmp_path):
-    words = (tiny_tokenizer(), CHATML)
+    words = ChatTokenizer(tiny_tokenizer(), CHATML)
     config = PipelineConfig(row_length=32)
     documents = [document("a", "Yes."), document("b", "No " * 40), document("c", "嗯。")]
-    direct = encode(documents, *words, max_length=32)
-    key = cache_key(config, "these", *words)
-    cached(tmp_path, key, lambda: encode_parts(documents, *words, max_length=32))
+    direct = encode(documents, words, max_length=32)
+    key = cache_key(config, "these", words)
+    cached(tmp_path, key, lambda: encode_parts(documents, words, max_length=32))
     store = cached(tmp_path, key, pytest.fail)  # from here on it must be read
     for ours, theirs in zip(store.read([0, 1]), direct.examples, strict=True):
         assert (ours.id, ours.group) == (theirs.id, theirs.group)
@@ -307,21 +269,21 @@ def test_a_cache_gives_what_encoding_gives_and_is_never_stale(tmp_path):
     other.add_tokens(["new"])
     keys = {
         key,
-        cache_key(config, "others", *words),
-        cache_key(config, "these", other, CHATML),
-        cache_key(config, "these", words[0], detect_format(words[0])),
-        cache_key(PipelineConfig(row_length=33), "these", *words),
-        cache_key(PipelineConfig(row_length=32, overlong="drop"), "these", *words),
+        cache_key(config, "others", words),
+        cache_key(config, "these", ChatTokenizer(other, CHATML)),
+        cache_key(config, "these", ChatTokenizer(words[0], detect_format(words[0]))),
+        cache_key(PipelineConfig(row_length=33), "these", words),
+        cache_key(PipelineConfig(row_length=32, overlong="drop"), "these", words),
     }
     assert len(keys) == 6
-    assert cache_key(PipelineConfig(row_length=32, batch_size=2), "these", *words) == key
+    assert cache_key(PipelineConfig(row_length=32, batch_size=2), "these", words) == key
 
 
 def test_the_fingerprint_of_a_file_is_that_of_its_content(tmp_path):
     (tmp_path / "a").write_text("one")
-    before, folder = fingerprint(tmp_path / "a"), fingerprint(tmp_path)
+    before, folder = file_fingerprint(tmp_path / "a"), file_fingerprint(tmp_path)
     (tmp_path / "a").rename(tmp_path / "b")
-    assert fingerprint(tmp_path / "b") == before
-    assert fingerprint(tmp_path) != folder  # a folder's files are told apart by their names
+    assert file_fingerprint(tmp_path / "b") == before
+    assert file_fingerprint(tmp_path) != folder  # a folder's files are told apart by their names
     (tmp_path / "b").write_text("two")
-    assert fingerprint(tmp_path / "b") != before
+    assert file_fingerprint(tmp_path / "b") != before

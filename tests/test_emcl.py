@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh, replicated
 from hen_jax.core.types import Batch, Mean
+from hen_jax.curricula.emcl import emcl_step, init_memory
+from hen_jax.curricula.shared import EmclConfig, evaluation
 from hen_jax.data.episodes import Episode
-from hen_jax.meta.curricula import EmclConfig, evaluation
-from hen_jax.meta.emcl import emcl_step, init_memory
 from hen_jax.objectives.curriculum import soft_sort
 from hen_jax.recipes.emcl_data import EpisodeSettings, put_episode
 from hen_jax.steps.state import State, init_state

@@ -9,8 +9,8 @@ import optax
 import pytest
 from test_emcl import ALPHA, CURVATURES, TASKS, K, N, begun, points, quadratic
 
-from hen_jax.meta.curricula import EmclConfig, evaluation
-from hen_jax.meta.emcl import emcl_step
+from hen_jax.curricula.emcl import emcl_step
+from hen_jax.curricula.shared import EmclConfig, evaluation
 
 RATE, DECAY, SHRINKING = 0.05, 0.9, 0.1
 MOMENTUM = optax.chain(optax.add_decayed_weights(SHRINKING), optax.sgd(RATE, momentum=DECAY))

@@ -113,7 +113,7 @@ def test_an_import_of_a_model_with_nan_names_the_tensor(tiny_base, tmp_path):
     (base / "hen_jax.json").unlink()
     config = hf.read_config(base)
     (last,) = [one for one in hf.read_tensors(base, config) if one.name == "model.norm.weight"]
-    entry = shards.locate(base)[last.name]
+    entry = shards.locate_tensors(base)[last.name]
     with (base / "model.safetensors").open("r+b") as file:
         file.seek(entry.offset)
         file.write(np.array([np.nan], last.dtype).tobytes())

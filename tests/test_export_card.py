@@ -14,11 +14,11 @@ from hen_jax.core.files import RECORD
 from hen_jax.io import packages
 from hen_jax.models.config import LoraConfig
 from hen_jax.models.decoder import abstract, split
-from hen_jax.recipes.export import Trained, export_trained
+from hen_jax.recipes.export import TrainedModel, export_trained
 from hen_jax.runs import import_model as importing
 from hen_jax.runs.card import HeldOut, export_card, held_out_loss
 from hen_jax.runs.import_model import import_model
-from hen_jax.runs.model import ModelSettings, Opened, model_folder
+from hen_jax.runs.model import BaseModel, ModelSettings, ensure_model
 from hen_jax.runs.origin import Origin, card_license, origin_of, public_id, without_paths
 from hen_jax.runs.tiny_model import CONFIG
 
@@ -42,7 +42,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("secret-place")
     base, adapter = random_leaves(CONFIG, LORA)
     graphdef = split(abstract(CONFIG, LORA)).graphdef
-    model = Opened(write_tiny_folder(folder / "tiny"), CONFIG, graphdef, base, {})
+    model = BaseModel(write_tiny_folder(folder / "tiny"), CONFIG, graphdef, base, {})
     config = {
         "recipe": "sft",
         "epochs": 2.0,
@@ -54,7 +54,7 @@ def trained(tmp_path_factory):
         "optimizer": {"learning_rate": 1e-3},
     }
     record = {"config": config, "base": {"folder": str(folder / "tiny")}}
-    return Trained(record, model, LORA, adapter, HeldOut(3.0, 2.5))
+    return TrainedModel(record, model, LORA, adapter, HeldOut(3.0, 2.5))
 
 
 def exported(trained, tmp_path, monkeypatch, base_model):
@@ -143,7 +143,7 @@ def test_the_card_says_of_what_the_base_was_read():
         "optimizer": {"learning_rate": 0.1},
     }
     origin = Origin("o/b", "main", "Q4_1", "mit")
-    card = export_card("x", config, LORA, origin, None, "adapter")
+    card = export_card("x", config, "7 steps of it", LORA, origin, None, "adapter")
     assert card.front == {"license": "mit", "base_model": "o/b", "base_model_relation": "adapter"}
     for part in ("`o/b` at revision `main`", "Q4_1 GGUF", "licence, mit", "`b.jsonl`", "7 steps"):
         assert part in card.summary
@@ -171,12 +171,14 @@ def test_a_record_keeps_names_and_loses_places():
     }
 
 
-def test_the_held_out_loss_is_the_runs_first_and_last(tmp_path):
-    assert held_out_loss(tmp_path) is None
+def test_the_held_out_loss_is_the_runs_first_and_last(tmp_path, capsys):
+    assert held_out_loss(tmp_path, 1) is None
+    assert "metrics.jsonl holds no evaluation of updates 0 and 1" in capsys.readouterr().out
     lines = [{"kind": "eval", "step": 0, "loss": 3.0}, {"kind": "train", "step": 1, "loss": 9.0}]
     lines.append({"kind": "eval", "step": 1, "loss": 2.0})
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert held_out_loss(tmp_path) == (3.0, 2.0)
+    assert held_out_loss(tmp_path, 1) == (3.0, 2.0)
+    assert held_out_loss(tmp_path, 2) is None  # it went on, and was stopped before it measured
 
 
 def test_the_models_cache_tells_files_of_one_name_apart(tmp_path, monkeypatch):
@@ -195,16 +197,16 @@ def test_the_models_cache_tells_files_of_one_name_apart(tmp_path, monkeypatch):
     for folder in ("one", "two"):
         write_gguf(tmp_path / folder / "m.gguf")
     monkeypatch.chdir(tmp_path / "one")
-    first = model_folder(ModelSettings("m.gguf"))
-    assert model_folder(ModelSettings("m.gguf")) == first
+    first = ensure_model(ModelSettings("m.gguf"))
+    assert ensure_model(ModelSettings("m.gguf")) == first
     monkeypatch.chdir(tmp_path / "two")
-    second = model_folder(ModelSettings("m.gguf"))
+    second = ensure_model(ModelSettings("m.gguf"))
     assert first != second
     assert made == ["m.gguf", "m.gguf"]
     (second / "tokenizer.json").write_text("{}")
-    assert model_folder(ModelSettings("m.gguf")) == second
+    assert ensure_model(ModelSettings("m.gguf")) == second
     assert len(made) == 3
     assert len((second / "tokenizer.json").read_text()) > 2
     (second / RECORD).write_text("{")
-    model_folder(ModelSettings("m.gguf"))
+    ensure_model(ModelSettings("m.gguf"))
     assert len(made) == 4

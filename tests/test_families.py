@@ -12,10 +12,10 @@ from tiny_families import CONFIGS, random_leaves
 from hen_jax.core.errors import InputError
 from hen_jax.core.trees import flatten
 from hen_jax.models.attention import attention
-from hen_jax.models.cache import taken_apart
+from hen_jax.models.cache import unstack_cache
 from hen_jax.models.config import Execution, LoraConfig
-from hen_jax.models.decoder import abstract, apart, merge, split
-from hen_jax.models.dot_product import document_mask
+from hen_jax.models.decoder import abstract, merge, split, unstack_layers
+from hen_jax.models.dot_product import causal_segment_mask
 from hen_jax.models.families import table
 from hen_jax.models.heads import last_tokens, row_scores
 from hen_jax.models.quantised import logit_error, quantised, quantised_base
@@ -115,7 +115,9 @@ def test_chunked_attention_is_the_plain_one_derivatives_included(window, softcap
     segments = np.repeat([[1, 2, 3, 0], [1, 1, 2, 2]], T // 4, axis=1)
     shape = (2, T, 2, 4)
     q, k, v, turn = (rng.standard_normal(shape).astype(np.float32) for _ in range(4))
-    np.testing.assert_array_equal(document_mask(segments, window)[0, 0], seen(segments[0], window))
+    np.testing.assert_array_equal(
+        causal_segment_mask(segments, window)[0, 0], seen(segments[0], window)
+    )
 
     def second(backend):
         look = attention(backend, jnp.asarray(segments), window, softcap, 0.5)
@@ -169,12 +171,12 @@ def test_cached_logits_equal_uncached_ones_for_ragged_prompts(family, unrolled):
         hidden, cache = model.prefill(
             jnp.asarray(prompts), jnp.maximum(at, 0), (at >= 0).astype(int), slots
         )
-        return model.logits(hidden[:, -1]), taken_apart(cache) if unrolled else cache
+        return model.logits(hidden[:, -1]), unstack_cache(cache) if unrolled else cache
 
     @jax.jit
     def step(params, tokens, positions, cache):
         model = built(config, params)
-        blocks = apart(model.blocks, config.layers) if unrolled else None
+        blocks = unstack_layers(model.blocks, config.layers) if unrolled else None
         hidden, cache = model.decode(tokens, positions, cache, blocks)
         return model.logits(hidden), cache
 

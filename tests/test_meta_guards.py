@@ -10,8 +10,8 @@ import pytest
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import Batch, Mean
+from hen_jax.curricula.shared import EmclConfig, require_gradient
 from hen_jax.data.episodes import Episode
-from hen_jax.meta.curricula import EmclConfig, require_gradient
 from hen_jax.meta.gradients import meta_gradient
 from hen_jax.meta.guards import require_smooth
 from hen_jax.meta.implicit import conjugate_gradient, neumann

@@ -8,7 +8,7 @@ from tiny_model import CONFIG, LORA, batch_of, documents, stirred, tiny
 
 from hen_jax.adapters.lora import check_targets, merge_adapter, merge_rounding
 from hen_jax.core.errors import InputError
-from hen_jax.core.trees import combine, count, flatten, partition
+from hen_jax.core.trees import combine, flatten
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
 from hen_jax.models.layers import Linear, side_by_side
@@ -195,21 +195,6 @@ def test_one_table_gives_every_parameter_with_its_axes():
     }
     assert table["blocks/attn/k/kernel"].axes == ("layers", "embed", "kv_heads")
     assert all(len(row.axes) == len(row.shape) for row in table.values())
-
-
-def test_partition_and_combine_are_inverse_and_refuse_a_pattern_that_misses():
-    base = tiny().base
-    inside, outside = partition(base, ["mlp/.*kernel", "embed"])
-    assert count(inside) + count(outside) == count(base)
-    assert set(flatten(inside)) == {
-        "blocks/mlp/down/kernel",
-        "blocks/mlp/gate/kernel",
-        "blocks/mlp/up/kernel",
-        "embed/embedding",
-    }
-    assert set(flatten(combine(inside, outside))) == set(flatten(base))
-    with pytest.raises(InputError, match="'experts'"):
-        partition(base, ["experts"])
 
 
 def test_a_decoder_of_shapes_has_the_structure_of_a_real_one():

@@ -9,7 +9,7 @@ import pytest
 from tiny_tokenizer import tiny_tokenizer
 
 from hen_jax.core.errors import InputError
-from hen_jax.data.rows import numbered_rows
+from hen_jax.data.rows import read_lines
 from hen_jax.text.tokenizer import load_tokenizer
 
 CODE = """
@@ -69,5 +69,5 @@ def test_a_loading_script_in_a_data_folder_is_refused_in_one_line(tmp_path):
     data.mkdir()
     (data / "set.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     with pytest.raises(InputError, match="no data file in this folder"):
-        list(numbered_rows(data))
+        list(read_lines(data))
     assert not (tmp_path / "ran").exists()

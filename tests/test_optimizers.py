@@ -15,7 +15,7 @@ from hen_jax.core.types import Batch, Mean
 from hen_jax.runs.settings import settings
 from hen_jax.steps.state import init_state
 from hen_jax.steps.update import update_step
-from hen_jax.training.metrics import fetch
+from hen_jax.training.metrics import fetch_metrics
 from hen_jax.training.optimizers import OptimizerConfig, make_optimizer, make_schedule
 
 DECAYED = {"embed/embedding": (3, 2), "mlp/kernel": (2, 2), "mlp/lora_a": (2, 1)}
@@ -199,7 +199,7 @@ def test_a_step_divides_by_the_sum_of_the_weights_however_small(weights, microba
     after, metrics = update_step(squares, optimizer, microbatches)(state, {}, batch)
     loss, error, slope = reference(start, batch)
     np.testing.assert_allclose(start - after.params["w"], 0.25 * slope, rtol=1e-5)
-    found = fetch(metrics)
+    found = fetch_metrics(metrics)
     np.testing.assert_allclose([found["loss"], found["error"]], [loss, error], rtol=1e-5)
     np.testing.assert_allclose(found["grad_norm"], np.linalg.norm(slope), rtol=1e-5)
     assert int(after.step) == 1
@@ -223,11 +223,11 @@ def test_a_batch_that_counts_nothing_has_no_gradient(microbatches):
     state = init_state({"w": jnp.ones(2)}, optimizer, 0)
     after, metrics = update_step(squares, optimizer, microbatches)(state, {}, rows([0, 0]))
     np.testing.assert_array_equal(after.params["w"], state.params["w"])
-    assert fetch(metrics) == {"loss": 0.0, "error": 0.0, "grad_norm": 0.0}
+    assert fetch_metrics(metrics) == {"loss": 0.0, "error": 0.0, "grad_norm": 0.0}
 
 
 def test_nothing_counted_does_not_hide_nan():
     nan, zero = np.float32(np.nan), np.float32(0)
-    assert np.isnan(fetch({"loss": Mean(nan, zero)})["loss"])
+    assert np.isnan(fetch_metrics({"loss": Mean(nan, zero)})["loss"])
     assert float(Mean(np.float32(3), np.float32(0.25)).value) == 12.0
     assert float(jax.grad(lambda c: Mean(jnp.float32(3), c).value)(2.0)) == -0.75

@@ -250,7 +250,7 @@ def test_an_earlier_model_goes_only_if_every_file_is_in_its_record(home):
     assert read_json(home / "out" / "config.json")["dtype"] == "float32"
     record = read_record(home / "out")
     assert record is not None
-    assert record["kind"] == hf.KIND
+    assert record["kind"] == hf.MODEL_KIND
     (home / "out" / "sub").mkdir()
     with pytest.raises(InputError, match="sub in it was not written"):
         import_model(str(home / "model"), home / "out")

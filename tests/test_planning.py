@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.mesh import Layout, MeshConfig, gathered, make_mesh, parameter_sharding
+from hen_jax.core.mesh import Layout, MeshConfig, all_gather_fsdp, make_mesh, parameter_sharding
 from hen_jax.core.trees import count
 from hen_jax.models.decoder import abstract, split
 from hen_jax.models.families.table import FAMILIES, from_hf
@@ -19,9 +19,9 @@ from hen_jax.planning.architectures import ARCHITECTURES
 from hen_jax.planning.collectives import collectives, replica_group, sent_share
 from hen_jax.planning.costs import flops, hbm_bytes
 from hen_jax.planning.hlo import executed, parse, uncounted
-from hen_jax.planning.memory import Memory, compile_program, out_of_memory
-from hen_jax.planning.model_flops import Rows, training_flops, visible_pairs
-from hen_jax.planning.roofline import Work, mfu, roofline
+from hen_jax.planning.memory import MemoryPlan, compile_program, out_of_memory
+from hen_jax.planning.model_flops import RowShape, training_flops, visible_pairs
+from hen_jax.planning.roofline import Workload, mfu, roofline
 from hen_jax.planning.search import Change, candidates, meshes
 from hen_jax.planning.topologies import GIB, Topology, open_topology
 from hen_jax.recipes.emcl import STAGE, EmclSettings
@@ -109,7 +109,7 @@ def test_an_out_of_memory_message_gives_need_and_limit():
     assert memory is not None
     assert (memory.peak, memory.limit, memory.fits) == (32.5 * GIB, 15.75 * GIB, False)
     other = "required for HLO temporaries (32.00G) exceeds available HBM (15.75G)."
-    assert out_of_memory(other) == Memory(32 * GIB, int(15.75 * GIB))
+    assert out_of_memory(other) == MemoryPlan(32 * GIB, int(15.75 * GIB))
     assert out_of_memory("INTERNAL: something else") is None
 
 
@@ -121,7 +121,7 @@ def test_visible_pairs_are_counted_by_hand():
 
 def test_model_flops_are_six_per_parameter_and_token_plus_attention():
     config = from_hf(ARCHITECTURES["meta-llama/Llama-3.1-8B-Instruct"])
-    rows = Rows(rows=2, length=128, trained=128)
+    rows = RowShape(rows=2, length=128, trained=128)
     embedding, norms = 128256 * 4096, (2 * 32 + 1) * 4096
     products = 6 * (8_030_261_248 - embedding - norms) * 256
     attention = 3 * 2 * 32 * 4 * 4096 * (128 * 129 / 2)
@@ -148,7 +148,7 @@ def test_shipped_architectures_have_the_published_number_of_parameters(source):
 
 def test_the_roofline_is_the_slowest_resource():
     topology = Topology("v5e:1x1", "v5e", "1x1", 1, devices=(None,))
-    least = roofline(Work(197e12, 81.9e9, 10e9, 0.0), topology)
+    least = roofline(Workload(197e12, 81.9e9, 10e9, 0.0), topology)
     np.testing.assert_allclose(least, [1.0, 0.1, 0.1, 0.0])
     assert (least.step, least.bound) == (1.0, "compute")
     assert least.serial == pytest.approx(1.2)
@@ -201,7 +201,7 @@ def test_a_gathered_matrix_is_whole_and_its_gradient_is_not():
     matrix = jax.device_put(jnp.arange(128.0).reshape(16, 8), home)
 
     def f(matrix):
-        whole = gathered(matrix, ("embed", "vocab"), Layout(mesh))
+        whole = all_gather_fsdp(matrix, ("embed", "vocab"), Layout(mesh))
         return (whole**2).sum(), whole
 
     gradient, whole = jax.jit(jax.grad(f, has_aux=True))(matrix)

@@ -12,43 +12,47 @@ from tiny_model import CONFIG, LORA, batch_of, documents, stirred, tiny
 
 from hen_jax.core.mesh import BATCH, MeshConfig, make_mesh
 from hen_jax.core.trees import flatten
-from hen_jax.core.types import SHARED, Batch, Reach
+from hen_jax.core.types import SHARED, Batch, RowLimits
 from hen_jax.data.packing import pack_row
 from hen_jax.models.attention import attention
 from hen_jax.models.config import Execution
 from hen_jax.models.decoder import Decoder, merge
-from hen_jax.models.dot_product import attend, document_mask
-from hen_jax.models.near import astray, scores_within_reach, within_reach
+from hen_jax.models.dot_product import attend, causal_segment_mask
+from hen_jax.models.packed_attention import astray, scores_within_limits, within_limits
 from hen_jax.steps.limits import beyond_limits
 from hen_jax.steps.sft import sft_loss
 
 
-def row(*documents: int, opening: int = 0, length: int = 61) -> np.ndarray:
-    laid = np.concatenate([[SHARED] * opening, *([i] * n for i, n in enumerate(documents, 1))])
+def row(*documents: int, prefix: int = 0, length: int = 61) -> np.ndarray:
+    laid = np.concatenate([[SHARED] * prefix, *([i] * n for i, n in enumerate(documents, 1))])
     return np.pad(laid, (0, length - len(laid))).astype(np.int32)
 
 
-ROWS: dict[str, tuple[list[np.ndarray], Reach | None, int | None]] = {
-    "openings": ([row(9, 12, 1, 8, 12, opening=5), row(12, 6, 11, opening=3)], Reach(12, 5), None),
-    "an opening of whole lanes": ([row(12, 12, 12, opening=8)], Reach(12, 8), None),
-    "no opening": ([row(14, 16, 16), row(3, 16, 2, 16, 16)], Reach(16), None),
-    "one long document": ([row(3, 19, 4, 2, 3, opening=2, length=75)], Reach(19, 2), None),
+ROWS: dict[str, tuple[list[np.ndarray], RowLimits | None, int | None]] = {
+    "prefixes": (
+        [row(9, 12, 1, 8, 12, prefix=5), row(12, 6, 11, prefix=3)],
+        RowLimits(12, 5),
+        None,
+    ),
+    "a prefix of whole lanes": ([row(12, 12, 12, prefix=8)], RowLimits(12, 8), None),
+    "no prefix": ([row(14, 16, 16), row(3, 16, 2, 16, 16)], RowLimits(16), None),
+    "one long document": ([row(3, 19, 4, 2, 3, prefix=2, length=75)], RowLimits(19, 2), None),
     "a window": ([row(9, 30, 20), row(50)], None, 7),
-    "a window and an opening": ([row(9, 12, 1, 8, 12, opening=5)], Reach(12, 5), 20),
-    "a window within reach": ([row(9, 22, 20), row(1, 22, 3)], Reach(22), 7),
+    "a window and a prefix": ([row(9, 12, 1, 8, 12, prefix=5)], RowLimits(12, 5), 20),
+    "a window within reach": ([row(9, 22, 20), row(1, 22, 3)], RowLimits(22), 7),
 }
 
 DOCUMENTS = {
-    "openings": 5,
-    "an opening of whole lanes": 4,
-    "no opening": 5,
-    "a window and an opening": 5,
+    "prefixes": 5,
+    "a prefix of whole lanes": 4,
+    "no prefix": 5,
+    "a window and a prefix": 5,
     "a window within reach": 3,
 }
 
 
 @pytest.mark.parametrize("backend", ["xla", "chunked"])
-@pytest.mark.parametrize(("softcap", "name"), [(None, name) for name in ROWS] + [(2.0, "openings")])
+@pytest.mark.parametrize(("softcap", "name"), [(None, name) for name in ROWS] + [(2.0, "prefixes")])
 def test_it_is_the_plain_one_derivatives_included(name, softcap, backend):
     compare_with_the_plain_one(*ROWS[name], softcap, backend)
 
@@ -56,7 +60,7 @@ def test_it_is_the_plain_one_derivatives_included(name, softcap, backend):
 @pytest.mark.parametrize("backend", ["xla", "chunked"])
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_so_are_documents_laid_apart(name, backend, monkeypatch):
-    monkeypatch.setattr("hen_jax.models.near.MOVING", float("inf"))
+    monkeypatch.setattr("hen_jax.models.packed_attention.MOVING", float("inf"))
     rows, reach, window = ROWS[name]
     assert reach is not None
     bounds = reach._replace(documents=DOCUMENTS[name])
@@ -65,18 +69,18 @@ def test_so_are_documents_laid_apart(name, backend, monkeypatch):
 
 
 def test_documents_are_laid_apart_where_that_spares_scores():
-    alike = Reach(16, 8)
-    apart, near = (scores_within_reach(alike._replace(documents=n), None, 512) for n in (31, None))
+    alike = RowLimits(16, 8)
+    apart, near = (scores_within_limits(alike._replace(documents=n), None, 512) for n in (31, None))
     assert (apart, near) == (31 * 16 * 24 + 64, 512 * 40)
     short = alike._replace(documents=100)
-    assert scores_within_reach(short, None, 512) == near
+    assert scores_within_limits(short, None, 512) == near
 
 
 def compare_with_the_plain_one(rows, reach, window, softcap, backend) -> str:
     """The program of the second derivative within `reach`, which is compared."""
     segments = np.stack(rows)
     T = segments.shape[1]
-    assert scores_within_reach(reach, window, T) < T * T
+    assert scores_within_limits(reach, window, T) < T * T
     rng = np.random.default_rng(0)
     q, turn = rng.standard_normal((2, len(rows), T, 4, 6)).astype(np.float32)
     k, v = rng.standard_normal((2, len(rows), T, 2, 6)).astype(np.float32)
@@ -91,7 +95,7 @@ def compare_with_the_plain_one(rows, reach, window, softcap, backend) -> str:
 
     look = partial(attention, segments=segments, window=window, softcap=softcap, scale=0.5)
     near = look(backend, reach=reach)
-    mask = document_mask(segments, window)
+    mask = causal_segment_mask(segments, window)
     seen = partial(attend, mask=mask, scale=0.5, softcap=softcap)
     jax.tree.map(
         partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4),
@@ -105,8 +109,8 @@ def compare_with_the_plain_one(rows, reach, window, softcap, backend) -> str:
 
 
 def test_rows_and_heads_on_a_mesh_stay_where_they_are():
-    segments = np.stack([row(12, 12, 12, opening=8)] * 8)
-    look = within_reach(segments, Reach(12, 8, 3), None, 0.5, None)
+    segments = np.stack([row(12, 12, 12, prefix=8)] * 8)
+    look = within_limits(segments, RowLimits(12, 8, 3), None, 0.5, None)
     rng = np.random.default_rng(0)
     q, k, v = (rng.standard_normal((8, 61, heads, 6)).astype(np.float32) for heads in (4, 2, 2))
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
@@ -120,16 +124,16 @@ def test_rows_and_heads_on_a_mesh_stay_where_they_are():
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
-def sharing(lengths, opening: int, row_length: int):
+def sharing(lengths, prefix: int, row_length: int):
     first, *rest = documents(lengths)
     for one in rest:
-        one.tokens[:opening] = first.tokens[:opening]
-    laid = pack_row([first, *rest], row_length, opening)
+        one.tokens[:prefix] = first.tokens[:prefix]
+    laid = pack_row([first, *rest], row_length, prefix)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], laid)
 
 
 @pytest.mark.parametrize("backend", ["xla", "chunked"])
-@pytest.mark.parametrize("bound", [Reach(8, 5), Reach(8, 5, 5)], ids=["near", "apart"])
+@pytest.mark.parametrize("bound", [RowLimits(8, 5), RowLimits(8, 5, 5)], ids=["near", "apart"])
 def test_rows_train_alike_with_and_without_the_bound(backend, bound):
     batch = sharing([12, 13, 11, 13, 12], 5, 48)
     parts = tiny(LORA, Execution(attention=backend))
@@ -147,8 +151,8 @@ def test_rows_train_alike_with_and_without_the_bound(backend, bound):
 
 @pytest.mark.parametrize(
     "reach",
-    [Reach(7, 5), Reach(8, 4), Reach(8, 5, 2)],
-    ids=["document", "opening", "documents"],
+    [RowLimits(7, 5), RowLimits(8, 4), RowLimits(8, 5, 2)],
+    ids=["document", "prefix", "documents"],
 )
 def test_a_row_beyond_the_bound_gives_nan_and_spoils_no_other(reach):
     kept, beyond = sharing([9, 10], 4, 48), sharing([13, 12, 11], 5, 48)
@@ -166,7 +170,7 @@ WINDOWED = dataclasses.replace(CONFIG, window=9)
 
 
 def test_a_row_whose_window_would_hide_its_opening_gives_nan_and_no_other():
-    """A document alone sees its opening by its own positions; behind others it lies further off."""
+    """A document alone sees its prefix by its own positions; behind others it lies further off."""
     batch = sharing([12, 11], 5, 24)
     alone = sharing([12], 5, 24)
     model = Decoder(jax.random.key(0), WINDOWED)
@@ -183,7 +187,7 @@ def test_just_those_rows_are_nan_that_the_window_gets_wrong(window):
     laid = [sharing([12, 11], 5, 24), sharing([7, 8, 6], 5, 24), sharing([17, 7, 6], 5, 24)]
     batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), *laid)
     for positions, segments in zip(batch.positions, batch.segments, strict=True):
-        in_row, t = document_mask(segments[None], window)[0, 0], np.arange(24)
+        in_row, t = causal_segment_mask(segments[None], window)[0, 0], np.arange(24)
         same = (segments[:, None] == segments) | ((segments[:, None] > 0) & (segments == SHARED))
         apart = positions[:, None] - positions
         of_its_own = same & (t[:, None] >= t) & (apart < window)
@@ -207,20 +211,20 @@ def test_the_limit_that_a_row_exceeds_is_named():
     kept, far = sharing([9, 10], 4, 48), sharing([13, 12, 11], 5, 48)
     batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), kept, far)
     most = int((batch.mask[1] > 0).sum())
-    assert beyond_limits(batch, most, Reach(8, 5, 3)) == []
-    assert beyond_limits(batch, most - 1, Reach(7, 4, 2)) == [
+    assert beyond_limits(batch, most, RowLimits(8, 5, 3)) == []
+    assert beyond_limits(batch, most - 1, RowLimits(7, 4, 2)) == [
         f"row 1 trains {most} positions, capacity is {most - 1}",
         "row 1 has a document of 8 positions of its own, reach.document is 7",
-        "row 1 shares an opening of 5 positions, reach.opening is 4",
+        "row 1 shares a prefix of 5 positions, reach.prefix is 4",
         "row 1 holds 3 documents, reach.documents is 2",
     ]
 
 
 def test_a_short_row_is_looked_at_whole():
     batch = batch_of([documents([5, 6, 3])], 16)
-    assert scores_within_reach(Reach(6), None, 16) >= 16 * 16
+    assert scores_within_limits(RowLimits(6), None, 16) >= 16 * 16
     parts = tiny()
-    free, bounded = (sft_loss(parts.graphdef, reach=reach) for reach in (None, Reach(6)))
+    free, bounded = (sft_loss(parts.graphdef, reach=reach) for reach in (None, RowLimits(6)))
     assert float(free(parts.base, {}, batch)[0].total) == float(
         bounded(parts.base, {}, batch)[0].total
     )

@@ -27,6 +27,7 @@ from hen_jax.steps.state import init_state
 from hen_jax.steps.update import update_step
 from hen_jax.text.conversation import Message
 from hen_jax.text.detect import detect_format
+from hen_jax.text.tokenizer import ChatTokenizer
 
 SCORED = dataclasses.replace(CONFIG, score_head=True)
 PARTS = split(Decoder(jax.random.key(0), SCORED))
@@ -52,7 +53,7 @@ def pair(prompt: str, chosen: str, rejected: str, name: str = "x") -> Pair:
 @pytest.fixture(scope="module")
 def words():
     tokenizer = tiny_tokenizer()
-    return tokenizer, detect_format(tokenizer)
+    return ChatTokenizer(tokenizer, detect_format(tokenizer))
 
 
 def scores_of(items, row_length=32, replies=3):
@@ -121,7 +122,7 @@ def test_replies_to_one_prompt_come_together(words):
         pair("Hi there.", "Come in.", "What?"),
         pair("Hello.", "Well then.", "No."),
     ]
-    taken = compare(pairs, *words, row_length=256)
+    taken = compare(pairs, words, row_length=256)
     first, second = taken.compared
     assert len(first.documents) == 3
     assert first.wins.tolist() == [[0, 1, 1], [0, 0, 0], [0, 0, 0]]
@@ -134,7 +135,7 @@ def test_replies_to_one_prompt_come_together(words):
 
 def test_both_sides_end_in_the_same_token(words):
     (one,) = compare(
-        [pair("Hi.", "Short.", "A longer reply, with more.")], *words, row_length=256
+        [pair("Hi.", "Short.", "A longer reply, with more.")], words, row_length=256
     ).compared
     ends = {tuple(document[-2:].tolist()) for document in one.documents}
     assert len(ends) == 1
@@ -142,7 +143,7 @@ def test_both_sides_end_in_the_same_token(words):
 
 def test_what_does_not_fit_is_named_and_not_cut(words):
     pairs = [pair("Hi.", "Yes.", "No.", "kept"), pair("Hi " * 200, "Yes.", "No.", "long")]
-    taken = compare(pairs, *words, row_length=64)
+    taken = compare(pairs, words, row_length=64)
     assert [one.id for one in taken.compared] == ["kept"]
     assert taken.dropped == ("long",)
 

@@ -21,8 +21,8 @@ from hen_jax.recipes.score import open_reward, score_documents
 from hen_jax.recipes.table import STAGES
 from hen_jax.runs import train
 from hen_jax.runs.compared import Asked, bounds_of, compared_parts
-from hen_jax.runs.earlier import earlier_run
-from hen_jax.runs.model import open_words
+from hen_jax.runs.earlier import previous_run
+from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.sources import Source
 from hen_jax.runs.stage import rows_to_devices
 from hen_jax.text.chat import render
@@ -51,7 +51,7 @@ def one_device(monkeypatch):
 
 @pytest.fixture(scope="module")
 def words(tiny_base):
-    return open_words(tiny_base)
+    return known_tokenizer(tiny_base)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def losses(workdir: Path) -> list[float]:
 
 
 def test_sharded_over_eight_devices_and_in_microbatches_it_learns_the_same(finished, tmp_path):
-    base = earlier_run(finished).base
+    base = previous_run(finished).base
     mesh = {"data": 2, "fsdp": 2, "tensor": 2}
     run(base, tmp_path / "sharded", **FIELDS, mesh=mesh, microbatches=2)
     np.testing.assert_allclose(losses(tmp_path / "sharded"), losses(finished), rtol=2e-4)
@@ -230,7 +230,7 @@ def test_a_file_is_scored_in_its_order_by_folder_and_by_adapter(
     whole = scored(tmp_path / "a.jsonl", f"--model={exports['hf']}", *data)
     pairs = read_pairs(file, "crossed")
     assert [one["id"] for one in whole] == [pair.id for pair in pairs]
-    base = earlier_run(finished).base
+    base = previous_run(finished).base
     adapter = [f"--model={base}", f"--adapter={exports['peft']}"]
     beside = scored(tmp_path / "b.jsonl", *adapter, *data, "--batch-size=3")
     sides = [[one[side] for side in ("chosen", "rejected")] for one in whole]
@@ -242,7 +242,7 @@ def test_a_file_is_scored_in_its_order_by_folder_and_by_adapter(
     reward = open_reward(exports["hf"])
     for pair, expected in list(zip(pairs, sides, strict=True))[:3]:
         for side, value in zip(pair.conversations(), expected, strict=True):
-            alone = score_documents(reward, [render(side, *words).tokens], 1)
+            alone = score_documents(reward, [render(side, words).tokens], 1)
             assert alone[0] == pytest.approx(value, abs=1e-4)
     assert "documents of" in capsys.readouterr().out
 

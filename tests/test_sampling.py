@@ -6,26 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_model
 
 from hen_jax.core.errors import InputError
-from hen_jax.models.cache import taken_apart
-from hen_jax.models.config import DecoderConfig, LoraConfig
+from hen_jax.models.cache import unstack_cache
+from hen_jax.models.config import LoraConfig
 from hen_jax.models.decoder import Decoder
 from hen_jax.sampling import generate as g
 from hen_jax.sampling.logits import Sampling, draw, top_p_mask, truncated
 
-CONFIG = DecoderConfig(
-    family="llama",
-    vocab_size=97,
-    width=32,
-    layers=2,
-    heads=4,
-    kv_heads=2,
-    head_dim=8,
-    mlp_width=48,
-    max_length=64,
-    norm_eps=1e-5,
-    rope_theta=1e4,
+CONFIG = dataclasses.replace(
+    tiny_model.CONFIG, vocab_size=97, width=32, head_dim=8, mlp_width=48, max_length=64
 )
 PROMPTS = ([5, 6, 7, 8, 9, 10, 11], [12], [13, 14, 15])
 GREEDY = g.Generating(10, stop=(), sampling=Sampling(temperature=0.0))
@@ -63,7 +54,7 @@ def teacher_forced(model: Decoder, unroll: bool, continuation: np.ndarray) -> np
     weights = lay_out(model, unroll)
     start = prefill(weights, g.pad_prompts(PROMPTS, buckets=(9,)), continuation.shape[1])
     step = jax.jit(lambda t, p, c: model.decode(t, p, c, weights.blocks))
-    logits, cache = [start.logits], taken_apart(start.cache) if unroll else start.cache
+    logits, cache = [start.logits], unstack_cache(start.cache) if unroll else start.cache
     for offset, column in enumerate(continuation.T):
         hidden, cache = step(jnp.asarray(column), start.positions + offset, cache)
         logits.append(model.logits(hidden))

@@ -20,7 +20,7 @@ from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.core.ranges import Count, Positive, Range, check_ranges
 from hen_jax.core.rows import check_episode
 from hen_jax.models.families.table import FAMILIES
-from hen_jax.recipes.config_files import BUILT_IN, built_in, read_config, with_overrides
+from hen_jax.recipes.config_files import BUILT_IN, built_in, read_run_config, with_overrides
 from hen_jax.recipes.launch import load_config
 from hen_jax.recipes.settings_page import page
 from hen_jax.recipes.show_config import list_configs, show_config
@@ -44,10 +44,12 @@ def test_every_built_in_config_and_variant_is_good_and_the_one_in_the_checkout(n
     read(name)
     for variant in variants:
         read(f"{name}:{variant}")
-        assert read_config(f"{name}:{variant}") == read_config(f"configs/{name}.py:{variant}")
-    assert read_config(name) == read_config(f"{name}:{variants[0]}")
+        assert read_run_config(f"{name}:{variant}") == read_run_config(
+            f"configs/{name}.py:{variant}"
+        )
+    assert read_run_config(name) == read_run_config(f"{name}:{variants[0]}")
     with pytest.raises(InputError, match=f"no variant '{variants[0]}x'; did you mean"):
-        read_config(f"{name}:{variants[0]}x")
+        read_run_config(f"{name}:{variants[0]}x")
 
 
 def test_no_config_is_built_in_that_is_not_shipped():
@@ -87,7 +89,7 @@ def test_a_file_of_ones_own_is_told_what_it_lacks(tmp_path, text, message):
     file = tmp_path / "mine.py"
     file.write_text(f"from ml_collections import ConfigDict\n{text}")
     with pytest.raises(InputError, match=message):
-        read_config(f"{file}:b")
+        read_run_config(f"{file}:b")
 
 
 def test_the_example_of_the_settings_page_runs_as_pasted(tmp_path):
@@ -133,7 +135,9 @@ def test_one_item_of_a_list_can_be_set():
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
 def test_every_field_of_every_recipe_can_be_set_to_what_it_is(record):
     """For each field: a flag with its own value changes nothing."""
-    name = {"SftSettings": "sft", "EmclSettings": "emcl"}[record.__name__]
+    name = {"SftSettings": "sft", "EmclSettings": "emcl", "RewardSettings": "reward"}[
+        record.__name__
+    ]
     whole = read(name)
     for field in fields_of([record]):
         value = whole
@@ -379,7 +383,7 @@ def test_the_models_page_names_the_families():
 
 
 def test_overrides_leave_the_config_alone():
-    config = read_config("sft:tiny")
+    config = read_run_config("sft:tiny")
     before = config.to_json()
     with_overrides(config, [STAGES["sft"].settings], ["--config.data.batch_size=3"])
     assert config.to_json() == before

@@ -12,12 +12,12 @@ from hen_jax.cli import main
 from hen_jax.core.errors import InputError
 from hen_jax.data.examples import Document, encode
 from hen_jax.recipes import show
-from hen_jax.runs.model import Words
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.detect import detect_format
+from hen_jax.text.tokenizer import ChatTokenizer
 
 TOKENIZER = tiny_tokenizer()
-WORDS = Words(TOKENIZER, detect_format(TOKENIZER))
+WORDS = ChatTokenizer(TOKENIZER, detect_format(TOKENIZER))
 TALK = Conversation(
     (
         Message("system", "Be kind."),
@@ -31,7 +31,7 @@ TALK = Conversation(
 
 @pytest.fixture
 def example():
-    (made,) = encode([Document("a", "a", TALK)], *WORDS, max_length=99).examples
+    (made,) = encode([Document("a", "a", TALK)], WORDS, max_length=99).examples
     return made
 
 
@@ -105,3 +105,20 @@ def test_a_config_without_data_is_refused(tmp_path):
     )
     with pytest.raises(InputError, match=r"config\.sources is missing; nothing to show"):
         show.from_config(str(tmp_path / "c.py"), [])
+
+
+def test_columns_by_another_name(tmp_path, capsys):
+    TOKENIZER.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text("{}")
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"question": "Who?", "answer": "Me."}')
+    flags = [f"--model={tmp_path / 'model'}", f"--data={file}", "--schema=completion", "--columns"]
+    assert main(["show", *flags, "prompt=question", "completion=answer"]) == 0
+    assert "Who?<|im_end|>" in (said := capsys.readouterr().out)
+    assert "⟦Me.<|im_end|>⟧" in said
+    assert main(["show", *flags, "promt=question"]) == 2
+    assert (
+        "--columns.promt: no such field; did you mean --columns.prompt?" in capsys.readouterr().err
+    )
+    with pytest.raises(SystemExit):
+        main(["show", *flags, "prompt="])

@@ -28,6 +28,7 @@ from hen_jax.text.chat import render, render_prompt, stop_ids
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.detect import SETTINGS, detect_format
 from hen_jax.text.formats import ChatFormat
+from hen_jax.text.tokenizer import ChatTokenizer
 
 BYTES, SPACES_FIRST, SPACES_EACH, NO_SPACES = "bytes", "first", "each", "none"
 """How a tokenizer splits: byte level (Llama 3, Qwen, Tekken), SentencePiece with a space put before
@@ -155,18 +156,20 @@ def template_ids(family: str, messages, *, prompt: bool = False) -> list[int]:
 
 def ids(family: str, messages) -> list[int]:
     conversation = Conversation(tuple(messages))
-    return render(conversation, tokenizer_of(family), format_of(family)).tokens.tolist()
+    return render(
+        conversation, ChatTokenizer(tokenizer_of(family), format_of(family))
+    ).tokens.tolist()
 
 
 def prompt_ids(family: str, messages) -> list[int]:
-    return render_prompt(messages, tokenizer_of(family), format_of(family)).tolist()
+    return render_prompt(messages, ChatTokenizer(tokenizer_of(family), format_of(family))).tolist()
 
 
 def trained_text(family: str, messages) -> str:
     """What trains, decoded; the ends of replies as `|`."""
     tokenizer = tokenizer_of(family)
-    rendered = render(Conversation(tuple(messages)), tokenizer, format_of(family))
-    stop = stop_ids(tokenizer, format_of(family))[0]
+    rendered = render(Conversation(tuple(messages)), ChatTokenizer(tokenizer, format_of(family)))
+    stop = stop_ids(ChatTokenizer(tokenizer, format_of(family)))[0]
     stretches = np.split(
         rendered.tokens[rendered.mask], np.flatnonzero(rendered.tokens[rendered.mask] == stop) + 1
     )
@@ -222,11 +225,11 @@ def test_a_prompt_is_the_beginning_of_the_conversation_and_the_rest_of_it_trains
     ]  # a reply may share a leading newline
     messages = talk(*said, system=system)
     tokenizer, chat_format = tokenizer_of(family), format_of(family)
-    whole = render(Conversation(tuple(messages)), tokenizer, chat_format)
-    prompt = render_prompt(messages[:-1], tokenizer, chat_format)
+    whole = render(Conversation(tuple(messages)), ChatTokenizer(tokenizer, chat_format))
+    prompt = render_prompt(messages[:-1], ChatTokenizer(tokenizer, chat_format))
     assert whole.tokens[: len(prompt)].tolist() == prompt.tolist()
     stop = len(prompt) + whole.tokens[len(prompt) :].tolist().index(
-        stop_ids(tokenizer, chat_format)[0]
+        stop_ids(ChatTokenizer(tokenizer, chat_format))[0]
     )
     assert whole.mask[len(prompt) : stop + 1].all()
     assert not whole.mask[stop + 1 :].any()
@@ -365,7 +368,12 @@ def test_a_family_is_shortened_as_it_is_rendered():
     for family in FAMILIES:
         tokenizer, chat_format = tokenizer_of(family), format_of(family)
         shorter = Conversation((messages[0], *messages[3:]))
-        exact = len(render(shorter, tokenizer, chat_format).tokens) - 1
+        exact = len(render(shorter, ChatTokenizer(tokenizer, chat_format)).tokens) - 1
         document = Document("a", "a", Conversation(tuple(messages)))
-        (made,) = encode([document], tokenizer, chat_format, max_length=exact).examples
-        assert made.tokens.tolist() == render(shorter, tokenizer, chat_format).tokens.tolist()
+        (made,) = encode(
+            [document], ChatTokenizer(tokenizer, chat_format), max_length=exact
+        ).examples
+        assert (
+            made.tokens.tolist()
+            == render(shorter, ChatTokenizer(tokenizer, chat_format)).tokens.tolist()
+        )

@@ -3,9 +3,10 @@
 import pytest
 
 from hen_jax.data import samples
-from hen_jax.data.hed import hed_conversation, read_hed
+from hen_jax.data.hed import hed_conversation
+from hen_jax.data.schemas import read_records
 from hen_jax.empathy.clusters import CONTEXT_OF_TASK, CONTEXTS
-from hen_jax.empathy.labels import EMOTIONS, LANGUAGES, PERSONALITIES, ROLES, TASKS
+from hen_jax.empathy.labels import EMOTIONS, LANGUAGES, PERSONALITIES, ROLE_WORDS, TASKS
 from hen_jax.empathy.patterns import DIMENSIONS, PATTERNS
 from hen_jax.empathy.scales import DESIRED, PERCEIVED
 from hen_jax.text.conversation import Message
@@ -26,7 +27,7 @@ def test_a_task_gives_its_conditions_and_no_other(task, language):
     assert user == Message("user", "Exam tomorrow.")
     assert all(rule.spoken(language) in system.content for rule in HIGH_CONTEXT_RULES)
     assert EMOTIONS["worried"].spoken(language) in system.content
-    assert (ROLES["parent"].spoken(language) in system.content) == gives.role
+    assert (ROLE_WORDS["parent"].spoken(language) in system.content) == gives.role
     assert ("ESTJ" in system.content) == gives.personality
     assert "{" not in system.content
 
@@ -39,12 +40,12 @@ def test_worked_example_of_the_docstring():
 def test_any_two_conditions_give_different_prompts():
     """No two labels share their words, in either language: a condition can be told from another."""
     for language in LANGUAGES:
-        for labels in (EMOTIONS, ROLES, PERSONALITIES):
+        for labels in (EMOTIONS, ROLE_WORDS, PERSONALITIES):
             assert len({words.spoken(language) for words in labels.values()}) == len(labels)
 
 
 def test_a_shipped_record_becomes_system_statement_reply():
-    record = read_hed(samples.path("hed/hed.zh.jsonl"))[3]
+    record = read_records(samples.path("hed/hed.zh.jsonl"), "hed")[3]
     messages = hed_conversation(record).messages
     assert [m.role for m in messages] == ["system", "user", "assistant"]
     assert (messages[1].content, messages[2].content) == (record.statement, record.response)

@@ -3,23 +3,20 @@
 import dataclasses
 
 import numpy as np
+from tiny_model import CONFIG
 
 from hen_jax.core.trees import unflatten
 from hen_jax.io import names
 from hen_jax.models.config import DecoderConfig, LinearScaling, LongRope, LoraConfig, RopeScaling
 
-_LLAMA = DecoderConfig(
-    family="llama",
+_LLAMA = dataclasses.replace(
+    CONFIG,
     vocab_size=96,
     width=32,
     layers=3,
-    heads=4,
-    kv_heads=2,
     head_dim=8,
     mlp_width=48,
     max_length=64,
-    norm_eps=1e-5,
-    rope_theta=1e4,
     rope_scaling=RopeScaling(8.0, 1.0, 4.0, 16),
     tied_head=False,
 )
@@ -77,7 +74,7 @@ def random_leaves(config: DecoderConfig, lora: LoraConfig | None = None, seed: i
     rng = np.random.default_rng(seed)
     leaves = {
         path: (0.2 * rng.standard_normal(shape)).astype(np.float32)
-        for path, shape in names.shapes(config, lora).items()
+        for path, shape in names.tensor_shapes(config, lora).items()
     }
     adapter = {path: leaf for path, leaf in leaves.items() if "/lora_" in path}
     base = {path: leaf for path, leaf in leaves.items() if path not in adapter}

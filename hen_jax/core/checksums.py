@@ -1,5 +1,6 @@
 """SHA-256 of files and folders: what was written, so that damage shows before it is believed."""
 
+import functools
 import hashlib
 import os
 import threading
@@ -11,7 +12,7 @@ from typing import IO, NamedTuple
 
 THREADS = 8
 
-CHUNK = 2**18
+READ_BYTES = 2**18
 """Bytes hashed at a time."""
 
 _SETTLED = 1.0
@@ -73,9 +74,19 @@ def named_sha256(named: Sequence[tuple[str, Path]]) -> str:
     return digest.hexdigest()
 
 
+@functools.cache
+def code_sha256(*folders: str) -> str:
+    """SHA-256 over all Python code in folders: what it computes may change with it."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for file in sorted(Path(folder).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
 def _digest(file: IO[bytes], cancelled: threading.Event | None) -> str:
     digest = hashlib.sha256()
-    buffer = memoryview(bytearray(min(CHUNK, max(1, os.fstat(file.fileno()).st_size))))
+    buffer = memoryview(bytearray(min(READ_BYTES, max(1, os.fstat(file.fileno()).st_size))))
     while count := file.readinto(buffer):  # pyright: ignore[reportAttributeAccessIssue]
         digest.update(buffer[:count])
         if cancelled is not None and cancelled.is_set():

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -129,6 +129,10 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
+Shardings = Mapping[str, NamedSharding]
+"""Path of a parameter -> where it lives."""
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
@@ -142,7 +146,7 @@ class Layout:
     rules: Rules = ()
 
 
-def spread_rows(x: Array, layout: Layout | None) -> Array:
+def shard_rows(x: Array, layout: Layout | None) -> Array:
     """`x` with its rows (the first dimension) over `data` and `fsdp`, and its gradient likewise.
 
     Left to itself the partitioner may follow a parameter's sharding instead and exchange the
@@ -159,10 +163,10 @@ def rows_over(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH)
 
 
-def gathered(x: Array, axes: tuple[str, ...], layout: Layout | None) -> Array:
+def all_gather_fsdp(x: Array, axes: tuple[str, ...], layout: Layout | None) -> Array:
     """A parameter brought together over `fsdp`, still divided over `tensor`; its gradient is not.
 
-    This is fully sharded data parallelism said aloud (Rajbhandari et al., 2020, stage 3): gather
+    This is fully sharded data parallelism, written out (Rajbhandari et al., 2020, stage 3): gather
     before use, scatter the summed gradient. Left to itself the partitioner turns each product into
     a ring of small ones with a float32 accumulator: Llama-3.1-8B with LoRA on a v5e:4x4 then needed
     12.4 GiB per chip, not 11.5.

@@ -27,7 +27,7 @@ from hen_jax.core.staging import make_durable, sweep
 EDITABLE = ("README.md",)
 """Files of ours that a user may edit: no opening compares them."""
 
-WEIGHTS = ".safetensors"
+WEIGHTS_SUFFIX = ".safetensors"
 """How the names of large files end; they are compared beside the reading, the others before it."""
 
 VERIFY = "HEN_VERIFY"
@@ -52,7 +52,7 @@ def write_record(folder: Path, kind: str, fields: Mapping[str, Any], *, files: b
             listed = dict(zip(paths, files_sha256(folder / name for name in paths), strict=True))
             flushed.result()
         record["sha256"] = listed
-    write_json(folder / RECORD, record | {"seal": _seal(record)})
+    write_json(folder / RECORD, record | {"seal": seal(record)})
 
 
 def read_record(folder: Path) -> Record | None:
@@ -68,8 +68,8 @@ def read_record(folder: Path) -> Record | None:
     listed = record.get("sha256", {}) if isinstance(record, dict) else None
     if not isinstance(listed, dict) or not all(isinstance(one, str) for one in listed.values()):
         raise InputError(f"{path} is no record of hen_jax; delete it if it is not needed")
-    seal = record.pop("seal", None)  # there was none before its second version
-    if seal is not None and seal != _seal(record) and _wanted():
+    sealed = record.pop("seal", None)  # there was none before its second version
+    if sealed is not None and sealed != seal(record) and _wanted():
         raise InputError(
             f"{path} is not as hen_jax wrote it; it was changed or damaged. Put a copy in its "
             f"place, or set {VERIFY}=off to read it as it is"
@@ -96,7 +96,7 @@ def verify(folder: Path) -> None:
     Raises:
       InputError: a file is missing, or not what was written.
     """
-    names = [name for name in _listed(folder) if not name.endswith(WEIGHTS)]
+    names = [name for name in _listed(folder) if not name.endswith(WEIGHTS_SUFFIX)]
     _compare(folder, names)
 
 
@@ -112,7 +112,7 @@ def verified(folder: Path, part: int = 0, parts: int = 1) -> Iterator[Callable[[
         damaged weights make the body raise.
     """
     verify(folder)
-    heavy = [name for name in _listed(folder) if name.endswith(WEIGHTS)][part::parts]
+    heavy = [name for name in _listed(folder) if name.endswith(WEIGHTS_SUFFIX)][part::parts]
     cancelled = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         compared = pool.submit(_compare, folder, heavy, cancelled)
@@ -176,5 +176,6 @@ def _wanted() -> bool:
     return os.environ.get(VERIFY) != "off"
 
 
-def _seal(record: Record) -> str:
+def seal(record: Mapping[str, Any]) -> str:
+    """The checksum of a record's fields, 64 hexadecimal digits; the seal itself is none of them."""
     return text_sha256(json.dumps(record, sort_keys=True))

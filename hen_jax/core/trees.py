@@ -1,13 +1,11 @@
-"""Trees of arrays: paths as `a/b/c`, partition by pattern, sizes."""
+"""Trees of arrays: paths as `a/b/c`, sizes."""
 
 import math
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from hen_jax.core.errors import InputError
 from hen_jax.core.types import Tree
 
 
@@ -37,27 +35,8 @@ def map_with_path(function: Callable[[str, Any], Any], tree: Tree) -> Tree:
     )
 
 
-def partition(tree: Tree, patterns: Iterable[str]) -> tuple[Tree, Tree]:
-    """Splits a nested dict into the leaves whose path some pattern matches, and the others.
-
-    Patterns are regular expressions searched in the path: `partition(p, ["mlp/.*kernel"])`.
-
-    Raises:
-      InputError: a pattern matches no leaf; names it and lists what there is to match.
-    """
-    patterns = list(patterns)
-    leaves = flatten(tree)
-    for pattern in patterns:
-        if not any(re.search(pattern, path) for path in leaves):
-            raise InputError(f"pattern {pattern!r} matches no parameter; there are {list(leaves)}")
-    chosen = {p for p in leaves if any(re.search(pattern, p) for pattern in patterns)}
-    inside = {path: leaf for path, leaf in leaves.items() if path in chosen}
-    outside = {path: leaf for path, leaf in leaves.items() if path not in chosen}
-    return unflatten(inside), unflatten(outside)
-
-
 def combine(first: Tree, second: Tree) -> Tree:
-    """The nested dict with the leaves of both; the inverse of `partition`."""
+    """The nested dict with the leaves of both."""
     return unflatten({**flatten(first), **flatten(second)})
 
 

@@ -17,7 +17,7 @@ Tree = Any
 """A nested dict of arrays."""
 
 SHARED = -1
-"""The segment of positions that belong to every document of their row: their common opening."""
+"""The segment of positions that belong to every document of their row: their common prefix."""
 
 
 class Batch(NamedTuple):
@@ -28,9 +28,9 @@ class Batch(NamedTuple):
     `targets[b, t]`, the token after it in the same document. `mask` is 1 where that prediction
     trains. Targets are shifted once, in `hen_jax.data.examples`, and nowhere else.
 
-    A position with segment `SHARED` belongs to the opening that every document of the row begins
+    A position with segment `SHARED` belongs to the prefix that every document of the row begins
     with. It stands at the front of the row, sees itself only (causally), and every document of the
-    row sees it; nothing in it trains. After an opening of `p` positions the first own token of each
+    row sees it; nothing in it trains. After a prefix of `p` positions the first own token of each
     document has position `p`.
     """
 
@@ -38,17 +38,17 @@ class Batch(NamedTuple):
     targets: Array  # [B, T] int32
     mask: Array  # [B, T] float32, 0 or 1
     positions: Array  # [B, T] int32
-    segments: Array  # [B, T] int32, 0 = padding, SHARED = the opening of all documents
+    segments: Array  # [B, T] int32, 0 = padding, SHARED = the prefix of all documents
     weight: Array | None = None  # [B] float32
     task: Array | None = None  # [B] int32
     expert: Array | None = None  # [B] int32
 
 
-class Reach(NamedTuple):
+class RowLimits(NamedTuple):
     """How far the documents of any row reach, known to whoever packed the rows."""
 
-    document: int  # the most positions of one document, a shared opening aside
-    opening: int = 0  # the most positions of a shared opening
+    document: int  # the most positions of one document, a shared prefix aside
+    prefix: int = 0  # the most positions of a shared prefix
     documents: int | None = None  # the most of them in one row; None: not known
 
 

@@ -1,25 +1,20 @@
 """Rendered examples kept on disk, under the hash of everything that decides them."""
 
 import dataclasses
-import functools
-import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hen_jax.data
 import hen_jax.empathy
 import hen_jax.text
 from hen_jax.core.cached import built_once
-from hen_jax.core.checksums import named_sha256, text_sha256
+from hen_jax.core.checksums import code_sha256, named_sha256, text_sha256
 from hen_jax.data.examples import Encoded
 from hen_jax.data.pipeline import PipelineConfig
-from hen_jax.data.stores import Store, damage, opened, write_store
-from hen_jax.text.formats import ChatFormat
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from hen_jax.data.stores import Store, damage, open_whole, write_store
+from hen_jax.text.tokenizer import ChatTokenizer
 
 
 def cached(folder: Path, key: str, encoded: Callable[[], Iterable[Encoded]]) -> Store:
@@ -31,44 +26,39 @@ def cached(folder: Path, key: str, encoded: Callable[[], Iterable[Encoded]]) -> 
     """
     place = folder / key
     built_once(place, lambda new: write_store(encoded(), new), damage)
-    return opened(place)
+    return open_whole(place)
 
 
 def cache_key(
     config: PipelineConfig,
     documents: Any,
-    tokenizer: "PreTrainedTokenizerFast",
-    chat_format: ChatFormat,
+    tokenizer: ChatTokenizer,
 ) -> str:
     """A hash of the documents, the tokenizer, the chat format and the lengths, 64 characters.
 
     Args:
-      documents: what names the documents, as JSON: `fingerprint`s of files, and which part of them.
+      documents: what names the documents, as JSON: `file_fingerprint`s of files, and which
+        part of them.
     """
     decided_by = {
         "documents": documents,
         "code": _code(),
         "row_length": config.row_length,
         "overlong": config.overlong,
-        "format": dataclasses.asdict(chat_format),
-        "tokenizer": text_sha256(tokenizer.backend_tokenizer.to_str()),
-        "end": tokenizer.eos_token,
+        "format": dataclasses.asdict(tokenizer.chat_format),
+        "tokenizer": text_sha256(tokenizer.tokenizer.backend_tokenizer.to_str()),
+        "end": tokenizer.tokenizer.eos_token,
     }
     return text_sha256(json.dumps(decided_by, sort_keys=True))
 
 
-def fingerprint(path: Path) -> str:
+def file_fingerprint(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of all files of a folder."""
     files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
     return named_sha256([(str(file.relative_to(path)), file) for file in files])
 
 
-@functools.cache
 def _code() -> str:
-    """The hash of the code that turns files into tokens: what it gives may change with it."""
-    digest = hashlib.sha256()
-    for package in (hen_jax.data, hen_jax.text, hen_jax.empathy):
-        for folder in package.__path__:
-            for file in sorted(Path(folder).rglob("*.py")):
-                digest.update(file.read_bytes())
-    return digest.hexdigest()
+    """The hash of the code that turns files into tokens."""
+    packages = (hen_jax.data, hen_jax.text, hen_jax.empathy)
+    return code_sha256(*(folder for package in packages for folder in package.__path__))

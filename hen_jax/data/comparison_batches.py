@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hen_jax.core.ranges import Count, Natural, check_ranges
-from hen_jax.core.types import Reach
+from hen_jax.core.types import RowLimits
 from hen_jax.data.comparisons import Compared, ComparedBatch, compared_batch
 from hen_jax.data.pipeline import Batches, PipelineConfig, local_size
 
@@ -42,7 +42,7 @@ class ComparisonBounds(NamedTuple):
 
     row: int  # positions
     replies: int  # to one prompt
-    reach: Reach | None = None  # of the documents; None: a whole row
+    reach: RowLimits | None = None  # of the documents; None: a whole row
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

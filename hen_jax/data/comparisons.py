@@ -6,21 +6,18 @@ these hold every token of a document, its last included, for the score is read o
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.types import Batch, Reach
+from hen_jax.core.types import Batch, RowLimits
 from hen_jax.data.examples import Shifted
 from hen_jax.data.packing import lay_out_row, stack_rows
 from hen_jax.data.preferences import Pair
 from hen_jax.text.chat import render_all
 from hen_jax.text.conversation import Conversation, Message
-from hen_jax.text.formats import ChatFormat
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from hen_jax.text.tokenizer import ChatTokenizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,8 +63,7 @@ class Taken(NamedTuple):
 
 def compare(
     pairs: Sequence[Pair],
-    tokenizer: "PreTrainedTokenizerFast",
-    chat_format: ChatFormat,
+    tokenizer: ChatTokenizer,
     *,
     row_length: int,
     shared: bool = True,
@@ -90,7 +86,7 @@ def compare(
         for prompt, replies in zip(by_prompt, prompts, strict=True)
         for reply in replies
     ]
-    rendered = iter(render_all(conversations, tokenizer, chat_format))
+    rendered = iter(render_all(conversations, tokenizer))
     found = [
         _compared(of_prompt, replies, tuple(next(rendered).tokens for _ in replies), shared)
         for of_prompt, replies in zip(by_prompt.values(), prompts, strict=True)
@@ -148,13 +144,13 @@ def compared_batch(
     return ComparedBatch(stack_rows(laid), wins, kind)
 
 
-def reach_of(compared: Iterable[Compared]) -> Reach:
+def reach_of(compared: Iterable[Compared]) -> RowLimits:
     """How far the documents of any row reach."""
     own, prefix, held = 1, 0, 1
     for one in compared:
         own = max(own, *(len(document) - one.prefix for document in one.documents))
         prefix, held = max(prefix, one.prefix), max(held, len(one.documents))
-    return Reach(own, prefix, held)
+    return RowLimits(own, prefix, held)
 
 
 def _replies(pairs: Sequence[Pair]) -> list[tuple[Message, ...]]:

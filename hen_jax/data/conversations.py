@@ -5,13 +5,11 @@ turn says in other keys is read, refused or left alone as `hen_jax.data.outside`
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields, outside
 from hen_jax.data.examples import Document
-from hen_jax.data.records import Parsed, parse_records
 from hen_jax.data.rows import Row
 from hen_jax.text.conversation import Conversation, Message, Role
 
@@ -35,27 +33,6 @@ COLUMNS = ("messages", "conversations")
 """The columns that hold the turns of a conversation."""
 
 _SPEAKER, _SAID = ("role", "from"), ("content", "value")
-
-
-def check_conversations(path: str | Path) -> Parsed[Document]:
-    """Documents of a file of `messages` (also SMILECHAT) or ShareGPT `conversations` rows.
-
-    A row may give `id` and `group`; without them it is called by its line, and rows that begin
-    with the same words of the user form a group, so that no split parts them.
-
-    Raises:
-      InputError: the file cannot be read at all.
-    """
-    return parse_records(path, parse_conversation, document_id, number=True)
-
-
-def check_completions(path: str | Path) -> Parsed[Document]:
-    """Documents of a file of `prompt` and `completion` rows, as texts or as messages.
-
-    Raises:
-      InputError: the file cannot be read at all.
-    """
-    return parse_records(path, parse_completion, document_id, number=True)
 
 
 def parse_conversation(row: Row) -> Document:
@@ -87,7 +64,7 @@ def parse_instruction(row: Row) -> Document:
     """
     outside.refuse(row, outside.IN_ROWS)
     reply = Message("assistant", fields.text_field(row, "output"))
-    return document(row, (*before(row), instruction_of(row), reply))
+    return document(row, (*earlier_turns(row), instruction_of(row), reply))
 
 
 def completed(row: Row) -> tuple[Message, ...]:
@@ -98,7 +75,7 @@ def completed(row: Row) -> tuple[Message, ...]:
     """
     outside.refuse(row, outside.IN_ROWS)
     said = (*turns(row, "prompt", "user"), *turns(row, "completion", "assistant"))
-    return opened(row, said, "prompt")
+    return with_opening(row, said, "prompt")
 
 
 def conversation_of(row: Row) -> tuple[Message, ...]:
@@ -113,16 +90,16 @@ def conversation_of(row: Row) -> tuple[Message, ...]:
         raise InputError("messages: missing; every row needs messages, or conversations (ShareGPT)")
     if outside.says(row.get("history")):
         raise InputError(f"history: beside {column}; write these turns at the head of {column}")
-    return opened(row, messages_field(row, column), column)
+    return with_opening(row, messages_field(row, column), column)
 
 
-def opened(row: Row, said: tuple[Message, ...], column: str) -> tuple[Message, ...]:
+def with_opening(row: Row, said: tuple[Message, ...], column: str) -> tuple[Message, ...]:
     """Turns after the row's `system` and `history`.
 
     Raises:
       InputError: a second system message that says something else.
     """
-    head = before(row)
+    head = earlier_turns(row)
     if said and said[0].role == "system":
         if head and head[0].role == "system":
             if head[0] != said[0]:
@@ -132,7 +109,7 @@ def opened(row: Row, said: tuple[Message, ...], column: str) -> tuple[Message, .
     return (*head, *said)
 
 
-def before(row: Row) -> tuple[Message, ...]:
+def earlier_turns(row: Row) -> tuple[Message, ...]:
     """What a row puts before its turns: `system`, and `history` as `[asked, replied]` pairs.
 
     Raises:

@@ -8,22 +8,20 @@ one on other pairs may be about the writer's hand. The design and the sets are o
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields
 from hen_jax.data.hed import HedRecord, parse_message
 from hen_jax.data.preferences import Pair
-from hen_jax.data.records import read_records
 from hen_jax.data.rows import Row
 from hen_jax.data.steered import SteeredRecord
 from hen_jax.empathy.clusters import CONTEXTS
-from hen_jax.empathy.labels import FINER_EMOTIONS, LANGUAGES, ROLES, Language
+from hen_jax.empathy.labels import FINER_EMOTIONS, LANGUAGES, ROLE_WORDS, Language
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.prompts import condition_message, hed_messages, wish_message
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 CROSSINGS: tuple[str, ...] = ("level", "emotion", "role", "fact")
 """What the two conditions of a shipped item differ in."""
@@ -76,16 +74,6 @@ def parse_crossed(row: Row) -> Crossing:
     if first == second:
         raise InputError("conditions: both give the same prompt; they must differ in one thing")
     return Crossing(name, kind, name, (first, second), replies, language)
-
-
-def read_crossed(path: str | Path) -> list[Crossing]:
-    """The items of a crossed file.
-
-    Raises:
-      InputError: `file:line:field: what; allowed: ...` of the first bad line, with the count of
-        the others.
-    """
-    return read_records(path, parse_crossed, lambda record: record.id)
 
 
 def crossed_pairs(crossing: Crossing) -> list[Pair]:
@@ -247,7 +235,7 @@ def _up_to(record: SteeredRecord, turn: int) -> tuple[Message, ...]:
     return (*said, Message("user", record.turns[turn].user))
 
 
-def _two(row: Row, key: str, parse: Callable[[object, str], Item]) -> tuple[Item, Item]:
+def _two(row: Row, key: str, parse: Callable[[object, str], _Item]) -> tuple[_Item, _Item]:
     value = row.get(key)
     if not isinstance(value, list) or len(value) != 2:
         raise InputError(f"{key}: {type(value).__name__}; allowed: a list of two")
@@ -267,7 +255,7 @@ def _condition(item: object, key: str, kind: str, language: Language) -> tuple[M
             return (wish_message(level, fields.text_field(given, "wish"), language),)
         if kind == "fact":
             return ()
-        labels = {"emotion": FINER_EMOTIONS, "role": ROLES}[kind]
+        labels = {"emotion": FINER_EMOTIONS, "role": ROLE_WORDS}[kind]
         return (condition_message({kind: fields.label_field(given, kind, labels)}, language),)
 
     return fields.item_field({key: item}, key, parse)

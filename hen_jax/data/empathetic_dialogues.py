@@ -17,7 +17,7 @@ from hen_jax.data.records import Parsed, Problem
 from hen_jax.data.rows import Row, text_lines
 from hen_jax.text.conversation import Conversation, Message
 
-COLUMNS = (
+ED_COLUMNS = (
     "conv_id", "utterance_idx", "context", "prompt", "speaker_idx", "utterance", "selfeval", "tags"
 )  # fmt: skip
 
@@ -79,25 +79,26 @@ def check_empathetic_dialogues(path: str | Path) -> Parsed[EmpatheticDialogue]:
 
 
 def _check_header(path: Path, text: str) -> None:
-    if tuple(text.strip().split(",")[: len(COLUMNS)]) != COLUMNS:
+    if tuple(text.strip().split(",")[: len(ED_COLUMNS)]) != ED_COLUMNS:
         raise InputError(
-            f"{path}:1: the header is not {','.join(COLUMNS)}; "
+            f"{path}:1: the header is not {','.join(ED_COLUMNS)}; "
             "give a train, valid or test file of the official archive"
         )
 
 
 def _row(text: str) -> Row:
     cells = text.rstrip("\n").split(",")
-    listed = COLUMNS.index("selfeval")
+    listed = ED_COLUMNS.index("selfeval")
     # Tags may be left out, and candidates may follow them.
-    whole = listed < len(cells) <= len(COLUMNS) + 1 and _RATINGS.fullmatch(cells[listed])
+    whole = listed < len(cells) <= len(ED_COLUMNS) + 1 and _RATINGS.fullmatch(cells[listed])
     if not whole:
         raise InputError(
-            f"utterance: {len(cells)} raw fields; allowed: {len(COLUMNS)}, the seventh the "
+            f"utterance: {len(cells)} raw fields; allowed: {len(ED_COLUMNS)}, the seventh the "
             "ratings, and candidates"
         )
     return {
-        column: cell.replace("_comma_", ",") for column, cell in zip(COLUMNS, cells, strict=False)
+        column: cell.replace("_comma_", ",")
+        for column, cell in zip(ED_COLUMNS, cells, strict=False)
     }
 
 

@@ -5,12 +5,10 @@ they put on the Hugging Face hub. The data (CC BY-NC 4.0) does not come with hen
 """
 
 import dataclasses
-from pathlib import Path
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields
 from hen_jax.data.examples import Document
-from hen_jax.data.records import Parsed, parse_records
 from hen_jax.data.rows import Row
 from hen_jax.text.conversation import Conversation, Message, Role
 
@@ -34,7 +32,7 @@ OTHER_NAMES = {
 }
 """Names of strategies in the file of failed conversations, and what the main file calls them."""
 
-SPEAKERS: dict[str, Role] = {
+ESCONV_SPEAKERS: dict[str, Role] = {
     "seeker": "user",
     "usr": "user",
     "speaker": "user",
@@ -61,15 +59,6 @@ class SupportConversation:
         return Document(self.id, self.situation, self.conversation)
 
 
-def check_esconv(path: str | Path) -> Parsed[SupportConversation]:
-    """The conversations of an ESConv file.
-
-    Raises:
-      InputError: the file cannot be read at all.
-    """
-    return parse_records(path, parse_esconv, lambda record: record.id, number=True)
-
-
 def parse_esconv(row: Row) -> SupportConversation:
     """One JSON object as a record; `id` is its own or its place in the file.
 
@@ -92,7 +81,7 @@ def parse_esconv(row: Row) -> SupportConversation:
 
 def _parse_turn(row: Row) -> tuple[Message, str | None]:
     """A turn: `content` and `annotation.strategy`, or on the hub `text` and `strategy`."""
-    role = SPEAKERS[fields.label_field(row, "speaker", SPEAKERS)]
+    role = ESCONV_SPEAKERS[fields.label_field(row, "speaker", ESCONV_SPEAKERS)]
     annotation = row.get("annotation") or {}
     if not isinstance(annotation, dict):
         raise InputError("annotation: not an object; allowed: a JSON object")

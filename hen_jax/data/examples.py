@@ -4,7 +4,7 @@ import bisect
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -13,9 +13,7 @@ from hen_jax.text.chat import Rendered, render, render_all
 from hen_jax.text.conversation import Conversation
 from hen_jax.text.formats import ChatFormat
 from hen_jax.text.script import script
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from hen_jax.text.tokenizer import ChatTokenizer
 
 Overlong = Literal["truncate", "drop"]
 
@@ -70,10 +68,10 @@ class Encoded:
 
     def summary(self) -> str:
         """One line for a log: nothing is cut or left out silently."""
-        return summary(len(self.examples), len(self.truncated), len(self.dropped))
+        return encoding_summary(len(self.examples), len(self.truncated), len(self.dropped))
 
 
-def summary(examples: int, truncated: int, dropped: int) -> str:
+def encoding_summary(examples: int, truncated: int, dropped: int) -> str:
     """What became of documents: `9 examples, 2 of them without ..., 1 left out as too long`."""
     return (
         f"{examples} examples, {truncated} of them without their oldest turns, "
@@ -83,8 +81,7 @@ def summary(examples: int, truncated: int, dropped: int) -> str:
 
 def encode(
     documents: Sequence[Document],
-    tokenizer: "PreTrainedTokenizerFast",
-    chat_format: ChatFormat,
+    tokenizer: ChatTokenizer,
     *,
     max_length: int,
     overlong: Overlong = "truncate",
@@ -100,8 +97,8 @@ def encode(
         for; names its id.
     """
     cuts = overlong == "truncate"
-    _require_place(documents, chat_format)
-    rendered = _render_ends(documents, tokenizer, chat_format, max_length if cuts else None)
+    _require_place(documents, tokenizer.chat_format)
+    rendered = _render_ends(documents, tokenizer, max_length if cuts else None)
     examples: list[Example] = []
     truncated: list[str] = []
     dropped: list[str] = []
@@ -110,7 +107,7 @@ def encode(
         if len(ids.tokens) - 1 > max_length:
             fitting = None
             if cuts:
-                fitting = _without_oldest(conversation, ids, tokenizer, chat_format, max_length)
+                fitting = _without_oldest(conversation, ids, tokenizer, max_length)
             (dropped if fitting is None else truncated).append(document.id)
         if fitting is not None:
             examples.append(_example(document, fitting))
@@ -134,8 +131,7 @@ SAMPLE = 32
 
 def _render_ends(
     documents: Sequence[Document],
-    tokenizer: "PreTrainedTokenizerFast",
-    chat_format: ChatFormat,
+    tokenizer: ChatTokenizer,
     max_length: int | None,
 ) -> list[tuple[Conversation, Rendered]]:
     """Each conversation rendered, or as much of its end as is longer than `max_length`.
@@ -145,22 +141,20 @@ def _render_ends(
     """
     whole = [document.conversation for document in documents]
     if max_length is None:
-        return list(zip(whole, render_all(whole, tokenizer, chat_format), strict=True))
-    sample = render_all(whole[:SAMPLE], tokenizer, chat_format)
+        return list(zip(whole, render_all(whole, tokenizer), strict=True))
+    sample = render_all(whole[:SAMPLE], tokenizer)
     tokens = sum(len(ids.tokens) for ids in sample)
     letters = sum(len(m.content) for one in whole[:SAMPLE] for m in one.messages)
     enough = 1.2 * max_length * letters / max(tokens, 1)
     ends = [_end(one, enough) for one in whole[SAMPLE:]]
-    rendered = [*sample, *render_all(ends, tokenizer, chat_format)]
+    rendered = [*sample, *render_all(ends, tokenizer)]
     found = list(zip([*whole[:SAMPLE], *ends], rendered, strict=True))
     short = [
         at
         for at, (conversation, ids) in enumerate(found)
         if conversation is not whole[at] and len(ids.tokens) - 1 <= max_length
     ]
-    for at, ids in zip(
-        short, render_all([whole[at] for at in short], tokenizer, chat_format), strict=True
-    ):
+    for at, ids in zip(short, render_all([whole[at] for at in short], tokenizer), strict=True):
         found[at] = (whole[at], ids)
     return found
 
@@ -178,19 +172,18 @@ def _end(conversation: Conversation, letters: float) -> Conversation:
 
 def encode_parts(
     documents: Iterable[Document],
-    tokenizer: "PreTrainedTokenizerFast",
-    chat_format: ChatFormat,
+    tokenizer: ChatTokenizer,
     *,
     max_length: int,
     overlong: Overlong = "truncate",
 ) -> Iterator[Encoded]:
-    """`encode` of any number of documents, `AT_ONCE` by one, so that memory does not grow."""
+    """`encode` of any number of documents, `DOCUMENTS_AT_ONCE` by one, in flat memory."""
     rest = iter(documents)
-    while part := list(itertools.islice(rest, AT_ONCE)):
-        yield encode(part, tokenizer, chat_format, max_length=max_length, overlong=overlong)
+    while part := list(itertools.islice(rest, DOCUMENTS_AT_ONCE)):
+        yield encode(part, tokenizer, max_length=max_length, overlong=overlong)
 
 
-AT_ONCE = 4096
+DOCUMENTS_AT_ONCE = 4096
 """Documents rendered together: enough to keep the tokenizer's threads busy."""
 
 
@@ -205,8 +198,7 @@ def _example(document: Document, rendered: Rendered) -> Example:
 def _without_oldest(
     conversation: Conversation,
     whole: Rendered,
-    tokenizer: "PreTrainedTokenizerFast",
-    chat_format: ChatFormat,
+    tokenizer: ChatTokenizer,
     max_length: int,
 ) -> Rendered | None:
     messages = conversation.messages
@@ -219,7 +211,7 @@ def _without_oldest(
 
     def from_exchange(start: int) -> Rendered:
         if whole.starts is None:
-            return render(Conversation((*system, *messages[start:])), tokenizer, chat_format)
+            return render(Conversation((*system, *messages[start:])), tokenizer)
         added = len(whole.starts) - len(messages)  # the format's own system message
         return _joined(whole, whole.starts[added + len(system)], whole.starts[added + start])
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from hen_jax.core.errors import InputError
 from hen_jax.data.rows import Row
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 _REFUSED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 """Control characters, and halves of characters that no tokenizer can encode."""
@@ -97,7 +97,7 @@ def number_field(row: Row, key: str, low: float, high: float) -> float:
     return float(value)
 
 
-def items_field(row: Row, key: str, parse: Callable[[Row], Item]) -> tuple[Item, ...]:
+def items_field(row: Row, key: str, parse: Callable[[Row], _Item]) -> tuple[_Item, ...]:
     """A list of objects, each through `parse`; its errors name the place, as `turns[0].user`.
 
     The list may be given as JSON text, as a CSV cell must.
@@ -108,7 +108,7 @@ def items_field(row: Row, key: str, parse: Callable[[Row], Item]) -> tuple[Item,
     return tuple(_parse_at(f"{key}[{index}]", item, parse) for index, item in enumerate(value))
 
 
-def item_field(row: Row, key: str, parse: Callable[[Row], Item]) -> Item:
+def item_field(row: Row, key: str, parse: Callable[[Row], _Item]) -> _Item:
     """An object, or its JSON text, through `parse`; errors name the place, as `persona.need`."""
     return _parse_at(key, from_text(row.get(key)), parse)
 
@@ -123,7 +123,7 @@ def from_text(value: object) -> object:
         return value
 
 
-def _parse_at(place: str, value: object, parse: Callable[[Row], Item]) -> Item:
+def _parse_at(place: str, value: object, parse: Callable[[Row], _Item]) -> _Item:
     if not isinstance(value, dict):
         raise InputError(f"{place}: {_shown(value)}; allowed: a JSON object")
     try:

@@ -4,18 +4,16 @@ The official file format is not public; the schema is ours, and the shipped `sam
 """
 
 import dataclasses
-from pathlib import Path
 from typing import cast
 
 from hen_jax.data import fields
-from hen_jax.data.records import Parsed, parse_records, read_records
 from hen_jax.data.rows import Row
 from hen_jax.empathy.labels import (
     EMOTIONS,
     LANGUAGES,
     PERSONALITIES,
     REJECTED_KINDS,
-    ROLES,
+    ROLE_WORDS,
     TASKS,
     Language,
 )
@@ -48,23 +46,6 @@ class HedRecord:
     rejected: tuple[Rejected, ...] = ()
     history: tuple[Message, ...] = ()  # turns before the statement
     circumstances: Circumstances = NO_CIRCUMSTANCES  # traits, age, gender, scene (CPED)
-
-
-def read_hed(path: str | Path) -> list[HedRecord]:
-    """The records of a HED-style file: JSON lines, a JSON array, CSV, Parquet.
-
-    In CSV an empty cell is null, and `rejected` and `history` are cells of JSON.
-
-    Raises:
-      InputError: `file:line:field: what; allowed: ...` of the first bad line, with the count of
-        the others.
-    """
-    return read_records(path, parse_hed, lambda record: record.id)
-
-
-def check_hed(path: str | Path) -> Parsed[HedRecord]:
-    """The good records of a file beside the problem of each bad line."""
-    return parse_records(path, parse_hed, lambda record: record.id)
 
 
 def hed_conversation(record: HedRecord) -> Conversation:
@@ -110,7 +91,7 @@ def parse_hed(row: Row) -> HedRecord:
         task=task,
         language=cast(Language, fields.label_field(row, "lang", LANGUAGES)),
         emotion=fields.label_field(row, "emotion", EMOTIONS),
-        role=fields.conditional_label(row, "role", ROLES, given=gives.role),
+        role=fields.conditional_label(row, "role", ROLE_WORDS, given=gives.role),
         personality=fields.conditional_label(
             row,
             "personality",

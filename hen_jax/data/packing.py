@@ -2,7 +2,7 @@
 
 Tokens, targets, mask, positions and segments are laid down together, so no later stage can lose
 one of them. `packing="none"` is the same code with one example a row; `packing="shared_prefix"`
-lays the opening that the examples of a row have in common once.
+lays the prefix that the examples of a row have in common once.
 """
 
 import bisect
@@ -16,7 +16,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.types import SHARED, Batch
 from hen_jax.data.examples import Example, Shifted, shift
 
-Packing = Literal["fewest_rows", "shared_prefix", "best_fit", "first_fit", "none"]
+Packing = Literal["fewest_rows", "shared_prefix", "best_fit", "none"]
 
 
 def pack(
@@ -27,9 +27,9 @@ def pack(
     `best_fit` takes the longest item first and puts it where the least room is left (best-fit
     decreasing). `fewest_rows` also fills one row after another, each with the longest item left
     and the others that fill it up best, and keeps the better of the two: short items want the
-    second, items of a third to a half of a row the first. `first_fit` keeps the order and takes
-    the first row with room; `none` gives each item its own row. `shared_prefix` is `fewest_rows`,
-    for items whose first `prefix` positions are the same and stand in a row once.
+    second, items of a third to a half of a row the first. `none` gives each item its own row.
+    `shared_prefix` is `fewest_rows`, for items whose first `prefix` positions are the same and
+    stand in a row once.
     `pack([6, 5, 4, 3], 9)` is `[[0, 3], [1, 2]]`, and `pack([6, 5, 4, 3], 9, "shared_prefix", 2)`
     is `[[0, 1], [2, 3]]`.
 
@@ -45,7 +45,6 @@ def pack(
         "fewest_rows": _fewest_rows,
         "shared_prefix": _fewest_rows,
         "best_fit": _best_fit,
-        "first_fit": _first_fit,
         "none": _one_each,
     }
     return methods[packing]([length - prefix for length in lengths], row_length - prefix)
@@ -56,7 +55,7 @@ WINDOW = 4096
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Rows:
+class RowPlan:
     """Which items each row holds; two arrays, so that millions of rows take little memory."""
 
     items: np.ndarray  # [n] int32
@@ -75,7 +74,7 @@ class Rows:
 
 def pack_all(
     lengths: np.ndarray, row_length: int, packing: Packing = "fewest_rows", prefix: int = 0
-) -> Rows:
+) -> RowPlan:
     """`pack` of any number of items: more than `WINDOW` are shuffled and packed `WINDOW` by one.
 
     Raises:
@@ -91,7 +90,7 @@ def pack_all(
         rows = pack(lengths[window].tolist(), row_length, packing, prefix)
         items[start : start + WINDOW] = window[[item for row in rows for item in row]]
         sizes += map(len, rows)
-    return Rows(items, np.cumsum(sizes, dtype=np.int64), np.full(len(sizes), prefix, np.int32))
+    return RowPlan(items, np.cumsum(sizes, dtype=np.int64), np.full(len(sizes), prefix, np.int32))
 
 
 def efficiency(
@@ -223,20 +222,3 @@ def _best_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
             bisect.insort(rooms, left)
         rows_with_room[left].append(row)
     return rows
-
-
-def _first_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
-    # A binary tree of the most room among the rows below each node: log(n) per item, not n.
-    leaves = 1 << max(len(lengths) - 1, 1).bit_length()
-    most = [row_length] * (2 * leaves)
-    rows: list[list[int]] = [[] for _ in lengths]
-    for index, length in enumerate(lengths):
-        node = 1
-        while node < leaves:
-            node = 2 * node if most[2 * node] >= length else 2 * node + 1
-        rows[node - leaves].append(index)
-        most[node] -= length
-        while node > 1:
-            node //= 2
-            most[node] = max(most[2 * node], most[2 * node + 1])
-    return [row for row in rows if row]

@@ -1,7 +1,7 @@
 """Examples to a stream of batches that can be stopped and taken up at any batch.
 
 The order of things: examples are packed into rows once, from their lengths and, where rows share
-them, openings; the rows are shuffled anew each epoch and repeated without end; every run of
+them, prefixes; the rows are shuffled anew each epoch and repeated without end; every run of
 `batch_size` rows is one global batch; process `p` of `P` takes the `p`-th of its `P` equal slices,
 and only then are its examples read. Epochs run on into each other, so no row is left over, and the
 state is one number, the next global batch: it is the same for every number of processes and of
@@ -17,9 +17,9 @@ import numpy as np
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.ranges import Count, Natural, check_ranges
-from hen_jax.core.types import Batch, Reach
+from hen_jax.core.types import Batch, RowLimits
 from hen_jax.data.examples import Example, Overlong
-from hen_jax.data.packing import Packing, Rows, pack_row, stack_rows
+from hen_jax.data.packing import Packing, RowPlan, pack_row, stack_rows
 from hen_jax.data.stores import Store, in_memory, rows_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class PipelineConfig:
 
     row_length: Count = 1024  # T
     batch_size: Count = 8  # B, rows of one batch over all processes
-    packing: Packing = "fewest_rows"  # "shared_prefix": a common opening once a row
+    packing: Packing = "fewest_rows"  # "shared_prefix": a common prefix once a row
     overlong: Overlong = "truncate"  # what becomes of a document longer than a row
     seed: Natural = 0  # of the shuffle
     prefetch: Natural = 2  # batches prepared ahead, by a thread or by each worker; 0 for none
@@ -148,7 +148,7 @@ class _Row(NamedTuple):
     prefix: int  # positions that they begin with in common
 
 
-def _row(source: int, rows: Rows, place: int) -> _Row:
+def _row(source: int, rows: RowPlan, place: int) -> _Row:
     return _Row(source, rows[place], int(rows.prefix[place]))
 
 
@@ -264,7 +264,7 @@ class RowBounds(NamedTuple):
     """What no row of a run exceeds: sizes that its step is compiled for."""
 
     trained: int  # positions that train; what `score_tokens` calls its capacity
-    reach: Reach | None = None  # of the documents; None: a whole row
+    reach: RowLimits | None = None  # of the documents; None: a whole row
 
 
 def row_bounds(examples: Examples, config: PipelineConfig) -> RowBounds:
@@ -278,7 +278,7 @@ def row_bounds(examples: Examples, config: PipelineConfig) -> RowBounds:
         shared = np.where(held > 1, rows.prefix, 0)
         own = store.lengths[rows.items] - np.repeat(shared, held)
         most = own.max(initial=1), shared.max(initial=0), held.max(initial=1)
-        reach = Reach(*map(int, most))
+        reach = RowLimits(*map(int, most))
         found.append(RowBounds(int(trained.max(initial=0)), reach))
     return widest(found)
 
@@ -286,4 +286,4 @@ def row_bounds(examples: Examples, config: PipelineConfig) -> RowBounds:
 def widest(bounds: Iterable[RowBounds]) -> RowBounds:
     """What holds for the rows of all."""
     trained, reaches = zip(*bounds, strict=True)
-    return RowBounds(max(trained), Reach(*map(max, zip(*reaches, strict=True))))
+    return RowBounds(max(trained), RowLimits(*map(max, zip(*reaches, strict=True))))

@@ -2,23 +2,21 @@
 
 import dataclasses
 import re
-from pathlib import Path
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields, outside
 from hen_jax.data.conversations import (
     COLUMNS,
-    before,
     completed,
     conversation_of,
+    earlier_turns,
     group_of,
     instruction_of,
     messages_field,
-    opened,
     turns,
+    with_opening,
 )
 from hen_jax.data.hed import HedRecord, hed_prompt
-from hen_jax.data.records import Parsed, parse_records
 from hen_jax.data.rows import Row
 from hen_jax.data.steered import SteeredRecord, steered_conversation
 from hen_jax.empathy.scales import PERCEIVED, Scale
@@ -64,33 +62,6 @@ class Rated:
     rating: float
 
 
-def check_pairs(path: str | Path) -> Parsed[Pair]:
-    """Pairs of a file of `prompt`, `chosen`, `rejected` rows, the prompt explicit or shared.
-
-    Raises:
-      InputError: the file cannot be read at all.
-    """
-    return parse_records(path, parse_pair, lambda record: record.id, number=True)
-
-
-def check_labelled(path: str | Path) -> Parsed[Labelled]:
-    """Records of a file of `prompt`, `completion` (or `messages`) and `label` rows.
-
-    Raises:
-      InputError: the file cannot be read at all.
-    """
-    return parse_records(path, parse_labelled, lambda record: record.id, number=True)
-
-
-def check_rated(path: str | Path) -> Parsed[Rated]:
-    """Records of a file of `prompt`, `completion` (or `messages`) and `rating` rows.
-
-    Raises:
-      InputError: the file cannot be read at all.
-    """
-    return parse_records(path, parse_rated, lambda record: record.id, number=True)
-
-
 def parse_pair(row: Row) -> Pair:
     """One row as a pair; without `prompt`, what both continuations begin with is the prompt.
 
@@ -108,7 +79,7 @@ def parse_pair(row: Row) -> Pair:
     repeated = given and chosen[:shared][-len(given) :] == given
     if given is None or repeated:
         given, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
-    prompt = opened(row, given, "prompt") if given else ()
+    prompt = with_opening(row, given, "prompt") if given else ()
     if not prompt:
         raise InputError("prompt: missing, and chosen and rejected do not begin alike; add one")
     if chosen == rejected:
@@ -179,7 +150,7 @@ def _messages(row: Row) -> tuple[Message, ...]:
     if "instruction" in row and "prompt" not in row:
         outside.refuse(row, outside.IN_ROWS)
         reply = Message("assistant", fields.text_field(row, "output"))
-        return (*before(row), instruction_of(row), reply)
+        return (*earlier_turns(row), instruction_of(row), reply)
     return completed(row)
 
 

@@ -7,9 +7,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import cells
-from hen_jax.data.rows import Row, numbered_rows
+from hen_jax.data.rows import Row, read_lines
 
-Record = TypeVar("Record")
+_Record = TypeVar("_Record")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Problem:
 
 
 @dataclasses.dataclass(frozen=True)
-class Parsed(Generic[Record]):
+class Parsed(Generic[_Record]):
     """The records of a file and the problems of its other lines, both in file order."""
 
-    records: list[Record]
+    records: list[_Record]
     problems: list[Problem]
 
-    def whole(self, path: str | Path) -> list[Record]:
+    def whole(self, path: str | Path) -> list[_Record]:
         """The records, if there is one and no line is bad.
 
         Raises:
@@ -47,21 +47,21 @@ class Parsed(Generic[Record]):
         return self.records
 
 
-class Sifted(NamedTuple, Generic[Record]):
+class LineOutcome(NamedTuple, Generic[_Record]):
     """A row beside what became of it: a record, or a problem."""
 
     row: Row | None
-    record: Record | None
+    record: _Record | None
     problem: Problem | None
 
 
-def sift(
+def parse_each(
     path: str | Path,
-    parse: Callable[[Row], Record],
-    identity: Callable[[Record], str],
+    parse: Callable[[Row], _Record],
+    identity: Callable[[_Record], str],
     *,
     number: bool = False,
-) -> Iterator[Sifted[Record]]:
+) -> Iterator[LineOutcome[_Record]]:
     """Every row of `path` through `parse`, which raises `InputError` on a row it refuses.
 
     An `identity` that an earlier line has already is a problem of the later line. With `number`, a
@@ -73,7 +73,7 @@ def sift(
     """
     path = Path(path)
     line_of_id: dict[str, int] = {}
-    for line, row, text, fault in numbered_rows(path):
+    for line, row, text, fault in read_lines(path):
         try:
             if row is None:
                 raise InputError(fault)
@@ -84,40 +84,28 @@ def sift(
                 first = line_of_id[name]
                 raise InputError(f"id: {name!r} is also on line {first}; give each record its own")
         except InputError as error:
-            yield Sifted(row, None, Problem(path, line, str(error), text))
+            yield LineOutcome(row, None, Problem(path, line, str(error), text))
         else:
-            yield Sifted(row, record, None)
+            yield LineOutcome(row, record, None)
 
 
 def parse_records(
     path: str | Path,
-    parse: Callable[[Row], Record],
-    identity: Callable[[Record], str],
+    parse: Callable[[Row], _Record],
+    identity: Callable[[_Record], str],
     *,
     number: bool = False,
-) -> Parsed[Record]:
-    """The good records of a file beside the problem of each bad row; `sift` has the details."""
-    return collect(sift(path, parse, identity, number=number))
+) -> Parsed[_Record]:
+    """The good records of a file beside the problem of each bad row, by `parse_each`."""
+    return collect(parse_each(path, parse, identity, number=number))
 
 
-def collect(rows: Iterable[Sifted[Record]]) -> Parsed[Record]:
+def collect(rows: Iterable[LineOutcome[_Record]]) -> Parsed[_Record]:
     """What became of all rows."""
-    parsed: Parsed[Record] = Parsed([], [])
+    parsed: Parsed[_Record] = Parsed([], [])
     for _, record, problem in rows:
         if problem is not None:
             parsed.problems.append(problem)
         elif record is not None:
             parsed.records.append(record)
     return parsed
-
-
-def read_records(
-    path: str | Path, parse: Callable[[Row], Record], identity: Callable[[Record], str]
-) -> list[Record]:
-    """The records of a file in which every line is good.
-
-    Raises:
-      InputError: names the first bad line and how many others there are, or says that the file
-        cannot be read or holds no record.
-    """
-    return parse_records(path, parse, identity).whole(path)

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from hen_jax.core.errors import InputError
 from hen_jax.data import cells, folders
 from hen_jax.data.tables import (
-    Numbered,
+    Line,
     Row,
     arrow_rows,
     csv_rows,
@@ -34,7 +34,7 @@ WRAPPERS = ("data", "rows", "records", "examples", "train")
 """Keys under which a file that is one object may hold the list of its rows."""
 
 
-def numbered_rows(path: str | Path) -> Iterator[Numbered]:
+def read_lines(path: str | Path) -> Iterator[Line]:
     """The rows of `path`, by its suffix; a suffix that is not known is read as JSON.
 
     Raises:
@@ -117,7 +117,7 @@ def _open_text(path: Path, newline: str | None = None) -> TextIO:
     return path.open(**options)
 
 
-def _readable(path: Path, read: Any) -> Iterator[Numbered]:
+def _readable(path: Path, read: Any) -> Iterator[Line]:
     try:
         yield from read(path)
     except (OSError, EOFError, zlib.error) as error:
@@ -128,21 +128,21 @@ def _reason(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
-def _csv_rows(path: Path) -> Iterator[Numbered]:
+def _csv_rows(path: Path) -> Iterator[Line]:
     with _open_text(path, newline="") as file:
         yield from csv_rows(path, file, tabs=folders.suffix_of(path) == ".tsv")
 
 
-def _folder_rows(path: Path) -> Iterator[Numbered]:
+def _folder_rows(path: Path) -> Iterator[Line]:
     """The rows of all files, counted on from one to the next; a fault names its file."""
     number = itertools.count(1)
     for file in folders.data_files(path):
-        for line, row, text, fault in numbered_rows(file):
+        for line, row, text, fault in read_lines(file):
             where = f"{fault} (line {line} of {file.relative_to(path)})" if fault else ""
-            yield Numbered(next(number), row, text, where)
+            yield Line(next(number), row, text, where)
 
 
-def _json_rows(path: Path) -> Iterator[Numbered]:
+def _json_rows(path: Path) -> Iterator[Line]:
     """JSON lines; or the rows of one array, of `{"data": [...]}`, or of objects over many lines."""
     lines = text_lines(path)
     number, text = next(lines, (1, ""))
@@ -158,7 +158,7 @@ def _json_rows(path: Path) -> Iterator[Numbered]:
     yield from (_numbered(number, text) for number, text in lines)
 
 
-def _read_whole(path: Path) -> Iterator[Numbered] | None:
+def _read_whole(path: Path) -> Iterator[Line] | None:
     """The rows of a text that is one JSON value or several over many lines; None for JSON lines."""
     with _open_text(path) as file:
         text = file.read(LONGEST_ARRAY)
@@ -197,7 +197,7 @@ _OWN = {"id", "prompt", "instruction", "statement", "task"}
 """Keys of a row, which the object around a list of rows does not have."""
 
 
-def _listed(text: str, key: str, rows: list[Any]) -> Iterator[Numbered]:
+def _listed(text: str, key: str, rows: list[Any]) -> Iterator[Line]:
     """The rows under a key; with their own lines, where the first such list in the text is that."""
     start = re.search(rf'"{key}"\s*:\s*\[', text)
     found = list(_objects(text, start.end())) if start else []
@@ -206,7 +206,7 @@ def _listed(text: str, key: str, rows: list[Any]) -> Iterator[Numbered]:
     return (_numbered(1, json.dumps(row, ensure_ascii=False)) for row in rows)
 
 
-def _objects(text: str, at: int) -> Iterator[Numbered]:
+def _objects(text: str, at: int) -> Iterator[Line]:
     """The objects from a place on, up to the end of their list or of the text."""
     line, counted = 1, 0
     while True:
@@ -220,17 +220,17 @@ def _objects(text: str, at: int) -> Iterator[Numbered]:
         except (ValueError, RecursionError) as error:
             # Where the next object would begin cannot be known, so the rest is one problem.
             fault = f"column 1: not valid JSON ({error}); the rest of the array is not read"
-            yield Numbered(line, None, text[at : at + 1000], fault)
+            yield Line(line, None, text[at : at + 1000], fault)
             return
         yield _numbered(line, text[at:end])
         at = end
 
 
-def _numbered(number: int, text: str) -> Numbered:
+def _numbered(number: int, text: str) -> Line:
     try:
-        return Numbered(number, json_object(text), text)
+        return Line(number, json_object(text), text)
     except InputError as error:
-        return Numbered(number, None, text, str(error))
+        return Line(number, None, text, str(error))
 
 
 def _refuse_constant(name: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from hen_jax.data.esconv import STRATEGIES
 from hen_jax.empathy.clusters import CONTEXTS
-from hen_jax.empathy.labels import EMOTIONS, PERSONALITIES, ROLES, TASKS
+from hen_jax.empathy.labels import EMOTIONS, PERSONALITIES, ROLE_WORDS, TASKS
 from hen_jax.empathy.scales import PERCEIVED
 
 
@@ -143,7 +143,7 @@ PAGES: Mapping[str, Page] = {
             "task": f"which conditions are given: {_listed(TASKS)}",
             "lang": "`en` or `zh`",
             "emotion": f"the speaker's: {_listed(EMOTIONS)}",
-            "role?": f"where the task gives it, the responder's: {_listed(ROLES)}",
+            "role?": f"where the task gives it, the responder's: {_listed(ROLE_WORDS)}",
             "personality?": f"where the task gives it, the responder's: {_listed(PERSONALITIES)}",
             "statement": "what the speaker says",
             "response": "the reply",

@@ -26,7 +26,7 @@ from hen_jax.data.preferences import (
     parse_rated,
     steered_pair,
 )
-from hen_jax.data.records import Parsed, Sifted, collect, sift
+from hen_jax.data.records import LineOutcome, Parsed, collect, parse_each
 from hen_jax.data.rows import Row
 from hen_jax.data.sense7 import RatedConversation, check_sense7
 from hen_jax.data.steered import SteeredRecord, parse_steered, steered_conversation
@@ -45,7 +45,7 @@ class Schema:
     document: Callable[[Any], Document]
     pairs: Callable[[Any], list[Pair]] | None = None  # for preference data
     labels: Callable[[Any], dict[str, str]] = lambda record: {}  # what tables count
-    rows: Callable[[Path, Columns], Iterator[Sifted[Any]]] | None = None
+    rows: Callable[[Path, Columns], Iterator[LineOutcome[Any]]] | None = None
     """Row by row, where one row is one record: None for files of which several make one."""
 
 
@@ -84,9 +84,9 @@ def _by_row(
 ) -> Schema:
     """A schema in which one row is one record; `number`: the file need not name them."""
 
-    def rows(path: Path, columns: Columns) -> Iterator[Sifted[Any]]:
+    def rows(path: Path, columns: Columns) -> Iterator[LineOutcome[Any]]:
         named = parse if not columns else lambda row: parse(renamed(row, columns))
-        return sift(path, named, lambda record: record.id, number=number)
+        return parse_each(path, named, lambda record: record.id, number=number)
 
     return Schema(lambda path: collect(rows(path, AS_NAMED)), document, rows=rows, **more)
 
@@ -189,7 +189,7 @@ def read_documents(path: str | Path, schema: str, columns: Columns = AS_NAMED) -
       InputError: no such schema, or a bad record (file:line:field).
     """
     document = schema_named(schema).document
-    return [document(record) for record in _whole(path, schema, columns)]
+    return [document(record) for record in read_records(path, schema, columns)]
 
 
 def stream_documents(
@@ -217,7 +217,7 @@ def read_pairs(path: str | Path, schema: str, columns: Columns = AS_NAMED) -> li
       InputError: no such schema, one without pairs, or a bad record.
     """
     pairs = pairs_of(schema)
-    return [pair for record in _whole(path, schema, columns) for pair in pairs(record)]
+    return [pair for record in read_records(path, schema, columns) for pair in pairs(record)]
 
 
 def pairs_of(schema: str) -> Callable[[Any], list[Pair]]:
@@ -247,5 +247,10 @@ def check_records(path: str | Path, schema: str, columns: Columns = AS_NAMED) ->
     return found.check(Path(path))
 
 
-def _whole(path: str | Path, schema: str, columns: Columns) -> list[Any]:
+def read_records(path: str | Path, schema: str, columns: Columns = AS_NAMED) -> list[Any]:
+    """The records of a file of that schema in which every row is good.
+
+    Raises:
+      InputError: as `check_records`; names the first bad row and how many others there are.
+    """
     return check_records(path, schema, columns).whole(path)

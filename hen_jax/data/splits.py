@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, Literal, NamedTuple, TypeVar
 
-Record = TypeVar("Record")
+_Record = TypeVar("_Record")
 Part = Literal["train", "valid", "test"]
 
 PART_OF_TENTH: dict[int, Part] = {8: "valid", 9: "test"}
@@ -17,12 +17,12 @@ Another salt deals all groups anew: results before and after must not be compare
 """
 
 
-class Splits(NamedTuple, Generic[Record]):
+class Splits(NamedTuple, Generic[_Record]):
     """The records of each part, in their order."""
 
-    train: list[Record]
-    valid: list[Record]
-    test: list[Record]
+    train: list[_Record]
+    valid: list[_Record]
+    test: list[_Record]
 
 
 def part_of(group: str, salt: str = SALT) -> Part:
@@ -53,11 +53,11 @@ def why_empty(part: str, groups: Mapping[str, int]) -> str:
     )
 
 
-def split(
-    records: Iterable[Record], group: Callable[[Record], str], salt: str = SALT
-) -> Splits[Record]:
-    """`records` dealt to their parts: `split(read_hed(path), lambda r: r.statement_id)`."""
-    splits: Splits[Record] = Splits([], [], [])
+def split_records(
+    records: Iterable[_Record], group: Callable[[_Record], str], salt: str = SALT
+) -> Splits[_Record]:
+    """`records` dealt to their parts: `split_records(records, lambda r: r.statement_id)`."""
+    splits: Splits[_Record] = Splits([], [], [])
     part_records = {"train": splits.train, "valid": splits.valid, "test": splits.test}
     for record in records:
         part_records[part_of(group(record), salt)].append(record)

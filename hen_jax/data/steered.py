@@ -5,12 +5,10 @@ context's empathy pattern, the rejected one does not. The schema is ours.
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Literal
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields
-from hen_jax.data.records import Parsed, parse_records, read_records
 from hen_jax.data.rows import Row
 from hen_jax.empathy.clusters import CONTEXT_OF_TASK, CONTEXTS
 from hen_jax.text.conversation import Conversation, Message
@@ -35,7 +33,7 @@ class Persona:
 
 
 @dataclasses.dataclass(frozen=True)
-class Turn:
+class SteeredTurn:
     """What the user says and the two replies; both branches see the same user side."""
 
     user: str
@@ -52,28 +50,13 @@ class SteeredRecord:
     task: str
     persona: Persona
     target_level: float  # desired empathy in [0, 1]
-    turns: tuple[Turn, ...]
+    turns: tuple[SteeredTurn, ...]
     fault: str | None = None  # hard pairs only
 
     @property
     def group(self) -> str:
         """The split group: a hard pair shares its turns with the pair it was made from."""
         return self.id.removesuffix(HARD_SUFFIX)
-
-
-def read_steered(path: str | Path) -> list[SteeredRecord]:
-    """The records of a steered-conversation JSON-lines file.
-
-    Raises:
-      InputError: `file:line:field: what; allowed: ...` of the first bad line, with the count of
-        the others.
-    """
-    return read_records(path, parse_steered, lambda record: record.id)
-
-
-def check_steered(path: str | Path) -> Parsed[SteeredRecord]:
-    """The good records of a file beside the problem of each bad line."""
-    return parse_records(path, parse_steered, lambda record: record.id)
 
 
 def steered_conversation(
@@ -120,8 +103,8 @@ def parse_steered(row: Row) -> SteeredRecord:
     )
 
 
-def _parse_turn(row: Row) -> Turn:
-    return Turn(**_texts(row, ("user", "chosen", "rejected")))
+def _parse_turn(row: Row) -> SteeredTurn:
+    return SteeredTurn(**_texts(row, ("user", "chosen", "rejected")))
 
 
 def _parse_persona(row: Row) -> Persona:

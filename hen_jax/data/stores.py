@@ -2,7 +2,7 @@
 
 Beside the records on disk stand two numbers for each (8 bytes an example), which are all that
 packing needs: rows are planned without reading a record, and read when their turn comes. Only
-to find the openings that records share are all of them read, once.
+to find the prefixes that records share are all of them read, once.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,18 +19,14 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD
 from hen_jax.core.folders import staged_folder
 from hen_jax.core.records import require_record, write_record
-from hen_jax.data.examples import Encoded, Example, summary
-from hen_jax.data.openings import Openings, find_openings, pack_by_opening
-from hen_jax.data.packing import Packing, Rows, pack_all
+from hen_jax.data.examples import Encoded, Example, encoding_summary
+from hen_jax.data.packing import Packing, RowPlan, pack_all
+from hen_jax.data.prefixes import PrefixGroups, find_prefixes, pack_by_prefix
 
-Format = Literal["array_record", "parquet"]
-_FILES: dict[Format, str] = {"array_record": "examples.array_record", "parquet": "examples.parquet"}
+_FILE = "examples.array_record"
 
-KIND, ARRAYS = "examples", "arrays"
-"""What the records call the folder of a store, and those of rows and openings in it."""
-
-ROW_GROUP = 64
-"""Examples of a Parquet row group, the least that can be read: few, as training shuffles."""
+STORE_KIND, ARRAYS = "examples", "arrays"
+"""What the records call the folder of a store, and those of rows and prefixes in it."""
 
 ARRAY_GROUP = 32
 """Examples of an ArrayRecord group. One each would be read fastest, were it not that a call to read
@@ -65,18 +61,15 @@ def in_memory_parts(encoded: Iterable[Encoded]) -> Store:
     parts = list(encoded)
     store = in_memory([example for part in parts for example in part.examples])
     counts = (sum(len(part.truncated) for part in parts), sum(len(part.dropped) for part in parts))
-    return dataclasses.replace(store, summary=summary(len(store), *counts))
+    return dataclasses.replace(store, summary=encoding_summary(len(store), *counts))
 
 
-def write_store(encoded: Iterable[Encoded], folder: Path, form: Format = "array_record") -> Store:
+def write_store(encoded: Iterable[Encoded], folder: Path) -> Store:
     """Writes examples one by one to a new `folder`, and opens it.
 
     Raises:
-      InputError: no such format, or a folder that hen_jax did not write.
+      InputError: a folder that hen_jax did not write.
     """
-    if form not in get_args(Format):
-        raise InputError(f"store format {form!r}; allowed: {', '.join(get_args(Format))}")
-    write = {"array_record": _write_array_record, "parquet": _write_parquet}[form]
     # Bytes and not a list: ten million examples take 80 MB here, and not a gigabyte.
     numbers, truncated, dropped = bytearray(), 0, 0
 
@@ -89,13 +82,13 @@ def write_store(encoded: Iterable[Encoded], folder: Path, form: Format = "array_
                 numbers.extend(np.array(_numbers(example), np.int32).tobytes())
                 yield example
 
-    with staged_folder(folder, KIND, (RECORD, "examples.*", "*.npy")) as staged:
-        write(counted(), staged / _FILES[form])
+    with staged_folder(folder, STORE_KIND, (RECORD, "examples.*", "*.npy")) as staged:
+        _write_array_record(counted(), staged / _FILE)
         lengths, trained = np.frombuffer(numbers, np.int32).reshape(-1, 2).T
         np.save(staged / "lengths.npy", lengths)
         np.save(staged / "trained.npy", trained)
         counts = {"examples": len(lengths), "truncated": truncated, "dropped": dropped}
-        write_record(staged, KIND, {"format": form, **counts})
+        write_record(staged, STORE_KIND, counts)
     return open_store(folder)
 
 
@@ -111,29 +104,27 @@ def open_store(folder: Path) -> Store:
             f"{folder} is no store of examples as it was written ({fault}); write it again with "
             "`write_store`"
         )
-    return opened(folder)
+    return open_whole(folder)
 
 
 def damage(folder: Path) -> str | None:
     """What is wrong with a store; None where each of its files is as it was written."""
-    return damage_of(folder, KIND)
+    return damage_of(folder, STORE_KIND)
 
 
-def opened(folder: Path) -> Store:
+def open_whole(folder: Path) -> Store:
     """`open_store` of a folder that is known to be whole."""
-    record = require_record(folder, KIND)
-    form = record["format"]
-    read = {"array_record": _read_array_record, "parquet": _read_parquet}[form]
+    record = require_record(folder, STORE_KIND)
     return Store(
         lengths=np.load(folder / "lengths.npy", mmap_mode="r"),
         trained=np.load(folder / "trained.npy", mmap_mode="r"),
-        read=functools.partial(read, folder / _FILES[form], record["sha256"][_FILES[form]]),
+        read=functools.partial(_read_array_record, folder / _FILE, record["sha256"][_FILE]),
         folder=folder,
-        summary=summary(record["examples"], record["truncated"], record["dropped"]),
+        summary=encoding_summary(record["examples"], record["truncated"], record["dropped"]),
     )
 
 
-def rows_of(store: Store, row_length: int, packing: Packing) -> Rows:
+def rows_of(store: Store, row_length: int, packing: Packing) -> RowPlan:
     """The rows a store is packed into; those of a store on disk are kept beside it.
 
     Raises:
@@ -142,16 +133,16 @@ def rows_of(store: Store, row_length: int, packing: Packing) -> Rows:
     if not len(store):
         raise InputError("no example to batch; the split or the file is empty")
 
-    def packed() -> Rows:
+    def packed() -> RowPlan:
         if packing != "shared_prefix":
             return pack_all(store.lengths, row_length, packing)
-        openings = _kept(Openings, store, "openings", lambda: find_openings(_in_order(store)))
-        return pack_by_opening(store.lengths, row_length, openings)
+        groups = _kept(PrefixGroups, store, "prefixes", lambda: find_prefixes(_in_order(store)))
+        return pack_by_prefix(store.lengths, row_length, groups)
 
-    return _kept(Rows, store, f"rows.{row_length}.{packing}", packed)
+    return _kept(RowPlan, store, f"rows.{row_length}.{packing}", packed)
 
 
-_Arrays = TypeVar("_Arrays", Rows, Openings)
+_Arrays = TypeVar("_Arrays", RowPlan, PrefixGroups)
 
 
 def _kept(kind: type[_Arrays], store: Store, name: str, make: Callable[[], _Arrays]) -> _Arrays:
@@ -231,66 +222,3 @@ def _array_record(path: Path, _: str) -> Any:
 
 def _read_array_record(path: Path, content: str, places: Sequence[int]) -> list[Example]:
     return [from_bytes(record) for record in _array_record(path, content).read(list(places))]
-
-
-def _schema() -> Any:
-    import pyarrow
-
-    return pyarrow.schema(
-        {
-            "id": pyarrow.string(),
-            "group": pyarrow.string(),
-            "tokens": pyarrow.list_(pyarrow.int32()),
-            "mask": pyarrow.list_(pyarrow.bool_()),
-        }
-    )
-
-
-def _write_parquet(examples: Iterable[Example], path: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    schema = _schema()
-    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
-        rows: list[dict[str, Any]] = []
-        for example in examples:
-            rows.append(
-                {
-                    "id": example.id,
-                    "group": example.group,
-                    "tokens": example.tokens,
-                    "mask": example.mask,
-                }
-            )
-            if len(rows) == ROW_GROUP:
-                writer.write_table(pyarrow.Table.from_pylist(rows, schema))
-                rows = []
-        if rows:
-            writer.write_table(pyarrow.Table.from_pylist(rows, schema))
-
-
-@functools.lru_cache(maxsize=256)
-def _parquet_group(path: Path, content: str, index: int) -> list[dict[str, Any]]:
-    return _parquet(path, content).read_row_group(index).to_pylist()
-
-
-@functools.lru_cache(maxsize=32)
-def _parquet(path: Path, _: str) -> Any:
-    import pyarrow.parquet
-
-    return pyarrow.parquet.ParquetFile(path)
-
-
-def _read_parquet(path: Path, content: str, places: Sequence[int]) -> list[Example]:
-    rows = [
-        _parquet_group(path, content, place // ROW_GROUP)[place % ROW_GROUP] for place in places
-    ]
-    return [
-        Example(
-            np.asarray(row["tokens"], np.int32),
-            np.asarray(row["mask"], bool),
-            row["id"],
-            row["group"],
-        )
-        for row in rows
-    ]

@@ -16,7 +16,7 @@ LONGEST_FIELD = 1 << 27
 """Bytes of one CSV field; the reader of the standard library stops at 131,072 by itself."""
 
 
-class Numbered(NamedTuple):
+class Line(NamedTuple):
     """A row, or why the line holds none, with the text as it stands in the file."""
 
     line: int
@@ -25,7 +25,7 @@ class Numbered(NamedTuple):
     fault: str = ""  # "column 3: not valid JSON (...)"
 
 
-def csv_rows(path: Path, file: TextIO, *, tabs: bool) -> Iterator[Numbered]:
+def csv_rows(path: Path, file: TextIO, *, tabs: bool) -> Iterator[Line]:
     """The lines of a CSV file under its header, whose separator is `,`, else `;`, else a tab.
 
     Raises:
@@ -45,7 +45,7 @@ def csv_rows(path: Path, file: TextIO, *, tabs: bool) -> Iterator[Numbered]:
             yield _csv_row(line, columns, values)
 
 
-def parquet_rows(path: Path) -> Iterator[Numbered]:
+def parquet_rows(path: Path) -> Iterator[Line]:
     """The rows of a Parquet file, numbered from 1.
 
     Raises:
@@ -63,7 +63,7 @@ def parquet_rows(path: Path) -> Iterator[Numbered]:
         raise InputError(f"{path}: cannot be read as Parquet ({error})") from None
 
 
-def arrow_rows(path: Path) -> Iterator[Numbered]:
+def arrow_rows(path: Path) -> Iterator[Line]:
     """The rows of an Arrow file or stream, as `datasets` writes it, numbered from 1.
 
     Raises:
@@ -84,7 +84,7 @@ def arrow_rows(path: Path) -> Iterator[Numbered]:
         raise InputError(f"{path}: cannot be read as Arrow ({error})") from None
 
 
-def workbook_rows(path: Path) -> Iterator[Numbered]:
+def workbook_rows(path: Path) -> Iterator[Line]:
     """The rows of a workbook's only sheet.
 
     Raises:
@@ -97,7 +97,7 @@ def workbook_rows(path: Path) -> Iterator[Numbered]:
     for sheet in sheets.values():
         for one in sheet.rows:
             fault = next((f"{column}: {why}" for column, why in one.faults.items()), "")
-            yield Numbered(one.line, None if fault else one.row, one.text(), fault)
+            yield Line(one.line, None if fault else one.row, one.text(), fault)
 
 
 def _delimiter(head: str) -> str:
@@ -110,12 +110,12 @@ def _again(first: str, rest: Iterable[str]) -> Iterator[str]:
     yield from rest
 
 
-def _csv_row(line: int, columns: list[str], values: list[str]) -> Numbered:
+def _csv_row(line: int, columns: list[str], values: list[str]) -> Line:
     text = json.dumps(values, ensure_ascii=False)
     if len(values) != len(columns):
         fault = f"column 1: {len(values)} fields; the header has {len(columns)}"
-        return Numbered(line, None, text, fault)
-    return Numbered(line, cells.record(columns, list(map(cells.cell, values))), text)
+        return Line(line, None, text, fault)
+    return Line(line, cells.record(columns, list(map(cells.cell, values))), text)
 
 
 def _batch_rows(path: Path, batches: Iterable[Any]) -> Iterator[Any]:
@@ -124,7 +124,7 @@ def _batch_rows(path: Path, batches: Iterable[Any]) -> Iterator[Any]:
         yield from batch.to_pylist()
 
 
-def _table_rows(rows: Iterable[Any]) -> Iterator[Numbered]:
+def _table_rows(rows: Iterable[Any]) -> Iterator[Line]:
     for number, row in enumerate(rows, start=1):
         kept = cells.plain({key.strip(): value for key, value in row.items()})
-        yield Numbered(number, kept, json.dumps(kept, ensure_ascii=False, default=str))
+        yield Line(number, kept, json.dumps(kept, ensure_ascii=False, default=str))

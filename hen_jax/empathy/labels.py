@@ -54,7 +54,7 @@ FINER_EMOTIONS: dict[str, Words] = EMOTIONS | {
 }
 """Those of HED-style records and the six more that crossed items tell apart; ours."""
 
-ROLES: dict[str, Words] = {
+ROLE_WORDS: dict[str, Words] = {
     "parent": Words("their parent", "对方的父母"),
     "partner": Words("their partner", "对方的爱人"),
     "friend": Words("their friend", "对方的朋友"),

@@ -9,7 +9,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json, write_json
 
 LEGAL = ("LICENSE", "LICENSE.txt", "NOTICE", "USE_POLICY.md")
-TEXT = (
+TEXT_COMPANIONS = (
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
@@ -23,7 +23,7 @@ TEXT = (
 )
 """How text is read and where a reply ends."""
 
-COPIED = (*LEGAL, *TEXT)
+COPIED = (*LEGAL, *TEXT_COMPANIONS)
 """Files that travel along when a model is written from a source folder."""
 
 GENERATION = "generation_config.json"

@@ -31,7 +31,7 @@ _FIELDS = {
 
 _HEAD_DIMS = ("attention.key_length", "attention.value_length", "rope.dimension_count")
 
-ARCHITECTURES = ("llama", "qwen2")
+GGUF_ARCHITECTURES = ("llama", "qwen2")
 
 _ROPE_FACTORS = "rope_freqs.weight"
 """What each rope frequency is divided by: all that llama.cpp keeps of a llama3 scaling."""
@@ -56,9 +56,10 @@ def open_gguf(path: Path) -> GGUFReader:
     except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a whole GGUF file ({error}); download it again") from None
     architecture = field(reader, "general.architecture")
-    if architecture not in ARCHITECTURES:
+    if architecture not in GGUF_ARCHITECTURES:
         raise InputError(
-            f"{path} holds architecture {architecture!r}; supported: {', '.join(ARCHITECTURES)}"
+            f"{path} holds architecture {architecture!r}; "
+            f"supported: {', '.join(GGUF_ARCHITECTURES)}"
         )
     return reader
 
@@ -69,7 +70,7 @@ def field(reader: GGUFReader, key: str) -> Any:
     return None if found is None else found.contents()
 
 
-def read_config(reader: GGUFReader) -> DecoderConfig:
+def read_gguf_config(reader: GGUFReader) -> DecoderConfig:
     """The decoder's shape, from the file's hyperparameters.
 
     Raises:
@@ -108,7 +109,7 @@ def read_config(reader: GGUFReader) -> DecoderConfig:
     return config
 
 
-def read_tensors(reader: GGUFReader, config: DecoderConfig) -> list[Tensor]:
+def read_gguf_tensors(reader: GGUFReader, config: DecoderConfig) -> list[Tensor]:
     """The weights as Hugging Face tensors in float32, each dequantised when it is asked for.
 
     Float32 holds every dequantised value exactly.

@@ -11,18 +11,18 @@ import numpy as np
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json, write_json
 from hen_jax.core.folders import require_apart, staged_folder
+from hen_jax.core.mesh import Shardings
 from hen_jax.core.records import verified, verify, write_record
 from hen_jax.core.types import Tree
 from hen_jax.io import companions, layout, names, shards
 from hen_jax.io.cards import Card, write_card
-from hen_jax.io.placing import Shardings
 from hen_jax.io.reward_pad import choose_pad, write_pad
 from hen_jax.io.shards import Tensor
 from hen_jax.io.vocabulary import require_vectors
 from hen_jax.models.config import DecoderConfig
 from hen_jax.models.families import table
 
-KIND = "hf_model"
+MODEL_KIND = "hf_model"
 """What the record of such a folder calls it."""
 
 _ROTARY_BUFFER = ".self_attn.rotary_emb.inv_freq"
@@ -63,7 +63,7 @@ def read_tensors(folder: Path, config: DecoderConfig) -> list[Tensor]:
         a tokenizer with more tokens than the model has vectors for.
     """
     folder = Path(folder)
-    files = shards.locate(folder)
+    files = shards.locate_tensors(folder)
     require_vectors(folder, config.vocab_size)
     found = {name for name in files if not name.endswith(_ROTARY_BUFFER)}
     shapes = {
@@ -154,7 +154,7 @@ def write_model(
         tensors = layout.hf_tensors(params, config, dtype)
     else:
         tensors = [tensor.cast(dtype) for tensor in params]
-    with staged_folder(Path(folder), KIND) as staged:
+    with staged_folder(Path(folder), MODEL_KIND) as staged:
         written = shards.write_shards(staged, tensors, max_shard_bytes)
         fields["dtype"] = written.dtype
         write_json(staged / "config.json", fields)
@@ -166,7 +166,7 @@ def write_model(
         usage = _USAGE.format(name=Path(folder).name, model=auto_class(config))
         write_card(staged, card, "transformers", [config.family], usage, config.score_head)
         made = {"config": dataclasses.asdict(config)} | written._asdict()
-        write_record(staged, KIND, made | dict(record or {}))
+        write_record(staged, MODEL_KIND, made | dict(record or {}))
         if check is not None:
             check(staged, written.dtype)
     return written
@@ -177,7 +177,7 @@ def auto_class(config: DecoderConfig) -> str:
     return "AutoModelForSequenceClassification" if config.score_head else "AutoModelForCausalLM"
 
 
-def _require_redundant_head(files: dict[str, shards.Entry], config: DecoderConfig) -> None:
+def _require_redundant_head(files: dict[str, shards.TensorEntry], config: DecoderConfig) -> None:
     shape = (config.vocab_size, config.width)
     head, embedding = (
         shards.stored_tensor(name, files[name], shape).load()

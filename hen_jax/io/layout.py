@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.mesh import Shardings
 from hen_jax.core.rounding import require_range
 from hen_jax.core.trees import flatten, unflatten
 from hen_jax.core.types import Array, Tree
 from hen_jax.io import names
-from hen_jax.io.placing import Leaf, Shardings, fill, finished, send
+from hen_jax.io.placing import Leaf, fill, finished, send
 from hen_jax.io.shards import Tensor, buffer_for, dtype_named
 from hen_jax.models.config import DecoderConfig
 
@@ -22,7 +23,7 @@ def hf_tensors(params: Tree, config: DecoderConfig, dtype: str | None) -> list[T
     Raises:
       InputError: a missing, leftover or mis-shaped leaf.
     """
-    leaves, shapes = flatten(params), names.shapes(config)
+    leaves, shapes = flatten(params), names.tensor_shapes(config)
     names.require_names(
         set(leaves), set(shapes), "the parameter tree", "it must be a whole model's and no more"
     )
@@ -71,7 +72,7 @@ def read_tree(
         for place in places[tensor.name]:
             path = place.row.path
             require_range(array[place.span], stored[path], tensor.name)
-            leaf = Leaf(place.row, place.layer, stored[path], names.shapes(config)[path])
+            leaf = Leaf(place.row, place.layer, stored[path], names.tensor_shapes(config)[path])
             if shardings is None:
                 fill(leaves, leaf, array[place.span])
             else:

@@ -113,7 +113,7 @@ TABLES = {
 
 def table(config: DecoderConfig) -> tuple[Weight, ...]:
     """One row for every parameter that a decoder of `config` has."""
-    paths = set(shapes(config))
+    paths = set(tensor_shapes(config))
     rows = tuple(row for row in TABLES[config.family] if row.path in paths)
     unnamed = sorted(paths - {row.path for row in rows})
     assert not unnamed, f"the table of {config.family} lacks {unnamed}"
@@ -129,7 +129,9 @@ def fused(config: DecoderConfig) -> tuple[Fused, ...]:
 
 
 @functools.lru_cache(maxsize=8)
-def shapes(config: DecoderConfig, lora: LoraConfig | None = None) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(
+    config: DecoderConfig, lora: LoraConfig | None = None
+) -> dict[str, tuple[int, ...]]:
     """The shape of every leaf by path, adapter leaves included where `lora` is given."""
     parameters = parameter_table(abstract(config, lora))
     return {path: tuple(parameter.shape) for path, parameter in parameters.items()}
@@ -137,7 +139,7 @@ def shapes(config: DecoderConfig, lora: LoraConfig | None = None) -> dict[str, t
 
 def hf_shape(row: Weight, config: DecoderConfig) -> tuple[int, ...]:
     """The shape of one layer of `row` in Hugging Face's layout, `[out, in]`."""
-    shape = shapes(config)[row.path][1 if row.stacked else 0 :]
+    shape = tensor_shapes(config)[row.path][1 if row.stacked else 0 :]
     return shape[::-1] if row.transposed else shape
 
 

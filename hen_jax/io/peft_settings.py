@@ -10,12 +10,12 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json
 
 FORMAT_VERSION = "0.21.2"
-"""The PEFT release whose fields `PLAIN` are."""
+"""The PEFT release whose fields `PLAIN_SETTINGS` are."""
 
 LANGUAGE_MODEL, CLASSIFIER = "CAUSAL_LM", "SEQ_CLS"
 SCORE = "score"
 
-PLAIN: dict[str, Any] = {
+PLAIN_SETTINGS: dict[str, Any] = {
     "alora_invocation_tokens": None,
     "arrow_config": None,
     "auto_mapping": None,
@@ -44,7 +44,7 @@ PLAIN: dict[str, Any] = {
 }
 """Settings that change what an adapter computes: written so, and refused when read otherwise."""
 
-NEUTRAL: dict[str, Any] = {
+NEUTRAL_SETTINGS: dict[str, Any] = {
     "inference_mode": True,
     "lora_dropout": 0.0,
     "megatron_core": "megatron.core",
@@ -71,7 +71,7 @@ _HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")
 """Other initialisations (PiSSA, OLoRA, LoftQ, ...) change the base weights as well."""
 
 
-class Settings(NamedTuple):
+class PeftSettings(NamedTuple):
     """What decides the rank and the factor of each module; patterns are PEFT's, of module names."""
 
     rank: int
@@ -91,14 +91,14 @@ class Settings(NamedTuple):
 
 
 def fields(
-    settings: Settings, modules: list[str], base_model: str | None, classifier: bool
+    settings: PeftSettings, modules: list[str], base_model: str | None, classifier: bool
 ) -> dict[str, Any]:
     """The whole `adapter_config.json`; `modules` are the last names of what is adapted."""
     return dict(
         sorted(
             {
-                **PLAIN,
-                **NEUTRAL,
+                **PLAIN_SETTINGS,
+                **NEUTRAL_SETTINGS,
                 "alpha_pattern": {key: _whole(value) for key, value in settings.alphas.items()},
                 "base_model_name_or_path": base_model,
                 "init_lora_weights": True,
@@ -116,7 +116,7 @@ def fields(
     )
 
 
-def read(path: Path) -> Settings:
+def read_settings(path: Path) -> PeftSettings:
     """Reads `adapter_config.json`.
 
     Raises:
@@ -135,7 +135,7 @@ def read(path: Path) -> Settings:
         raise InputError(
             f"{path}: 'r' is {rank!r} and 'lora_alpha' {alpha!r}; both must be numbers, and finite"
         )
-    return Settings(
+    return PeftSettings(
         rank,
         float(alpha),
         bool(found.get("use_rslora")),
@@ -145,8 +145,8 @@ def read(path: Path) -> Settings:
 
 
 def _check(path: Path, key: str, value: Any) -> None:
-    if key in PLAIN:
-        plain = PLAIN[key]
+    if key in PLAIN_SETTINGS:
+        plain = PLAIN_SETTINGS[key]
         # Older releases write null where the newer write an empty table.
         if value != plain and not (value is None and plain in ({}, False)):
             raise InputError(
@@ -163,7 +163,7 @@ def _check(path: Path, key: str, value: Any) -> None:
         raise InputError(
             f"{path}: 'task_type' is {value!r}; supported: {LANGUAGE_MODEL} and {CLASSIFIER}"
         )
-    elif key not in NEUTRAL and key not in _READ:
+    elif key not in NEUTRAL_SETTINGS and key not in _READ:
         raise InputError(
             f"{path}: setting {key!r} ({value!r}) is not known; remove it if it has no effect"
         )

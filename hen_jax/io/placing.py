@@ -9,12 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from hen_jax.core.mesh import Shardings
 from hen_jax.core.types import Array
 from hen_jax.io.names import Weight
 from hen_jax.models.quantised import is_quantised, quantised, scale_path
-
-Shardings = Mapping[str, NamedSharding]
-"""Path of a leaf -> where it lives."""
 
 PIECE = 8 * 2**20
 """Bytes of a tensor that are sent at a time. The allocator gives memory of this size again and

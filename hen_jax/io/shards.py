@@ -73,7 +73,7 @@ class Tensor(NamedTuple):
         return out
 
 
-class Entry(NamedTuple):
+class TensorEntry(NamedTuple):
     """Where a stored tensor lies."""
 
     path: Path
@@ -89,7 +89,7 @@ def dtype_named(name: str) -> np.dtype:
     return DTYPES[name]
 
 
-def locate(folder: Path) -> dict[str, Entry]:
+def locate_tensors(folder: Path) -> dict[str, TensorEntry]:
     """Where each tensor of a folder lies, by name.
 
     Raises:
@@ -116,7 +116,7 @@ def refuse_pickles(folder: Path) -> None:
             )
 
 
-def entries(path: Path) -> dict[str, Entry]:
+def entries(path: Path) -> dict[str, TensorEntry]:
     """Where the tensors of one safetensors file lie. Raises `InputError` if it is damaged."""
     try:
         # The library checks that the header is sound and the file is whole.
@@ -129,12 +129,12 @@ def entries(path: Path) -> dict[str, Entry]:
         ) from None
     header.pop("__metadata__", None)
     return {
-        name: Entry(path, at["dtype"], tuple(at["shape"]), 8 + length + at["data_offsets"][0])
+        name: TensorEntry(path, at["dtype"], tuple(at["shape"]), 8 + length + at["data_offsets"][0])
         for name, at in header.items()
     }
 
 
-def stored_tensor(name: str, entry: Entry, shape: tuple[int, ...]) -> Tensor:
+def stored_tensor(name: str, entry: TensorEntry, shape: tuple[int, ...]) -> Tensor:
     """The tensor at `entry`, which must have `shape` and a floating dtype.
 
     Raises:
@@ -245,7 +245,7 @@ def _magnitude(dtype: np.dtype) -> np.generic:
     return dtype.type(np.iinfo(dtype).max >> 1)
 
 
-def _read(entry: Entry, out: np.ndarray) -> None:
+def _read(entry: TensorEntry, out: np.ndarray) -> None:
     target, done = out.reshape(-1).view(np.uint8), 0
     with entry.path.open("rb", buffering=0) as file:
         file.seek(entry.offset)
@@ -256,11 +256,11 @@ def _read(entry: Entry, out: np.ndarray) -> None:
             done += read
 
 
-def _map(entry: Entry, dtype: np.dtype) -> np.ndarray:
+def _map(entry: TensorEntry, dtype: np.dtype) -> np.ndarray:
     return np.memmap(entry.path, dtype, "r", entry.offset, entry.shape)
 
 
-def _located_by_index(index: Path) -> dict[str, Entry]:
+def _located_by_index(index: Path) -> dict[str, TensorEntry]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"{index} has no 'weight_map'; download the checkpoint again")

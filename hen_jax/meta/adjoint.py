@@ -30,13 +30,13 @@ import jax.numpy as jnp
 from hen_jax.core.types import Array, Tree
 from hen_jax.meta.mixflow import (
     Policy,
-    along,
-    divided,
+    apply_linearised,
+    drop_zeros,
     floating,
-    joined,
-    known,
     linearised,
+    merge_perturbed,
     pulled_back,
+    split_perturbed,
 )
 
 
@@ -71,13 +71,13 @@ def differentiable(loop: Loop) -> Callable[..., tuple[Tree, Tree, Array]]:
 
     def forward(*primals: Tree):
         theta, state, inputs = jax.tree.map(lambda primal: primal.value, primals[:3])
-        reads = divided(primals[2:])
+        reads = split_perturbed(primals[2:])
         end, losses, saved = _forward(loop, (theta, state), inputs, reads)
         return (*end, losses), ((theta, state), saved, reads)
 
     def backward(residuals: tuple, cotangents: tuple):
         start, saved, reads = residuals
-        return _backward(loop, start, saved, reads, known(cotangents))
+        return _backward(loop, start, saved, reads, drop_zeros(cotangents))
 
     run.defvjp(forward, backward, symbolic_zeros=True)
     return run
@@ -106,7 +106,9 @@ def _forward(loop: Loop, start: tuple, inputs: Tree, reads: tuple) -> tuple:
 
 def _loss_of_moving(loop: Loop, fixed: Tree, fixed_batch: Tree) -> Callable[[Tree, tuple], Array]:
     def loss(theta: Tree, moving: tuple) -> Array:
-        return loop.loss(theta, joined(moving[0], fixed), joined(moving[1], fixed_batch))
+        return loop.loss(
+            theta, merge_perturbed(moving[0], fixed), merge_perturbed(moving[1], fixed_batch)
+        )
 
     return loss
 
@@ -116,11 +118,11 @@ def _backward(loop: Loop, start: tuple, saved: Tree, inputs: tuple, cotangents: 
     theta_bar, state_bar, losses_bar = cotangents
     theta, state = start
     carry = (
-        joined(theta_bar, jax.tree.map(jnp.zeros_like, theta)),
+        merge_perturbed(theta_bar, jax.tree.map(jnp.zeros_like, theta)),
         _like(state_bar, floating(state)[0]),
         jax.tree.map(jnp.zeros_like, moving),
     )
-    given = joined(moving, fixed)
+    given = merge_perturbed(moving, fixed)
     gradients, linear = saved
     before = _replay(loop, start, gradients, given)
 
@@ -135,7 +137,7 @@ def _backward(loop: Loop, start: tuple, saved: Tree, inputs: tuple, cotangents: 
             loss = _loss_of_moving(loop, fixed, fixed_batch)
             through_loss = _through_loss(loop, loss, theta, (moving, moving_batch), loss_bar, u)
         else:
-            through_loss = along(kept, given, loss_bar, u)
+            through_loss = apply_linearised(kept, given, loss_bar, u)
         to_theta, (to_moving, batch_bar) = through_loss
         moving_bar = _sum(moving_bar, through_update, to_moving)
         return (_sum(theta_bar, to_theta), state_bar, moving_bar), batch_bar
@@ -152,8 +154,8 @@ def _update_pull(
     floats, others = floating(state)
 
     def update(theta: Tree, floats: Tree, gradient: Tree, moving: Tree) -> tuple[Tree, Tree]:
-        state = joined(floats, others)
-        theta, state = loop.update(theta, state, gradient, joined(moving, fixed))
+        state = merge_perturbed(floats, others)
+        theta, state = loop.update(theta, state, gradient, merge_perturbed(moving, fixed))
         return theta, floating(state)[0]
 
     return jax.vjp(update, theta, floats, gradient, moving)[1]

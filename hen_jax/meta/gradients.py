@@ -17,7 +17,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.types import Array, Tree
 from hen_jax.meta.guards import require_leading_axis
 from hen_jax.meta.implicit import Solver, conjugate_gradient, implicit_gradient
-from hen_jax.meta.inner import InnerLoop, Rule, Trained
+from hen_jax.meta.inner import InnerLoop, InnerRun, Rule
 from hen_jax.meta.symmetry import require_symmetric_if_known
 
 Mode = Literal["mixflow", "unroll", "first_order", "reptile", "implicit"]
@@ -32,7 +32,7 @@ class MetaGradient(NamedTuple):
     value: Array  # scalar
     theta: Tree  # with respect to the start of the inner loop
     eta: Tree  # with respect to the outer variables; None for Reptile, which defines none
-    trained: Trained
+    trained: InnerRun
 
 
 BOUND = 1e-3

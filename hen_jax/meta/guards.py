@@ -9,7 +9,7 @@ import optax
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import Array, Tree
-from hen_jax.meta.mixflow import floating, joined
+from hen_jax.meta.mixflow import floating, merge_perturbed
 
 
 def require_full_precision(theta: Tree) -> None:
@@ -61,7 +61,7 @@ def require_smooth(
 
         def slopes(gradient: Tree, params: Tree) -> tuple[Tree, ...]:
             def update(gradient: Tree, moments: Tree, params: Tree, eta: Tree) -> Tree:
-                state = joined(moments, others)
+                state = merge_perturbed(moments, others)
                 updates, after = transform(eta).update(gradient, state, params)
                 return updates, floating(after)[0]
 

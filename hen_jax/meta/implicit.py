@@ -19,7 +19,7 @@ from jax.scipy.sparse.linalg import cg
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import Array, Tree
-from hen_jax.meta.inner import InnerLoop, Trained, pull
+from hen_jax.meta.inner import InnerLoop, InnerRun, pull
 from hen_jax.meta.mixflow import mixed_value_and_grad
 
 Solver = Callable[[Callable[[Tree], Tree], Tree], Tree]
@@ -83,7 +83,7 @@ def implicit_gradient(
     outer_loss: Callable[[Tree, Tree, Tree], Array],
     solver: Solver,
     bound: float,
-) -> Callable[..., tuple[Array, Tree, Tree, Trained]]:
+) -> Callable[..., tuple[Array, Tree, Tree, InnerRun]]:
     """`(theta, eta, batch, query, state) -> (value, d_theta, d_eta, trained)`.
 
     Trains as `inner` does; the derivatives are those of the exact minimiser. With `x` from

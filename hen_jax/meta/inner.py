@@ -28,7 +28,7 @@ from hen_jax.meta.guards import (
 )
 from hen_jax.meta.mixflow import Policy
 
-Loss = Callable[[Tree, Tree, Tree], Array]
+InnerLoss = Callable[[Tree, Tree, Tree], Array]
 """`loss(theta, eta, batch)`, a scalar."""
 
 Optimizer = optax.GradientTransformation | Callable[[Tree], optax.GradientTransformation]
@@ -38,7 +38,7 @@ Rule = Literal["mixflow", "unroll", "first_order"]
 """How the inner gradient is differentiated: forward over reverse, in reverse, or not at all."""
 
 
-class Trained(NamedTuple):
+class InnerRun(NamedTuple):
     """The end of an inner loop."""
 
     theta: Tree
@@ -60,7 +60,7 @@ class InnerLoop:
         batches do not have `steps` entries, or the optimizer has no derivative at a zero gradient.
     """
 
-    loss: Loss
+    loss: InnerLoss
     optimizer: Optimizer
     steps: int
     repeat: bool = False  # the same batch at each step: batches have no leading steps axis
@@ -84,7 +84,7 @@ class InnerLoop:
         *,
         rule: Rule = "mixflow",
         window: int | None = None,
-    ) -> Trained:
+    ) -> InnerRun:
         """Trains from `theta`.
 
         Args:
@@ -113,7 +113,7 @@ class InnerLoop:
         early, late = (batches, batches) if self.repeat else _cut(batches, constant)
         carry, first = _train(self, "first_order", theta, eta, (theta, state), early, constant)
         (trained, state), last = _train(self, rule, theta, eta, carry, late, window)
-        return Trained(trained, state, jnp.concatenate([first, last]))
+        return InnerRun(trained, state, jnp.concatenate([first, last]))
 
 
 def descend(rates: Tree) -> optax.GradientTransformation:

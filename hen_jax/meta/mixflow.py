@@ -66,7 +66,7 @@ class Linearised(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class Given:
+class InputRef:
     """Stands in a `Linearised` for an array that is an input anyway, such as a frozen kernel."""
 
     index: int
@@ -83,7 +83,7 @@ class Constant:
 def linearised(
     loss: Callable[[Tree, Tree], Array], theta: Tree, inputs: Tree, given: Tree, keep: Policy
 ) -> tuple[Array, Tree, Linearised]:
-    """The loss, its gradient in `theta`, and what `along` needs.
+    """The loss, its gradient in `theta`, and what `apply_linearised` needs.
 
     Of the values that the gradient computes those that `keep` names are kept, the others computed
     again; arrays of `given` are there anyway and not kept.
@@ -98,9 +98,9 @@ def linearised(
     place = {id(leaf): index for index, leaf in enumerate(jax.tree.leaves(given))}
     _require_met(jax.tree.leaves(tangent), given)
 
-    def thinned(leaf: Array) -> Array | Given | Constant:
+    def thinned(leaf: Array) -> Array | InputRef | Constant:
         if id(leaf) in place:
-            return Given(place[id(leaf)])
+            return InputRef(place[id(leaf)])
         return leaf if isinstance(leaf, Tracer) else Constant(leaf)
 
     tangent = jax.tree.map(thinned, tangent)
@@ -127,19 +127,19 @@ def _require_met(residuals: list[Array], given: Tree) -> None:
     )
 
 
-def along(
+def apply_linearised(
     kept: Linearised, given: Tree, of_value: Array | None, of_gradient: Tree
 ) -> tuple[Tree, Tree]:
     """`pulled_back` from what `linearised` kept."""
     leaves = jax.tree.leaves(given)
 
-    def whole(leaf: Array | Given | Constant) -> Array:
+    def whole(leaf: Array | InputRef | Constant) -> Array:
         if isinstance(leaf, Constant):
             return leaf.value
-        return leaves[leaf.index] if isinstance(leaf, Given) else leaf
+        return leaves[leaf.index] if isinstance(leaf, InputRef) else leaf
 
     tangent = jax.tree.map(
-        whole, kept.tangent, is_leaf=lambda leaf: isinstance(leaf, Given | Constant)
+        whole, kept.tangent, is_leaf=lambda leaf: isinstance(leaf, InputRef | Constant)
     )(of_gradient)
     return tangent if of_value is None else _added(of_value, kept.primal, tangent)
 
@@ -149,7 +149,7 @@ def _added(of_value: Array, primal: Tree, tangent: Tree) -> Tree:
     return jax.tree.map(lambda g, hu: of_value * g + hu, primal, tangent)
 
 
-def divided(primals: Tree) -> tuple[Tree, Tree]:
+def split_perturbed(primals: Tree) -> tuple[Tree, Tree]:
     """The values that are differentiated and the others, each with None in place of the rest.
 
     `primals` is what a forward rule with `symbolic_zeros=True` is given.
@@ -158,8 +158,8 @@ def divided(primals: Tree) -> tuple[Tree, Tree]:
     return moving, jax.tree.map(lambda p: None if p.perturbed else p.value, primals)
 
 
-def joined(first: Tree, second: Tree) -> Tree:
-    """The inverse of `divided`."""
+def merge_perturbed(first: Tree, second: Tree) -> Tree:
+    """The inverse of `split_perturbed`."""
     return jax.tree.map(
         lambda one, other: other if one is None else one, first, second, is_leaf=lambda x: x is None
     )
@@ -175,7 +175,7 @@ def floating(tree: Tree) -> tuple[Tree, Tree]:
     return floats, jax.tree.map(lambda leaf: None if is_float(leaf) else leaf, tree)
 
 
-def known(cotangent: Tree) -> Tree:
+def drop_zeros(cotangent: Tree) -> Tree:
     """`cotangent` with None for the leaves that are zero whatever the input."""
     return jax.tree.map(
         lambda leaf: None if isinstance(leaf, SymbolicZero) else leaf,
@@ -191,16 +191,16 @@ def _with_mixed_derivative(loss: Callable[..., Array]) -> Callable[..., tuple[Ar
 
     def forward(theta: Tree, inputs: tuple):
         theta = jax.tree.map(lambda primal: primal.value, theta)
-        moving, fixed = divided(inputs)
-        return value_and_grad(theta, joined(moving, fixed)), (theta, moving, fixed)
+        moving, fixed = split_perturbed(inputs)
+        return value_and_grad(theta, merge_perturbed(moving, fixed)), (theta, moving, fixed)
 
     def backward(saved: tuple, cotangent: tuple[Array, Tree]):
         theta, moving, fixed = saved
-        of_value, of_gradient = known(cotangent)
-        of_gradient = joined(of_gradient, jax.tree.map(jnp.zeros_like, theta))
+        of_value, of_gradient = drop_zeros(cotangent)
+        of_gradient = merge_perturbed(of_gradient, jax.tree.map(jnp.zeros_like, theta))
 
         def of_moving(theta: Tree, moving: tuple) -> Array:
-            return loss(theta, *joined(moving, fixed))
+            return loss(theta, *merge_perturbed(moving, fixed))
 
         return pulled_back(of_moving, theta, moving, of_value, of_gradient)
 

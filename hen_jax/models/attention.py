@@ -10,20 +10,17 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.types import Array, Reach
-from hen_jax.models.dot_product import attend, document_mask, visible
-from hen_jax.models.near import scores_within_reach, within_reach
-
-KEPT = "attended"
-"""What a fused kernel must not run again for: its output and softmax sums, under this name."""
+from hen_jax.core.types import Array, RowLimits
+from hen_jax.models.dot_product import attend, causal_segment_mask, segment_mask
+from hen_jax.models.packed_attention import scores_within_limits, within_limits
 
 PLAIN = ("xla", "chunked")
-"""The back-ends that let a document see the opening that its row shares."""
+"""The back-ends that let a document see the prefix that its row shares."""
 
 CHUNK = 256
 """Queries whose scores the "chunked" back-end holds at a time."""
 
-Attention = Callable[[Array, Array, Array], Array]
+AttentionFunction = Callable[[Array, Array, Array], Array]
 """`(q [B T N H], k [B T K H], v [B T K H]) -> out [B T N H]`."""
 
 
@@ -34,13 +31,13 @@ def attention(
     softcap: float | None,
     scale: float,
     mesh: Mesh | None = None,
-    reach: Reach | None = None,
-) -> Attention:
+    reach: RowLimits | None = None,
+) -> AttentionFunction:
     """Causal attention within documents, as `backend` computes it.
 
     Query `t` sees key `s` where `segments` are equal and `0 <= t - s < window`, counted in
     positions of the row: documents are contiguous. The plain back-ends also let it see its row's
-    `SHARED` opening, if no window is shorter than the row. Scores are `scale q.k`, then
+    `SHARED` prefix, if no window is shorter than the row. Scores are `scale q.k`, then
     `softcap tanh(score / softcap)`. `mesh` says where q, k and v live: a kernel runs per device.
     The caller must ensure that rows keep to this and to `reach` (`Decoder.hidden` makes NaN of
     those that do not).
@@ -69,22 +66,22 @@ def _plain(
     window: int | None,
     softcap: float | None,
     scale: float,
-    reach: Reach | None,
-) -> Attention:
+    reach: RowLimits | None,
+) -> AttentionFunction:
     """Without scores beyond `reach` and the window, where that pays.
 
     For "xla" if they are fewer then, for "chunked" if they take at most twice its memory.
     """
     T, given = segments.shape[1], {"scale": scale, "softcap": softcap}
-    scores = scores_within_reach(reach, window, T)
+    scores = scores_within_limits(reach, window, T)
     if backend == "chunked":
         if scores < T * T and scores <= 2 * CHUNK * T:
-            near = within_reach(segments, reach, window, **given)
+            near = within_limits(segments, reach, window, **given)
             return jax.checkpoint(near, prevent_cse=False)
         return partial(attend_chunked, segments=segments, window=window, **given)
     if scores < T * T:
-        return within_reach(segments, reach, window, **given)
-    return partial(attend, mask=document_mask(segments, window), **given)
+        return within_limits(segments, reach, window, **given)
+    return partial(attend, mask=causal_segment_mask(segments, window), **given)
 
 
 def attend_chunked(
@@ -117,7 +114,7 @@ def attend_chunked(
             jax.lax.dynamic_slice_in_dim(x, first, reach, axis=1) for x in (k, v, segments)
         )
         seen = (s <= t[:, None]) & (t[:, None] - s < (window or T))
-        mask = seen & visible(segments[:, t], theirs)
+        mask = seen & segment_mask(segments[:, t], theirs)
         return attend(queries, keys, values, mask[:, None], scale, softcap)
 
     def step(_: None, xs: tuple[Array, Array]) -> tuple[None, Array]:

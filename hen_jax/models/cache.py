@@ -16,7 +16,7 @@ class LayerCache(NamedTuple):
 
     Keys lie `[H, S]`, so that scores are a product of row-major matrices: on a CPU about a third
     faster than from `[S, H]`, six times faster than from `[S, K, H]`. `*R` is `L B K` or, in a
-    layer of its own, one dimension of `B * K` (see `taken_apart`).
+    layer of its own, one dimension of `B * K` (see `unstack_cache`).
     """
 
     keys: Float[Array, "*R H S"]
@@ -38,7 +38,7 @@ class Cache(NamedTuple):
     slot: Int[Array, ""]  # the next slot to write
 
 
-def filled(
+def init_cache(
     keys: Float[Array, "L B T K H"],
     values: Float[Array, "L B T K H"],
     valid: Bool[Array, "B T"],
@@ -54,7 +54,7 @@ def filled(
     return Cache(layers, jnp.pad(valid, [(0, 0), (0, slots - T)]), jnp.asarray(T, jnp.int32))
 
 
-def taken_apart(cache: Cache) -> Cache:
+def unstack_cache(cache: Cache) -> Cache:
     """A stacked cache as one array per layer, in the shape that the products of attention have.
 
     With rows and heads as two dimensions XLA reshapes them around the product, loses sight of the
@@ -66,21 +66,21 @@ def taken_apart(cache: Cache) -> Cache:
     return cache._replace(layers=tuple(map(LayerCache, *flat)))
 
 
-def repeated(cache: Cache, times: int) -> Cache:
+def repeat_rows(cache: Cache, times: int) -> Cache:
     """A stacked cache with each row `times` times in a row."""
     assert isinstance(cache.layers, LayerCache)
     layers = jax.tree.map(lambda leaf: jnp.repeat(leaf, times, axis=1), cache.layers)
     return Cache(layers, jnp.repeat(cache.valid, times, axis=0), cache.slot)
 
 
-def opened(cache: Cache) -> Cache:
+def with_next_slot_valid(cache: Cache) -> Cache:
     """The cache with its next slot visible to all rows: what the queries of this step look at."""
     rows = jnp.ones((cache.valid.shape[0], 1), bool)
     valid = jax.lax.dynamic_update_slice(cache.valid, rows, (0, cache.slot))
     return cache._replace(valid=valid)
 
 
-def written(
+def append(
     layer: LayerCache,
     k: Float[Array, "B 1 K H"],
     v: Float[Array, "B 1 K H"],
@@ -98,7 +98,7 @@ def written(
     return LayerCache(put(layer.keys, k, -1), put(layer.values, v, -2))
 
 
-def near(cache: Cache, window: int | None) -> Bool[Array, "B S"]:
+def within_window(cache: Cache, window: int | None) -> Bool[Array, "B S"]:
     """The valid slots that the query at `cache.slot` sees: itself and `window - 1` before it.
 
     Rows are contiguous from their first token on, so slots are as far apart as positions.

@@ -16,17 +16,25 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
-from hen_jax.core.mesh import Layout, gathered, spread_rows
-from hen_jax.core.types import SHARED, Array, Reach, Tree
+from hen_jax.core.mesh import Layout, all_gather_fsdp, shard_rows
+from hen_jax.core.types import SHARED, Array, RowLimits, Tree
 from hen_jax.models.attention import PLAIN, attention
-from hen_jax.models.cache import Cache, LayerCache, attend_cached, filled, near, opened, written
+from hen_jax.models.cache import (
+    Cache,
+    LayerCache,
+    append,
+    attend_cached,
+    init_cache,
+    with_next_slot_valid,
+    within_window,
+)
 from hen_jax.models.config import DecoderConfig, Execution, LongRope, LoraConfig
 from hen_jax.models.dot_product import capped
 from hen_jax.models.heads import ScoreHead
-from hen_jax.models.kinds import chosen, layer_kinds, run_chosen
+from hen_jax.models.kinds import layer_kinds, select_kind, switch_kind
 from hen_jax.models.layers import Block, Carry, RMSNorm
-from hen_jax.models.near import astray, beyond
-from hen_jax.models.products import kept_backward
+from hen_jax.models.packed_attention import astray, beyond
+from hen_jax.models.products import save_cotangent
 from hen_jax.models.remat import rematerialised
 from hen_jax.models.rope import document_lengths, rope_angles
 
@@ -74,7 +82,7 @@ class Decoder(nnx.Module):
     def embedded(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Token vectors in the compute dtype."""
         vectors = self.embed.embedding[...][tokens].astype(self.execution.compute_dtype)
-        vectors = spread_rows(vectors, self.layout)
+        vectors = shard_rows(vectors, self.layout)
         if not self.config.scaled_embedding:
             return vectors
         # The root is rounded to the compute dtype, as where the weights come from.
@@ -85,11 +93,11 @@ class Decoder(nnx.Module):
         tokens: Int[Array, "B T"],
         positions: Int[Array, "B T"],
         segments: Int[Array, "B T"],
-        reach: Reach | None = None,
+        reach: RowLimits | None = None,
     ) -> Float[Array, "B T D"]:
         """Hidden states after the last norm, document by document; NaN for rows beyond `reach`.
 
-        Rows with a `SHARED` opening that some document would not see as in a row of its own are NaN
+        Rows with a `SHARED` prefix that some document would not see as in a row of its own are NaN
         too: under a window, a fused kernel, or rope angles that depend on a document's length.
         """
         block = self._block(positions, segments, lambda k, v: None, reach=reach)
@@ -101,7 +109,7 @@ class Decoder(nnx.Module):
         return x if wrong is None else jnp.where(wrong, jnp.nan, x)
 
     def _wrong(
-        self, positions: Int[Array, "B T"], segments: Int[Array, "B T"], reach: Reach | None
+        self, positions: Int[Array, "B T"], segments: Int[Array, "B T"], reach: RowLimits | None
     ) -> Bool[Array, "B 1 1"] | None:
         """True for rows that `hidden` would get wrong; None where there can be none."""
         found = [] if reach is None else [beyond(segments, reach)]
@@ -126,7 +134,7 @@ class Decoder(nnx.Module):
         block = self._block(positions, segments, lambda k, v: (k, v), slots - tokens.shape[1])
         kinds = layer_kinds(self.config).of_layer
         x, (keys, values) = jax.lax.scan(block, self.embedded(tokens), (kinds, self.blocks))
-        return self.norm(x), filled(keys, values, segments > 0, slots)
+        return self.norm(x), init_cache(keys, values, segments > 0, slots)
 
     def _block(
         self,
@@ -134,7 +142,7 @@ class Decoder(nnx.Module):
         segments: Int[Array, "B T"],
         keep: Callable[[Array, Array], Carry],
         room: int = 0,
-        reach: Reach | None = None,
+        reach: RowLimits | None = None,
     ) -> Callable[[Array, tuple[Array | None, Block]], tuple[Array, Carry]]:
         """What the scan over layers does with `(kind, block)`; `keep(k, v)` is its output.
 
@@ -160,10 +168,10 @@ class Decoder(nnx.Module):
             kind, run = layer
             x, kept = self._whole(run)(
                 x,
-                chosen(kind, angles),
-                lambda q, k, v: (run_chosen(kind, attends, q, k, v), keep(k, v)),
+                select_kind(kind, angles),
+                lambda q, k, v: (switch_kind(kind, attends, q, k, v), keep(k, v)),
             )
-            return spread_rows(x, self.layout), kept
+            return shard_rows(x, self.layout), kept
 
         return block
 
@@ -176,7 +184,9 @@ class Decoder(nnx.Module):
             leaf = variable[...]
             if leaf.ndim > 1 and jnp.issubdtype(leaf.dtype, jnp.floating):
                 leaf = leaf.astype(self.execution.compute_dtype)
-            return variable.replace(gathered(leaf, variable.get_metadata()["axes"], self.layout))
+            return variable.replace(
+                all_gather_fsdp(leaf, variable.get_metadata()["axes"], self.layout)
+            )
 
         graphdef, state = nnx.split(block)
         leaves = jax.tree.map(whole, state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
@@ -201,13 +211,13 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "B D"], Cache]:
         """Final hidden states of the next token of each row, and the cache with it in it.
 
-        With `blocks` (see `apart`) the layers are unrolled and `cache.layers` is a tuple too.
+        With `blocks` (see `unstack_layers`) layers are unrolled and `cache.layers` is a tuple too.
         """
-        cache = opened(cache)
+        cache = with_next_slot_valid(cache)
         # A row's slots past its padding are what its document may come to.
         lengths = (cache.valid.shape[1] - cache.slot + positions)[:, None]
         angles = self._angles(positions[:, None], lengths)
-        seen = [near(cache, window) for window in layer_kinds(self.config).windows]
+        seen = [within_window(cache, window) for window in layer_kinds(self.config).windows]
         x = self.embedded(tokens[:, None])
         if blocks is None:
             x, layers = self._decode_scanned(x, angles, seen, cache)
@@ -225,11 +235,11 @@ class Decoder(nnx.Module):
 
             def look(q: Array, k: Array, v: Array) -> tuple[Array, LayerCache]:
                 # The whole cache travels through the loop: as its output it would be rebuilt.
-                now = written(kept, k, v, cache.slot, (index,))
+                now = append(kept, k, v, cache.slot, (index,))
                 mine = jax.tree.map(lambda leaf: leaf[index], now)
-                return self._attend_cached(q, mine, chosen(kind, seen)), now
+                return self._attend_cached(q, mine, select_kind(kind, seen)), now
 
-            return block(x, chosen(kind, angles), look), None
+            return block(x, select_kind(kind, angles), look), None
 
         layers = jnp.arange(self.config.layers), layer_kinds(self.config).of_layer, self.blocks
         (x, kept), _ = jax.lax.scan(step, (x, cache.layers), layers)
@@ -250,7 +260,7 @@ class Decoder(nnx.Module):
             kind = 0 if kinds is None else kinds[index]
 
             def look(q: Array, k: Array, v: Array, kept=kept, kind=kind):
-                now = written(kept, k, v, cache.slot)
+                now = append(kept, k, v, cache.slot)
                 return self._attend_cached(q, now, seen[kind]), now
 
             x, now = block(x, angles[kind], look)
@@ -268,7 +278,7 @@ class Decoder(nnx.Module):
     def scorer(self) -> Callable[[Float[Array, "*B D"]], Float[Array, "*B V"]]:
         """`logits` for a loop over positions: the matrix is gathered once, before the loop."""
         axes = ("vocab", "embed") if self.head is None else ("embed", "vocab")
-        return partial(self._scores, matrix=gathered(self._vocabulary(), axes, self.layout))
+        return partial(self._scores, matrix=all_gather_fsdp(self._vocabulary(), axes, self.layout))
 
     def _vocabulary(self) -> Array:
         """The unembedding as it is stored: `[V, D]` where it is the embedding, else `[D, V]`."""
@@ -277,11 +287,11 @@ class Decoder(nnx.Module):
 
     def _scores(self, hidden: Array, matrix: Array) -> Array:
         terms = "...D,VD->...V" if self.head is None else "...D,DV->...V"
-        raw = jnp.einsum(terms, kept_backward(hidden), matrix, preferred_element_type=jnp.float32)
+        raw = jnp.einsum(terms, save_cotangent(hidden), matrix, preferred_element_type=jnp.float32)
         return capped(raw, self.config.final_softcap)
 
 
-def apart(stacked: Tree, layers: int) -> tuple[Tree, ...]:
+def unstack_layers(stacked: Tree, layers: int) -> tuple[Tree, ...]:
     """The tree of each layer, from a tree stacked on a leading `L`."""
     return tuple(jax.tree.map(itemgetter(index), stacked) for index in range(layers))
 

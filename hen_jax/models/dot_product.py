@@ -5,27 +5,29 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from hen_jax.core.types import SHARED, Array
-from hen_jax.models.products import head_product
+from hen_jax.models.products import batched_matmul
 
 MASKED = -1e30
 """Added to the score of a key that must not be seen: finite, so that no row is all infinite."""
 
 
-def document_mask(segments: Int[Array, "B T"], window: int | None = None) -> Bool[Array, "B 1 T T"]:
-    """True where query `t` may see key `s`: `visible`, and `0 <= t - s < window`.
+def causal_segment_mask(
+    segments: Int[Array, "B T"], window: int | None = None
+) -> Bool[Array, "B 1 T T"]:
+    """True where query `t` may see key `s`: `segment_mask`, and `0 <= t - s < window`.
 
     Padding (segment 0) sees itself, so that no softmax runs over nothing.
     """
     T = segments.shape[1]
-    same = visible(segments, segments)
+    same = segment_mask(segments, segments)
     causal = jnp.tril(jnp.ones((T, T), bool))
     if window is not None and window < T:
         causal &= ~jnp.tril(causal, -window)
     return (same & causal)[:, None]
 
 
-def visible(mine: Int[Array, "B T"], theirs: Int[Array, "B S"]) -> Bool[Array, "B T S"]:
-    """True where segments are equal, and from a document to the opening that its row shares."""
+def segment_mask(mine: Int[Array, "B T"], theirs: Int[Array, "B S"]) -> Bool[Array, "B T S"]:
+    """True where segments are equal, and from a document to the prefix that its row shares."""
     mine, theirs = mine[:, :, None], theirs[:, None, :]
     return (mine == theirs) | ((mine > 0) & (theirs == SHARED))
 
@@ -49,12 +51,12 @@ def attend(
     K = k.shape[2]
     grouped = q.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, H)
     bias = jnp.where(mask, 0.0, MASKED)
-    scores = head_product(grouped, k.transpose(0, 2, 3, 1))
+    scores = batched_matmul(grouped, k.transpose(0, 2, 3, 1))
     scores = capped(scores * (H**-0.5 if scale is None else scale), softcap)
     scores = scores + jnp.tile(bias, (1, 1, N // K, 1))
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     total = weights.sum(axis=-1, keepdims=True)
-    summed = head_product(weights.astype(v.dtype), v.swapaxes(1, 2))
+    summed = batched_matmul(weights.astype(v.dtype), v.swapaxes(1, 2))
     out = (summed / total).astype(q.dtype).reshape(B, K, N // K, T, H)
     return out.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import BATCH, rows_over
 from hen_jax.core.types import Array
-from hen_jax.models.attention import KEPT
+from hen_jax.models.products import KEPT
 
 LANES = 128
 BLOCKS = (512, 256, 128)
@@ -146,7 +146,7 @@ def _require_divisible(q: Array, k: Array, mesh: Mesh) -> None:
     if q.shape[0] % rows or k.shape[2] % mesh.shape["tensor"]:
         raise InputError(
             f"execution.attention 'splash' spreads {q.shape[0]} rows over {rows} devices and "
-            f"{k.shape[2]} key heads over {mesh.shape['tensor']}; neither may leave a rest"
+            f"{k.shape[2]} key heads over {mesh.shape['tensor']}; both must divide evenly"
         )
 
 

@@ -26,12 +26,12 @@ def layer_kinds(config: DecoderConfig) -> Kinds:
     return Kinds(kinds, np.asarray([kinds.index(window) for window in windows], np.int32))
 
 
-def chosen(kind: Array | None, values: Sequence[Array]) -> Array:
+def select_kind(kind: Array | None, values: Sequence[Array]) -> Array:
     """The array of `kind`; of the only one where there is one."""
     return values[0] if kind is None else jax.lax.select_n(kind, *values)
 
 
-def run_chosen(kind: Array | None, functions: Sequence[Callable], *arguments: Array) -> Array:
+def switch_kind(kind: Array | None, functions: Sequence[Callable], *arguments: Array) -> Array:
     """The function of `kind`, and no other, applied to the arguments."""
     if kind is None:
         return functions[0](*arguments)

@@ -17,7 +17,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from hen_jax.core.types import Array
 from hen_jax.models.config import DecoderConfig, LoraConfig
-from hen_jax.models.products import kept, kept_backward, product
+from hen_jax.models.products import matmul, save_cotangent, save_for_backward
 from hen_jax.models.quantised import quantised
 from hen_jax.models.rope import rope_amplitude, rotate
 
@@ -76,15 +76,17 @@ class Linear(nnx.Module):
         self, x: Float[Array, "B T I"], low: Float[Array, "B T R"] | None = None
     ) -> Float[Array, "B T O"]:
         """Both products in the compute dtype; `low` is `x A`, where it is known."""
-        y = product(x, self.kernel[...].astype(self.dtype))
+        y = matmul(x, self.kernel[...].astype(self.dtype))
         if self.kernel_scale is not None:
             y = (y * self.kernel_scale[...]).astype(self.dtype)
         if self.bias is not None:
             y = y + self.bias[...].astype(self.dtype)
         if self.lora_a is not None and self.lora_b is not None:
-            narrow = product(x, self.lora_a[...].astype(self.dtype)) if low is None else low
-            y = y + product(self.scale * kept(narrow), self.lora_b[...].astype(self.dtype))
-        return kept(y)
+            narrow = matmul(x, self.lora_a[...].astype(self.dtype)) if low is None else low
+            y = y + matmul(
+                self.scale * save_for_backward(narrow), self.lora_b[...].astype(self.dtype)
+            )
+        return save_for_backward(y)
 
 
 def side_by_side(x: Float[Array, "B T I"], *layers: Linear) -> list[Float[Array, "B T O"]]:
@@ -96,7 +98,7 @@ def side_by_side(x: Float[Array, "B T I"], *layers: Linear) -> list[Float[Array,
     if len(factors) < 2:
         return [one(x) for one in layers]
     ends = np.cumsum([factor.shape[1] for factor in factors])
-    lows = iter(jnp.split(product(x, jnp.concatenate(factors, axis=1)), ends[:-1], axis=-1))
+    lows = iter(jnp.split(matmul(x, jnp.concatenate(factors, axis=1)), ends[:-1], axis=-1))
     return [one(x) if one.lora_a is None else one(x, next(lows)) for one in layers]
 
 
@@ -119,7 +121,7 @@ class RMSNorm(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Grouped-query attention; where keys and values live is the caller's affair (`attend`)."""
+    """Grouped-query attention; the caller decides where keys and values live (`attend`)."""
 
     def __init__(self, key: PRNGKeyArray, config: DecoderConfig, linear: Callable[..., Linear]):
         keys = jax.random.split(key, 4)
@@ -144,8 +146,8 @@ class Attention(nnx.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = (rotate(heads, angles, self.amplitude) for heads in (q, k))
-        out, carry = attend(*map(kept_backward, (q, k, v)))
-        return self.o(kept(out).reshape(B, T, -1)), carry
+        out, carry = attend(*map(save_cotangent, (q, k, v)))
+        return self.o(save_for_backward(out).reshape(B, T, -1)), carry
 
 
 class Mlp(nnx.Module):

@@ -10,12 +10,15 @@ from hen_jax.core.types import Array
 PRODUCT = "product"
 """The name, for rematerialisation policies, of what is cheaper to keep than to compute again."""
 
+KEPT = "attended"
+"""The name of what a fused attention kernel must not run again for: output and softmax sums."""
+
 SHORT = 64
 """A sum of fewer terms, as over the rank of an adapter, is soon done again."""
 
 
 @jax.custom_vjp
-def product(x: Float[Array, "B T I"], kernel: Float[Array, "I O"]) -> Float[Array, "B T O"]:
+def matmul(x: Float[Array, "B T I"], kernel: Float[Array, "I O"]) -> Float[Array, "B T O"]:
     """`x @ kernel`, summed in float32 and rounded once to the dtype of `x`.
 
     The rule of its own keeps both products of the backward pass in the dtype of `x`, where the
@@ -31,18 +34,18 @@ def _summed(x: Array, kernel: Array) -> Array:
     return jnp.matmul(x, kernel, preferred_element_type=jnp.float32).astype(x.dtype)
 
 
-def kept(x: Array) -> Array:
+def save_for_backward(x: Array) -> Array:
     """`x`, by the name of `PRODUCT`."""
     return checkpoint_name(x, PRODUCT)
 
 
 @jax.custom_vjp
-def kept_backward(x: Array) -> Array:
+def save_cotangent(x: Array) -> Array:
     """`x`, whose cotangent has the name of `PRODUCT`."""
     return x
 
 
-kept_backward.defvjp(lambda x: (x, None), lambda _, g: (kept(g),))
+save_cotangent.defvjp(lambda x: (x, None), lambda _, g: (save_for_backward(g),))
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -60,15 +63,17 @@ def _backward(given: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
         # no such product for bfloat16.
         dkernel = jax.lax.optimization_barrier(turned).T
     dx = dx.astype(x.dtype)
-    return dx if kernel.shape[1] < SHORT else kept(dx), dkernel.astype(kernel.dtype)
+    return dx if kernel.shape[1] < SHORT else save_for_backward(dx), dkernel.astype(kernel.dtype)
 
 
-product.defvjp(_forward, _backward)
+matmul.defvjp(_forward, _backward)
 
 
 @jax.custom_vjp
-def head_product(x: Float[Array, "B K M C"], y: Float[Array, "B K C N"]) -> Float[Array, "B K M N"]:
-    """`x @ y` of every head in float32; the backward pass is as that of `product`."""
+def batched_matmul(
+    x: Float[Array, "B K M C"], y: Float[Array, "B K C N"]
+) -> Float[Array, "B K M N"]:
+    """`x @ y` of every head in float32; the backward pass is as that of `matmul`."""
     return _of_heads(x, y)
 
 
@@ -89,4 +94,4 @@ def _heads_backward(given: tuple[Array, Array], g: Array) -> tuple[Array, Array]
     return dx.astype(x.dtype), dy.astype(y.dtype)
 
 
-head_product.defvjp(lambda x, y: (_of_heads(x, y), (x, y)), _heads_backward)
+batched_matmul.defvjp(lambda x, y: (_of_heads(x, y), (x, y)), _heads_backward)

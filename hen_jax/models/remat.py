@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 import jax
 
-from hen_jax.models.attention import KEPT
 from hen_jax.models.config import Execution
 from hen_jax.models.layers import AFTER_ATTENTION
-from hen_jax.models.products import PRODUCT
+from hen_jax.models.products import KEPT, PRODUCT
 
 PRODUCTS = jax.checkpoint_policies.save_only_these_names(PRODUCT)
 """Keeps what linear layers and attention give, forward and backward: for `InnerLoop.keep`."""

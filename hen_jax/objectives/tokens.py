@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from hen_jax.core.types import Array, Mean
-from hen_jax.models.products import kept
+from hen_jax.models.products import save_for_backward
 
 
 class TokenScores(NamedTuple):
@@ -53,7 +53,7 @@ def score_tokens(
 
     def score(_: None, part: tuple[Array, Array]) -> tuple[None, TokenScores]:
         h, y = part
-        return None, _scored(logits(h) if several else kept(logits(h)), y)
+        return None, _scored(logits(h) if several else save_for_backward(logits(h)), y)
 
     step = jax.checkpoint(score) if several else score
     _, scored = jax.lax.scan(step, None, (to_chunks(hidden), to_chunks(targets)))

@@ -70,12 +70,6 @@ def hbm_bytes(module: Module) -> float:
     )
 
 
-def trace_name(instruction: Instruction) -> str:
-    """Where in the traced program an instruction comes from: the `op_name` of its metadata."""
-    found = re.search(r'op_name="([^"]*)"', instruction.attributes)
-    return found[1] if found else ""
-
-
 def _first_operand(kernel: Instruction, within: dict[str, Instruction]) -> tuple[int, ...]:
     operands = [within[name].shapes[0] for name in kernel.operands]
     return next((one.dims for one in operands if one.dtype.startswith(("f", "bf"))), ())

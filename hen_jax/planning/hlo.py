@@ -195,10 +195,10 @@ def _instruction(name: str, text: str, root: bool) -> Instruction:
     opcode, _, rest = rest.partition("(")
     literal, attributes = _balanced(rest)
     operands = tuple(re.findall(r"%([\w.\-]+)", literal))
-    return Instruction(name, shapes(shape), opcode.strip(), operands, attributes, literal, root)
+    return Instruction(name, shapes_in(shape), opcode.strip(), operands, attributes, literal, root)
 
 
-def shapes(text: str) -> tuple[Shape, ...]:
+def shapes_in(text: str) -> tuple[Shape, ...]:
     """The arrays of a printed shape, tuples flattened; `S(n)` in a layout is on-chip memory."""
     return tuple(
         Shape(dtype, tuple(int(n) for n in dims.split(",") if n), "S(" not in (layout or ""))

@@ -16,7 +16,7 @@ _REFUSALS = (
 """How the TPU compiler says that a program needs more than there is."""
 
 
-class Memory(NamedTuple):
+class MemoryPlan(NamedTuple):
     """Bytes of one chip's main memory; of a program that does not fit only `peak` is known."""
 
     peak: int  # arguments, results that reuse none of them, and temporaries at their highest
@@ -34,7 +34,7 @@ class Memory(NamedTuple):
 class Compilation(NamedTuple):
     """A program compiled for chips that need not be here; `text` is empty if it does not fit."""
 
-    memory: Memory
+    memory: MemoryPlan
     seconds: float
     text: str
 
@@ -55,7 +55,7 @@ def compile_program(lowered: Any, limit: int) -> Compilation:
     seconds = time.perf_counter() - start
     found = compiled.memory_analysis()
     results = found.output_size_in_bytes - found.alias_size_in_bytes
-    memory = Memory(
+    memory = MemoryPlan(
         peak=found.argument_size_in_bytes + results + found.temp_size_in_bytes,
         limit=limit,
         arguments=found.argument_size_in_bytes,
@@ -65,7 +65,7 @@ def compile_program(lowered: Any, limit: int) -> Compilation:
     return Compilation(memory, seconds, compiled.as_text())
 
 
-def out_of_memory(message: str) -> Memory | None:
+def out_of_memory(message: str) -> MemoryPlan | None:
     """The need and the limit in the TPU compiler's message; None if it speaks of something else.
 
     Example: "... Used 32.60G of 15.75G hbm. ..." needs 32.6 GiB of 15.75 GiB.
@@ -74,6 +74,6 @@ def out_of_memory(message: str) -> Memory | None:
     if found is None:
         return None
     need, need_unit, limit, limit_unit = found.groups()
-    return Memory(
+    return MemoryPlan(
         peak=round(float(need) * _UNITS[need_unit]), limit=round(float(limit) * _UNITS[limit_unit])
     )

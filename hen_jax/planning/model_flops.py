@@ -6,7 +6,7 @@ from typing import NamedTuple
 from hen_jax.models.config import DecoderConfig, LoraConfig
 
 
-class Rows(NamedTuple):
+class RowShape(NamedTuple):
     """The rows of one step over all chips."""
 
     rows: int
@@ -14,7 +14,7 @@ class Rows(NamedTuple):
     trained: int  # positions per row that meet the vocabulary
 
 
-def training_flops(config: DecoderConfig, lora: LoraConfig | None, rows: Rows) -> float:
+def training_flops(config: DecoderConfig, lora: LoraConfig | None, rows: RowShape) -> float:
     """Forward and backward, nothing recomputed; two per multiplication.
 
     A product with a trained matrix costs three times its forward pass, one with a frozen matrix
@@ -37,7 +37,7 @@ def training_flops(config: DecoderConfig, lora: LoraConfig | None, rows: Rows) -
 
 def row_flops(config: DecoderConfig, lora: LoraConfig | None, length: int) -> float:
     """`training_flops` of one full row, every position of which trains."""
-    return training_flops(config, lora, Rows(1, length, length))
+    return training_flops(config, lora, RowShape(1, length, length))
 
 
 def attention_flops(config: DecoderConfig, length: int, window: int | None) -> float:

@@ -14,7 +14,7 @@ ASSUMPTIONS = (
 )
 
 
-class Work(NamedTuple):
+class Workload(NamedTuple):
     """What one chip does in one step."""
 
     flops: float
@@ -47,7 +47,7 @@ class Roofline(NamedTuple):
         return max(self._fields, key=lambda name: self[self._fields.index(name)])
 
 
-def roofline(work: Work, topology: Topology) -> Roofline:
+def roofline(work: Workload, topology: Topology) -> Roofline:
     """Divides the work by the rates of the chip's data sheet."""
     chip = topology.chip
     return Roofline(

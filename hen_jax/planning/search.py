@@ -3,33 +3,33 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
-Settings = TypeVar("Settings")
-Result = TypeVar("Result")
+_Settings = TypeVar("_Settings")
+_Result = TypeVar("_Result")
 
 
-class Change(NamedTuple, Generic[Settings]):
+class Change(NamedTuple, Generic[_Settings]):
     """A named edit of settings; None where it does not apply."""
 
     name: str
-    edit: Callable[[Settings], Settings | None]
+    edit: Callable[[_Settings], _Settings | None]
 
 
-class Found(NamedTuple, Generic[Settings, Result]):
+class Found(NamedTuple, Generic[_Settings, _Result]):
     """Changes that were enough, the settings with them, and what came of it."""
 
     changes: tuple[str, ...]
-    settings: Settings
-    result: Result
+    settings: _Settings
+    result: _Result
 
 
 def candidates(
-    settings: Settings, changes: Iterable[Change[Settings]]
-) -> Iterator[tuple[tuple[str, ...], Settings]]:
+    settings: _Settings, changes: Iterable[Change[_Settings]]
+) -> Iterator[tuple[tuple[str, ...], _Settings]]:
     """Settings to try, smallest change first: each change alone, then ever more of them together.
 
     Changes a, b, c that all apply give a; b; c; a, b; a, b, c.
     """
-    together: list[tuple[tuple[str, ...], Settings]] = []
+    together: list[tuple[tuple[str, ...], _Settings]] = []
     for change in changes:
         alone = change.edit(settings)
         if alone is not None:
@@ -42,10 +42,10 @@ def candidates(
 
 
 def first_that_fits(
-    settings: Settings,
-    changes: Iterable[Change[Settings]],
-    attempt: Callable[[Settings], Result | None],
-) -> Found[Settings, Result] | None:
+    settings: _Settings,
+    changes: Iterable[Change[_Settings]],
+    attempt: Callable[[_Settings], _Result | None],
+) -> Found[_Settings, _Result] | None:
     """The smallest change with which `attempt` gives a result; None if there is none."""
     for names, changed in candidates(settings, changes):
         result = attempt(changed)

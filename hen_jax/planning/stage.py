@@ -7,8 +7,8 @@ from hen_jax.core.types import Tree
 from hen_jax.planning.collectives import Traffic, collectives, total_sent
 from hen_jax.planning.costs import Flops, KernelFlops, flops, hbm_bytes
 from hen_jax.planning.hlo import parse, uncounted
-from hen_jax.planning.memory import Memory, compile_program
-from hen_jax.planning.roofline import Roofline, Work, mfu, roofline
+from hen_jax.planning.memory import MemoryPlan, compile_program
+from hen_jax.planning.roofline import Roofline, Workload, mfu, roofline
 from hen_jax.planning.topologies import Topology
 
 
@@ -45,7 +45,7 @@ class StagePlan:
     topology: str
     chips: int
     estimated: bool  # compiled for TPUs that stand in for GPUs
-    memory: Memory
+    memory: MemoryPlan
     compile_seconds: float
     model_flops: float
     tokens: int
@@ -80,7 +80,7 @@ def _costs(text: str, program: Program, topology: Topology) -> Costs:
     traffic = collectives(module, topology.linked)
     moved = hbm_bytes(module)
     total = compiled.products + compiled.kernels
-    work = Work(total, moved, total_sent(traffic, False), total_sent(traffic, True))
+    work = Workload(total, moved, total_sent(traffic, False), total_sent(traffic, True))
     least = roofline(work, topology)
     return Costs(
         flops=compiled,

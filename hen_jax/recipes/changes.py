@@ -8,7 +8,7 @@ from hen_jax.models.config import LoraConfig
 from hen_jax.planning.search import Change
 from hen_jax.runs.stage import Stage
 
-Rows = Callable[[Any], int]
+RowsOf = Callable[[Any], int]
 """`rows(settings)`: of a batch."""
 
 
@@ -25,7 +25,7 @@ def _remat(policy: str) -> Change:
     )
 
 
-def _microbatches(rows: Rows, times: int) -> Change:
+def _microbatches(rows: RowsOf, times: int) -> Change:
     def edit(settings: Any) -> Any:
         microbatches = settings.microbatches * times
         if rows(settings) % microbatches:

@@ -72,7 +72,7 @@ def open_config(path: Path) -> ConfigFile:
     return ConfigFile(path, variants, get_config, inspect.getdoc(module) or "")
 
 
-def read_config(named: str) -> ConfigDict:
+def read_run_config(named: str) -> ConfigDict:
     """The config of `FILE.py`, `FILE.py:VARIANT`, `NAME` or `NAME:VARIANT`.
 
     Raises:
@@ -120,7 +120,7 @@ def with_overrides(config: ConfigDict, records: Records, overrides: Sequence[str
     Raises:
       InputError: a flag without a value, or a field that the settings do not have.
     """
-    node: Any = plain(config)
+    node: Any = plain_config(config)
     for override in overrides:
         path, equals, text = override.removeprefix("--config.").partition("=")
         if not equals:
@@ -160,10 +160,10 @@ def _replaced(node: Any, keys: Sequence[Key], value: Any, path: str) -> Any:
     return fields | {key: _replaced(fields.get(key), rest, value, f"{path}.{key}")}
 
 
-def plain(value: Any) -> Any:
+def plain_config(value: Any) -> Any:
     """A config as dicts and tuples."""
     if isinstance(value, ConfigDict | Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: plain_config(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return tuple(map(plain, value))
+        return tuple(map(plain_config, value))
     return value

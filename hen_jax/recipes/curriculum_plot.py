@@ -7,7 +7,7 @@ from typing import Any
 from hen_jax.core.files import staged_file
 from hen_jax.training.metrics import read_metrics
 
-FILE = "curriculum.png"
+PLOT_FILE = "curriculum.png"
 
 COLOURS = ("#1f6f8b", "#e08e45", "#6a994e", "#b03a48", "#7b5ea7", "#9aa5b1")
 
@@ -15,10 +15,11 @@ COLOURS = ("#1f6f8b", "#e08e45", "#6a994e", "#b03a48", "#7b5ea7", "#9aa5b1")
 def draw_curriculum(workdir: Path, tasks: Sequence[str]) -> None:
     """Draws the metrics of the run in `workdir` to its `curriculum.png`."""
     lines = [line for line in read_metrics(workdir) if line["kind"] == "train"]
-    draw(lines, tasks, workdir / FILE)
+    if lines:  # a log that was lost is told of where it is opened
+        plot_curriculum(lines, tasks, workdir / PLOT_FILE)
 
 
-def draw(lines: Sequence[dict[str, Any]], tasks: Sequence[str], path: Path) -> None:
+def plot_curriculum(lines: Sequence[dict[str, Any]], tasks: Sequence[str], path: Path) -> None:
     """Draws what the lines of a run hold: place of each task, pacing, and a panel of curves.
 
     `place/TASK` (a filled square where the task learns), `active`, and whichever of

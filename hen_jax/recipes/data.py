@@ -12,8 +12,8 @@ from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.data import outside
 from hen_jax.data.examples import Document
 from hen_jax.data.privacy import scrub_value
-from hen_jax.data.records import Problem, Sifted, collect
-from hen_jax.data.rows import Row, numbered_rows
+from hen_jax.data.records import LineOutcome, Problem, collect
+from hen_jax.data.rows import Row, read_lines
 from hen_jax.data.schema_pages import PAGES
 from hen_jax.data.schemas import AS_NAMED, Columns, Schema, check_records, schema_named
 from hen_jax.text.conversation import message_row
@@ -87,7 +87,7 @@ def scrub(file: Path, out: Path) -> Counter[str]:
     counts: Counter[str] = Counter()
 
     def scrubbed() -> Iterator[Row]:
-        for line, row, _, fault in numbered_rows(file):
+        for line, row, _, fault in read_lines(file):
             if row is None:
                 raise InputError(f"{file}:{line}:{fault}; run `hen data validate` first")
             masked, found = scrub_value(row)
@@ -115,8 +115,8 @@ def document_row(document: Document) -> Row:
 
 
 def _counted(
-    rows: Iterator[Sifted[Any]], schema: str, columns: Columns, unread: Counter[str]
-) -> Iterator[Sifted[Any]]:
+    rows: Iterator[LineOutcome[Any]], schema: str, columns: Columns, unread: Counter[str]
+) -> Iterator[LineOutcome[Any]]:
     """What became of each row; `unread` counts the rows with a column that the schema ignores."""
     read = {columns.get(name, name) for name in PAGES[schema].names()}
     for one in rows:
@@ -133,7 +133,7 @@ def _good_rows(
         return
     # A line of a JSON array may hold several rows, so the line alone does not name one.
     bad = {(problem.line, problem.text) for problem in problems}
-    for line, row, text, _ in numbered_rows(file):
+    for line, row, text, _ in read_lines(file):
         if row is not None and (line, text) not in bad:
             yield row
 

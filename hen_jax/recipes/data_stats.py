@@ -14,11 +14,10 @@ from hen_jax.data.cues import cue_accuracy
 from hen_jax.data.duplicates import duplicates, leaks, spoken
 from hen_jax.data.examples import Document
 from hen_jax.data.preferences import Pair
-from hen_jax.data.schemas import schema_named
-from hen_jax.data.splits import split, why_empty
+from hen_jax.data.schemas import AS_NAMED, Columns, check_records, schema_named
+from hen_jax.data.splits import split_records, why_empty
+from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.text.chat import render_all
-from hen_jax.text.detect import detect_format
-from hen_jax.text.tokenizer import load_tokenizer
 
 NEAR = 0.8
 """Similarity from which two texts count as near copies."""
@@ -28,7 +27,11 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 def stats(
-    file: Path, schema: str, out: Path | None = None, model: Path | None = None
+    file: Path,
+    schema: str,
+    out: Path | None = None,
+    model: Path | None = None,
+    columns: Columns = AS_NAMED,
 ) -> dict[str, Any]:
     """Counts of a data set; with `out`, also `stats.json` and `lengths.png` in that folder.
 
@@ -41,12 +44,12 @@ def stats(
         require_no_link(out)
         require_ours(out / "stats.json", out / "lengths.png")  # before the work
     found = schema_named(schema)
-    records = found.check(file).whole(file)
+    records = check_records(file, schema, columns).whole(file)
     documents = [found.document(record) for record in records]
     lengths, trained = _lengths(documents, model)
     unit = "characters" if model is None else "tokens"
     said = list(map(spoken, documents))
-    parts = split(documents, lambda document: document.group)
+    parts = split_records(documents, lambda document: document.group)
     shared = leaks(parts.train, [*parts.valid, *parts.test])
     report = {
         "file": str(file),
@@ -59,7 +62,7 @@ def stats(
         "length": _spread(lengths),
         "trained_length": _spread(trained),
         "turns": _spread(np.asarray([len(d.conversation.messages) for d in documents])),
-        "scripts": dict(Counter(map(script, said)).most_common()),
+        "scripts": dict(Counter(map(script_of, said)).most_common()),
         "labels": _tables([found.labels(record) for record in records]),
         "duplicates": len(duplicates(said)),
         "near_duplicates": len(duplicates(said, NEAR)),
@@ -72,7 +75,7 @@ def stats(
         with output_files(out / "stats.json", out / "lengths.png") as (numbers, picture):
             write_json(numbers, report)
             draw_lengths(lengths, trained, unit, picture)
-    print(summary(report))
+    print(stats_summary(report))
     groups = Counter(document.group for document in documents)
     for name, count in report["parts"].items():
         if not count:
@@ -80,7 +83,7 @@ def stats(
     return report
 
 
-def summary(report: Mapping[str, Any]) -> str:
+def stats_summary(report: Mapping[str, Any]) -> str:
     """The report as lines to print."""
     unit, length = report["unit"], report["length"]
     lines = [
@@ -119,7 +122,7 @@ def draw_lengths(lengths: np.ndarray, trained: np.ndarray, unit: str, path: Path
     figure.savefig(path, dpi=150, format="png")
 
 
-def script(text: str) -> str:
+def script_of(text: str) -> str:
     """`han`, `other` or `mixed`, by the share of Chinese characters among the letters."""
     letters = len(_LETTER.findall(text))
     share = len(_HAN.findall(text)) / letters if letters else 0.0
@@ -135,8 +138,7 @@ def _lengths(documents: Sequence[Document], model: Path | None) -> tuple[np.ndar
             for d in documents
         ]
         return np.asarray(whole), np.asarray(trained)
-    tokenizer = load_tokenizer(model)
-    rendered = render_all([d.conversation for d in documents], tokenizer, detect_format(tokenizer))
+    rendered = render_all([d.conversation for d in documents], known_tokenizer(model))
     counts = [(len(one.tokens), int(one.mask.sum())) for one in rendered]
     whole, trained = np.asarray(counts).T
     return whole, trained

@@ -11,10 +11,10 @@ from jax.sharding import Mesh
 from hen_jax.core.errors import InputError
 from hen_jax.core.ranges import Count
 from hen_jax.core.rows import check_episode
-from hen_jax.meta.curricula import EmclConfig, evaluation, require_gradient
-from hen_jax.meta.emcl import emcl_step, init_memory
-from hen_jax.meta.evaluations import Rows, evaluations, outer_updates
-from hen_jax.meta.learnt_curricula import reply_features
+from hen_jax.curricula.emcl import emcl_step, init_memory
+from hen_jax.curricula.evaluations import EvaluationRows, evaluations, outer_updates
+from hen_jax.curricula.learnt import reply_features
+from hen_jax.curricula.shared import EmclConfig, evaluation, require_gradient
 from hen_jax.models.config import DecoderConfig
 from hen_jax.planning.model_flops import row_flops
 from hen_jax.planning.search import Change
@@ -28,9 +28,9 @@ from hen_jax.recipes.emcl_data import (
     put_episode,
     read_tasks,
 )
-from hen_jax.runs.model import Words
 from hen_jax.runs.stage import Feed, Job, Load, RunSettings, Stage, Work, guarded
 from hen_jax.steps.sft import sft_loss
+from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.checkpoints import saved_steps
 from hen_jax.training.loop import Prepare
 from hen_jax.training.optimizers import make_schedule
@@ -56,9 +56,9 @@ class EmclSettings(RunSettings):
             )
 
 
-def feed(settings: EmclSettings, words: Words, share: Share) -> Feed:
+def feed(settings: EmclSettings, tokenizer: ChatTokenizer, share: Share) -> Feed:
     """Episodes, which every process draws whole."""
-    found = read_tasks(settings.sources, settings.tasks, settings.episode, words)
+    found = read_tasks(settings.sources, settings.tasks, settings.episode, tokenizer)
     print(f"{settings.emcl.curriculum}: {_gradients(settings).sum():,.0f} gradients of a row")
     numbers = grain.MapDataset.range(settings.steps)
     draw = partial(draw_episode, settings.episode, settings.emcl.inner_steps)
@@ -111,9 +111,7 @@ def step_flops(settings: EmclSettings, config: DecoderConfig, number: int) -> fl
 def check(settings: EmclSettings, mesh: Mesh) -> None:
     """Raises `InputError` for microbatches, of which an episode has none, and rows left over."""
     if settings.microbatches != 1:
-        raise InputError(
-            f"config.microbatches is {settings.microbatches}; an episode has none, so give 1"
-        )
+        raise InputError(f"config.microbatches is {settings.microbatches}; episodes need 1")
     drawn = settings.episode
     check_episode(len(settings.tasks), drawn.support_rows, drawn.query_rows, drawn.task_axis, mesh)
 
@@ -131,7 +129,7 @@ def before(job: Job) -> None:
 
 
 def _gradients(settings: EmclSettings) -> np.ndarray:
-    rows = Rows(settings.episode.support_rows, settings.episode.query_rows)
+    rows = EvaluationRows(settings.episode.support_rows, settings.episode.query_rows)
     return evaluations(settings.emcl, rows, len(settings.tasks), settings.steps)
 
 

@@ -14,10 +14,10 @@ from hen_jax.core.types import Array
 from hen_jax.data.episodes import Episode, episode, episode_batches
 from hen_jax.data.examples import Document, Example, encode
 from hen_jax.data.schemas import check_records, schema_named
-from hen_jax.data.splits import split
+from hen_jax.data.splits import split_records
 from hen_jax.runs.abstract import abstract_batch
-from hen_jax.runs.model import Words
-from hen_jax.runs.sources import Source, locate
+from hen_jax.runs.sources import Source, locate_source
+from hen_jax.text.tokenizer import ChatTokenizer
 
 TaskExamples = Mapping[str, Sequence[Example]]
 
@@ -45,7 +45,10 @@ class TaskParts(NamedTuple):
 
 
 def read_tasks(
-    sources: tuple[Source, ...], tasks: tuple[str, ...], settings: EpisodeSettings, words: Words
+    sources: tuple[Source, ...],
+    tasks: tuple[str, ...],
+    settings: EpisodeSettings,
+    tokenizer: ChatTokenizer,
 ) -> TaskParts:
     """Examples of the sources under the label that says their task; records of others are left out.
 
@@ -53,13 +56,13 @@ def read_tasks(
       InputError: a bad source, or a task without examples.
     """
     labelled = [pair for source in sources for pair in _labelled(source, settings.label)]
-    parts = split(labelled, lambda pair: pair[1].group)
+    parts = split_records(labelled, lambda pair: pair[1].group)
 
     def by_task(name: str, pairs: list[tuple[str, Document]]) -> dict[str, list[Example]]:
         found = {}
         for task in tasks:
             documents = [document for label, document in pairs if label == task]
-            encoded = encode(documents, *words, max_length=settings.row_length)
+            encoded = encode(documents, tokenizer, max_length=settings.row_length)
             print(f"{name}, {task}: {encoded.summary()}")
             if not encoded.examples:
                 there = ", ".join(sorted({label for label, _ in labelled}))
@@ -139,7 +142,7 @@ def _labelled(source: Source, label: str) -> list[tuple[str, Document]]:
     Raises:
       InputError: a bad source, or records of a schema that has no such label.
     """
-    schema, path = schema_named(source.schema), locate(source.path)
+    schema, path = schema_named(source.schema), locate_source(source.path)
     records = check_records(path, source.schema, source.columns.given()).whole(path)
     names = schema.labels(records[0])
     if label not in names:

@@ -22,33 +22,34 @@ from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
 from hen_jax.recipes.reward_report import REPORT
 from hen_jax.runs.card import HeldOut, export_card, held_out_loss
-from hen_jax.runs.earlier import beside, earlier_run, saved_params, trained_scores
+from hen_jax.runs.earlier import beside, previous_run, saved_params, trained_scores
+from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.model import (
+    BaseModel,
     ModelSettings,
-    Opened,
     base_dtype,
     open_model,
-    open_words,
     with_score_head,
 )
 from hen_jax.runs.origin import Origin, origin_of, public_id, without_paths
 from hen_jax.runs.settings import settings
 from hen_jax.text.chat import stop_ids
+from hen_jax.training.checkpoints import saved_steps
 
-Format = Literal["hf", "peft"]
+ExportFormat = Literal["hf", "peft"]
 
 EXPORTS = "export"
 """The folder of a run that is free for its exports."""
 
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1}
+DTYPE_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1}
 """How far reloaded logits may lie from the run's own, by the dtype the weights are stored in."""
 
 
-class Trained(NamedTuple):
+class TrainedModel(NamedTuple):
     """What a run learnt, with the base it learnt on."""
 
     record: dict[str, Any]
-    model: Opened
+    model: BaseModel
     lora: LoraConfig | None
     params: Tree  # the adapter, or all parameters
     held_out: HeldOut | None = None
@@ -65,13 +66,13 @@ class Exported(NamedTuple):
     what: str = "logits"  # "scores" of a reward model
 
 
-def open_trained(run: Path) -> Trained:
+def open_trained(run: Path) -> TrainedModel:
     """The newest checkpoint of the run in folder `run`.
 
     Raises:
       InputError: no run there, no checkpoint, or its base model is gone or another one.
     """
-    record, lora, base = earlier_run(run)
+    record, lora, base = previous_run(run)
     if not base.is_dir():
         raise InputError(f"the base model of {run} is no longer at {base}; put it back there")
     held = base_dtype(settings(ModelSettings, record["config"]["model"]), lora)
@@ -81,11 +82,16 @@ def open_trained(run: Path) -> Trained:
     model = open_model(base, make_mesh(MeshConfig()), lora=lora, dtype=held, config=config)
     report = read_json(run / REPORT) if (run / REPORT).exists() else None
     params = saved_params(run, model, lora)
-    return Trained(record, model, lora, params, held_out_loss(run), report)
+    held_out = held_out_loss(run, saved_steps(run / "checkpoints")[0])
+    return TrainedModel(record, model, lora, params, held_out, report)
 
 
 def export(
-    run: Path, out: Path, form: Format, dtype: str | None = None, base_model: str | None = None
+    run: Path,
+    out: Path,
+    format_: ExportFormat,
+    dtype: str | None = None,
+    base_model: str | None = None,
 ) -> Exported:
     """Writes the export, reads it back, and checks that it speaks as the run does.
 
@@ -101,22 +107,22 @@ def export(
     """
     if base_model is not None:
         public_id(base_model)
-    require_replaceable(out, {"hf": hf.KIND, "peft": peft.KIND}[form])
+    require_replaceable(out, {"hf": hf.MODEL_KIND, "peft": peft.ADAPTER_KIND}[format_])
     _require_apart_from_run(out, run)
-    require_apart(out, earlier_run(run).base)
-    return export_trained(open_trained(run), out, form, dtype, base_model)
+    require_apart(out, previous_run(run).base)
+    return export_trained(open_trained(run), out, format_, dtype, base_model)
 
 
 def export_trained(
-    trained: Trained,
+    trained: TrainedModel,
     out: Path,
-    form: Format,
+    format_: ExportFormat,
     dtype: str | None = None,
     base_model: str | None = None,
 ) -> Exported:
     """`export` of a run that is already open."""
     origin = _origin(trained, out, base_model)
-    if form == "peft":
+    if format_ == "peft":
         return _export_peft(trained, out, dtype, origin)
     return _export_hf(trained, out, dtype, origin)
 
@@ -127,7 +133,7 @@ def _require_apart_from_run(out: Path, run: Path) -> None:
         require_apart(out, run)
 
 
-def _export_hf(trained: Trained, out: Path, dtype: str | None, origin: Origin) -> Exported:
+def _export_hf(trained: TrainedModel, out: Path, dtype: str | None, origin: Origin) -> Exported:
     model, lora = trained.model, trained.lora
     _require_finite(trained)
     merged, rounding = trained.params, 0.0
@@ -145,7 +151,7 @@ def _export_hf(trained: Trained, out: Path, dtype: str | None, origin: Origin) -
         model.config,
         merged,
         source_folder=model.folder,
-        stops=stop_ids(*open_words(model.folder)),
+        stops=stop_ids(known_tokenizer(model.folder)),
         dtype=dtype,
         card=_card(trained, out, origin, "merge" if lora else "finetune"),
         record={
@@ -162,7 +168,7 @@ def _export_hf(trained: Trained, out: Path, dtype: str | None, origin: Origin) -
     return found[0]
 
 
-def _export_peft(trained: Trained, out: Path, dtype: str | None, origin: Origin) -> Exported:
+def _export_peft(trained: TrainedModel, out: Path, dtype: str | None, origin: Origin) -> Exported:
     model, lora = trained.model, trained.lora
     if lora is None:
         raise InputError("the run trained all parameters and has no adapter; use --format hf")
@@ -180,7 +186,7 @@ def _export_peft(trained: Trained, out: Path, dtype: str | None, origin: Origin)
         trained.params,
         base_model=origin.base_model,
         source_folder=model.folder,
-        stops=stop_ids(*open_words(model.folder)),
+        stops=stop_ids(known_tokenizer(model.folder)),
         dtype=dtype,
         card=_card(trained, out, origin, "adapter"),
         record={
@@ -193,7 +199,7 @@ def _export_peft(trained: Trained, out: Path, dtype: str | None, origin: Origin)
     return found[0]
 
 
-def _require_finite(trained: Trained) -> None:
+def _require_finite(trained: TrainedModel) -> None:
     """Refuses what a run that went astray has left."""
     for path, leaf in flatten(trained.params).items():
         if not bool(jnp.isfinite(leaf).all()):
@@ -204,7 +210,7 @@ def _require_finite(trained: Trained) -> None:
 
 
 def _checked(
-    trained: Trained, out: Path, rounding: float, reloaded: Float[Array, "B T V"], dtype: str
+    trained: TrainedModel, out: Path, rounding: float, reloaded: Float[Array, "B T V"], dtype: str
 ) -> Exported:
     model, lora = trained.model, trained.lora
     ours, what = (
@@ -217,13 +223,13 @@ def _checked(
         if not bool(jnp.isfinite(logits).all()):
             raise InputError(f"the {what} of the {whose} are not finite; nothing was exported")
     difference, change = _distance(reloaded, ours), _distance(reloaded, before)
-    if not difference <= TOLERANCE[dtype]:
+    if not difference <= DTYPE_TOLERANCE[dtype]:
         raise RuntimeError(
             f"the export gives other {what} than the run (by {difference:.3g}); {out} was not "
             "written. Please report this"
         )
     learnt = _distance(ours, before)
-    if learnt > 2 * TOLERANCE[dtype] and change == 0:
+    if learnt > 2 * DTYPE_TOLERANCE[dtype] and change == 0:
         raise RuntimeError(f"the export changes nothing; {out} was not written. Please report this")
     return Exported(out, rounding, difference, change, what)
 
@@ -234,7 +240,7 @@ def _distance(left: Float[Array, "B T V"], right: Float[Array, "B T V"]) -> floa
     return float(jnp.where(jnp.isfinite(apart), apart, jnp.inf).max())
 
 
-def _logits(model: Opened, lora: LoraConfig | None, params: Tree) -> Float[Array, "B T V"]:
+def _logits(model: BaseModel, lora: LoraConfig | None, params: Tree) -> Float[Array, "B T V"]:
     """Logits of a few fixed tokens; `params` is an adapter over the base, or all parameters.
 
     Of a reward model its score at each position, `[B, T, 1]`.
@@ -256,19 +262,19 @@ def _logits(model: Opened, lora: LoraConfig | None, params: Tree) -> Float[Array
     return run(jax.tree.map(jnp.asarray, params), frozen)
 
 
-def _reported(trained: Trained) -> dict[str, Any]:
+def _reported(trained: TrainedModel) -> dict[str, Any]:
     """What a reward model's scores are worth travels with it, its calibration by task included."""
     return {} if trained.report is None else {"reward": trained.report}
 
 
-def _card(trained: Trained, out: Path, origin: Origin, relation: str) -> Card:
+def _card(trained: TrainedModel, out: Path, origin: Origin, relation: str) -> Card:
     config, lora = trained.record["config"], trained.lora
     method = trained.record.get("method", config["recipe"])  # older runs do not say it
     unit = "prompt" if trained.model.config.score_head else "assistant token"
     return export_card(out.name, config, method, lora, origin, trained.held_out, relation, unit)
 
 
-def _origin(trained: Trained, out: Path, base_model: str | None) -> Origin:
+def _origin(trained: TrainedModel, out: Path, base_model: str | None) -> Origin:
     """Of the base, under the name that it was given; says so where it has none."""
     origin = origin_of(trained.model.folder)
     if base_model is not None:
@@ -281,7 +287,7 @@ def _origin(trained: Trained, out: Path, base_model: str | None) -> Origin:
     return origin
 
 
-def describe(exported: Exported) -> str:
+def describe_export(exported: Exported) -> str:
     """One line for a log."""
     return (
         f"{exported.folder}: reloaded {exported.what} differ from the run's by "

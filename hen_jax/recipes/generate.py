@@ -3,35 +3,26 @@
 import dataclasses
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hen_jax.adapters.lora import merge_adapter
 from hen_jax.core.errors import InputError
+from hen_jax.core.rounding import rounded
+from hen_jax.core.trees import map_with_path
 from hen_jax.io import companions, hf, peft
 from hen_jax.models.config import DecoderConfig, Execution
-from hen_jax.models.decoder import Decoder, abstract, merge, split
-from hen_jax.sampling.generate import (
-    Generating,
-    Generation,
-    Weights,
-    generate,
-    lay_out,
-    pad_prompts,
-)
+from hen_jax.models.decoder import abstract, split
+from hen_jax.sampling.generate import Generating, Weights
 from hen_jax.sampling.logits import Sampling
+from hen_jax.sampling.speaker import continued, weights_from
 from hen_jax.text.chat import render_prompt, stop_ids
-from hen_jax.text.conversation import Message
+from hen_jax.text.conversation import Message, Reply
 from hen_jax.text.detect import detect_format
-from hen_jax.text.formats import ChatFormat
-from hen_jax.text.tokenizer import load_tokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from hen_jax.text.tokenizer import ChatTokenizer, load_tokenizer
 
 DType = Literal["float32", "bfloat16"]
 
@@ -57,16 +48,6 @@ class Request:
     merge: bool = True  # add the adapter into the weights first: one product per layer, not three
 
 
-class Reply(NamedTuple):
-    """What one prompt became; log-probabilities are the model's own, in nats."""
-
-    prompt: str
-    text: str
-    tokens: int  # its stop token included
-    stopped: bool  # False: cut off at `max_new_tokens`
-    mean_log_prob: float
-
-
 def generate_replies(request: Request) -> list[Reply]:
     """Answers all prompts of the request in one batch and prints the replies.
 
@@ -80,39 +61,27 @@ def generate_replies(request: Request) -> list[Reply]:
     sampling = Sampling(request.temperature, request.top_k, request.top_p)
     tokenizer = load_tokenizer(request.model)
     config = hf.read_config(request.model)
-    chat_format = None if request.raw else detect_format(tokenizer)
-    rows = [tokenised(prompt, request, tokenizer, chat_format) for prompt in request.prompts]
-    _require_room(rows, request.max_new_tokens, config)
-    stops = stops_of(request.model, tokenizer, chat_format)
+    chat = None if request.raw else ChatTokenizer(tokenizer, detect_format(tokenizer))
+    rows = [
+        tokenizer.encode(prompt)
+        if chat is None
+        else render_prompt(_asked(prompt, request), chat).tolist()
+        for prompt in request.prompts
+    ]
+    longest = max(map(len, rows))
+    _require_room(longest, request.max_new_tokens, config)
+    stops = companions.all_ends(request.model, () if chat is None else stop_ids(chat))
     settings = Generating(request.max_new_tokens, stops, sampling=sampling)
-    weights = open_weights(request, config, max(map(len, rows)))
-    run = jax.jit(generate, static_argnames="settings")
+    weights = open_weights(request, config, longest)
     began = time.perf_counter()
-    out = jax.device_get(run(weights, pad_prompts(rows), jax.random.key(request.seed), settings))
-    replies = read_replies(request.prompts, out, stops, tokenizer)
-    _show(replies, time.perf_counter() - began)
+    replies = continued(rows, weights, tokenizer.decode, settings, request.seed)
+    _show(request.prompts, replies, time.perf_counter() - began)
     return replies
 
 
-def tokenised(
-    prompt: str,
-    request: Request,
-    tokenizer: "PreTrainedTokenizerFast",
-    chat_format: ChatFormat | None,
-) -> list[int]:
-    """Ids of a user's turn, up to where the assistant speaks; of the bare text without a format."""
-    if chat_format is None:
-        return tokenizer.encode(prompt)
+def _asked(prompt: str, request: Request) -> list[Message]:
     system = [] if request.system is None else [Message("system", request.system)]
-    return render_prompt([*system, Message("user", prompt)], tokenizer, chat_format).tolist()
-
-
-def stops_of(
-    folder: Path, tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat | None
-) -> tuple[int, ...]:
-    """Every id that ends a reply: the chat format's stop, and all that the model folder names."""
-    own = stop_ids(tokenizer, chat_format) if chat_format else ()
-    return companions.all_ends(folder, own)
+    return [*system, Message("user", prompt)]
 
 
 def open_weights(request: Request, config: DecoderConfig, longest: int) -> Weights:
@@ -133,34 +102,14 @@ def open_weights(request: Request, config: DecoderConfig, longest: int) -> Weigh
     execution = Execution(request.dtype, remat="none", attention=attention)
     structure = split(abstract(config, lora, execution)).graphdef
     dtype = jnp.dtype(request.dtype)
-    placed = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (adapter, base))
-    return jax.jit(partial(_laid_out, structure))(*placed)
+    placed = map_with_path(
+        lambda path, leaf: jnp.asarray(rounded(np.asarray(leaf), dtype, path)),
+        {"adapter": adapter, "base": base},
+    )
+    return weights_from(structure)(placed["adapter"], placed["base"])
 
 
-def _laid_out(structure, *trees) -> Weights:
-    model: Decoder = merge(structure, *trees)
-    return lay_out(model)
-
-
-def read_replies(
-    prompts: Sequence[str],
-    out: Generation,
-    stops: tuple[int, ...],
-    tokenizer: "PreTrainedTokenizerFast",
-) -> list[Reply]:
-    """The replies as text, without their stop tokens."""
-    replies = []
-    for prompt, tokens, log_probs, length in zip(
-        prompts, out.tokens, out.log_probs, out.lengths, strict=True
-    ):
-        stopped = int(tokens[length - 1]) in stops
-        text = str(tokenizer.decode(tokens[: length - stopped].tolist()))
-        replies.append(Reply(prompt, text, int(length), stopped, float(log_probs[:length].mean())))
-    return replies
-
-
-def _require_room(rows: list[list[int]], max_new_tokens: int, config: DecoderConfig) -> None:
-    longest = max(map(len, rows))
+def _require_room(longest: int, max_new_tokens: int, config: DecoderConfig) -> None:
     if longest + max_new_tokens > config.max_length:
         raise InputError(
             f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed the model's "
@@ -168,9 +117,9 @@ def _require_room(rows: list[list[int]], max_new_tokens: int, config: DecoderCon
         )
 
 
-def _show(replies: list[Reply], seconds: float) -> None:
-    for reply in replies:
+def _show(prompts: Sequence[str], replies: Sequence[Reply], seconds: float) -> None:
+    for prompt, reply in zip(prompts, replies, strict=True):
         end = "" if reply.stopped else " [cut off at --max-new-tokens]"
-        print(f"> {reply.prompt}\n{reply.text}{end}\n")
-    total = sum(reply.tokens for reply in replies)
+        print(f"> {prompt}\n{reply.text}{end}\n")
+    total = sum(reply.tokens or 0 for reply in replies)
     print(f"{total} tokens in {seconds:.1f} s, compilation included")

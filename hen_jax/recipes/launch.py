@@ -6,7 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from hen_jax.io.packages import cache_folder
-from hen_jax.recipes.config_files import parsed, plain, read_config, with_overrides
+from hen_jax.recipes.config_files import parsed, plain_config, read_run_config, with_overrides
 from hen_jax.recipes.finished import say_finished
 from hen_jax.recipes.table import stage_of
 from hen_jax.runs import train
@@ -17,7 +17,7 @@ from hen_jax.training.processes import ending_together
 from hen_jax.training.signals import stop_early
 
 
-def run(config_file: str, overrides: list[str], workdir: Path) -> None:
+def launch(config_file: str, overrides: list[str], workdir: Path) -> None:
     """Runs the recipe of `config_file` (`FILE.py`, `sft`, `sft:tiny`) in `workdir`.
 
     Args:
@@ -44,10 +44,10 @@ def load_config(config_file: str, overrides: Sequence[str]) -> ConfigDict:
     Raises:
       InputError: no such file, variant, recipe or field.
     """
-    config = read_config(config_file)
+    config = read_run_config(config_file)
     named = [one for one in overrides if one.startswith("--config.recipe=")]
     for one in named:
-        config = ConfigDict(plain(config) | {"recipe": parsed(str, one.partition("=")[2])})
+        config = ConfigDict(plain_config(config) | {"recipe": parsed(str, one.partition("=")[2])})
     others = [one for one in overrides if one not in named]
     if not others:
         return config

@@ -21,7 +21,7 @@ from hen_jax.planning.topologies import Topology, open_topology
 from hen_jax.recipes.changes import changes_of, replaced
 from hen_jax.recipes.launch import load_config
 from hen_jax.recipes.table import STAGES, stage_of
-from hen_jax.runs.abstract import architecture, program
+from hen_jax.runs.abstract import program, read_architecture
 from hen_jax.runs.settings import settings as read_settings
 from hen_jax.runs.stage import RunSettings
 
@@ -49,7 +49,7 @@ def plan(
     settings = read_settings(stage_of(config.get("recipe")).settings, config)
     stages = _stages_of(settings, stage)
     for name in stages:
-        wanted = STAGES[name].model_config(architecture(settings.model.source))
+        wanted = STAGES[name].model_config(read_architecture(settings.model.source))
         STAGES[name].check_model(settings, wanted)
     topology = open_topology(topology_name)
     plans, written = [], []
@@ -138,7 +138,7 @@ def _search(name: str, settings: Any, topology: Topology) -> list[StagePlan]:
     rows_of = STAGES[name].rows
     if rows_of is None:
         raise InputError(f"--search divides the rows of a batch; {name} has no such rows")
-    heads = architecture(settings.model.source).kv_heads
+    heads = read_architecture(settings.model.source).kv_heads
     rows, found = rows_of(settings), []
     for data, fsdp, tensor in meshes(len(topology.devices), heads):
         for microbatches in (1, 2, 4):

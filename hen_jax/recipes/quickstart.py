@@ -10,12 +10,13 @@ from jax.sharding import Mesh
 from hen_jax.adapters.lora import merge_adapter
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json, staged_file, write_json
+from hen_jax.core.types import Tree
 from hen_jax.data.examples import Document
 from hen_jax.recipes import sft
-from hen_jax.recipes.export import EXPORTS, Exported, describe, export_trained, open_trained
+from hen_jax.recipes.export import EXPORTS, Exported, describe_export, export_trained, open_trained
 from hen_jax.recipes.sft import SftSettings
-from hen_jax.runs.card import HeldOut, held_out_loss
-from hen_jax.runs.replies import answering, held_out_prompts
+from hen_jax.runs.card import HeldOut
+from hen_jax.runs.replies import greedy_chat, held_out_prompts, questions
 from hen_jax.runs.stage import Job
 
 BEFORE, AFTER, SUMMARY = "replies_before.json", "replies_after.json", "summary.md"
@@ -32,8 +33,7 @@ def before(job: Job) -> None:
     """The replies of the base to held-out prompts; a second run has them."""
     if not (job.workdir / BEFORE).exists():
         asked = held_out_prompts(job.settings.sources)
-        answer = answering(job.model.config, job.words)
-        write_json(job.workdir / BEFORE, answer(asked, job.model.base).texts)
+        _write_replies(job, asked, job.model.base, job.workdir / BEFORE)
 
 
 def after(job: Job) -> None:
@@ -48,20 +48,26 @@ def after(job: Job) -> None:
     if trained.lora is not None:
         learnt = merge_adapter(trained.model.base, trained.params, trained.lora.scale)
     asked = held_out_prompts(job.settings.sources)
-    answer = answering(job.model.config, job.words)
-    write_json(workdir / AFTER, answer(asked, learnt).texts)
+    _write_replies(job, asked, learnt, workdir / AFTER)
     exports = [export_trained(trained, workdir / EXPORTS / "hf", "hf")]
     if trained.lora is not None:
         exports.append(export_trained(trained, workdir / EXPORTS / "peft", "peft"))
-    text = summary(workdir, asked, exports)
+    text = summary(workdir, asked, exports, trained.held_out)
     with staged_file(workdir / SUMMARY) as staged:
         staged.write_text(text, encoding="utf-8")
     print(text)
 
 
-def summary(workdir: Path, asked: Sequence[Document], exports: Sequence[Exported]) -> str:
+def _write_replies(job: Job, asked: Sequence[Document], params: Tree, path: Path) -> None:
+    chat = greedy_chat(job.model.config, job.tokenizer)(params)
+    write_json(path, [reply.text for reply in chat(questions(asked))])
+
+
+def summary(
+    workdir: Path, asked: Sequence[Document], exports: Sequence[Exported], held_out: HeldOut | None
+) -> str:
     """What was learnt, said and written, as Markdown."""
-    loss = held_out_loss(workdir) or HeldOut(math.nan, math.nan)
+    loss = held_out or HeldOut(math.nan, math.nan)
     lines = [
         "# What this run made",
         "",
@@ -76,7 +82,7 @@ def summary(workdir: Path, asked: Sequence[Document], exports: Sequence[Exported
         question = document.conversation.messages[-2].content
         lines += [f"**{document.id}** {question}", ""]
         lines += [f"- before: {_line(then)}", f"- after: {_line(now)}", ""]
-    lines += ["## Exports", "", *(f"- {describe(exported)}" for exported in exports), ""]
+    lines += ["## Exports", "", *(f"- {describe_export(exported)}" for exported in exports), ""]
     lines += ["## Files", "", *(f"- {path}" for path in _written(workdir)), ""]
     return "\n".join(lines)
 
@@ -86,8 +92,8 @@ def _line(text: str) -> str:
 
 
 def _written(workdir: Path) -> list[str]:
-    """Every file of the work directory; a checkpoint's many parts count as one."""
-    files = [path for path in workdir.rglob("*") if path.is_file()]
+    """Every file of the work directory, its lock aside; a checkpoint's many parts count as one."""
+    files = [path for path in workdir.rglob("[!.]*") if path.is_file()]
     saved = workdir / "checkpoints"
     found = {path for path in files if saved not in path.parents} | {workdir / SUMMARY}
     return [str(path) for path in sorted(found | set(saved.iterdir()))]

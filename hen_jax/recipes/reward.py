@@ -31,11 +31,12 @@ from hen_jax.recipes.changes import NARROW
 from hen_jax.recipes.reward_report import preferences
 from hen_jax.runs.abstract import abstract_batch
 from hen_jax.runs.compared import Asked, Level, bounds_of, compared_parts, describe
-from hen_jax.runs.model import Words, with_score_head
+from hen_jax.runs.model import with_score_head
 from hen_jax.runs.packed import require_shared
 from hen_jax.runs.stage import Feed, Load, RunSettings, Stage, Work, guarded
 from hen_jax.steps.reward import RewardConfig, reward_loss
 from hen_jax.steps.update import update_step
+from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.loop import LoopConfig
 from hen_jax.training.optimizers import make_schedule
 from hen_jax.training.processes import Share
@@ -58,10 +59,10 @@ class RewardSettings(RunSettings):
         return Asked(self.sources, self.level, self.crossings, self.plain)
 
 
-def feed(settings: RewardSettings, words: Words, share: Share) -> Feed:
+def feed(settings: RewardSettings, tokenizer: ChatTokenizer, share: Share) -> Feed:
     """One prompt with its replies a row."""
     data, shards = settings.data, {"process_index": share.index, "process_count": share.count}
-    parts = compared_parts(settings.asked(), data, words)
+    parts = compared_parts(settings.asked(), data, tokenizer)
     for name, part in parts._asdict().items():
         print(describe(name, part, data))
     train, bounds = parts.train.found, bounds_of(parts, data)

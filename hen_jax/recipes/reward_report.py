@@ -32,7 +32,7 @@ def preferences(job: Job) -> Evaluator:
     scores by which a reward is to be calibrated, and which stay as they are from then on.
     """
     settings, bounds, put = job.settings, job.feed.bounds, to_devices(job.mesh)
-    parts = compared_parts(settings.asked(), settings.data, job.words)
+    parts = compared_parts(settings.asked(), settings.data, job.tokenizer)
     held = _held(parts)
     mixture = float(pair_accuracy(cross_validated_margins(parts.train.pairs())).mean())
 

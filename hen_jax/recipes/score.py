@@ -16,7 +16,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh, replicated, rows_over
 from hen_jax.core.outputs import output_files, require_ours
 from hen_jax.core.trees import map_with_path
-from hen_jax.core.types import Array, Batch, Reach, Tree
+from hen_jax.core.types import Array, Batch, RowLimits, Tree
 from hen_jax.data.comparisons import unshifted
 from hen_jax.data.packing import lay_out_row, pack_all, stack_rows
 from hen_jax.data.schemas import check_records, schema_named
@@ -25,7 +25,8 @@ from hen_jax.models.config import DecoderConfig, Execution
 from hen_jax.models.decoder import merge
 from hen_jax.models.heads import document_scores
 from hen_jax.runs.earlier import beside
-from hen_jax.runs.model import Opened, open_model, open_words, with_score_head
+from hen_jax.runs.known_tokenizers import known_tokenizer
+from hen_jax.runs.model import BaseModel, open_model, with_score_head
 from hen_jax.text.chat import render_all
 from hen_jax.text.conversation import Conversation
 from hen_jax.training.placement import to_devices
@@ -52,7 +53,7 @@ class RewardModel(NamedTuple):
     """A model with a score head, on its devices."""
 
     mesh: Mesh
-    opened: Opened
+    opened: BaseModel
     params: Tree  # an adapter with its head, or all
     frozen: Tree
 
@@ -81,7 +82,7 @@ def score(scoring: Scoring) -> Scored:
     reward_config(scoring.model, scoring.adapter)  # before anything long
     lines, conversations = _read(scoring)
     reward = open_reward(scoring.model, scoring.adapter, scoring.dtype)
-    rendered = render_all(conversations, *open_words(scoring.model))
+    rendered = render_all(conversations, known_tokenizer(scoring.model))
     documents = [one.tokens for one in rendered]
     most, began = reward.opened.config.max_length, time.perf_counter()
     fitting = [at for at, tokens in enumerate(documents) if len(tokens) <= most]
@@ -145,7 +146,7 @@ def score_documents(
     row = max(ROW, -(-longest // 64) * 64)
     rows = pack_all(lengths, row)
     held = int(np.diff(rows.ends, prepend=0).max())
-    run = _compiled(reward, held, Reach(longest, 0, held))
+    run = _compiled(reward, held, RowLimits(longest, 0, held))
     size, put = batch_size * rows_over(reward.mesh), to_devices(reward.mesh)
     found = np.zeros(len(documents))
     for start in range(0, len(rows), size):
@@ -157,7 +158,7 @@ def score_documents(
     return found
 
 
-def _compiled(reward: RewardModel, held: int, reach: Reach) -> Any:
+def _compiled(reward: RewardModel, held: int, reach: RowLimits) -> Any:
     def scores(params: Tree, frozen: Tree, batch: Batch) -> Array:
         model = merge(reward.opened.graphdef, params, frozen)
         assert model.score is not None

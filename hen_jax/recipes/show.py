@@ -3,17 +3,21 @@
 import dataclasses
 import itertools
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from hen_jax.core.errors import InputError
 from hen_jax.data.examples import Document, Example, encode
 from hen_jax.data.pipeline import PipelineConfig
+from hen_jax.data.schemas import AS_NAMED, Columns
 from hen_jax.recipes.launch import load_config
-from hen_jax.runs.model import ModelSettings, Words, ensure_model, open_words
+from hen_jax.runs.known_tokenizers import known_tokenizer
+from hen_jax.runs.model import ModelSettings, ensure_model
 from hen_jax.runs.settings import settings
-from hen_jax.runs.sources import Source, stream_part
+from hen_jax.runs.sources import ColumnNames, Source, stream_part
+from hen_jax.text.tokenizer import ChatTokenizer
 
 TRAINED, CONTROL, OTHER, END = "\033[1;32m", "\033[7m", "\033[2m", "\033[0m"
 """Bold green trains, reversed is a control token, dim is neither."""
@@ -47,16 +51,29 @@ def from_config(
         settings(Source, node, f"config.sources[{at}]") for at, node in enumerate(nodes)
     )
     model = settings(ModelSettings, config.model, "config.model")
-    batches: Any = config.get("data", config.get("episode", {}))
-    row_length = batches.get("row_length", PipelineConfig().row_length)
+    # Whatever a stage calls the group that says how its batches are made.
+    groups: list[Any] = [group for group in config.values() if isinstance(group, ConfigDict)]
+    lengths = [group.row_length for group in groups if "row_length" in group]
+    row_length = lengths[0] if lengths else PipelineConfig().row_length
     return Wanted(sources, model, example, row_length, colour)
 
 
 def from_file(
-    model: Path, data: Path, schema: str, example: int = 1, *, colour: bool = False
+    model: Path,
+    data: Path,
+    schema: str,
+    example: int = 1,
+    *,
+    colour: bool = False,
+    columns: Columns = AS_NAMED,
 ) -> Wanted:
-    """A record of one file with the tokenizer of one model folder."""
-    return Wanted((Source(schema, str(data)),), ModelSettings(str(model)), example, colour=colour)
+    """A record of one file with the tokenizer of one model folder.
+
+    Raises:
+      InputError: `columns` names a column that no schema has.
+    """
+    source = Source(schema, str(data), columns=settings(ColumnNames, columns, "--columns"))
+    return Wanted((source,), ModelSettings(str(model)), example, colour=colour)
 
 
 def show(wanted: Wanted) -> str:
@@ -66,8 +83,8 @@ def show(wanted: Wanted) -> str:
       InputError: there is no such example, or nothing of it fits into a row.
     """
     document = _pick(wanted)
-    words = open_words(ensure_model(wanted.model))
-    encoded = encode([document], *words, max_length=wanted.row_length)
+    tokenizer = known_tokenizer(ensure_model(wanted.model))
+    encoded = encode([document], tokenizer, max_length=wanted.row_length)
     if not encoded.examples:
         raise InputError(
             f"record {document.id}: its last exchange alone is longer than a row of "
@@ -76,27 +93,25 @@ def show(wanted: Wanted) -> str:
     cut = f"; its oldest turns are left out to fit {wanted.row_length}" if encoded.truncated else ""
     lines = [
         f"record {document.id}, example {wanted.example} of the train part{cut}",
-        painted(encoded.examples[0], words, colour=wanted.colour),
-        counted(encoded.examples[0], words),
+        painted(encoded.examples[0], tokenizer, colour=wanted.colour),
+        counted(encoded.examples[0], tokenizer),
     ]
     print("\n".join(lines))
     return "\n".join(lines)
 
 
-def painted(example: Example, words: Words, *, colour: bool) -> str:
+def painted(example: Example, tokenizer: ChatTokenizer, *, colour: bool) -> str:
     """The text of an example; without colour, what trains stands between `⟦` and `⟧`.
 
     A line feed is shown as `↵` and one, so that none is overlooked.
     """
-    controls = np.isin(example.tokens, words.tokenizer.all_special_ids)
+    controls = np.isin(example.tokens, tokenizer.tokenizer.all_special_ids)
     kinds = list(zip(example.mask.tolist(), controls.tolist(), strict=True))
     text, end, done = "", 0, ""
     for (trains, control), group in itertools.groupby(kinds):
         end += len(list(group))
         # A decoder may drop the space before the first word, so a part alone is not decoded.
-        whole = cast(
-            str, words.tokenizer.decode(example.tokens[:end], clean_up_tokenization_spaces=False)
-        )
+        whole = str(tokenizer.tokenizer.decode(example.tokens[:end].tolist()))
         part, done = whole[len(done) :].replace("\n", "↵\n"), whole
         if colour:
             text += f"{(TRAINED if trains else OTHER) + (CONTROL if control else '')}{part}{END}"
@@ -105,17 +120,17 @@ def painted(example: Example, words: Words, *, colour: bool) -> str:
     return text.replace("⟧⟦", "")
 
 
-def counted(example: Example, words: Words) -> str:
+def counted(example: Example, tokenizer: ChatTokenizer) -> str:
     """How many tokens there are, train, and are control tokens, and what the format is."""
     tokens, trained = len(example.tokens), int(example.mask.sum())
-    controls = int(np.isin(example.tokens, words.tokenizer.all_special_ids).sum())
+    controls = int(np.isin(example.tokens, tokenizer.tokenizer.all_special_ids).sum())
     stretches = int((np.diff(example.mask.astype(int), prepend=0) == 1).sum())
-    said = words.chat_format.default_system
+    said = tokenizer.chat_format.default_system
     default = "" if said is None else f", which says by default {said!r}"
     return (
         f"{tokens} tokens: {trained} train ({trained / tokens:.0%}) in {stretches} "
         f"repl{'y' if stretches == 1 else 'ies'}, {tokens - trained} do not; {controls} control "
-        f"tokens\nchat format {words.chat_format.name}{default}"
+        f"tokens\nchat format {tokenizer.chat_format.name}{default}"
     )
 
 

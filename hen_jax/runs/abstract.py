@@ -22,7 +22,6 @@ from hen_jax.io.packages import cache_folder
 from hen_jax.models.config import DecoderConfig
 from hen_jax.models.decoder import abstract, split
 from hen_jax.models.families.table import from_hf
-from hen_jax.models.fused_attention import kernel_flops
 from hen_jax.models.quantised import SCALE
 from hen_jax.planning.architectures import ARCHITECTURES
 from hen_jax.planning.stage import Program
@@ -55,6 +54,9 @@ def program(stage: Stage, settings: Any, topology: Topology) -> Program:
     Raises:
       InputError: what the run would refuse.
     """
+    # Imported here: with Pallas it takes a fourteenth of a second, and only a plan asks for it.
+    from hen_jax.models.fused_attention import kernel_flops
+
     model = placed_model(settings, topology, stage.model_config)
     stage.check(settings, model.mesh)
     stage.check_model(settings, model.config)
@@ -79,7 +81,7 @@ def placed_model(
     model_config: Callable[[DecoderConfig], DecoderConfig] = language_model,
 ) -> Placed:
     """The model of a config: adapters in float32, the base in `base_dtype`, as stored bfloat16."""
-    config = model_config(architecture(settings.model.source))
+    config = model_config(read_architecture(settings.model.source))
     mesh = make_mesh(settings.mesh, topology.devices)
     layout = Layout(mesh, settings.mesh.rules)
     model = abstract(config, settings.adapter, settings.execution, layout)
@@ -102,7 +104,7 @@ def placed_model(
     return Placed(config, parts.graphdef, mesh, *beside(place(adapter, "float32"), base))
 
 
-def architecture(source: str) -> DecoderConfig:
+def read_architecture(source: str) -> DecoderConfig:
     """The decoder that `config.model.source` names: a folder, an imported model or a known id.
 
     Raises:

@@ -5,15 +5,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.types import Reach
+from hen_jax.core.types import RowLimits
 from hen_jax.data.comparison_batches import ComparisonBounds, ComparisonConfig, Comparisons
 from hen_jax.data.comparisons import compare, most_replies, reach_of, turn_pairs
 from hen_jax.data.crossed import BUILT, crossed_pairs, is_crossed
 from hen_jax.data.preferences import Pair
 from hen_jax.data.schemas import check_records, pairs_of, schema_named
 from hen_jax.data.splits import Part, part_of, why_empty
-from hen_jax.runs.model import Words
-from hen_jax.runs.sources import Source, locate
+from hen_jax.runs.sources import Source, locate_source
+from hen_jax.text.tokenizer import ChatTokenizer
 
 Level = Literal["conversation", "turn"]
 
@@ -56,7 +56,9 @@ class ComparedParts(NamedTuple):
     valid: ComparedPart
 
 
-def compared_parts(asked: Asked, config: ComparisonConfig, words: Words) -> ComparedParts:
+def compared_parts(
+    asked: Asked, config: ComparisonConfig, tokenizer: ChatTokenizer
+) -> ComparedParts:
     """The sources' pairs, dealt to their parts by group, rendered.
 
     `describe` says what was left out. Weights as in `runs.sources.prepared`. Crossings are built
@@ -69,7 +71,7 @@ def compared_parts(asked: Asked, config: ComparisonConfig, words: Words) -> Comp
     _check(asked)
     records = [_records(source) for source in asked.sources]
     return ComparedParts(
-        *(_part(cast(Part, part), asked, records, config, words) for part in ("train", "valid"))
+        *(_part(cast(Part, part), asked, records, config, tokenizer) for part in ("train", "valid"))
     )
 
 
@@ -78,7 +80,7 @@ def bounds_of(parts: ComparedParts, config: ComparisonConfig) -> ComparisonBound
     rows = [one for part in parts for one in part.found.all()]
     longest = max(one.length for one in rows)
     row = min(-(-longest // MULTIPLE) * MULTIPLE, config.row_length)
-    reach: Reach | None = reach_of(rows) if config.shared_prompts else None
+    reach: RowLimits | None = reach_of(rows) if config.shared_prompts else None
     return ComparisonBounds(row, most_replies(rows), reach)
 
 
@@ -115,12 +117,16 @@ def _check(asked: Asked) -> None:
 
 def _records(source: Source) -> list[Any]:
     pairs_of(source.schema)  # refuses before anything is read
-    path = locate(source.path)
+    path = locate_source(source.path)
     return check_records(path, source.schema, source.columns.given()).whole(path)
 
 
 def _part(
-    part: Part, asked: Asked, records: Sequence[list[Any]], config: ComparisonConfig, words: Words
+    part: Part,
+    asked: Asked,
+    records: Sequence[list[Any]],
+    config: ComparisonConfig,
+    tokenizer: ChatTokenizer,
 ) -> ComparedPart:
     weighted = asked.sources[0].weight is not None
     each = [
@@ -133,7 +139,7 @@ def _part(
     taken = [
         compare(
             [one.pair for one in of_set],
-            *words,
+            tokenizer,
             row_length=config.row_length,
             shared=config.shared_prompts,
         )

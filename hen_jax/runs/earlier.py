@@ -15,21 +15,21 @@ from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Tree
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import Decoder, abstract, split
-from hen_jax.runs.model import SCORE, WEIGHTS, Opened, fingerprint
-from hen_jax.runs.record import KIND, read_back
+from hen_jax.runs.model import SCORE, WEIGHT_FILES, BaseModel, fingerprint
+from hen_jax.runs.record import RUN_KIND, read_back
 from hen_jax.runs.settings import settings
 from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.placement import initial_adapter
 
 
-class Divided(NamedTuple):
+class Partition(NamedTuple):
     """The leaves of a decoder, each in one of the two."""
 
     trainable: Tree
     frozen: Tree
 
 
-class Earlier(NamedTuple):
+class PreviousRun(NamedTuple):
     """What the record of a run says of it."""
 
     record: dict[str, Any]
@@ -37,10 +37,12 @@ class Earlier(NamedTuple):
     base: Path  # the folder of its base model
 
 
-def divided(model: Opened, lora: LoraConfig | None, execution: Execution, seed: int) -> Divided:
+def trainable_and_frozen(
+    model: BaseModel, lora: LoraConfig | None, execution: Execution, seed: int
+) -> Partition:
     """A new adapter and its base; without `lora` all parameters train, a score head always."""
     if lora is None:
-        return Divided(model.base, {})
+        return Partition(model.base, {})
 
     def build(key: jax.Array) -> Decoder:
         return Decoder(key, model.config, lora, execution)
@@ -50,14 +52,16 @@ def divided(model: Opened, lora: LoraConfig | None, execution: Execution, seed: 
     return beside(adapter, model.base)
 
 
-def beside(adapter: Tree, base: Tree) -> Divided:
+def beside(adapter: Tree, base: Tree) -> Partition:
     """What trains with an adapter: a score head of the base moves over to it."""
     head = {SCORE: base[SCORE]} if SCORE in base else {}
-    return Divided(adapter | head, {key: base[key] for key in base.keys() - head.keys()})
+    return Partition(adapter | head, {key: base[key] for key in base.keys() - head.keys()})
 
 
-def continued(run: Path, model: Opened, lora: LoraConfig | None) -> Divided:
-    """`divided`, but with what the run in folder `run` learnt; a head that it lacks is `model`'s.
+def continued(run: Path, model: BaseModel, lora: LoraConfig | None) -> Partition:
+    """`trainable_and_frozen`, but with what the run in folder `run` learnt.
+
+    A score head that it lacks is that of `model`.
 
     Raises:
       InputError: as `saved_params`, or a reward model asked to go on as a language model.
@@ -73,25 +77,25 @@ def continued(run: Path, model: Opened, lora: LoraConfig | None) -> Divided:
         if key != "head" or not model.config.score_head
     }
     fresh = beside({}, model.base)
-    return Divided(fresh.trainable | kept, {} if lora is None else fresh.frozen)
+    return Partition(fresh.trainable | kept, {} if lora is None else fresh.frozen)
 
 
 def trained_scores(run: Path) -> bool:
     """Whether the run in folder `run` trained a model with a score head."""
-    return bool(earlier_run(run).record["base"]["model"].get("score_head", False))
+    return bool(previous_run(run).record["base"]["model"].get("score_head", False))
 
 
-def earlier_run(run: Path) -> Earlier:
+def previous_run(run: Path) -> PreviousRun:
     """The run in folder `run`. Raises `InputError` where there is none, or a damaged record."""
     if not (run / RECORD).exists():
         raise InputError(f"{run} holds no run (no {RECORD}); give the --workdir of `hen run`")
-    record = require_record(run, KIND)
+    record = require_record(run, RUN_KIND)
     adapter = record["config"]["adapter"]
     lora = None if adapter is None else settings(LoraConfig, adapter, "adapter")
-    return Earlier(record, lora, Path(record["base"]["folder"]))
+    return PreviousRun(record, lora, Path(record["base"]["folder"]))
 
 
-def saved_params(run: Path, model: Opened, lora: LoraConfig | None) -> Tree:
+def saved_params(run: Path, model: BaseModel, lora: LoraConfig | None) -> Tree:
     """What the newest checkpoint of `run` holds, on the shardings of `model`.
 
     Raises:
@@ -112,8 +116,8 @@ def saved_params(run: Path, model: Opened, lora: LoraConfig | None) -> Tree:
         return checkpoints.params(like)
 
 
-def _require_same_base(run: Path, model: Opened) -> None:
-    before = earlier_run(run).record["base"]
+def _require_same_base(run: Path, model: BaseModel) -> None:
+    before = previous_run(run).record["base"]
     config = read_back(dataclasses.asdict(model.config))
     other = sorted(
         name
@@ -123,7 +127,7 @@ def _require_same_base(run: Path, model: Opened) -> None:
     if other:
         field = other[0]
         what = f"its {field} was {before['model'][field]!r}, is {config[field]!r}"
-    elif fingerprint(model.folder, WEIGHTS) != before["weights_sha256"]:
+    elif fingerprint(model.folder, WEIGHT_FILES) != before["weights_sha256"]:
         what = "its weights are others"
     else:
         return

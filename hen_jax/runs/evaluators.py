@@ -4,13 +4,14 @@ Another evaluator is a function `evaluator(job)(state) -> {name: number}` in a s
 or here; what it writes besides goes to the work directory.
 """
 
+import statistics
 from collections.abc import Callable, Mapping
 
 import jax
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
-from hen_jax.runs.replies import answering, held_out_prompts
+from hen_jax.runs.replies import greedy_chat, held_out_prompts, questions
 from hen_jax.runs.stage import Job, Stage
 from hen_jax.steps.state import State
 from hen_jax.training.loop import Evaluator, LoopConfig
@@ -31,16 +32,19 @@ def replies(job: Job) -> Evaluator:
         )
     settings, model = job.settings, job.model
     asked = held_out_prompts(settings.sources)
-    answer = answering(model.config, job.words, settings.adapter)
+    greedy = greedy_chat(model.config, job.tokenizer, settings.adapter)
 
     def look(state: State) -> dict[str, float]:
         own = {name: state.params[name] for name in job.trainable}  # not what a stage adds
-        made = answer(asked, own, job.frozen)
+        made = greedy(own, job.frozen)(questions(asked))
         path = job.workdir / "replies" / f"{int(state.step)}.json"
         path.parent.mkdir(exist_ok=True)
-        texts = zip(asked, made.texts, strict=True)
-        write_json(path, [{"id": document.id, "reply": text} for document, text in texts])
-        return {"tokens": float(made.lengths.mean()), "stopped": float(made.stopped.mean())}
+        told = zip(asked, made, strict=True)
+        write_json(path, [{"id": document.id, "reply": one.text} for document, one in told])
+        return {
+            "tokens": statistics.fmean(one.tokens or 0 for one in made),
+            "stopped": statistics.fmean(one.stopped for one in made),
+        }
 
     return look
 

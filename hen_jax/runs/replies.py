@@ -1,34 +1,24 @@
 """What a model says to a few held-out prompts."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import nnx
 
 from hen_jax.core.types import Tree
 from hen_jax.data.examples import Document
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
-from hen_jax.models.decoder import abstract, merge, split
-from hen_jax.runs.model import Words
+from hen_jax.models.decoder import abstract, split
 from hen_jax.runs.sources import Source, documents
-from hen_jax.sampling.generate import Generating, Weights, generate, lay_out, pad_prompts
+from hen_jax.sampling.generate import Generating
 from hen_jax.sampling.logits import Sampling
-from hen_jax.text.chat import render_prompt, stop_ids
+from hen_jax.sampling.speaker import chat_of, weights_from
+from hen_jax.text.chat import stop_ids
+from hen_jax.text.conversation import Chat, Message
+from hen_jax.text.tokenizer import ChatTokenizer
 
 PROMPTS = 6
 NEW_TOKENS = 64
-
-
-class Replies(NamedTuple):
-    """A reply to each prompt."""
-
-    texts: list[str]
-    lengths: np.ndarray  # [prompts], in tokens, the stop token included
-    stopped: np.ndarray  # [prompts] bool; False: cut off at `NEW_TOKENS`
 
 
 def held_out_prompts(sources: tuple[Source, ...]) -> list[Document]:
@@ -38,34 +28,22 @@ def held_out_prompts(sources: tuple[Source, ...]) -> list[Document]:
     return [test[index * len(test) // count] for index in range(count)]
 
 
-def answering(
-    config: DecoderConfig, words: Words, lora: LoraConfig | None = None
-) -> Callable[..., Replies]:
-    """`answer(asked, *trees)`: the greedy reply to the last turn of each document.
+def questions(asked: Sequence[Document]) -> list[tuple[Message, ...]]:
+    """Each document without its last turn, which is the reply."""
+    return [document.conversation.messages[:-1] for document in asked]
+
+
+def greedy_chat(
+    config: DecoderConfig, tokenizer: ChatTokenizer, lora: LoraConfig | None = None
+) -> Callable[..., Chat]:
+    """`greedy(*trees)`: the model of those leaves as a `Chat` of at most `NEW_TOKENS` a reply.
 
     `trees` are together the leaves of the decoder: all in one, or the adapter and its base.
     """
-    structure = split(abstract(config, lora, Execution(remat="none"))).graphdef
-    laid_out = jax.jit(partial(_laid_out, structure))
-    run = jax.jit(generate, static_argnames="settings")
-    stops = stop_ids(*words)
-    made = Generating(NEW_TOKENS, stops, sampling=Sampling(temperature=0.0))
+    weights = weights_from(split(abstract(config, lora, Execution(remat="none"))).graphdef)
+    made = Generating(NEW_TOKENS, stop_ids(tokenizer), sampling=Sampling(temperature=0.0))
 
-    def answer(asked: Sequence[Document], *trees: Tree) -> Replies:
-        rows = [
-            render_prompt(document.conversation.messages[:-1], *words).tolist()
-            for document in asked
-        ]
-        weights = laid_out(*jax.tree.map(jnp.asarray, trees))
-        out = run(weights, pad_prompts(rows), jax.random.key(0), made)
-        tokens, lengths = jax.device_get((out.tokens, out.lengths))
-        tokens = [row[:length] for row, length in zip(tokens, lengths, strict=True)]
-        texts = words.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        ended = np.array([len(row) > 0 and int(row[-1]) in stops for row in tokens])
-        return Replies(list(map(str, texts)), lengths, ended)
+    def greedy(*trees: Tree) -> Chat:
+        return chat_of(weights(*jax.tree.map(jnp.asarray, trees)), tokenizer, made)
 
-    return answer
-
-
-def _laid_out(structure: nnx.GraphDef, *trees: Tree) -> Weights:
-    return lay_out(merge(structure, *trees))
+    return greedy

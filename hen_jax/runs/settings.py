@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 from hen_jax.core.errors import InputError
 from hen_jax.core.fields import REQUIRED, bare, default_of, may_be_none, words
 
-Record = TypeVar("Record")
+_Record = TypeVar("_Record")
 
 LARGEST_INT, LARGEST, SMALLEST = 2**31 - 1, 3.4e38, 1.2e-38
 """What 32-bit integers and normal float32 numbers, which all computations use, can hold."""
 
 
-def settings(record: type[Record], node: Any, path: str = "config") -> Record:
+def settings(record: type[_Record], node: Any, path: str = "config") -> _Record:
     """The dataclass `record` filled from a config node, nested dataclasses included.
 
     A field may be left out only where the dataclass gives a default.

@@ -9,14 +9,14 @@ from typing import NamedTuple, cast, get_args
 from hen_jax.core.errors import InputError
 from hen_jax.core.ranges import Positive, check_ranges
 from hen_jax.data import samples
-from hen_jax.data.cache import cache_key, cached, fingerprint
+from hen_jax.data.cache import cache_key, cached, file_fingerprint
 from hen_jax.data.examples import Document, Encoded, encode_parts
 from hen_jax.data.pipeline import Mixture, PipelineConfig
 from hen_jax.data.schemas import read_documents, stream_documents
-from hen_jax.data.splits import SALT, Part, Splits, part_of, split, why_empty
+from hen_jax.data.splits import SALT, Part, Splits, part_of, split_records, why_empty
 from hen_jax.data.stores import Store, in_memory_parts
 from hen_jax.io.packages import cache_folder
-from hen_jax.runs.model import Words
+from hen_jax.text.tokenizer import ChatTokenizer
 
 SHIPPED = "shipped:"
 """Before the name of a set that comes with the package, as in `shipped:hed/hed.en.jsonl`."""
@@ -66,7 +66,9 @@ class Prepared(NamedTuple):
     valid: Mixture
 
 
-def prepared(sources: tuple[Source, ...], config: PipelineConfig, words: Words) -> Prepared:
+def prepared(
+    sources: tuple[Source, ...], config: PipelineConfig, tokenizer: ChatTokenizer
+) -> Prepared:
     """The sources' documents, dealt to their parts, rendered for `config`.
 
     Without weights the sources are one set and share rows; with weights each is a set of its own.
@@ -85,10 +87,10 @@ def prepared(sources: tuple[Source, ...], config: PipelineConfig, words: Words) 
         )
     sets = [(source,) for source in sources] if weights else [sources]
     train = Mixture(
-        tuple(_store(one, "train", config, words) for one in sets), tuple(weights) or (1.0,)
+        tuple(_store(one, "train", config, tokenizer) for one in sets), tuple(weights) or (1.0,)
     )
-    # Every held-out example counts once, so that a loss does not hang on the weights.
-    valid = _store(sources, "valid", config, words)
+    # Every held-out example counts once, so that a loss does not depend on the weights.
+    valid = _store(sources, "valid", config, tokenizer)
     for part, stores in (("train", train.stores), ("valid", (valid,))):
         if not all(map(len, stores)):
             raise InputError(_nothing(cast(Part, part), sources, config.row_length))
@@ -112,21 +114,23 @@ def _nothing(part: Part, sources: tuple[Source, ...], row_length: int) -> str:
     return why_empty(part, groups)
 
 
-def _store(sources: tuple[Source, ...], part: Part, config: PipelineConfig, words: Words) -> Store:
+def _store(
+    sources: tuple[Source, ...], part: Part, config: PipelineConfig, tokenizer: ChatTokenizer
+) -> Store:
     def encoded() -> Iterator[Encoded]:
         return encode_parts(
             stream_part(sources, part),
-            *words,
+            tokenizer,
             max_length=config.row_length,
             overlong=config.overlong,
         )
 
     if config.cache:
         files = [
-            (source.schema, fingerprint(locate(source.path)), source.columns.given())
+            (source.schema, file_fingerprint(locate_source(source.path)), source.columns.given())
             for source in sources
         ]
-        key = cache_key(config, [part, SALT, files], *words)
+        key = cache_key(config, [part, SALT, files], tokenizer)
         store = cached(cache_folder() / "examples", key, encoded)
     else:
         store = in_memory_parts(encoded())
@@ -142,7 +146,7 @@ def stream_part(sources: tuple[Source, ...], part: Part) -> Iterator[Document]:
     """
     for source in sources:
         for document in stream_documents(
-            locate(source.path), source.schema, source.columns.given()
+            locate_source(source.path), source.schema, source.columns.given()
         ):
             if part_of(document.group) == part:
                 yield document
@@ -156,19 +160,19 @@ def documents(sources: tuple[Source, ...]) -> Splits[Document]:
     """
     if not sources:
         raise InputError("config.sources is empty; name at least one data file")
-    return split(
+    return split_records(
         [
             document
             for source in sources
             for document in read_documents(
-                locate(source.path), source.schema, source.columns.given()
+                locate_source(source.path), source.schema, source.columns.given()
             )
         ],
         lambda document: document.group,
     )
 
 
-def locate(path: str) -> Path:
+def locate_source(path: str) -> Path:
     """The file of a source: as given, or the shipped set of that name."""
     if path.startswith(SHIPPED):
         return samples.path(path.removeprefix(SHIPPED))

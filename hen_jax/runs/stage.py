@@ -18,14 +18,15 @@ from hen_jax.core.ranges import Count, Natural, check_ranges
 from hen_jax.core.types import Mean, Tree
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.planning.search import Change
-from hen_jax.runs.model import ModelSettings, Opened, Words, base_dtype, language_model
+from hen_jax.runs.model import BaseModel, ModelSettings, base_dtype, language_model
 from hen_jax.runs.sources import Source
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Metrics
+from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.guards import GuardConfig, guard
-from hen_jax.training.loop import Batches, Evaluator, LoopConfig, Prepare
+from hen_jax.training.loop import BatchSource, Evaluator, LoopConfig, Prepare
 from hen_jax.training.optimizers import OptimizerConfig, Schedule, make_optimizer
-from hen_jax.training.placement import Memory, no_memory, to_devices
+from hen_jax.training.placement import InitMemory, no_memory, to_devices
 from hen_jax.training.processes import Share
 
 
@@ -64,7 +65,7 @@ class Feed(NamedTuple):
 
     steps: int  # updates of the whole run
     bounds: Any  # sizes that no batch exceeds: the step is compiled for them
-    batches: Batches  # endless, and knows its place
+    batches: BatchSource  # endless, and knows its place
     held_out: Callable[[], Iterator[Any]]  # batches of one evaluation
     records: Callable[[int], Sequence[str]] = lambda number: ()  # ids in the n-th batch, from 0
 
@@ -76,7 +77,7 @@ class Work(NamedTuple):
     optimizer: optax.GradientTransformation  # from `guarded`
     schedule: Schedule  # learning rate by step, for the log
     score: Score  # what an evaluation sums over the held-out batches
-    memory: Memory = no_memory
+    memory: InitMemory = no_memory
 
 
 class Load(NamedTuple):
@@ -93,8 +94,8 @@ class Job(NamedTuple):
     settings: Any  # of the stage
     workdir: Path
     mesh: Mesh
-    words: Words
-    model: Opened
+    tokenizer: ChatTokenizer
+    model: BaseModel
     feed: Feed
     trainable: Tree
     frozen: Tree
@@ -119,8 +120,8 @@ class Stage(NamedTuple):
     """
 
     settings: type[RunSettings]
-    feed: Callable[[Any, Words, Share], Feed]
-    """`(settings, words, share)`: reads the data; a process loads its share of the rows."""
+    feed: Callable[[Any, ChatTokenizer, Share], Feed]
+    """`(settings, tokenizer, share)`: reads the data; a process loads its share of the rows."""
 
     work: Callable[[Any, DecoderConfig, nnx.GraphDef, Any, int], Work]
     """`(settings, config, graphdef, bounds, steps)`; `bounds` are those of the feed or the load."""
@@ -138,7 +139,8 @@ class Stage(NamedTuple):
 
     kept: Callable[[Tree, Tree], Tree] = lambda params, frozen: frozen
     """`(params, frozen) -> frozen` at the start: a reference policy is `params` kept. It only
-    arranges leaves, so that a plan can call it; whatever is in both is copied by the run."""
+    arranges leaves, so that a plan can call it; whatever is in both is copied by the run. `params`
+    are the decoder's own, without `extra`."""
 
     model_config: Callable[[DecoderConfig], DecoderConfig] = language_model
     """The model that trains, from that of the base's folder: a reward model's has a score head,
@@ -180,5 +182,4 @@ def beginning(
     stage: Stage, config: DecoderConfig, params: Tree, frozen: Tree, extra: dict[str, Tree]
 ) -> tuple[Tree, Tree]:
     """What trains and what does not when the first update begins; leaves may be abstract."""
-    params = {**params, **extra} if extra else params
-    return params, stage.kept(params, frozen)
+    return {**params, **extra}, stage.kept(params, frozen)

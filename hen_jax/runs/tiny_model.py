@@ -36,7 +36,7 @@ CONFIG = DecoderConfig(
     rope_theta=10000.0,
 )
 
-CHATML = (
+CHATML_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
     "{% endfor %}"
@@ -52,7 +52,7 @@ def write_tiny_model(out: Path, dtype: str | None, seed: int = 0) -> Written:
         roles = {"bos_token": SPECIAL[1], "eos_token": SPECIAL[2], "pad_token": SPECIAL[2]}
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", **roles}
         write_json(folder / "tokenizer_config.json", settings)
-        (folder / "chat_template.jinja").write_text(CHATML, encoding="utf-8")
+        (folder / "chat_template.jinja").write_text(CHATML_TEMPLATE, encoding="utf-8")
         ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
         write_json(folder / "generation_config.json", ids)
         card = Card("tiny", "A random model for trying things out; it says nothing sensible.")

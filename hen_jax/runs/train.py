@@ -21,9 +21,10 @@ from hen_jax.core.mesh import make_mesh, replicated
 from hen_jax.core.trees import count
 from hen_jax.core.types import Tree
 from hen_jax.io import hf
-from hen_jax.runs.earlier import Divided, continued, divided, earlier_run
+from hen_jax.runs.earlier import Partition, continued, previous_run, trainable_and_frozen
 from hen_jax.runs.evaluators import named_evaluators, require_evaluators
-from hen_jax.runs.model import Opened, base_dtype, ensure_model, open_model, open_words
+from hen_jax.runs.known_tokenizers import known_tokenizer
+from hen_jax.runs.model import BaseModel, base_dtype, ensure_model, open_model
 from hen_jax.runs.record import claim, run_record
 from hen_jax.runs.stage import Job, RunSettings, Stage, Work, beginning
 from hen_jax.steps.state import State
@@ -63,8 +64,8 @@ def open_job(stage: Stage, settings: Any, mesh: Mesh, folder: Path, workdir: Pat
     """
     config = stage.model_config(hf.read_config(folder))
     stage.check_model(settings, config)
-    words = open_words(folder)
-    feed = primary_first(lambda: stage.feed(settings, words, row_share(mesh)))
+    tokenizer = known_tokenizer(folder)
+    feed = primary_first(lambda: stage.feed(settings, tokenizer, row_share(mesh)))
     model = open_model(
         folder,
         mesh,
@@ -82,7 +83,7 @@ def open_job(stage: Stage, settings: Any, mesh: Mesh, folder: Path, workdir: Pat
         f"{count(trainable):,} of {count(trainable) + count(frozen):,} parameters train; "
         f"{feed.steps} updates on {len(mesh.devices.flat)} device(s)"
     )
-    return Job(stage, settings, workdir, mesh, words, model, feed, trainable, frozen, record)
+    return Job(stage, settings, workdir, mesh, tokenizer, model, feed, trainable, frozen, record)
 
 
 def fit(job: Job) -> State:
@@ -107,7 +108,7 @@ def fit(job: Job) -> State:
                 step=placed(counting(reporting(work.step)), like),
                 evaluate=evaluator(work.score, frozen, prepare, feed.held_out),
                 prepare=prepare,
-                schedule=work.schedule,
+                schedule=jax.jit(work.schedule),  # one program and not one per operation
                 batches=feed.batches,
                 checkpoints=checkpoints,
                 log=log,
@@ -152,12 +153,12 @@ def _apart(frozen: Tree, params: Tree) -> Tree:
     return jax.tree.map(lambda leaf: jnp.copy(leaf) if id(leaf) in training else leaf, frozen)
 
 
-def _divide(settings: RunSettings, model: Opened) -> Divided:
+def _divide(settings: RunSettings, model: BaseModel) -> Partition:
     """What trains, fresh or from an earlier run, and what does not."""
     if settings.start is None:
-        return divided(model, settings.adapter, settings.execution, settings.seed)
+        return trainable_and_frozen(model, settings.adapter, settings.execution, settings.seed)
     run = Path(settings.start)
-    earlier = earlier_run(run)
+    earlier = previous_run(run)
     if earlier.lora != settings.adapter or earlier.base != model.folder.absolute():
         raise InputError(
             f"config.start: the run in {run} trained {earlier.lora} on {earlier.base}; give the "

@@ -19,7 +19,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.types import Array
 from hen_jax.models import cache
 from hen_jax.models.cache import Cache
-from hen_jax.models.decoder import Decoder, apart
+from hen_jax.models.decoder import Decoder, unstack_layers
 from hen_jax.models.dot_product import capped
 from hen_jax.models.layers import Block
 from hen_jax.sampling.logits import Sampling, draw
@@ -121,7 +121,7 @@ def lay_out(model: Decoder, unroll_layers: bool | None = None) -> Weights:
         unroll_layers = jax.default_backend() == "cpu"
     if not unroll_layers:
         return Weights(model, None, None)
-    blocks = apart(model.blocks, model.config.layers)
+    blocks = unstack_layers(model.blocks, model.config.layers)
     if model.head is not None:
         return Weights(model, blocks, None)
     vectors = model.embed.embedding[...].astype(model.execution.compute_dtype)
@@ -161,14 +161,14 @@ def prefill(weights: Weights, prompts: Prompts, max_new_tokens: int) -> Start:
 def repeated(start: Start, times: int) -> Start:
     """Each row `times` times in a row, for rollouts in groups: the prompt is read once."""
     logits, positions = (jnp.repeat(x, times, axis=0) for x in (start.logits, start.positions))
-    return Start(cache.repeated(start.cache, times), logits, positions)
+    return Start(cache.repeat_rows(start.cache, times), logits, positions)
 
 
 def decode(weights: Weights, start: Start, key: PRNGKeyArray, settings: Generating) -> Generation:
     """Draws tokens until each row has drawn a stop token or `max_new_tokens`.
 
     Row `b` draws its token `i` with a key made of `key`, `b` and `i` alone: what it becomes does
-    not hang on its neighbours.
+    not depend on its neighbours.
     """
     rows = start.logits.shape[0]
     keys = jax.random.split(key, rows)
@@ -184,7 +184,7 @@ def decode(weights: Weights, start: Start, key: PRNGKeyArray, settings: Generati
         hidden, kept = weights.model.decode(previous, positions, state.cache, weights.blocks)
         return _append(state._replace(cache=kept), _logits(weights, hidden), keys, settings)
 
-    kept = start.cache if weights.blocks is None else cache.taken_apart(start.cache)
+    kept = start.cache if weights.blocks is None else cache.unstack_cache(start.cache)
     first = _append(_empty(rows, kept, settings), start.logits, keys, settings)
     return jax.lax.while_loop(unfinished, advance, first).out
 

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hen_jax.core.types import SHARED, Batch, Reach
+from hen_jax.core.types import SHARED, Batch, RowLimits
 
 
 def beyond_limits(
     batch: Batch,
     capacity: int | None = None,
-    reach: Reach | None = None,
+    reach: RowLimits | None = None,
     window: int | None = None,
 ) -> list[str]:
     """One line for each limit that a row exceeds; the losses make NaN of such rows.
@@ -37,12 +37,12 @@ def beyond_limits(
 
 
 def _over(
-    mask: np.ndarray, segments: np.ndarray, capacity: int | None, reach: Reach | None
+    mask: np.ndarray, segments: np.ndarray, capacity: int | None, reach: RowLimits | None
 ) -> Iterator[str]:
     documents = np.unique(segments[segments > 0], return_counts=True)[1]
     found = [("trains {} positions", int((mask > 0).sum()), "capacity", capacity)]
     if reach is not None:
-        longest, opening = int(documents.max(initial=0)), int((segments == SHARED).sum())
+        longest, prefix = int(documents.max(initial=0)), int((segments == SHARED).sum())
         found += [
             (
                 "has a document of {} positions of its own",
@@ -50,7 +50,7 @@ def _over(
                 "reach.document",
                 reach.document,
             ),
-            ("shares an opening of {} positions", opening, "reach.opening", reach.opening),
+            ("shares a prefix of {} positions", prefix, "reach.prefix", reach.prefix),
             ("holds {} documents", len(documents), "reach.documents", reach.documents),
         ]
     for what, size, name, most in found:
@@ -59,12 +59,12 @@ def _over(
 
 
 def _unseen(segments: np.ndarray, positions: np.ndarray, window: int | None) -> Iterator[str]:
-    opening, t = (segments == SHARED).sum(), np.arange(len(segments))
-    if window is None or not opening:
+    prefix, t = (segments == SHARED).sum(), np.arange(len(segments))
+    if window is None or not prefix:
         return
-    far = (segments > 0) & (t > positions) & (t >= window) & (positions - window + 1 < opening)
+    far = (segments > 0) & (t > positions) & (t >= window) & (positions - window + 1 < prefix)
     if far.any():
         yield (
-            f"shares an opening that its document {segments[far.argmax()]} cannot see whole: the "
-            f"window is {window}; pack rows without a shared opening"
+            f"shares a prefix that its document {segments[far.argmax()]} cannot see whole: the "
+            f"window is {window}; pack rows without a shared prefix"
         )

@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.types import Array, Mean, Reach, Tree
+from hen_jax.core.types import Array, Mean, RowLimits, Tree
 from hen_jax.data.comparisons import ComparedBatch
 from hen_jax.models.decoder import merge
 from hen_jax.models.heads import document_scores
@@ -34,7 +34,7 @@ def reward_loss(
     graphdef: nnx.GraphDef,
     replies: int,
     config: RewardConfig = RewardConfig(),
-    reach: Reach | None = None,
+    reach: RowLimits | None = None,
 ) -> Loss:
     """Bradley-Terry over the replies to each prompt (the reward model of HEN), in nats a prompt.
 
@@ -57,7 +57,7 @@ def row_of_scores(
     params: Tree,
     frozen: Tree,
     batch: ComparedBatch,
-    reach: Reach | None = None,
+    reach: RowLimits | None = None,
 ) -> Float[Array, "B K"]:
     """The score of each reply, in float32, read off the last token of its document."""
     model = merge(graphdef, params, frozen)

@@ -2,7 +2,7 @@
 
 from flax import nnx
 
-from hen_jax.core.types import Batch, Mean, Reach, Tree
+from hen_jax.core.types import Batch, Mean, RowLimits, Tree
 from hen_jax.models.decoder import merge
 from hen_jax.objectives.tokens import negative_log_likelihood, score_tokens
 from hen_jax.steps.update import Loss, Metrics
@@ -12,7 +12,7 @@ def sft_loss(
     graphdef: nnx.GraphDef,
     capacity: int | None = None,
     chunk: int = 64,
-    reach: Reach | None = None,
+    reach: RowLimits | None = None,
 ) -> Loss:
     """Cross-entropy of the targets where `batch.mask` is 1 (the SFT stage of HEN).
 

@@ -15,19 +15,17 @@ Two rules decide everything here:
 
 import functools
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from hen_jax.core.errors import InputError
 from hen_jax.text.conversation import Conversation, Message
-from hen_jax.text.encoding import Encoded, encode_runs, trained_tokens
+from hen_jax.text.encoding import EncodedRuns, encode_runs, trained_tokens
 from hen_jax.text.formats import ChatFormat
-from hen_jax.text.runs import Control, Cut, Run, cutter, runs_of
+from hen_jax.text.runs import Control, Cut, TextRun, cutter, runs_of
 from hen_jax.text.script import Piece, script
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from hen_jax.text.tokenizer import ChatTokenizer
 
 
 class Rendered(NamedTuple):
@@ -37,12 +35,10 @@ class Rendered(NamedTuple):
     mask: np.ndarray  # [n] bool
     starts: np.ndarray | None = None
     """`[turns]`: where the header of each turn begins. From there on the ids are those of the turns
-    from that one on. None where the ids of a turn hang on what stands before it."""
+    from that one on. None where the ids of a turn depend on what stands before it."""
 
 
-def render(
-    conversation: Conversation, tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat
-) -> Rendered:
+def render(conversation: Conversation, tokenizer: ChatTokenizer) -> Rendered:
     """The token ids of a conversation and the mask of its assistant turns.
 
     In ChatML, `user: Hi`, `assistant: Hello` becomes (trained tokens in brackets)
@@ -54,49 +50,49 @@ def render(
     Raises:
       InputError: the tokenizer lacks the format's control tokens.
     """
-    return render_all([conversation], tokenizer, chat_format)[0]
+    return render_all([conversation], tokenizer)[0]
 
 
 def render_all(
     conversations: Iterable[Conversation],
-    tokenizer: "PreTrainedTokenizerFast",
-    chat_format: ChatFormat,
+    tokenizer: ChatTokenizer,
 ) -> list[Rendered]:
     """`render` of many conversations; each distinct stretch of text is tokenised once."""
-    scripts = (script(conversation.messages, chat_format) for conversation in conversations)
-    return _render_scripts(scripts, tokenizer, chat_format)
+    scripts = (
+        script(conversation.messages, tokenizer.chat_format) for conversation in conversations
+    )
+    return _render_scripts(scripts, tokenizer)
 
 
-def render_prompt(
-    messages: Sequence[Message], tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat
-) -> np.ndarray:
+def render_prompt(messages: Sequence[Message], tokenizer: ChatTokenizer) -> np.ndarray:
     """`[n]` int32 ids of a conversation so far, ending with the header of the assistant's turn.
 
     Raises:
       InputError: the tokenizer lacks the format's control tokens, or there is no message.
     """
     messages = Conversation(tuple(messages)).messages
-    pieces = script(messages, chat_format, prompt=True)
-    return _render_scripts([pieces], tokenizer, chat_format)[0].tokens
+    pieces = script(messages, tokenizer.chat_format, prompt=True)
+    return _render_scripts([pieces], tokenizer)[0].tokens
 
 
-def stop_ids(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> tuple[int, ...]:
+def stop_ids(tokenizer: ChatTokenizer) -> tuple[int, ...]:
     """The ids at which generation ends: the format's stop token and the tokenizer's own end.
 
     Raises:
       InputError: the format's stop token is not a control token of this tokenizer.
     """
-    controls = _controls(tokenizer, chat_format)
-    ends = (chat_format.assistant.stop.strip(), tokenizer.eos_token)
+    controls = _controls(tokenizer)
+    ends = (tokenizer.chat_format.assistant.stop.strip(), tokenizer.tokenizer.eos_token)
     return tuple(dict.fromkeys(controls[end].index for end in ends if end in controls))
 
 
-def _controls(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> dict[str, Control]:
+def _controls(tokenizer: ChatTokenizer) -> dict[str, Control]:
     controls = {
         token.content: Control(index, token.lstrip, token.rstrip)
-        for index, token in tokenizer.added_tokens_decoder.items()
+        for index, token in tokenizer.tokenizer.added_tokens_decoder.items()
         if token.special
     }
+    chat_format = tokenizer.chat_format
     if (stop := chat_format.assistant.stop.strip()) not in controls:
         raise InputError(
             f"{stop!r} of the chat format {chat_format.name!r} is not a control "
@@ -107,14 +103,17 @@ def _controls(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> 
 
 def _render_scripts(
     scripts: Iterable[list[Piece]],
-    tokenizer: "PreTrainedTokenizerFast",
-    chat_format: ChatFormat,
+    tokenizer: ChatTokenizer,
 ) -> list[Rendered]:
-    cut = cutter(_controls(tokenizer, chat_format))
+    cut = cutter(_controls(tokenizer))
     rows = [list(runs_of(pieces, cut)) for pieces in scripts]
-    encoded = encode_runs((run for row in rows for run in row), tokenizer.backend_tokenizer)
+    encoded = encode_runs(
+        (run for row in rows for run in row), tokenizer.tokenizer.backend_tokenizer
+    )
     rendered = [_join(row, encoded) for row in rows]
-    return rendered if _parts(chat_format, cut) else [one._replace(starts=None) for one in rendered]
+    if _parts(tokenizer.chat_format, cut):
+        return rendered
+    return [one._replace(starts=None) for one in rendered]
 
 
 def _parts(chat_format: ChatFormat, cut: Cut) -> bool:
@@ -125,7 +124,7 @@ def _parts(chat_format: ChatFormat, cut: Cut) -> bool:
     return apart and chat_format.system_in == "turn" and not chat_format.alternates
 
 
-def _join(runs: list[Run], encoded: Encoded) -> Rendered:
+def _join(runs: list[TextRun], encoded: EncodedRuns) -> Rendered:
     parts, masks, starts, length = [], [], [], 0
     for run in runs:
         ids = _one(run.control) if run.control is not None else encoded.ids[run.text]

@@ -1,7 +1,8 @@
-"""A conversation: who said what, in order."""
+"""A conversation: who said what, in order; and whoever answers one."""
 
 import dataclasses
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, get_args
 
 from hen_jax.core.errors import InputError
 
@@ -69,3 +70,17 @@ def message_row(message: Message) -> dict[str, str | bool]:
     if message.trains is not None:
         row["train"] = message.trains
     return row
+
+
+class Reply(NamedTuple):
+    """What a model answers, without its stop token; what is None the model did not say."""
+
+    text: str
+    tokens: int | None = None  # the stop token included
+    stopped: bool = True  # False: cut off at the greatest length
+    mean_log_prob: float | None = None  # per token, in nats, the model's own
+
+
+Chat = Callable[[Sequence[Sequence[Message]]], list[Reply]]
+"""`chat(conversations)`: a reply to each conversation so far, in their order; a model of ours
+(`hen_jax.sampling.speaker`), or recorded replies (`hen_jax.text.replay`)."""

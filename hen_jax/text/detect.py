@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hen_jax.core.errors import InputError
 from hen_jax.text.chat import render, render_prompt
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.formats import FORMATS, ChatFormat, with_tokens
+from hen_jax.text.tokenizer import ChatTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -27,6 +29,12 @@ SETTINGS: dict[str, Any] = {"enable_thinking": False, "date_string": "26 Jul 202
 
 Llama 3.2's template would write the date of today: the same text must give the same ids tomorrow.
 """
+
+
+def open_chat_tokenizer(folder: Path) -> ChatTokenizer:
+    """The tokenizer of a model folder and the chat format its template follows."""
+    tokenizer = load_tokenizer(folder)
+    return ChatTokenizer(tokenizer, detect_format(tokenizer))
 
 
 def detect_format(
@@ -96,9 +104,10 @@ def _agree(
             return True  # the template has no place for a system message, and ours is our own
         if chat_format.system_in == "last_user" and not prompt:
             return True  # the template leaves it out of an answered conversation
+    ours = ChatTokenizer(tokenizer, chat_format)
     if prompt:
-        return render_prompt(messages, tokenizer, chat_format).tolist() == theirs
-    return render(Conversation(messages), tokenizer, chat_format).tokens.tolist() == theirs
+        return render_prompt(messages, ours).tolist() == theirs
+    return render(Conversation(messages), ours).tokens.tolist() == theirs
 
 
 def _template(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from hen_jax.text.runs import Run
+from hen_jax.text.runs import TextRun
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -15,7 +15,7 @@ AT_ONCE = 8192
 """Texts given to the tokenizer together: its own records of each take far more than the ids."""
 
 
-class Encoded(NamedTuple):
+class EncodedRuns(NamedTuple):
     """Texts encoded; offsets of those alone whose mask cannot be known without, as they cost."""
 
     ids: dict[str, np.ndarray]  # [n] int32
@@ -23,7 +23,7 @@ class Encoded(NamedTuple):
     offsets: dict[str, list[tuple[int, int]]]
 
 
-def encode_runs(runs: Iterable[Run], backend: "Tokenizer") -> Encoded:
+def encode_runs(runs: Iterable[TextRun], backend: "Tokenizer") -> EncodedRuns:
     """The texts of all runs, each distinct one once.
 
     Where the ids of a header alone are the first ids of header and reply, these tokens are the
@@ -46,10 +46,10 @@ def encode_runs(runs: Iterable[Run], backend: "Tokenizer") -> Encoded:
                 spanned.add(text)
         exact = backend.encode_batch(list(spanned), add_special_tokens=False)
     offsets = {text: one.offsets for text, one in zip(spanned, exact, strict=True)}
-    return Encoded(ids, {head: len(ids[head]) for head in heads}, offsets)
+    return EncodedRuns(ids, {head: len(ids[head]) for head in heads}, offsets)
 
 
-def trained_tokens(run: Run, count: int, encoded: Encoded) -> np.ndarray:
+def trained_tokens(run: TextRun, count: int, encoded: EncodedRuns) -> np.ndarray:
     """`[count]` bool: which tokens of a run train."""
     if run.control is not None:
         return np.ones(1, bool)

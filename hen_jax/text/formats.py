@@ -28,7 +28,7 @@ class Turn:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reply:
+class ReplyTurn:
     """What stands around the words of the assistant. `lead`, the words and `stop` train."""
 
     before: str  # ends the prompt
@@ -44,7 +44,7 @@ class ChatFormat:
 
     name: str
     user: Turn
-    assistant: Reply
+    assistant: ReplyTurn
     system: Turn
     system_in: Literal["turn", "first_user", "last_user"] = "turn"
     default_system: str | None = None  # said when a conversation has no system message
@@ -57,13 +57,13 @@ class ChatFormat:
 
 def _tagged(
     header: str, stop: str, after: str = "", *, trim: bool = False
-) -> tuple[Turn, Reply, Turn]:
+) -> tuple[Turn, ReplyTurn, Turn]:
     """Turns of all three roles that differ in the name in their header."""
     user, assistant, system = (header.replace("{role}", r) for r in ("user", "assistant", "system"))
     cut: Literal["no", "said"] = "said" if trim else "no"
     return (
         Turn(user, stop + after, cut),
-        Reply(assistant, stop, after, trim=trim),
+        ReplyTurn(assistant, stop, after, trim=trim),
         Turn(system, stop + after, cut),
     )
 
@@ -89,7 +89,7 @@ FORMATS: tuple[ChatFormat, ...] = (
     ChatFormat(
         "gemma",
         user=Turn("<start_of_turn>user\n", "<end_of_turn>\n", trim="said"),
-        assistant=Reply("<start_of_turn>model\n", "<end_of_turn>", "\n", trim=True),
+        assistant=ReplyTurn("<start_of_turn>model\n", "<end_of_turn>", "\n", trim=True),
         system=_AT_HEAD,
         system_in="first_user",
         begin="<bos>",
@@ -98,7 +98,7 @@ FORMATS: tuple[ChatFormat, ...] = (
     ChatFormat(
         "llama2",
         user=Turn("<s>[INST] ", " [/INST]", trim="turn"),
-        assistant=Reply("", " </s>", lead=" ", trim=True),
+        assistant=ReplyTurn("", " </s>", lead=" ", trim=True),
         system=Turn("<<SYS>>\n", "\n<</SYS>>\n\n"),
         system_in="first_user",
         alternates=True,
@@ -106,7 +106,7 @@ FORMATS: tuple[ChatFormat, ...] = (
     ChatFormat(
         "mistral-v1-first",
         user=Turn("[INST] ", " [/INST]"),
-        assistant=Reply("", "</s>"),
+        assistant=ReplyTurn("", "</s>"),
         system=_AT_HEAD,
         system_in="first_user",
         begin="<s>",
@@ -115,7 +115,7 @@ FORMATS: tuple[ChatFormat, ...] = (
     ChatFormat(
         "mistral-v1",
         user=Turn(" [INST] ", " [/INST]"),
-        assistant=Reply("", "</s>", lead=" "),
+        assistant=ReplyTurn("", "</s>", lead=" "),
         system=_AT_HEAD,
         system_in="first_user",
         begin="<s>",
@@ -124,7 +124,7 @@ FORMATS: tuple[ChatFormat, ...] = (
     ChatFormat(
         "mistral-v3",
         user=Turn("[INST] ", "[/INST]"),
-        assistant=Reply("", "</s>", lead=" ", trim=True),
+        assistant=ReplyTurn("", "</s>", lead=" ", trim=True),
         system=_AT_HEAD,
         system_in="last_user",
         begin="<s>",
@@ -133,7 +133,7 @@ FORMATS: tuple[ChatFormat, ...] = (
     ChatFormat(
         "mistral-v3-tekken",
         user=Turn("[INST]", "[/INST]"),
-        assistant=Reply("", "</s>"),
+        assistant=ReplyTurn("", "</s>"),
         system=_AT_HEAD,
         system_in="last_user",
         begin="<s>",
@@ -142,14 +142,14 @@ FORMATS: tuple[ChatFormat, ...] = (
     ChatFormat(
         "mistral-v7",
         user=Turn("[INST] ", "[/INST]"),
-        assistant=Reply("", "</s>", lead=" "),
+        assistant=ReplyTurn("", "</s>", lead=" "),
         system=Turn("[SYSTEM_PROMPT] ", "[/SYSTEM_PROMPT]"),
         begin="<s>",
     ),
     ChatFormat(
         "mistral-v7-tekken",
         user=Turn("[INST]", "[/INST]"),
-        assistant=Reply("", "</s>"),
+        assistant=ReplyTurn("", "</s>"),
         system=Turn("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
         begin="<s>",
         alternates=True,
@@ -165,7 +165,7 @@ FORMATS: tuple[ChatFormat, ...] = (
         ChatFormat(
             name,
             user=Turn("<|user|>\n", "\n"),
-            assistant=Reply("<|assistant|>\n", "{eos}", "\n"),
+            assistant=ReplyTurn("<|assistant|>\n", "{eos}", "\n"),
             system=Turn("<|system|>\n", "\n"),
             begin=begin,
             open_end=True,
@@ -175,7 +175,7 @@ FORMATS: tuple[ChatFormat, ...] = (
     ChatFormat(
         "command-r",
         user=Turn("<|START_OF_TURN_TOKEN|><|USER_TOKEN|>", "<|END_OF_TURN_TOKEN|>", trim="said"),
-        assistant=Reply(
+        assistant=ReplyTurn(
             "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>", "<|END_OF_TURN_TOKEN|>", trim=True
         ),
         system=Turn("<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>", "<|END_OF_TURN_TOKEN|>"),
@@ -185,14 +185,14 @@ FORMATS: tuple[ChatFormat, ...] = (
     ChatFormat(
         "deepseek-v3",
         user=Turn("<｜User｜>", ""),
-        assistant=Reply("<｜Assistant｜>", "<｜end▁of▁sentence｜>"),
+        assistant=ReplyTurn("<｜Assistant｜>", "<｜end▁of▁sentence｜>"),
         system=Turn("", ""),
         begin="<｜begin▁of▁sentence｜>",
     ),
     ChatFormat(
         "openchat",
         user=Turn("GPT4 Correct User: ", "<|end_of_turn|>"),
-        assistant=Reply("GPT4 Correct Assistant:", "<|end_of_turn|>", lead=" "),
+        assistant=ReplyTurn("GPT4 Correct Assistant:", "<|end_of_turn|>", lead=" "),
         system=Turn("GPT4 Correct System: ", "<|end_of_turn|>"),
         begin="<s>",
     ),
@@ -220,3 +220,11 @@ def with_tokens(chat_format: ChatFormat, bos: str | None, eos: str | None) -> Ch
 
 
 CHATML = FORMATS[0]
+
+
+def format_named(
+    name: str, bos: str | None, eos: str | None, default_system: str | None
+) -> ChatFormat:
+    """One of `FORMATS` as a tokenizer with these tokens uses it."""
+    (found,) = (one for one in FORMATS if one.name == name)
+    return dataclasses.replace(with_tokens(found, bos, eos), default_system=default_system)

@@ -12,7 +12,7 @@ from hen_jax.empathy.labels import (
     EMOTIONS,
     FINER_EMOTIONS,
     PERSONALITIES,
-    ROLES,
+    ROLE_WORDS,
     Language,
     Words,
 )
@@ -111,7 +111,7 @@ def hed_messages(
     words = CONDITIONS[language]
     lines = [rule.spoken(language) for rule in HIGH_CONTEXT_RULES]
     if role is not None:
-        lines.append(words.role.format(words=ROLES[role].spoken(language)))
+        lines.append(words.role.format(words=ROLE_WORDS[role].spoken(language)))
     if personality is not None:
         described = PERSONALITIES[personality].spoken(language)
         lines.append(words.personality.format(label=personality, words=described))
@@ -152,7 +152,7 @@ def condition_message(given: dict[str, str], language: Language = "en") -> Messa
     """
     words, lines = CONDITIONS[language], []
     if "role" in given:
-        lines.append(words.role.format(words=ROLES[given["role"]].spoken(language)))
+        lines.append(words.role.format(words=ROLE_WORDS[given["role"]].spoken(language)))
     if "emotion" in given:
         felt = FINER_EMOTIONS[given["emotion"]].spoken(language)
         lines.append(words.emotion.format(words=felt))

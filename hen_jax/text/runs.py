@@ -21,7 +21,7 @@ class Control(NamedTuple):
     right: bool
 
 
-class Run(NamedTuple):
+class TextRun(NamedTuple):
     """A stretch of plain text between control tokens, or one control token."""
 
     text: str
@@ -52,7 +52,7 @@ SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
 """White space as the tokenizers library means it; Python's own also has the separators 28 to 31."""
 
 
-def runs_of(pieces: list[Piece], cut: Cut) -> Iterator[Run]:
+def runs_of(pieces: list[Piece], cut: Cut) -> Iterator[TextRun]:
     """The runs of a conversation; what a person said is never cut at a control token."""
     text, trained, header, swallow = "", [], True, False
     for piece in pieces:
@@ -71,13 +71,13 @@ def runs_of(pieces: list[Piece], cut: Cut) -> Iterator[Run]:
                 text = text.rstrip(SPACE)
                 trained = [(start, min(end, len(text))) for start, end in trained]
             if text:
-                yield Run(text, None, tuple(trained), header)
+                yield TextRun(text, None, tuple(trained), header)
             yield _control(part, control.index, piece.trains, opens)
             text, trained, header, swallow, opens = "", [], True, control.right, False
     if text:
-        yield Run(text, None, tuple(trained), header)
+        yield TextRun(text, None, tuple(trained), header)
 
 
 @functools.lru_cache(maxsize=1024)
-def _control(text: str, index: int, trains: bool, opens: bool) -> Run:
-    return Run(text, index, ((0, len(text)),) if trains else (), opens=opens)
+def _control(text: str, index: int, trains: bool, opens: bool) -> TextRun:
+    return TextRun(text, index, ((0, len(text)),) if trains else (), opens=opens)

@@ -1,13 +1,22 @@
-"""Opening the tokenizer of a local model folder."""
+"""The tokenizer of a local model folder, and the chat format that belongs to it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.records import verify
+from hen_jax.text.fast_tokenizer import FastTokenizer
+from hen_jax.text.formats import ChatFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+
+class ChatTokenizer(NamedTuple):
+    """How a model reads a conversation: a tokenizer, and the format that its template follows."""
+
+    tokenizer: "PreTrainedTokenizerFast | FastTokenizer"
+    chat_format: ChatFormat
 
 
 def load_tokenizer(folder: str | Path) -> "PreTrainedTokenizerFast":

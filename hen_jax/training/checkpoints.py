@@ -10,13 +10,12 @@ import jax
 import orbax.checkpoint as ocp
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.records import Record
 from hen_jax.core.types import Tree
 from hen_jax.steps.state import State
 from hen_jax.training.manifests import find_damage, write_manifest
 from hen_jax.training.processes import everywhere, from_primary, is_primary, meet
 from hen_jax.training.quiet import hush
-
-Record = dict[str, Any]
 
 
 class Checkpoints:

@@ -10,21 +10,23 @@ import jax.numpy as jnp
 
 from hen_jax.core.errors import InputError, StoppedError
 from hen_jax.core.ranges import Count, Natural, NotNegative, check_ranges
+from hen_jax.core.records import Record
 from hen_jax.core.types import Batch, Mean, Tree
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Metrics
-from hen_jax.training.checkpoints import Checkpoints, Record
+from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.compiles import Compilations, compilations
 from hen_jax.training.goodput import Ended, Goodput
 from hen_jax.training.guards import SKIPPED, made_updates
-from hen_jax.training.metrics import MetricLog, fetch
+from hen_jax.training.metrics import MetricLog, fetch_metrics
 from hen_jax.training.pace import Clock, Pace, device_memory, run_mfu
+from hen_jax.training.profiler import Look, profiler
 from hen_jax.training.progress import Tell, progress
 from hen_jax.training.signals import Asked, stop_requests
 from hen_jax.training.watchdog import watchdog
 
 
-class Batches(Protocol):
+class BatchSource(Protocol):
     """An endless iterator of batches that knows its place (grain's `DatasetIterator`).
 
     What it gives is a `Batch`, or a tree of them such as an episode: the step knows which.
@@ -63,6 +65,7 @@ class LoopConfig:
     keep_checkpoints: Count = 2  # the newest so many; older ones are deleted
     skip_limit: Count = 10  # updates skipped in a row that end the run; 1: the first ends it
     stall_seconds: NotNegative = 1800.0  # the run ends when nothing happens for so long; 0: never
+    profile: Natural = 0  # updates traced by jax's profiler, into `profile/`, from the third on
     progress_every: Count = 100  # a line without a terminal; one comes every 30 s in any case
 
     def __post_init__(self):
@@ -76,7 +79,7 @@ class Run(NamedTuple):
     evaluate: Evaluator  # the held-out loss
     prepare: Prepare
     schedule: Callable[[int], Any]  # learning rate by step, for the log
-    batches: Batches
+    batches: BatchSource
     checkpoints: Checkpoints
     log: MetricLog
     record: Record
@@ -99,6 +102,7 @@ class _Watch(NamedTuple):
     asked_to_stop: Asked
     alive: Callable[[], None]
     compiled: Callable[[], Compilations]
+    profile: Look
     time: Goodput
     pace: Pace
     tell: Tell
@@ -124,8 +128,9 @@ def train(config: LoopConfig, run: Run, state: State, frozen: Tree, steps: int) 
         stop_requests() as asked,
         watchdog(config.stall_seconds) as alive,
         compilations(run.step.__name__) as compiled,
+        profiler(run.log.folder, start, config.profile) as profile,
     ):
-        watch = _Watch(asked, alive, compiled, ledger, pace, tell)
+        watch = _Watch(asked, alive, compiled, profile, ledger, pace, tell)
         state = _updates(config, run, watch, state, frozen, steps)
     _require_learning(state, steps)
     return state
@@ -144,6 +149,7 @@ def _updates(
         _look(run, watch, state, number)
     pending: _Pending | None = None
     while number < steps:
+        watch.profile(number, state)
         with watch.time.spend("input"):
             batch = next(run.batches)
         state, metrics, compiled = _step(run, watch, state, frozen, batch)
@@ -172,19 +178,18 @@ def _updates(
     return state
 
 
-def counting(step: Callable[[State, Tree, Any], tuple[State, Metrics]]) -> Callable:
+def counting(plain: Callable[[State, Tree, Any], tuple[State, Metrics]]) -> Callable:
     """The step with the metric `TOKENS`: what stands in the batch, or in all of a tree of them.
 
     The step counts and not the host: only the step sees a batch that was made of replies.
     """
 
-    def counted(state: State, frozen: Tree, batch: Tree) -> tuple[State, Metrics]:
-        state, metrics = step(state, frozen, batch)
+    def step(state: State, frozen: Tree, batch: Tree) -> tuple[State, Metrics]:
+        state, metrics = plain(state, frozen, batch)
         tokens = sum((one.segments != 0).sum(dtype=jnp.float32) for one in batches_in(batch))
         return state, metrics | {TOKENS: Mean(jnp.float32(tokens), jnp.ones((), jnp.float32))}
 
-    counted.__name__ = step.__name__
-    return counted
+    return step
 
 
 def batches_in(tree: Tree) -> list[Batch]:
@@ -215,7 +220,7 @@ def _step(
 def _write(config: LoopConfig, run: Run, watch: _Watch, pending: _Pending | None) -> None:
     if pending is None:
         return
-    values = fetch(pending.metrics)
+    values = fetch_metrics(pending.metrics)
     watch.alive()
     values["learning_rate"] = float(run.schedule(pending.number - 1))
     values |= _speed(run, watch, pending, round(values.pop(TOKENS, 0.0)))
@@ -309,6 +314,6 @@ def evaluator(
         for batch in batches():
             part = jitted(state.params, frozen, prepare(state, frozen, batch))
             sums = part if sums is None else jax.tree.map(jnp.add, sums, part)
-        return fetch(sums) if sums is not None else {}
+        return fetch_metrics(sums) if sums is not None else {}
 
     return evaluate

@@ -11,14 +11,14 @@ import jax
 from hen_jax.planning.roofline import utilisation
 from hen_jax.planning.topologies import chip_of
 
-WINDOW = 10
+PACE_STEPS = 10
 """Updates that a rate is the mean of."""
 
 Clock = Callable[[], float]
 
 
 class Rates(NamedTuple):
-    """Means over the last `WINDOW` updates."""
+    """Means over the last `PACE_STEPS` updates."""
 
     seconds_per_update: float
     tokens_per_second: float
@@ -29,13 +29,13 @@ class Pace:
 
     An update lasts from the end of the one before to its own end. When a call only dispatches, its
     end is seen when its metrics are there, after the next was dispatched; the rates are means over
-    `WINDOW` updates, since such moments may fall together.
+    `PACE_STEPS` updates, since such moments may fall together.
     """
 
     def __init__(self, now: Clock = time.perf_counter):
         self._now = now
         self._last, self._paused = now(), 0.0
-        self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self._recent: deque[tuple[float, int]] = deque(maxlen=PACE_STEPS)
 
     def now(self) -> float:
         """The moment, in seconds."""

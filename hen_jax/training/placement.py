@@ -9,20 +9,17 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PRNGKeyArray
 
-from hen_jax.core.mesh import Rules, batch_sharding, parameter_sharding, replicated
+from hen_jax.core.mesh import Rules, Shardings, batch_sharding, parameter_sharding, replicated
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Array, Batch, Tree
 from hen_jax.models.decoder import Decoder, split
 from hen_jax.models.parameters import parameter_table
 from hen_jax.steps.state import State, init_state
 
-AnyStep = TypeVar("AnyStep", bound=Callable[..., tuple[State, Any]])
+_Step = TypeVar("_Step", bound=Callable[..., tuple[State, Any]])
 
-Memory = Callable[[PRNGKeyArray], Tree]
+InitMemory = Callable[[PRNGKeyArray], Tree]
 """`memory(key)`: what a stage carries besides parameters and moments, before the first update."""
-
-Shardings = dict[str, NamedSharding]
-"""Path of a parameter -> where it lives."""
 
 
 def parameter_shardings(model: Decoder, mesh: Mesh, rules: Rules = ()) -> Shardings:
@@ -54,7 +51,7 @@ def initial_state(
     optimizer: optax.GradientTransformation,
     seed: int,
     mesh: Mesh,
-    memory: Memory = no_memory,
+    memory: InitMemory = no_memory,
 ) -> State:
     """`init_state` with the optimizer's moments on the shardings of their parameters.
 
@@ -72,7 +69,7 @@ def abstract_state(
     optimizer: optax.GradientTransformation,
     seed: int,
     mesh: Mesh,
-    memory: Memory = no_memory,
+    memory: InitMemory = no_memory,
 ) -> State:
     """Shapes, dtypes and shardings of `initial_state`; `params` may be as abstract."""
     here = replicated(mesh)
@@ -95,7 +92,7 @@ def _at(leaf: Array, where: NamedSharding) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
 
-def placed(step: AnyStep, state: State) -> AnyStep:
+def placed(step: _Step, state: State) -> _Step:
     """`step` jitted: the state is donated, and the new one lies where `state` does.
 
     Left to the compiler it might lie elsewhere, and the second call would compile anew.

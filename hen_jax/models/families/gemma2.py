@@ -41,14 +41,14 @@ def from_hf(config: Mapping[str, Any]) -> DecoderConfig:
       InputError: an unknown key, an unsupported value, or sizes that do not fit together.
     """
     hf_fields.refuse_unknown(config, _READ, _FIXED)
-    rope = rope_fields.read(config)
+    rope = rope_fields.read_rope(config)
     window = window_fields.width(config, default=4096)
     return DecoderConfig(
         family="gemma2",
-        **sizes(config, max_length=8192),
+        **gemma_sizes(config, max_length=8192),
         rope_theta=rope.theta,
         rope_scaling=rope.scaling,
-        **window_fields.read(config, window, lambda layer: layer % 2 == 1)._asdict(),
+        **window_fields.read_windows(config, window, lambda layer: layer % 2 == 1)._asdict(),
         attention_softcap=hf_fields.optional(config, "attn_logit_softcapping", 50.0),
         final_softcap=hf_fields.optional(config, "final_logit_softcapping", 30.0),
     )
@@ -59,13 +59,13 @@ def to_hf(config: DecoderConfig) -> dict[str, Any]:
     return {
         "architectures": hf_fields.architecture("Gemma2", config),
         "model_type": "gemma2",
-        **size_fields(config),
+        **gemma_size_fields(config),
         **rope_fields.write(rope_fields.Rope(config.rope_theta, config.rope_scaling)),
         "attn_logit_softcapping": config.attention_softcap,
     }
 
 
-def sizes(config: Mapping[str, Any], max_length: int) -> dict[str, Any]:
+def gemma_sizes(config: Mapping[str, Any], max_length: int) -> dict[str, Any]:
     """What Gemma 2 and 3 have in common."""
     shared = hf_fields.sizes(
         config, max_length=max_length, norm_eps=1e-6, tied=True, kv_heads=4, head_dim=256
@@ -79,8 +79,8 @@ def sizes(config: Mapping[str, Any], max_length: int) -> dict[str, Any]:
     }
 
 
-def size_fields(config: DecoderConfig) -> dict[str, Any]:
-    """The inverse of `sizes`, with the windows."""
+def gemma_size_fields(config: DecoderConfig) -> dict[str, Any]:
+    """The inverse of `gemma_sizes`, with the windows."""
     return {
         "attention_bias": False,
         "final_logit_softcapping": config.final_softcap,

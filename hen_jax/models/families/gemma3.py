@@ -43,11 +43,13 @@ def from_hf(config: Mapping[str, Any]) -> DecoderConfig:
     period = next((config[key] for key in _PATTERNS if key in config), 6)
     return DecoderConfig(
         family="gemma3_text",
-        **gemma2.sizes(config, max_length=131072),
+        **gemma2.gemma_sizes(config, max_length=131072),
         rope_theta=rope.theta,
         rope_scaling=rope.scaling,
         local_rope_theta=local,
-        **window_fields.read(config, window, lambda layer: (layer + 1) % period == 0)._asdict(),
+        **window_fields.read_windows(
+            config, window, lambda layer: (layer + 1) % period == 0
+        )._asdict(),
         final_softcap=hf_fields.optional(config, "final_logit_softcapping", None),
         qk_norm=True,
     )
@@ -61,7 +63,7 @@ def to_hf(config: DecoderConfig) -> dict[str, Any]:
     return {
         "architectures": hf_fields.architecture(prefix, config),
         "model_type": "gemma3_text",
-        **gemma2.size_fields(config),
+        **gemma2.gemma_size_fields(config),
         **rope_fields.write(rope_fields.Rope(config.rope_theta, config.rope_scaling)),
         _LOCAL: config.local_rope_theta,
         "rope_parameters": {FULL: full, SLIDING: local},
@@ -77,12 +79,12 @@ def _ropes(config: Mapping[str, Any]) -> tuple[rope_fields.Rope, float]:
             raise InputError(
                 f"config key 'rope_parameters' is {new!r}; it must hold {FULL!r} and {SLIDING!r}"
             )
-        local = rope_fields.read({"rope_parameters": new[SLIDING]}, ("default",), 1e4)
-        full = rope_fields.read({"rope_parameters": new[FULL]}, ("default", "linear"), 1e6)
+        local = rope_fields.read_rope({"rope_parameters": new[SLIDING]}, ("default",), 1e4)
+        full = rope_fields.read_rope({"rope_parameters": new[FULL]}, ("default", "linear"), 1e6)
         spellings.append((full, local.theta))
     old = {key: config[key] for key in ("rope_theta", "rope_scaling", _LOCAL) if key in config}
     if old or new is None:
-        full = rope_fields.read(old, ("default", "linear"), 1e6)
+        full = rope_fields.read_rope(old, ("default", "linear"), 1e6)
         spellings.append((full, hf_fields.number(old, _LOCAL, 1e4)))
     if spellings[0] != spellings[-1]:
         raise InputError(

@@ -101,7 +101,7 @@ def optional(config: Mapping[str, Any], key: str, default: float | None) -> floa
     return None if config.get(key, default) is None else number(config, key, default)
 
 
-def count(config: Mapping[str, Any], key: str, default: int) -> int:
+def count_field(config: Mapping[str, Any], key: str, default: int) -> int:
     """The integer at `key`, 0 included; `default` where the key is absent or null."""
     return 0 if config.get(key) == 0 else integer(config, key, default)
 

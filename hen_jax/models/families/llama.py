@@ -28,7 +28,7 @@ def from_hf(config: Mapping[str, Any]) -> DecoderConfig:
       InputError: an unknown key, an unsupported value, or sizes that do not fit together.
     """
     hf_fields.refuse_unknown(config, _READ, _FIXED)
-    rope = rope_fields.read(config)
+    rope = rope_fields.read_rope(config)
     sizes = hf_fields.sizes(config, max_length=2048, norm_eps=1e-6, tied=False)
     return DecoderConfig(family="llama", **sizes, rope_theta=rope.theta, rope_scaling=rope.scaling)
 

@@ -40,7 +40,7 @@ def from_hf(config: Mapping[str, Any]) -> DecoderConfig:
       InputError: an unknown key, an unsupported value, or sizes that do not fit together.
     """
     hf_fields.refuse_unknown(config, _READ, _FIXED)
-    rope = rope_fields.read(config, types=("default", "longrope"))
+    rope = rope_fields.read_rope(config, types=("default", "longrope"))
     sizes = hf_fields.sizes(config, max_length=4096, norm_eps=1e-5, tied=False)
     rotated = int(sizes["head_dim"] * rope.partial)
     if rotated % 2 or not 0 < rotated <= sizes["head_dim"]:

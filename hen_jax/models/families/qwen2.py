@@ -29,7 +29,7 @@ def from_hf(config: Mapping[str, Any]) -> DecoderConfig:
       InputError: an unknown key, an unsupported value, or sizes that do not fit together.
     """
     hf_fields.refuse_unknown(config, READ, _FIXED)
-    rope = rope_fields.read(config)
+    rope = rope_fields.read_rope(config)
     sizes = hf_fields.sizes(config, max_length=32768, norm_eps=1e-6, tied=False, kv_heads=32)
     return DecoderConfig(
         family="qwen2",
@@ -55,10 +55,10 @@ def to_hf(config: DecoderConfig) -> dict[str, Any]:
 
 def windows(config: Mapping[str, Any]) -> window_fields.Window:
     """The first `max_window_layers` layers see everything, and all do without the switch."""
-    full = hf_fields.count(config, "max_window_layers", default=28)
+    full = hf_fields.count_field(config, "max_window_layers", default=28)
     used = hf_fields.boolean(config, "use_sliding_window", default=False)
     window = window_fields.width(config, default=4096) if used else None
-    return window_fields.read(config, window, lambda layer: layer < full)
+    return window_fields.read_windows(config, window, lambda layer: layer < full)
 
 
 def written_windows(config: DecoderConfig) -> dict[str, Any]:

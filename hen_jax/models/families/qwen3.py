@@ -23,7 +23,7 @@ def from_hf(config: Mapping[str, Any]) -> DecoderConfig:
       InputError: an unknown key, an unsupported value, or sizes that do not fit together.
     """
     hf_fields.refuse_unknown(config, qwen2.READ, _FIXED)
-    rope = rope_fields.read(config)
+    rope = rope_fields.read_rope(config)
     sizes = hf_fields.sizes(
         config, max_length=32768, norm_eps=1e-6, tied=False, kv_heads=32, head_dim=128
     )

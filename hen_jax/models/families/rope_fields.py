@@ -44,7 +44,7 @@ class Rope(NamedTuple):
     partial: float = 1.0
 
 
-def read(
+def read_rope(
     config: Mapping[str, Any],
     types: Collection[str] = ("default", "linear", "llama3"),
     theta: float = 10000.0,
@@ -77,7 +77,7 @@ def read(
 
 
 def write(rope: Rope) -> dict[str, Any]:
-    """Both spellings of `read`: a reader that misses its own would silently fall back to 10000."""
+    """Both spellings: a reader that misses its own would silently fall back to 10000."""
     fields = scaling_fields(rope.scaling)
     partial = {} if rope.partial == 1.0 else {PARTIAL: rope.partial}
     return {

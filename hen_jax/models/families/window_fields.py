@@ -24,7 +24,9 @@ def width(config: Mapping[str, Any], default: int | None) -> int | None:
     return integer(config, "sliding_window", default)
 
 
-def read(config: Mapping[str, Any], window: int | None, is_global: Callable[[int], bool]) -> Window:
+def read_windows(
+    config: Mapping[str, Any], window: int | None, is_global: Callable[[int], bool]
+) -> Window:
     """The window and the layers that see past it; `is_global(layer)` where `layer_types` is absent.
 
     Raises:
@@ -49,5 +51,5 @@ def read(config: Mapping[str, Any], window: int | None, is_global: Callable[[int
 
 
 def layer_types(config: DecoderConfig) -> list[str]:
-    """The `layer_types` that `read` turns into the config's windows."""
+    """The `layer_types` that `read_windows` turns into the config's windows."""
     return [FULL if window is None else SLIDING for window in config.windows]

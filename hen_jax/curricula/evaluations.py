@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from hen_jax.meta.curricula import EmclConfig
+from hen_jax.curricula.shared import EmclConfig
 from hen_jax.objectives.curriculum import active_tasks, competence
 
 FORWARD = 0.5
@@ -21,7 +21,7 @@ TOGETHER = ("uniform", "emcl_b", "emcl_c", "sft")
 """Curricula that make one update of all tasks."""
 
 
-class Rows(NamedTuple):
+class EvaluationRows(NamedTuple):
     """Rows of one task in one episode."""
 
     support: int  # of one inner step
@@ -45,7 +45,7 @@ def outer_updates(config: EmclConfig, tasks: int, steps: int) -> np.ndarray:
     return each * active_by_step(config, tasks, steps)
 
 
-def evaluations(config: EmclConfig, rows: Rows, tasks: int, steps: int) -> np.ndarray:
+def evaluations(config: EmclConfig, rows: EvaluationRows, tasks: int, steps: int) -> np.ndarray:
     """Gradient evaluations at each step, [steps], in rows.
 
     A forward pass counts `FORWARD` and a `jvp` of a gradient `JVP`. Reverse over reverse is counted
@@ -69,7 +69,7 @@ def evaluations(config: EmclConfig, rows: Rows, tasks: int, steps: int) -> np.nd
             return active * learnt
 
 
-def steps_within(config: EmclConfig, rows: Rows, tasks: int, budget: float) -> int:
+def steps_within(config: EmclConfig, rows: EvaluationRows, tasks: int, budget: float) -> int:
     """The most steps whose gradient evaluations stay within `budget`."""
     candidates = range(1, int(budget) + 2)
     return bisect.bisect_right(
@@ -77,7 +77,7 @@ def steps_within(config: EmclConfig, rows: Rows, tasks: int, budget: float) -> i
     )
 
 
-def _back(config: EmclConfig, rows: Rows) -> float:
+def _back(config: EmclConfig, rows: EvaluationRows) -> float:
     """From the query's gradient back to the start."""
     products = {"first_order": 0, "implicit": 10}.get(config.mode, config.inner_steps)
     return JVP * products * rows.support

@@ -23,11 +23,10 @@ from flax import nnx
 from jaxtyping import Float, PRNGKeyArray
 
 from hen_jax.core.types import Array, Batch, Tree
-from hen_jax.data.episodes import Episode
-from hen_jax.meta.curricula import (
+from hen_jax.curricula.shared import (
+    CurriculumMemory,
     EmclConfig,
     EpisodeStep,
-    Memory,
     flat,
     inner_optimizer,
     learner,
@@ -35,6 +34,7 @@ from hen_jax.meta.curricula import (
     per_task,
     task_loss,
 )
+from hen_jax.data.episodes import Episode
 from hen_jax.meta.gradients import MetaGradient, meta_gradient
 from hen_jax.meta.inner import InnerLoop
 from hen_jax.models.decoder import merge
@@ -172,14 +172,14 @@ def _learn(
     found: MetaGradient,
     difficulty: Array,
 ) -> State:
-    memory: Memory = state.memory
+    memory: CurriculumMemory = state.memory
     start, before = state.params, state.opt_state
     if config.carry:
         start, before = found.trained.theta, found.trained.state
     updates, optimizer_state = optimizer.update(found.theta, before, start)
     eta_updates, eta_state = learner(config).update(found.eta, memory.eta_state, memory.eta)
     running = averaged_difficulty(memory.difficulty, difficulty, state.step, config.smoothing)
-    memory = Memory(running, optax.apply_updates(memory.eta, eta_updates), eta_state)
+    memory = CurriculumMemory(running, optax.apply_updates(memory.eta, eta_updates), eta_state)
     params = optax.apply_updates(start, updates)
     return State(params, optimizer_state, state.step + 1, state.key, memory)
 

@@ -1,9 +1,9 @@
 """Attention without the scores that no document of a row can need.
 
 Whoever packs rows knows how far documents reach. Two layouts follow from it, each one batch of
-`attend` for all rows: blocks of the row as it lies (`attend_near`), or every document in a block of
-its own (`attend_apart`), which costs moving q, k, v and the output and forms fewer scores where
-documents are about equally long.
+`attend` for all rows: blocks of the row as it lies (`attend_blocks`), or every document in a block
+of its own (`attend_documents`), which costs moving q, k, v and the output and forms fewer scores
+where documents are about equally long.
 """
 
 from collections.abc import Callable
@@ -14,19 +14,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from hen_jax.core.types import SHARED, Array, Reach
-from hen_jax.models.dot_product import attend, document_mask, visible
+from hen_jax.core.types import SHARED, Array, RowLimits
+from hen_jax.models.dot_product import attend, causal_segment_mask, segment_mask
 
-LANES = 8
-"""Openings and blocks are multiples of so many positions."""
+BLOCK_MULTIPLE = 8
+"""Prefixes and blocks are multiples of so many positions."""
 
 MOVING = 0.75
 """Documents are laid apart where that leaves less than this share of the scores."""
 
 
-def within_reach(
+def within_limits(
     segments: Int[Array, "B T"],
-    reach: Reach | None,
+    reach: RowLimits | None,
     window: int | None,
     scale: float,
     softcap: float | None,
@@ -35,33 +35,33 @@ def within_reach(
     _, apart = _layout(reach, window, segments.shape[1])
     given = {"segments": segments, "reach": reach, "window": window}
     if reach is None or not apart:
-        return partial(attend_near, **given, scale=scale, softcap=softcap)
+        return partial(attend_blocks, **given, scale=scale, softcap=softcap)
     places = _places(segments, reach)
-    return partial(attend_apart, **given, places=places, scale=scale, softcap=softcap)
+    return partial(attend_documents, **given, places=places, scale=scale, softcap=softcap)
 
 
-def scores_within_reach(reach: Reach | None, window: int | None, T: int) -> int:
-    """How many scores `within_reach` forms for a row of `T`, per query head."""
+def scores_within_limits(reach: RowLimits | None, window: int | None, T: int) -> int:
+    """How many scores `within_limits` forms for a row of `T`, per query head."""
     return _layout(reach, window, T)[0]
 
 
-def _layout(reach: Reach | None, window: int | None, T: int) -> tuple[int, bool]:
+def _layout(reach: RowLimits | None, window: int | None, T: int) -> tuple[int, bool]:
     """The scores, and whether documents are laid apart."""
-    opening, block = _blocks(reach, window, T)
-    near = -(-T // block) * block * (opening + 2 * block)
+    prefix, block = _blocks(reach, window, T)
+    near = -(-T // block) * block * (prefix + 2 * block)
     if reach is None or reach.documents is None:
         return near, False
     block = _rounded(reach.document)
-    apart = reach.documents * block * (opening + block) + opening * opening
+    apart = reach.documents * block * (prefix + block) + prefix * prefix
     return (apart, True) if apart < MOVING * near else (near, False)
 
 
-def attend_near(
+def attend_blocks(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B T K H"],
     v: Float[Array, "B T K H"],
     segments: Int[Array, "B T"],
-    reach: Reach | None,
+    reach: RowLimits | None,
     window: int | None,
     scale: float,
     softcap: float | None = None,
@@ -69,12 +69,12 @@ def attend_near(
     """`attend`, with the scores of those keys only that a document can reach.
 
     A row is cut into blocks as long as a document (or the window). The queries of a block meet the
-    opening of the row, the block before theirs and their own: with documents of 200 positions and
-    an opening of 48, 448 keys however long the row. All blocks of all rows are one batch of
+    prefix of the row, the block before theirs and their own: with documents of 200 positions and
+    a prefix of 48, 448 keys however long the row. All blocks of all rows are one batch of
     `attend`.
     """
     B, T, N, H = q.shape
-    opening, block = _blocks(reach, window, T)
+    prefix, block = _blocks(reach, window, T)
     count = -(-T // block)
 
     def blocks(x: Array) -> Array:
@@ -84,7 +84,7 @@ def attend_near(
     def reached(x: Array) -> Array:
         own = blocks(x)
         before = jnp.pad(own[:, :-1], [(0, 0), (1, 0)] + [(0, 0)] * (x.ndim - 1))
-        first = jnp.broadcast_to(x[:, None, :opening], (B, count, opening, *x.shape[2:]))
+        first = jnp.broadcast_to(x[:, None, :prefix], (B, count, prefix, *x.shape[2:]))
         return jnp.concatenate([first, before, own], axis=2)
 
     def together(x: Array) -> Array:
@@ -93,11 +93,11 @@ def attend_near(
     start = jnp.arange(count)[:, None, None] * block
     t = start + jnp.arange(block)[:, None]
     s = start + jnp.arange(-block, block)
-    # What the opening covers is met there, not once more in a block.
-    first = jnp.broadcast_to(jnp.arange(opening), (count, 1, opening))
-    s = jnp.concatenate([first, jnp.where(s < opening, count * block, s)], axis=2)
+    # What the prefix covers is met there, not once more in a block.
+    first = jnp.broadcast_to(jnp.arange(prefix), (count, 1, prefix))
+    s = jnp.concatenate([first, jnp.where(s < prefix, count * block, s)], axis=2)
     seen = (s <= t) & (t - s < (window or T))
-    mask = visible(together(blocks(segments)), together(reached(segments)))
+    mask = segment_mask(together(blocks(segments)), together(reached(segments)))
     mask &= jnp.tile(seen, (B, 1, 1))
     keys, values = together(reached(k)), together(reached(v))
     out = attend(together(blocks(q)), keys, values, mask[:, None], scale, softcap)
@@ -114,7 +114,7 @@ class _Places(NamedTuple):
     slot: Int[Array, "B T"]  # of each position of the row
 
 
-def _places(segments: Int[Array, "B T"], reach: Reach) -> _Places:
+def _places(segments: Int[Array, "B T"], reach: RowLimits) -> _Places:
     T, block = segments.shape[1], _rounded(reach.document)
     heads, t = _heads(segments), jnp.arange(T)
     starts = jnp.sort(jnp.where(heads, t, T), axis=1)[:, : reach.documents]
@@ -129,17 +129,17 @@ def _places(segments: Int[Array, "B T"], reach: Reach) -> _Places:
 
 
 def _heads(segments: Int[Array, "B T"]) -> Bool[Array, "B T"]:
-    """True at the first position of each document, openings and padding aside."""
+    """True at the first position of each document, prefixes and padding aside."""
     changed = segments[:, 1:] != segments[:, :-1]
     return jnp.pad(changed, ((0, 0), (1, 0)), constant_values=True) & (segments > 0)
 
 
-def attend_apart(
+def attend_documents(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B T K H"],
     v: Float[Array, "B T K H"],
     segments: Int[Array, "B T"],
-    reach: Reach,
+    reach: RowLimits,
     window: int | None,
     places: _Places,
     scale: float,
@@ -147,10 +147,10 @@ def attend_apart(
 ) -> Float[Array, "B T N H"]:
     """`attend`, every document in a block of its own.
 
-    A document meets the opening of its row and itself, the opening itself alone. Padding gets 0.
+    A document meets the prefix of its row and itself, the prefix itself alone. Padding gets 0.
     """
     B, T = segments.shape
-    opening, block = min(_rounded(reach.opening), T), _rounded(reach.document)
+    prefix, block = min(_rounded(reach.prefix), T), _rounded(reach.document)
     count = places.source.shape[1] // block
 
     def laid(x: Array) -> Array:
@@ -158,23 +158,23 @@ def attend_apart(
         return moved.reshape(B * count, block, *x.shape[2:])
 
     def reached(x: Array) -> Array:
-        first = jnp.repeat(x[:, :opening], count, axis=0)
+        first = jnp.repeat(x[:, :prefix], count, axis=0)
         return jnp.concatenate([first, laid(x)], axis=1)
 
     t = places.source.reshape(B, count, block, 1)
-    first, own = jnp.arange(opening), t.swapaxes(2, 3)
-    shared = (segments[:, None, None, :opening] == SHARED) & (t - first < (window or T))
+    first, own = jnp.arange(prefix), t.swapaxes(2, 3)
+    shared = (segments[:, None, None, :prefix] == SHARED) & (t - first < (window or T))
     mine = (own <= t) & (own < T) & (t - own < (window or T))
-    mask = jnp.concatenate([shared, mine], axis=3).reshape(B * count, 1, block, opening + block)
+    mask = jnp.concatenate([shared, mine], axis=3).reshape(B * count, 1, block, prefix + block)
     out = attend(laid(q), reached(k), reached(v), mask, scale, softcap)
     out = _moved(out.reshape(B, count * block, -1), places.slot, places.source).reshape(q.shape)
-    if not opening:
+    if not prefix:
         return out
-    of_opening = partial(attend, mask=document_mask(segments[:, :opening], window))
-    first = of_opening(*(x[:, :opening] for x in (q, k, v)), scale=scale, softcap=softcap)
-    is_shared = (segments[:, :opening] == SHARED)[:, :, None, None]
-    first = jnp.where(is_shared, first, out[:, :opening])
-    return jnp.concatenate([first, out[:, opening:]], axis=1)
+    of_prefix = partial(attend, mask=causal_segment_mask(segments[:, :prefix], window))
+    first = of_prefix(*(x[:, :prefix] for x in (q, k, v)), scale=scale, softcap=softcap)
+    is_shared = (segments[:, :prefix] == SHARED)[:, :, None, None]
+    first = jnp.where(is_shared, first, out[:, :prefix])
+    return jnp.concatenate([first, out[:, prefix:]], axis=1)
 
 
 @jax.custom_vjp
@@ -199,11 +199,11 @@ _moved.defvjp(
 )
 
 
-def beyond(segments: Int[Array, "B T"], reach: Reach) -> Bool[Array, "B 1 1"]:
+def beyond(segments: Int[Array, "B T"], reach: RowLimits) -> Bool[Array, "B 1 1"]:
     """True for a row that exceeds `reach`."""
     last = segments[:, reach.document :]
     longer = ((last > 0) & (last == segments[:, : last.shape[1]])).any(axis=1)
-    longer |= (segments[:, reach.opening :] == SHARED).any(axis=1)
+    longer |= (segments[:, reach.prefix :] == SHARED).any(axis=1)
     if reach.documents is not None:
         longer |= _heads(segments).sum(axis=1) > reach.documents
     return longer[:, None, None]
@@ -212,24 +212,24 @@ def beyond(segments: Int[Array, "B T"], reach: Reach) -> Bool[Array, "B 1 1"]:
 def astray(
     positions: Int[Array, "B T"], segments: Int[Array, "B T"], window: int
 ) -> Bool[Array, "B 1 1"]:
-    """True for a row whose documents lie too far from its shared opening for a window.
+    """True for a row whose documents lie too far from its shared prefix for a window.
 
     A window is counted in positions of the row. A document behind others is further from the
-    opening than it would be in a row of its own, so that it would see less of it: where that would
+    prefix than it would be in a row of its own, so that it would see less of it: where that would
     be seen at all, the row is one that this attention gets wrong.
     """
-    opening = (segments == SHARED).sum(axis=1, keepdims=True)
+    prefix = (segments == SHARED).sum(axis=1, keepdims=True)
     t = jnp.arange(segments.shape[1])
     loses = (segments > 0) & (t > positions) & (t >= window)
-    loses &= (opening > 0) & (positions - window + 1 < opening)
+    loses &= (prefix > 0) & (positions - window + 1 < prefix)
     return loses.any(axis=1)[:, None, None]
 
 
-def _blocks(reach: Reach | None, window: int | None, T: int) -> tuple[int, int]:
-    """Positions of the opening, and of a block: as far as a query looks back."""
+def _blocks(reach: RowLimits | None, window: int | None, T: int) -> tuple[int, int]:
+    """Positions of the prefix, and of a block: as far as a query looks back."""
     near = min(reach.document if reach else T, window or T, T)
-    return min(_rounded(reach.opening), T) if reach else 0, _rounded(near)
+    return min(_rounded(reach.prefix), T) if reach else 0, _rounded(near)
 
 
 def _rounded(positions: int) -> int:
-    return -(-positions // LANES) * LANES
+    return -(-positions // BLOCK_MULTIPLE) * BLOCK_MULTIPLE

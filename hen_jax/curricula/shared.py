@@ -48,18 +48,18 @@ class EmclConfig:
       InputError: a field is out of range, or a mode that gives the curriculum no gradient.
     """
 
-    curriculum: Curriculum = "emcl_a"  # see `hen_jax.meta.curricula.EmclConfig`
+    curriculum: Curriculum = "emcl_a"  # see `hen_jax.curricula.shared.EmclConfig`
     mode: Mode = "mixflow"  # of the meta-gradient: see docs/meta.md
     inner_steps: Count = 2  # K, on the support of one task
     inner_optimizer: Literal["sgd", "adam"] = "sgd"  # of the inner steps
     inner_learning_rate: Positive = 5e-5  # alpha
     initial_competence: UpToOne = 0.1  # c0; 1 shows all tasks from the start
     smoothing: BelowOne = 0.9  # rho, of the difficulty
-    difficulty: Literal["fresh", "visited"] = "fresh"  # emcl_a: see `hen_jax.meta.emcl`
+    difficulty: Literal["fresh", "visited"] = "fresh"  # emcl_a: see `hen_jax.curricula.emcl`
     temperature: Positive = 0.1  # emcl_b: of SoftSort
     sharing: Count | None = None  # emcl_b: most tasks at one place; None: all
     learnt_rate: Positive = 0.03  # emcl_b, emcl_c: of Adam on the scores or the scorer
-    carry: bool = False  # not of uniform, sft: inner steps train, see `hen_jax.meta.emcl`
+    carry: bool = False  # not of uniform, sft: inner steps train, see `hen_jax.curricula.emcl`
     scorer_width: Count = 16  # emcl_c: hidden units
     parallel_tasks: bool = True  # measure tasks side by side, not one after another
 
@@ -75,7 +75,7 @@ class EmclConfig:
             )
 
 
-class Memory(NamedTuple):
+class CurriculumMemory(NamedTuple):
     """The `memory` of a run's `State`: what a curriculum carries from step to step."""
 
     difficulty: Float[Array, "tasks"]  # running mean of the query loss after adaptation

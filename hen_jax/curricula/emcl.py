@@ -27,11 +27,11 @@ import optax
 from jaxtyping import Int, PRNGKeyArray
 
 from hen_jax.core.types import Array, Batch, Mean, Tree
-from hen_jax.data.episodes import Episode
-from hen_jax.meta.curricula import (
+from hen_jax.curricula.learnt import Features, init_scorer, soft_order_step, weighted_step
+from hen_jax.curricula.shared import (
+    CurriculumMemory,
     EmclConfig,
     EpisodeStep,
-    Memory,
     adaptation,
     adapted_loss,
     flat,
@@ -42,8 +42,8 @@ from hen_jax.meta.curricula import (
     single,
     task_loss,
 )
+from hen_jax.data.episodes import Episode
 from hen_jax.meta.gradients import meta_gradient
-from hen_jax.meta.learnt_curricula import Features, init_scorer, soft_order_step, weighted_step
 from hen_jax.objectives.curriculum import (
     active_tasks,
     averaged_difficulty,
@@ -64,8 +64,8 @@ def emcl_step(
 ) -> EpisodeStep:
     """`step(state, frozen, episode) -> (state, metrics)` of the curriculum that `config` names.
 
-    Pure; `state.memory` is a `Memory`, see `init_memory`. Every update of the parameters is one
-    of `optimizer` (`outer_updates` counts them, for a schedule).
+    Pure; `state.memory` is a `CurriculumMemory`, see `init_memory`. Every update of the parameters
+    is one of `optimizer` (`outer_updates` counts them, for a schedule).
 
     Args:
       config: which curriculum, and its numbers.
@@ -91,7 +91,7 @@ def emcl_step(
 
 def init_memory(
     config: EmclConfig, tasks: tuple[str, ...], key: PRNGKeyArray, features: int = 0
-) -> Memory:
+) -> CurriculumMemory:
     """What a curriculum carries before the first step; `features` is the scorer's input size.
 
     The scores of `emcl_b` start as the listed order, two temperatures apart.
@@ -101,7 +101,7 @@ def init_memory(
         eta = {"order": 2 * config.temperature * jnp.arange(len(tasks), dtype=jnp.float32)}
     if config.curriculum == "emcl_c":
         eta = init_scorer(key, features, config.scorer_width)
-    return Memory(jnp.zeros(len(tasks)), eta, learner(config).init(eta))
+    return CurriculumMemory(jnp.zeros(len(tasks)), eta, learner(config).init(eta))
 
 
 def _paced_step(

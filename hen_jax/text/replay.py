@@ -1,0 +1,85 @@
+"""Recorded replies: a file of what some model answered, which answers in its place.
+
+A line of the file is `{"messages": [...], "reply": TEXT, "tokens": N, "stopped": true,
+"mean_log_prob": X}`; all but the first two may be left out.
+"""
+
+import json
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from hen_jax.core.errors import InputError
+from hen_jax.text.conversation import Chat, Message, Reply, message_row
+
+
+def recorded(chat: Chat, path: Path) -> Chat:
+    """`chat`, with every reply also written to the end of the file at `path`."""
+
+    def ask(asked: Sequence[Sequence[Message]]) -> list[Reply]:
+        replies = chat(asked)
+        with path.open("a", encoding="utf-8") as file:
+            for messages, reply in zip(asked, replies, strict=True):
+                given = {key: x for key, x in reply._asdict().items() if key != "text"}
+                row = {"messages": list(map(message_row, messages)), "reply": reply.text, **given}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        return replies
+
+    return ask
+
+
+def replay(path: Path) -> Chat:
+    """The replies in the file at `path`, to the conversations they were given to.
+
+    A conversation that stands there several times gets its replies one after another.
+
+    Raises:
+      InputError: a line is no recorded reply (`file:line: what`); when asked, a conversation that
+        has no reply there, or none that was not given already.
+    """
+    found: dict[str, deque[Reply]] = {}
+    for number, line in enumerate(_lines(path), start=1):
+        if line.strip():
+            try:
+                messages, reply = _row(line)
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{path}:{number}: no recorded reply ({type(error).__name__}: {error}); each "
+                    "line is an object with messages and reply"
+                ) from None
+            found.setdefault(messages, deque()).append(reply)
+
+    def ask(asked: Sequence[Sequence[Message]]) -> list[Reply]:
+        return [_next(found, messages, path) for messages in asked]
+
+    return ask
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {error}; give a file of recorded replies") from None
+
+
+def _row(line: str) -> tuple[str, Reply]:
+    row = json.loads(line)
+    text = row["reply"]
+    if not isinstance(text, str):
+        raise TypeError("reply is no text")
+    own = {key: row[key] for key in Reply._fields[1:] if key in row}
+    return _key(row["messages"]), Reply(text, **own)
+
+
+def _next(found: dict[str, deque[Reply]], messages: Sequence[Message], path: Path) -> Reply:
+    left = found.get(_key(list(map(message_row, messages))))
+    if not left:
+        why = "has no reply to" if left is None else "has given all its replies to"
+        raise InputError(
+            f"{path} {why} the conversation that ends with {messages[-1].content[:60]!r}; record it"
+        )
+    return left.popleft()
+
+
+def _key(rows: list[dict]) -> str:
+    return json.dumps(rows, sort_keys=True)
