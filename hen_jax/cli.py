@@ -22,13 +22,28 @@ examples:
 CONFIG_HELP = "a built-in name (sft, sft:tiny; `hen config` lists them), FILE.py or FILE.py:VARIANT"
 
 
+CLOSED = 141
+"""Exit code when nobody reads the output any more, as of a command that SIGPIPE ended."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; 0 when it succeeded, 2 for bad input, which is told in one line.
 
     2 also for a full disk and for Ctrl-C; 75 when a run was asked to stop and can go on; 76 when
-    another process of the run was lost (see `core.errors.told`).
+    another process of the run was lost (see `core.errors.told`); `CLOSED`, without a word, when the
+    output is a pipe that was closed, as by `hen config sft | head -1`.
     """
-    words = sys.argv[1:] if arguments is None else list(arguments)
+    from hen_jax.core.pipes import output_is_closed
+
+    try:
+        code = _command(sys.argv[1:] if arguments is None else list(arguments))
+    except SystemExit:  # of `--help`
+        output_is_closed()
+        raise
+    return CLOSED if output_is_closed() else code
+
+
+def _command(words: list[str]) -> int:
     if words[:1] == ["--version"]:
         print(_version())
         return 0
@@ -40,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         remedy = f"; give its value with '=': {bare[0]}={strange[0]}" if bare and strange else ""
         parser.error(f"unrecognized arguments: {' '.join(strange or overrides)}{remedy}")
     from hen_jax.core.errors import told
+    from hen_jax.core.pipes import output_is_closed
 
     # transformers would advise every user to install torch, of which hen_jax needs nothing.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -47,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return chosen.verb(chosen, overrides) or 0
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and output_is_closed(write_failed=True):
+            return CLOSED
         expected = told(error)
         if expected is None:
             raise
@@ -166,7 +184,15 @@ def _show(chosen: argparse.Namespace, overrides: list[str]) -> None:
     if chosen.config is not None:
         show(from_config(chosen.config, overrides, chosen.example, colour=colour))
     elif None not in (chosen.model, chosen.data, chosen.schema):
-        show(from_file(chosen.model, chosen.data, chosen.schema, chosen.example, colour=colour))
+        wanted = from_file(
+            chosen.model,
+            chosen.data,
+            chosen.schema,
+            chosen.example,
+            colour=colour,
+            columns=dict(chosen.columns),
+        )
+        show(wanted)
     else:
         raise InputError("give --config, or --model, --data and --schema")
 
@@ -193,14 +219,14 @@ def _doctor(chosen: argparse.Namespace, _: list[str]) -> int:
 def _validate(chosen: argparse.Namespace, _: list[str]) -> int:
     from hen_jax.recipes.data import validate
 
-    columns = dict(pair.split("=", 1) for pair in chosen.columns)
+    columns = dict(chosen.columns)
     return 1 if validate(chosen.file, chosen.schema, chosen.out, columns).problems else 0
 
 
 def _stats(chosen: argparse.Namespace, _: list[str]) -> None:
     from hen_jax.recipes.data_stats import stats
 
-    stats(chosen.file, chosen.schema, chosen.out, chosen.model)
+    stats(chosen.file, chosen.schema, chosen.out, chosen.model, dict(chosen.columns))
 
 
 def _scrub(chosen: argparse.Namespace, _: list[str]) -> None:
@@ -277,6 +303,7 @@ def _add_config_verbs(verbs: Any) -> None:
     verb.add_argument("--model", type=Path, help="instead: a model folder, with --data, --schema")
     verb.add_argument("--data", type=Path, help="a data file")
     verb.add_argument("--schema", help="of the data file")
+    _add_columns(verb)
     verb.add_argument("--example", type=int, default=1, help="which of the train part, from 1")
     verb.add_argument("--no-color", action="store_true", help="marks what trains with brackets")
     verb.set_defaults(verb=_show)
@@ -312,18 +339,14 @@ def _add_model_verbs(verbs: Any) -> None:
     verb.set_defaults(verb=_export)
 
 
-def _pair(text: str) -> str:
-    if "=" not in text:
+def _pair(text: str) -> tuple[str, str]:
+    ours, equals, theirs = text.partition("=")
+    if not (ours and equals and theirs):
         raise argparse.ArgumentTypeError(f"{text!r} is no OURS=THEIRS, such as prompt=question")
-    return text
+    return ours, theirs
 
 
-def _add_data_verbs(verbs: Any) -> None:
-    schema = "hed, steered, messages, preference, ...; `hen data schemas` explains all"
-    verb = verbs.add_parser("validate", help="list every bad record; exit 1 if there is one")
-    verb.add_argument("file", type=Path)
-    verb.add_argument("--schema", required=True, help=schema)
-    verb.add_argument("--out", type=Path, help="folder for good.jsonl and quarantine.jsonl")
+def _add_columns(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--columns",
         nargs="+",
@@ -332,6 +355,15 @@ def _add_data_verbs(verbs: Any) -> None:
         metavar="OURS=THEIRS",
         help="columns that the file calls otherwise, such as prompt=question",
     )
+
+
+def _add_data_verbs(verbs: Any) -> None:
+    schema = "hed, steered, messages, preference, ...; `hen data schemas` explains all"
+    verb = verbs.add_parser("validate", help="list every bad record; exit 1 if there is one")
+    verb.add_argument("file", type=Path)
+    verb.add_argument("--schema", required=True, help=schema)
+    verb.add_argument("--out", type=Path, help="folder for good.jsonl and quarantine.jsonl")
+    _add_columns(verb)
     verb.set_defaults(verb=_validate)
 
     verb = verbs.add_parser("schemas", help="the columns of each schema with examples, as Markdown")
@@ -342,6 +374,7 @@ def _add_data_verbs(verbs: Any) -> None:
     verb.add_argument("--schema", required=True, help=schema)
     verb.add_argument("--out", type=Path, help="folder for the figures and stats.json")
     verb.add_argument("--model", type=Path, help="model folder whose tokenizer counts tokens")
+    _add_columns(verb)
     verb.set_defaults(verb=_stats)
 
     verb = verbs.add_parser("scrub", help="mask e-mail addresses, telephone and ID numbers")

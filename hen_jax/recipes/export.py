@@ -26,6 +26,7 @@ from hen_jax.runs.model import BaseModel, ModelSettings, base_dtype, open_model
 from hen_jax.runs.origin import Origin, origin_of, public_id, without_paths
 from hen_jax.runs.settings import settings
 from hen_jax.text.chat import stop_ids
+from hen_jax.training.checkpoints import saved_steps
 
 ExportFormat = Literal["hf", "peft"]
 
@@ -66,7 +67,9 @@ def open_trained(run: Path) -> TrainedModel:
         raise InputError(f"the base model of {run} is no longer at {base}; put it back there")
     held = base_dtype(settings(ModelSettings, record["config"]["model"]), lora)
     model = open_model(base, make_mesh(MeshConfig()), lora=lora, dtype=held)
-    return TrainedModel(record, model, lora, saved_params(run, model, lora), held_out_loss(run))
+    params = saved_params(run, model, lora)
+    held_out = held_out_loss(run, saved_steps(run / "checkpoints")[0])
+    return TrainedModel(record, model, lora, params, held_out)
 
 
 def export(
