@@ -11,6 +11,7 @@ from tiny_model import documents
 
 import hen_jax.data.cache
 from hen_jax.core.cached import built_once
+from hen_jax.core.checksums import code_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD
 from hen_jax.data.cache import cached
@@ -137,7 +138,7 @@ def test_a_reader_in_a_subfolder_is_part_of_the_key(tmp_path, monkeypatch):
     keys = set()
     for text in ("x = 1", "x = 2"):
         (package / "readers" / "new.py").write_text(text)
-        hen_jax.data.cache._code.cache_clear()
+        code_sha256.cache_clear()
         keys.add(hen_jax.data.cache._code())
-    hen_jax.data.cache._code.cache_clear()
+    code_sha256.cache_clear()
     assert len(keys) == 2
