@@ -6,7 +6,7 @@ MUTANTS ?= .venv-mutants
 BIN := $(VENV)/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup quickstart test plan-test docs lint mutants interop bench
+.PHONY: setup quickstart test plan-test docs lint mutants robustness interop bench
 
 setup: $(VENV)/ready
 
@@ -47,6 +47,10 @@ $(MUTANTS)/ready: $(VENV)/ready
 	$(MUTANTS)/bin/python -m pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0
 	$(BIN)/python -c 'import site; print(*site.getsitepackages())' > "$$($(MUTANTS)/bin/python -c 'import site; print(*site.getsitepackages())')/project.pth"
 	touch $@
+
+# Commands killed over and over, files damaged one by one: is anything lost or silently wrong?
+robustness: setup
+	$(BIN)/python benchmarks/robustness.py --page docs/robustness.md
 
 # Equality with transformers and PEFT, in an environment of its own: torch is never ours.
 interop: $(INTEROP)/ready

@@ -143,7 +143,7 @@ def test_the_card_says_of_what_the_base_was_read():
         "optimizer": {"learning_rate": 0.1},
     }
     origin = Origin("o/b", "main", "Q4_1", "mit")
-    card = export_card("x", config, LORA, origin, None, "adapter")
+    card = export_card("x", config, "7 steps of it", LORA, origin, None, "adapter")
     assert card.front == {"license": "mit", "base_model": "o/b", "base_model_relation": "adapter"}
     for part in ("`o/b` at revision `main`", "Q4_1 GGUF", "licence, mit", "`b.jsonl`", "7 steps"):
         assert part in card.summary
@@ -171,12 +171,14 @@ def test_a_record_keeps_names_and_loses_places():
     }
 
 
-def test_the_held_out_loss_is_the_runs_first_and_last(tmp_path):
-    assert held_out_loss(tmp_path) is None
+def test_the_held_out_loss_is_the_runs_first_and_last(tmp_path, capsys):
+    assert held_out_loss(tmp_path, 1) is None
+    assert "metrics.jsonl holds no evaluation of updates 0 and 1" in capsys.readouterr().out
     lines = [{"kind": "eval", "step": 0, "loss": 3.0}, {"kind": "train", "step": 1, "loss": 9.0}]
     lines.append({"kind": "eval", "step": 1, "loss": 2.0})
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert held_out_loss(tmp_path) == (3.0, 2.0)
+    assert held_out_loss(tmp_path, 1) == (3.0, 2.0)
+    assert held_out_loss(tmp_path, 2) is None  # it went on, and was stopped before it measured
 
 
 def test_the_models_cache_tells_files_of_one_name_apart(tmp_path, monkeypatch):

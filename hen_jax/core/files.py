@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,13 @@ def write_json(path: Path, value: Any) -> None:
             json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n",
             encoding="utf-8",
         )
+
+
+def set_aside(path: Path, why: object) -> None:
+    """Renames a damaged report, which no command needs, to `NAME.damaged`; says so in a line."""
+    aside = path.with_name(f"{path.name}.damaged")
+    path.replace(aside)
+    print(f"{path} is set aside as {aside.name}: {why}", file=sys.stderr)
 
 
 def read_json(path: Path) -> Any:

@@ -52,7 +52,7 @@ def write_record(folder: Path, kind: str, fields: Mapping[str, Any], *, files: b
             listed = dict(zip(paths, files_sha256(folder / name for name in paths), strict=True))
             flushed.result()
         record["sha256"] = listed
-    write_json(folder / RECORD, record | {"seal": _seal(record)})
+    write_json(folder / RECORD, record | {"seal": seal(record)})
 
 
 def read_record(folder: Path) -> Record | None:
@@ -68,8 +68,8 @@ def read_record(folder: Path) -> Record | None:
     listed = record.get("sha256", {}) if isinstance(record, dict) else None
     if not isinstance(listed, dict) or not all(isinstance(one, str) for one in listed.values()):
         raise InputError(f"{path} is no record of hen_jax; delete it if it is not needed")
-    seal = record.pop("seal", None)  # there was none before its second version
-    if seal is not None and seal != _seal(record) and _wanted():
+    sealed = record.pop("seal", None)  # there was none before its second version
+    if sealed is not None and sealed != seal(record) and _wanted():
         raise InputError(
             f"{path} is not as hen_jax wrote it; it was changed or damaged. Put a copy in its "
             f"place, or set {VERIFY}=off to read it as it is"
@@ -176,5 +176,6 @@ def _wanted() -> bool:
     return os.environ.get(VERIFY) != "off"
 
 
-def _seal(record: Record) -> str:
+def seal(record: Mapping[str, Any]) -> str:
+    """The checksum of a record's fields, 64 hexadecimal digits; the seal itself is none of them."""
     return text_sha256(json.dumps(record, sort_keys=True))

@@ -15,7 +15,8 @@ COLOURS = ("#1f6f8b", "#e08e45", "#6a994e", "#b03a48", "#7b5ea7", "#9aa5b1")
 def draw_curriculum(workdir: Path, tasks: Sequence[str]) -> None:
     """Draws the metrics of the run in `workdir` to its `curriculum.png`."""
     lines = [line for line in read_metrics(workdir) if line["kind"] == "train"]
-    plot_curriculum(lines, tasks, workdir / PLOT_FILE)
+    if lines:  # a log that was lost is told of where it is opened
+        plot_curriculum(lines, tasks, workdir / PLOT_FILE)
 
 
 def plot_curriculum(lines: Sequence[dict[str, Any]], tasks: Sequence[str], path: Path) -> None:

@@ -16,8 +16,8 @@ from hen_jax.data.examples import Document
 from hen_jax.data.preferences import Pair
 from hen_jax.data.schemas import AS_NAMED, Columns, check_records, schema_named
 from hen_jax.data.splits import split_records, why_empty
+from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.text.chat import render_all
-from hen_jax.text.detect import open_chat_tokenizer
 
 NEAR = 0.8
 """Similarity from which two texts count as near copies."""
@@ -138,7 +138,7 @@ def _lengths(documents: Sequence[Document], model: Path | None) -> tuple[np.ndar
             for d in documents
         ]
         return np.asarray(whole), np.asarray(trained)
-    rendered = render_all([d.conversation for d in documents], open_chat_tokenizer(model))
+    rendered = render_all([d.conversation for d in documents], known_tokenizer(model))
     counts = [(len(one.tokens), int(one.mask.sum())) for one in rendered]
     whole, trained = np.asarray(counts).T
     return whole, trained

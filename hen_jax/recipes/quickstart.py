@@ -15,7 +15,7 @@ from hen_jax.data.examples import Document
 from hen_jax.recipes import sft
 from hen_jax.recipes.export import EXPORTS, Exported, describe_export, export_trained, open_trained
 from hen_jax.recipes.sft import SftSettings
-from hen_jax.runs.card import HeldOut, held_out_loss
+from hen_jax.runs.card import HeldOut
 from hen_jax.runs.replies import greedy_chat, held_out_prompts, questions
 from hen_jax.runs.stage import Job
 
@@ -52,7 +52,7 @@ def after(job: Job) -> None:
     exports = [export_trained(trained, workdir / EXPORTS / "hf", "hf")]
     if trained.lora is not None:
         exports.append(export_trained(trained, workdir / EXPORTS / "peft", "peft"))
-    text = summary(workdir, asked, exports)
+    text = summary(workdir, asked, exports, trained.held_out)
     with staged_file(workdir / SUMMARY) as staged:
         staged.write_text(text, encoding="utf-8")
     print(text)
@@ -63,9 +63,11 @@ def _write_replies(job: Job, asked: Sequence[Document], params: Tree, path: Path
     write_json(path, [reply.text for reply in chat(questions(asked))])
 
 
-def summary(workdir: Path, asked: Sequence[Document], exports: Sequence[Exported]) -> str:
+def summary(
+    workdir: Path, asked: Sequence[Document], exports: Sequence[Exported], held_out: HeldOut | None
+) -> str:
     """What was learnt, said and written, as Markdown."""
-    loss = held_out_loss(workdir) or HeldOut(math.nan, math.nan)
+    loss = held_out or HeldOut(math.nan, math.nan)
     lines = [
         "# What this run made",
         "",

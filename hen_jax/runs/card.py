@@ -18,12 +18,27 @@ class HeldOut(NamedTuple):
     after: float
 
 
-def held_out_loss(run: Path) -> HeldOut | None:
-    """What the run in that folder measured; None where it has not measured."""
+def held_out_loss(run: Path, step: int) -> HeldOut | None:
+    """What the run in that folder measured before its first update, and after update `step`.
+
+    None where it has not measured one of the two, which is told in a line: a run that was stopped,
+    or whose log was cut.
+
+    Raises:
+      InputError: the log is damaged.
+    """
     lines = read_metrics(run) if (run / METRICS_FILE).exists() else []
-    losses = [line["loss"] for line in lines if line["kind"] == "eval"]
-    numbers = [math.nan if loss is None else float(loss) for loss in losses]
-    return HeldOut(numbers[0], numbers[-1]) if numbers else None
+    measured = {line["step"]: line for line in lines if line["kind"] == "eval"}
+    if not {0, step} <= measured.keys():
+        print(
+            f"{run / METRICS_FILE} holds no evaluation of updates 0 and {step}; the card gives no "
+            "loss"
+        )
+        return None
+    losses = [measured[one].get("loss", "nothing was held out") for one in (0, step)]
+    if any(isinstance(loss, str) for loss in losses):
+        return None
+    return HeldOut(*(math.nan if loss is None else float(loss) for loss in losses))
 
 
 def export_card(

@@ -1,5 +1,6 @@
 """Where the time of a run went, over all its attempts: `goodput.json` in the work directory."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from hen_jax.core.files import read_json, write_json
+from hen_jax.core.errors import InputError
+from hen_jax.core.files import read_json, set_aside, write_json
+from hen_jax.core.records import seal
 
 GOODPUT_FILE = "goodput.json"
 
@@ -33,7 +36,7 @@ class Goodput:
         self._first, self._lost = step, lost_seconds
         self._earlier: list[dict[str, Any]] = []
         if writes and self._path.exists():
-            self._earlier = [_cut_short(attempt) for attempt in read_json(self._path)["attempts"]]
+            self._earlier = _attempts(self._path)
 
     @contextmanager
     def spend(self, kind: Kind) -> Iterator[None]:
@@ -62,7 +65,8 @@ class Goodput:
             "ended": ended,
             "seconds": {"productive": productive, **self._seconds, "lost": self._lost},
         }
-        write_json(self._path, goodput_summary([*self._earlier, attempt]))
+        told = goodput_summary([*self._earlier, attempt])
+        write_json(self._path, told | {"seal": seal(json.loads(json.dumps(told)))})
 
 
 def goodput_summary(attempts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -79,6 +83,21 @@ def goodput_summary(attempts: list[dict[str, Any]]) -> dict[str, Any]:
         "seconds": seconds,
         "attempts": attempts,
     }
+
+
+def _attempts(path: Path) -> list[dict[str, Any]]:
+    """The earlier attempts; none where the ledger is damaged, which is then set aside."""
+    try:
+        told = read_json(path)
+        sealed = told.pop("seal", None)  # there was none before
+        if sealed is not None and sealed != seal(told):
+            raise InputError("it is not as it was written")
+        attempts = [_cut_short(attempt) for attempt in told["attempts"]]
+        goodput_summary(attempts)
+    except (InputError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        set_aside(path, error if isinstance(error, InputError) else "it is no time ledger")
+        return []
+    return attempts
 
 
 def _cut_short(attempt: dict[str, Any]) -> dict[str, Any]:

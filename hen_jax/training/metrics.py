@@ -7,18 +7,22 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from tqdm import tqdm
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import staged_file
+from hen_jax.core.files import set_aside, staged_file
+from hen_jax.core.records import seal
 from hen_jax.core.types import Mean
 from hen_jax.training.processes import is_primary
 from hen_jax.training.trackers import open_trackers
 
 METRICS_FILE = "metrics.jsonl"
+
+DIGITS = 8
+"""Of a checksum, at the end of a line."""
 
 
 def fetch_metrics(metrics: dict[str, Mean]) -> dict[str, float]:
@@ -32,8 +36,10 @@ class MetricLog:
 
     On resumption at step `start`, lines of later steps (written by a process that was killed after
     its last checkpoint) are dropped, so that every step stands once; `lost_seconds` is the time
-    they took. Only the primary process writes. `headline` is the metric that the bar shows, and an
-    evaluation tells.
+    they took. A damaged file is set aside, and its good lines are kept. Only the primary process
+    writes. `headline` is the metric that the bar shows, and an evaluation tells.
+
+    Every line ends in the first digits of its checksum, `"seal"`: a changed number is noticed.
     """
 
     def __init__(
@@ -51,7 +57,7 @@ class MetricLog:
         path = folder / METRICS_FILE if self.writes else Path(os.devnull)
         if self.writes:
             folder.mkdir(parents=True, exist_ok=True)
-            self.lost_seconds = _keep_until(path, start) if path.exists() else 0.0
+            self.lost_seconds = _keep_until(path, start)
         self._lines = path.open("a", encoding="utf-8")
         self._trackers = open_trackers(trackers, folder, start) if self.writes else []
         self._quiet = quiet
@@ -114,7 +120,7 @@ class MetricLog:
             sys.stdout.flush()  # a file or a pipe would keep it back for hours
 
     def _line(self, line: dict[str, Any]) -> None:
-        self._lines.write(json.dumps(line) + "\n")
+        self._lines.write(_sealed(line))
         self._lines.flush()
 
 
@@ -124,33 +130,72 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     Raises:
       InputError: a line is damaged; names it.
     """
-    return _whole_lines(folder / METRICS_FILE)
+    path = folder / METRICS_FILE
+    return [line if line is not None else _refuse(path, n) for n, line in _numbered(path)]
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
+def _numbered(path: Path) -> list[tuple[int, dict[str, Any] | None]]:
+    """Number and content of each whole line; None for a damaged one."""
     text = path.read_text(encoding="utf-8", errors="replace")
-    lines = text[: text.rfind("\n") + 1].split("\n")[:-1]
-    return [_parsed(path, number, line) for number, line in enumerate(lines, 1)]
+    lines = list(enumerate(text[: text.rfind("\n") + 1].split("\n")[:-1], 1))
+    parsed = [(number, _object(line)) for number, line in lines]
+    sealed = any(line is not None and "seal" in line for _, line in parsed)
+    return [(number, _opened(line, sealed)) for number, line in parsed]
 
 
-def _parsed(path: Path, number: int, text: str) -> dict[str, Any]:
+def _object(text: str) -> dict[str, Any] | None:
     try:
         line = json.loads(text)
-    except json.JSONDecodeError:
-        line = None
-    if isinstance(line, dict) and isinstance(line.get("step"), int):
+    except ValueError:
+        return None
+    whole = isinstance(line, dict) and isinstance(line.get("step"), int)
+    return line if whole and isinstance(line.get("kind"), str) else None
+
+
+def _opened(line: dict[str, Any] | None, sealed: bool) -> dict[str, Any] | None:
+    """The line without its seal, if that fits; `sealed`: lines of this file have one."""
+    if line is None or not sealed:
         return line
+    found = line.pop("seal", None)
+    return line if found == seal(line)[:DIGITS] else None
+
+
+def _sealed(line: dict[str, Any]) -> str:
+    return json.dumps(line | {"seal": seal(line)[:DIGITS]}) + "\n"
+
+
+def _refuse(path: Path, number: int) -> NoReturn:
     raise InputError(
-        f"{path}:{number} is no line of metrics; remove it, or the file: it holds what a run "
-        "logged, and no run needs it to go on"
+        f"{path}:{number} is no line of metrics as it was written; remove it, or the file: it "
+        "holds what a run logged, and no run needs it to go on"
     )
 
 
 def _keep_until(path: Path, step: int) -> float:
     """Drops the lines of later steps; how many seconds those steps took."""
-    lines = _whole_lines(path)
-    with staged_file(path) as staged, staged.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines if line["step"] <= step)
-        file.flush()
-        os.fsync(file.fileno())
-    return sum(line.get("seconds") or 0.0 for line in lines if line["step"] > step)
+    lines = _numbered(path) if path.exists() else []
+    damaged = [number for number, line in lines if line is None]
+    if damaged:
+        set_aside(path, f"its line {damaged[0]} is not as it was written; the others are kept")
+    good = [line for _, line in lines if line is not None]
+    # What stands before the first update is measured again where no checkpoint is.
+    kept = [line for line in good if 0 < step >= line["step"]]
+    if lines:
+        with staged_file(path) as staged, staged.open("w", encoding="utf-8") as file:
+            file.writelines(map(_sealed, kept))
+            file.flush()
+            os.fsync(file.fileno())
+    _tell_gap(path, kept, step)
+    return sum(line.get("seconds") or 0.0 for line in good if line["step"] > step)
+
+
+def _tell_gap(path: Path, kept: Sequence[dict[str, Any]], step: int) -> None:
+    """Says so where the log holds less than was done: it was cut, damaged or removed."""
+    there = {line["step"] for line in kept if line["kind"] == "train"}
+    missing = [one for one in range(1, step + 1) if one not in there]
+    if missing:
+        print(
+            f"{path} is damaged: of {step} updates it lacks {len(missing)}, the first one update "
+            f"{missing[0]}; the run goes on without those lines",
+            file=sys.stderr,
+        )
