@@ -132,6 +132,37 @@ def test_the_dead_of_this_machine_go_and_others_only_after_a_week(tmp_path):
     assert mine.exists()
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_kill_before_the_lock_leaves_nothing_for_the_next(tmp_path, begun):
+    place = tmp_path / f".model.hen-{staging._system()}-abcd1234.part"
+    place.mkdir()
+    if begun:
+        (place / "owner.new").write_text("")
+    sweep(tmp_path)
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_place_that_is_swept_before_its_lock_is_made_again(tmp_path, monkeypatch, begun):
+    """The sweep of another process comes just before the file is locked, or is there."""
+    own, swept = staging._own, []
+
+    def late(place, name):
+        if not swept:
+            if begun:
+                (place / "owner.new").touch()
+            sweep(tmp_path)
+            swept.append(place)
+        return own(place, name)
+
+    monkeypatch.setattr(staging, "_own", late)
+    with place_for(tmp_path / "mine") as place:
+        sweep(tmp_path)
+        assert place.exists()
+    assert place != swept[0]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_error_leaves_nothing_and_the_old_file(tmp_path):
     (tmp_path / "f").write_text("old")
     with pytest.raises(FileNotFoundError), staged_file(tmp_path / "f") as staged:

@@ -26,7 +26,7 @@ ABANDONED = 7 * 24 * 3600
 
 It may be alive on another machine that shares the file system, whose locks need not show here."""
 
-OWNER, RETIRED = "owner", "retired"
+OWNER, UNOWNED, RETIRED = "owner", "owner.new", "retired"
 _PLACE = re.compile(r"\..*\.hen-([0-9a-f]{8})-\w+\.part")
 _EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h
 _NOT_OFFERED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -41,15 +41,8 @@ def place_for(path: Path) -> Iterator[Path]:
     parent = path.parent
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
-    # A name has 255 bytes at most; the whole of it stands in `owner`.
-    prefix = f".{path.name.encode()[:96].decode(errors='ignore')}.hen-{_system()}-"
-    place = Path(tempfile.mkdtemp(prefix=prefix, suffix=".part", dir=parent))
-    with (place / "owner.new").open("w", encoding="utf-8") as owner:
-        _lock(owner)
-        owner.write(path.name)
-        owner.flush()
-        # Under its final name it is locked from the start: nobody can find it free too early.
-        (place / "owner.new").replace(place / OWNER)
+    place, owner = _owned_place(path)
+    with owner:
         try:
             yield place
         finally:
@@ -127,9 +120,51 @@ def _flush(path: Path) -> None:
             os.close(handle)
 
 
+def _owned_place(path: Path) -> tuple[Path, IO[str]]:
+    """A new place for `path` and its locked owner's file.
+
+    Until it is locked another process may take it for one that a kill left, and remove it; then
+    the next is made.
+    """
+    # A name has 255 bytes at most; the whole of it stands in `owner`.
+    prefix = f".{path.name.encode()[:96].decode(errors='ignore')}.hen-{_system()}-"
+    while True:
+        place = Path(tempfile.mkdtemp(prefix=prefix, suffix=".part", dir=path.parent))
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            return place, _own(place, path.name)
+
+
+def _own(place: Path, name: str) -> IO[str]:
+    owner = (place / UNOWNED).open("w", encoding="utf-8")
+    try:
+        _lock(owner, wanted=True)
+        owner.write(name)
+        owner.flush()
+        # Under its final name it is locked from the start: nobody can find it free too early.
+        (place / UNOWNED).replace(place / OWNER)
+    except BaseException:
+        owner.close()
+        raise
+    return owner
+
+
+def _sweep_unowned(place: Path) -> None:
+    """After a kill between the making of a place and its lock: there is nothing in it to lose."""
+    unowned = place / UNOWNED
+    if unowned.exists():
+        with unowned.open("r+", encoding="utf-8") as file:
+            if not _lock(file):
+                return
+            unowned.unlink()
+    place.rmdir()
+
+
 def _sweep_place(place: Path, *, here: bool) -> None:
     owner = place / OWNER
-    if not here or not owner.exists():
+    if here and not owner.exists():
+        _sweep_unowned(place)
+        return
+    if not here:
         if _newest(place) < time.time() - ABANDONED:
             _remove(place)
         return
@@ -163,11 +198,19 @@ def _newest(place: Path) -> float:
     return max(path.lstat().st_mtime for path in [place, *place.rglob("*")])
 
 
-def _lock(file: IO[str]) -> bool:
-    """Whether the file is now locked by this process alone."""
+def _lock(file: IO[str], *, wanted: bool = False) -> bool:
+    """Whether the file is now locked by this process alone.
+
+    Raises:
+      BlockingIOError: another holds it, and it is `wanted`.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held by another, or a file system without locks
+    except BlockingIOError:
+        if wanted:
+            raise
+        return False
+    except OSError:  # a file system without locks
         return False
     return True
 

@@ -18,6 +18,9 @@ Schedule = Callable[[Int[Array, ""] | int], Float[Array, ""]]
 _BELOW_ONE, _TINY = 1 - 2**-24, 2.0**-126
 Share = Annotated[float, Range(0, 1)]
 Decay = Annotated[float, Range(0, _BELOW_ONE)]
+Norm = Annotated[float, Range(0, 1e30, above=True)]
+Added = Annotated[float, Range(_TINY, 1)]
+AddedOrNot = Annotated[float, Range(_TINY, 1, also=0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,16 +35,12 @@ class OptimizerConfig:
     schedule: Literal["constant", "linear", "cosine"] = "cosine"  # after the warm-up
     warmup: Share = 0.03  # share of all steps
     final: Share = 0.0  # learning rate at the end, as a share of the highest
-    clip_norm: Annotated[float, Range(0, 1e30, above=True)] = (
-        1.0  # a longer gradient is scaled to this length
-    )
+    clip_norm: Norm = 1.0  # a longer gradient is scaled to this length
     weight_decay: NotNegative = 0.0  # decoupled, 1 / learning_rate at most; no norms, no biases
     b1: Decay = 0.9  # decay of the running mean of gradients
     b2: Decay = 0.999  # decay of the running mean of their squares
-    eps: Annotated[float, Range(_TINY, 1)] = 1e-8  # added to the root of that mean
-    eps_root: Annotated[float, Range(_TINY, 1, also=0)] = (
-        0.0  # under the root; above 0 where updates are differentiated
-    )
+    eps: Added = 1e-8  # added to the root of that mean
+    eps_root: AddedOrNot = 0.0  # under the root; above 0 where updates are differentiated
 
     def __post_init__(self):
         check_ranges(self)
