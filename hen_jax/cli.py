@@ -1,6 +1,7 @@
 """The `hen` command. Only `argparse` loads before a verb is chosen: `--help` answers at once."""
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -21,13 +22,28 @@ examples:
 CONFIG_HELP = "a built-in name (sft, sft:tiny; `hen config` lists them), FILE.py or FILE.py:VARIANT"
 
 
+CLOSED = 141
+"""Exit code when nobody reads the output any more, as of a command that SIGPIPE ended."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; 0 when it succeeded, 2 for bad input, which is told in one line.
 
     2 also for a full disk and for Ctrl-C; 75 when a run was asked to stop and can go on; 76 when
-    another process of the run was lost (see `core.errors.told`).
+    another process of the run was lost (see `core.errors.told`); `CLOSED`, without a word, when the
+    output is a pipe that was closed, as by `hen config sft | head -1`.
     """
-    words = sys.argv[1:] if arguments is None else list(arguments)
+    from hen_jax.core.pipes import output_is_closed
+
+    try:
+        code = _command(sys.argv[1:] if arguments is None else list(arguments))
+    except SystemExit:  # of `--help`
+        output_is_closed()
+        raise
+    return CLOSED if output_is_closed() else code
+
+
+def _command(words: list[str]) -> int:
     if words[:1] == ["--version"]:
         print(_version())
         return 0
@@ -39,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         remedy = f"; give its value with '=': {bare[0]}={strange[0]}" if bare and strange else ""
         parser.error(f"unrecognized arguments: {' '.join(strange or overrides)}{remedy}")
     from hen_jax.core.errors import told
+    from hen_jax.core.pipes import output_is_closed
 
     # transformers would advise every user to install torch, of which hen_jax needs nothing.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -46,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return chosen.verb(chosen, overrides) or 0
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and output_is_closed(write_failed=True):
+            return CLOSED
         expected = told(error)
         if expected is None:
             raise
@@ -92,9 +111,11 @@ def _run(chosen: argparse.Namespace, overrides: list[str]) -> None:
     if chosen.workdir is None:
         raise InputError("--workdir=DIR is missing: where everything is written")
     with _stopping_while_loading():
-        from hen_jax.recipes.launch import launch
+        with _nothing_collected():
+            from hen_jax.recipes.launch import launch
 
-        launch(chosen.config, overrides, chosen.workdir)
+        profile = [f"--config.loop.profile={chosen.profile}"] if chosen.profile else []
+        launch(chosen.config, [*overrides, *profile], chosen.workdir)
 
 
 @contextmanager
@@ -110,6 +131,20 @@ def _stopping_while_loading() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Loads modules without looking for garbage among what they make: all of it stays.
+
+    A tenth of the time to the first update. What was loaded is not looked through later, either.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _config(chosen: argparse.Namespace, overrides: list[str]) -> None:
@@ -149,7 +184,15 @@ def _show(chosen: argparse.Namespace, overrides: list[str]) -> None:
     if chosen.config is not None:
         show(from_config(chosen.config, overrides, chosen.example, colour=colour))
     elif None not in (chosen.model, chosen.data, chosen.schema):
-        show(from_file(chosen.model, chosen.data, chosen.schema, chosen.example, colour=colour))
+        wanted = from_file(
+            chosen.model,
+            chosen.data,
+            chosen.schema,
+            chosen.example,
+            colour=colour,
+            columns=dict(chosen.columns),
+        )
+        show(wanted)
     else:
         raise InputError("give --config, or --model, --data and --schema")
 
@@ -176,14 +219,14 @@ def _doctor(chosen: argparse.Namespace, _: list[str]) -> int:
 def _validate(chosen: argparse.Namespace, _: list[str]) -> int:
     from hen_jax.recipes.data import validate
 
-    columns = dict(pair.split("=", 1) for pair in chosen.columns)
+    columns = dict(chosen.columns)
     return 1 if validate(chosen.file, chosen.schema, chosen.out, columns).problems else 0
 
 
 def _stats(chosen: argparse.Namespace, _: list[str]) -> None:
     from hen_jax.recipes.data_stats import stats
 
-    stats(chosen.file, chosen.schema, chosen.out, chosen.model)
+    stats(chosen.file, chosen.schema, chosen.out, chosen.model, dict(chosen.columns))
 
 
 def _scrub(chosen: argparse.Namespace, _: list[str]) -> None:
@@ -231,6 +274,14 @@ def _add_config_verbs(verbs: Any) -> None:
     verb.add_argument("--config", required=True, help=CONFIG_HELP)
     verb.add_argument("--workdir", type=Path, help="where everything is written")
     verb.add_argument("--print-config", action="store_true", help="every field; nothing is run")
+    verb.add_argument(
+        "--profile",
+        type=int,
+        nargs="?",
+        const=5,
+        metavar="UPDATES",
+        help="a profiler's trace of so many updates (5), in profile/ of the work directory",
+    )
     verb.epilog = "Set any field: --config.optimizer.learning_rate=1e-4 (docs/settings.md)"
     verb.set_defaults(verb=_run)
 
@@ -252,6 +303,7 @@ def _add_config_verbs(verbs: Any) -> None:
     verb.add_argument("--model", type=Path, help="instead: a model folder, with --data, --schema")
     verb.add_argument("--data", type=Path, help="a data file")
     verb.add_argument("--schema", help="of the data file")
+    _add_columns(verb)
     verb.add_argument("--example", type=int, default=1, help="which of the train part, from 1")
     verb.add_argument("--no-color", action="store_true", help="marks what trains with brackets")
     verb.set_defaults(verb=_show)
@@ -287,18 +339,14 @@ def _add_model_verbs(verbs: Any) -> None:
     verb.set_defaults(verb=_export)
 
 
-def _pair(text: str) -> str:
-    if "=" not in text:
+def _pair(text: str) -> tuple[str, str]:
+    ours, equals, theirs = text.partition("=")
+    if not (ours and equals and theirs):
         raise argparse.ArgumentTypeError(f"{text!r} is no OURS=THEIRS, such as prompt=question")
-    return text
+    return ours, theirs
 
 
-def _add_data_verbs(verbs: Any) -> None:
-    schema = "hed, steered, messages, preference, ...; `hen data schemas` explains all"
-    verb = verbs.add_parser("validate", help="list every bad record; exit 1 if there is one")
-    verb.add_argument("file", type=Path)
-    verb.add_argument("--schema", required=True, help=schema)
-    verb.add_argument("--out", type=Path, help="folder for good.jsonl and quarantine.jsonl")
+def _add_columns(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--columns",
         nargs="+",
@@ -307,6 +355,15 @@ def _add_data_verbs(verbs: Any) -> None:
         metavar="OURS=THEIRS",
         help="columns that the file calls otherwise, such as prompt=question",
     )
+
+
+def _add_data_verbs(verbs: Any) -> None:
+    schema = "hed, steered, messages, preference, ...; `hen data schemas` explains all"
+    verb = verbs.add_parser("validate", help="list every bad record; exit 1 if there is one")
+    verb.add_argument("file", type=Path)
+    verb.add_argument("--schema", required=True, help=schema)
+    verb.add_argument("--out", type=Path, help="folder for good.jsonl and quarantine.jsonl")
+    _add_columns(verb)
     verb.set_defaults(verb=_validate)
 
     verb = verbs.add_parser("schemas", help="the columns of each schema with examples, as Markdown")
@@ -317,6 +374,7 @@ def _add_data_verbs(verbs: Any) -> None:
     verb.add_argument("--schema", required=True, help=schema)
     verb.add_argument("--out", type=Path, help="folder for the figures and stats.json")
     verb.add_argument("--model", type=Path, help="model folder whose tokenizer counts tokens")
+    _add_columns(verb)
     verb.set_defaults(verb=_stats)
 
     verb = verbs.add_parser("scrub", help="mask e-mail addresses, telephone and ID numbers")

@@ -140,3 +140,24 @@ def test_a_full_disk_is_told_in_one_line(finished, tmp_path, capsys, monkeypatch
     said = fails(capsys, "export", f"--run={finished / 'run'}", "--format=hf", f"--out={out}")
     assert "the disk is full" in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["config"], ["--help"], ["data", "schemas"]])
+def test_a_reader_that_stops_early_is_no_error(words):
+    """`hen ... | head -1`: the pipe is closed before anything is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "hen_jax.cli", *words]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.stderr == ""
+    # argparse ends by itself after --help.
+    assert done.returncode == (0 if words == ["--help"] else cli.CLOSED)
+
+
+def test_a_broken_pipe_elsewhere_is_told(capsys, monkeypatch):
+    def broken(*_):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("hen_jax.recipes.data.scrub", broken)
+    assert "Broken pipe" in fails(capsys, "data", "scrub", "a.jsonl", "--out", "b.jsonl")

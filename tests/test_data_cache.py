@@ -11,6 +11,7 @@ from tiny_model import documents
 
 import hen_jax.data.cache
 from hen_jax.core.cached import built_once
+from hen_jax.core.checksums import code_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD
 from hen_jax.data.cache import cached
@@ -37,7 +38,7 @@ def contents(store) -> list:
 
 @pytest.fixture(scope="module")
 def entry(tmp_path_factory) -> Path:
-    """A cache with one entry, its rows and openings written down."""
+    """A cache with one entry, its rows and prefixes written down."""
     folder = tmp_path_factory.mktemp("cache")
     contents(cached(folder, KEY, encoded))
     return folder
@@ -63,7 +64,7 @@ def test_several_that_build_one_entry_at_once_leave_one(tmp_path, entry):
     assert everything(tmp_path) == everything(entry)
 
 
-FILES = {RECORD, "examples.array_record", "lengths.npy", f"openings/{RECORD}"}
+FILES = {RECORD, "examples.array_record", "lengths.npy", f"prefixes/{RECORD}"}
 
 DAMAGES = {
     "flipped in the middle": lambda path, data: path.write_bytes(flipped(data, len(data) // 2)),
@@ -88,7 +89,7 @@ def test_damage_is_never_believed_and_is_mended_with_one_line(entry, tmp_path, c
     for number, name in enumerate(files):
         folder = tmp_path / str(number)
         shutil.copytree(entry, folder)
-        if name.startswith("openings"):  # which are read only where rows are still to be packed
+        if name.startswith("prefixes"):  # which are read only where rows are still to be packed
             shutil.rmtree(folder / KEY / "rows.32.shared_prefix")
         path = folder / KEY / name
         DAMAGES[damage](path, path.read_bytes())
@@ -137,7 +138,7 @@ def test_a_reader_in_a_subfolder_is_part_of_the_key(tmp_path, monkeypatch):
     keys = set()
     for text in ("x = 1", "x = 2"):
         (package / "readers" / "new.py").write_text(text)
-        hen_jax.data.cache._code.cache_clear()
+        code_sha256.cache_clear()
         keys.add(hen_jax.data.cache._code())
-    hen_jax.data.cache._code.cache_clear()
+    code_sha256.cache_clear()
     assert len(keys) == 2

@@ -71,6 +71,18 @@ def test_stats_count_what_trains_and_what_the_surface_gives_away(tmp_path):
     assert characters["unit"] == "characters"
 
 
+def test_stats_of_columns_by_another_name(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"question": "Who?", "answer": "Me."}')
+    columns = {"prompt": "question", "completion": "answer"}
+    report = stats(file, "completion", columns=columns)
+    assert (report["total"], report["trained"]) == (7, 3)
+    with pytest.raises(InputError, match=r"a\.jsonl:1:prompt"):
+        stats(file, "completion")
+    with pytest.raises(InputError, match="its files have fixed names"):
+        stats(samples.path("sense7/sense7.xlsx"), "sense7", columns=columns)
+
+
 def test_the_shipped_pairs_are_as_easy_and_as_hard_as_the_card_says():
     plain = cue_accuracy(read_pairs(samples.path("eea/distress.jsonl"), "steered"))
     assert plain.surface_cues > 0.9

@@ -216,3 +216,8 @@ def test_topics_of_another_workbook_are_mapped_by_file(tmp_path):
     mapping.write_text(json.dumps({"work_issue": "work"}))
     with pytest.raises(InputError, match="work_issue: 'work'; allowed: distress, career"):
         analyse(LINES, tmp_path / "out", mapping)
+
+
+def test_a_negative_seed_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(InputError, match=r"--seed is -1; allowed: 0 or more"):
+        analyse(tmp_path / "none.xlsx", tmp_path / "out", seed=-1)

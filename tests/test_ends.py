@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from hen_jax.core.errors import (
     told,
 )
 from hen_jax.core.files import RECORD
+from hen_jax.core.staging import place_for
 from hen_jax.training import locks
 from hen_jax.training.clusters import Cluster
 from hen_jax.training.locks import LOCK, locked, only_run
@@ -103,7 +105,9 @@ def test_a_second_run_names_the_first_and_a_kill_frees_the_folder(tmp_path):
     who = rf"process {holder.pid} on host {re.escape(socket.gethostname())}"
     with pytest.raises(InputError, match=rf"in use by another run \({who}\)"), only_run(workdir):
         pass
-    (workdir / f".{RECORD}.abc.part").touch()
+    with place_for(workdir / RECORD) as left:
+        shutil.copytree(left, tmp_path / left.name)  # as a kill leaves it
+    shutil.move(tmp_path / left.name, left)
     holder.kill()
     holder.wait()
     holder.stdout.close()
@@ -373,3 +377,23 @@ def test_a_lost_process_ends_the_command_with_its_code(monkeypatch, tmp_path, ca
     (line,) = capsys.readouterr().err.splitlines()
     assert "process 1 of 2: process 0 does not answer" in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("platform", ["cuda", "bogus"])
+def test_devices_that_are_not_there_are_told_in_one_line(platform):
+    """In a process of its own: jax looks for its devices once."""
+    script = (
+        "import jax\nfrom hen_jax.core.errors import told\n"
+        "for make in (jax.devices, lambda: jax.random.key(0)):\n"  # the second hides jax's frames
+        "    try: make()\n    except Exception as error: print(told(error))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stderr
+    for line in lines:
+        assert line.startswith(f"Told(code=2, line=\"jax has no device of the kind '{platform}'")

@@ -18,7 +18,7 @@ from hen_jax.core.rounding import rounded
 from hen_jax.core.trees import flatten, unflatten
 from hen_jax.io import hf, peft
 from hen_jax.models.config import LoraConfig
-from hen_jax.recipes.generate import Request, generate_replies
+from hen_jax.recipes.generate import Request, generate_replies, open_weights
 from hen_jax.sampling.generate import Generating
 from hen_jax.sampling.logits import COLDEST, HOTTEST, Sampling, draw, truncated
 
@@ -77,6 +77,17 @@ def test_an_adapter_beyond_float16_is_named(tmp_path):
     merge_adapter(half, adapter, LORA.scale)
     with pytest.raises(InputError, match="blocks/attn/q/kernel with its adapter holds"):
         merge_adapter(half, unflatten(leaves), LORA.scale)
+
+
+def test_merged_weights_beyond_the_dtype_of_a_generation_are_named(tmp_path):
+    base, adapter = random_leaves(CONFIG, LORA)
+    leaves = flatten(base)
+    leaves["blocks/attn/q/kernel"] = np.full_like(leaves["blocks/attn/q/kernel"], 3.4e38)
+    hf.write_model(tmp_path / "m", CONFIG, unflatten(leaves))
+    peft.write_adapter(tmp_path / "a", CONFIG, LORA, adapter, base_model="o/b")
+    request = Request(tmp_path / "m", ("x",), tmp_path / "a", dtype="bfloat16")
+    with pytest.raises(InputError, match=r"blocks/attn/q/kernel holds 3\.4e\+38, which bfloat16"):
+        open_weights(request, CONFIG, 1)
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan, math.inf, 1e308, 1e-300])

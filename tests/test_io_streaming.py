@@ -1,5 +1,6 @@
 """What import and export hold in host memory, whatever the size of the checkpoint."""
 
+import dataclasses
 import tracemalloc
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,15 +9,16 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+import tiny_model
 
 from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.core.trees import flatten
 from hen_jax.io import hf, names, placing, shards
-from hen_jax.models.config import DecoderConfig
 from hen_jax.models.decoder import abstract
 from hen_jax.training.placement import parameter_shardings
 
-CONFIG = DecoderConfig(
+CONFIG = dataclasses.replace(
+    tiny_model.CONFIG,
     family="phi3",
     vocab_size=4000,
     width=512,
@@ -25,9 +27,6 @@ CONFIG = DecoderConfig(
     kv_heads=4,
     head_dim=64,
     mlp_width=1792,
-    max_length=128,
-    norm_eps=1e-5,
-    rope_theta=1e4,
     tied_head=False,
 )
 LARGEST = 4000 * 512 * 2

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import tomllib
 from pathlib import Path
@@ -104,13 +105,62 @@ def test_every_recipe_of_a_cluster_runs_as_typed_on_eight_devices(started, tmp_p
 
 def test_every_command_in_the_docs_is_one_that_hen_takes(tmp_path):
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "configs").glob("*.py")]
-    told = [(path, words) for path in pages for words in commands(path.read_text())]
-    assert len(told) > 15
-    for path, words in told:
+    found = [(path, words) for path in pages for words in commands(path.read_text())]
+    assert len(found) > 15
+    for path, words in found:
         config, _ = without_workdir(words)
         if config in ("NAME", "NAME:VARIANT", "mine.py", "..."):
             continue
         assert read(words), path
+
+
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "launch/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+EXAMPLES = {"mine.py", "FILE.py"}
+"""What pages call a file of the reader's."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_in_the_docs_is_there(page):
+    text = page.read_text()
+    folders = "hen_jax|tests|docs|configs|benchmarks|examples|launch"
+    paths = set(re.findall(rf"(?<![\w/.-])(?:(?:{folders})/)[\w/.-]*[\w/]", text))
+    paths |= set(re.findall(r"(?<![\w/.*-])[\w/]+\.(?:py|toml)\b", text)) - EXAMPLES
+    paths |= {link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link}
+    roots = (page.parent, ROOT, ROOT / "hen_jax", ROOT / "configs")
+    gone = {path for path in paths if not any((root / path).exists() for root in roots)}
+    assert not gone
+
+
+def told(text: str) -> list[str]:
+    """The `hen ...` commands of a page, without comments."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", joined, flags=re.DOTALL | re.MULTILINE))
+    rest = re.sub(r"^```.*?^```", "", joined, flags=re.DOTALL | re.MULTILINE)
+    lines = re.findall(r"^(?:\$\s*)?(hen [^#\n]+)", blocks, flags=re.MULTILINE)
+    return [line.strip() for line in lines + re.findall(r"`(hen [a-z][^`]*)`", rest)]
+
+
+def test_every_hen_command_in_the_docs_is_one_that_hen_takes():
+    words = [shlex.split(line) for page in PAGES for line in told(page.read_text())]
+    whole = [one for one in words if any(word.startswith("--") for word in one)]
+    assert len(whole) > 20
+    for one in whole:
+        chosen, rest = cli._parser().parse_known_args(one[1:])
+        assert all(word.startswith("--config.") for word in rest), one
+        assert not rest or chosen.verb in (cli._run, cli._plan, cli._show, cli._config), one
+
+
+def test_every_verb_and_make_target_in_the_docs_is_there():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    verbs = set(re.findall(r"add_parser\(\s*\"([\w-]+)\"", Path(cli.__file__).read_text()))
+    for page in PAGES:
+        text = page.read_text()
+        made = set(re.findall(r"(?:^|`)make (?:[A-Z]+=\S+ )?([a-z-]+)", text, flags=re.MULTILINE))
+        assert made <= targets, page
+        assert {line.split()[1] for line in told(text)} <= verbs, page
 
 
 PLANNED = ["gke_tpu.yaml", "gke_gpu.yaml", "skypilot.yaml", "xpk.sh"]

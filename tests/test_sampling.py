@@ -6,26 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_model
 
 from hen_jax.core.errors import InputError
 from hen_jax.models.cache import unstack_cache
-from hen_jax.models.config import DecoderConfig, LoraConfig
+from hen_jax.models.config import LoraConfig
 from hen_jax.models.decoder import Decoder
 from hen_jax.sampling import generate as g
 from hen_jax.sampling.logits import Sampling, draw, top_p_mask, truncated
 
-CONFIG = DecoderConfig(
-    family="llama",
-    vocab_size=97,
-    width=32,
-    layers=2,
-    heads=4,
-    kv_heads=2,
-    head_dim=8,
-    mlp_width=48,
-    max_length=64,
-    norm_eps=1e-5,
-    rope_theta=1e4,
+CONFIG = dataclasses.replace(
+    tiny_model.CONFIG, vocab_size=97, width=32, head_dim=8, mlp_width=48, max_length=64
 )
 PROMPTS = ([5, 6, 7, 8, 9, 10, 11], [12], [13, 14, 15])
 GREEDY = g.Generating(10, stop=(), sampling=Sampling(temperature=0.0))

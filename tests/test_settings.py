@@ -174,7 +174,10 @@ def test_a_field_that_does_not_exist_is_told_with_the_one_that_was_meant(flag, m
         ("epochs=nan", "config.epochs is 'nan'; it must be a number, more than 0"),
         ("epochs=1e309", "config.epochs is inf; it must be a number, 3.4e+38 at most"),
         ("guard.spike=1e39", "config.guard.spike is 1e+39; it must be a number, 3.4e+38 at most"),
-        ("guard.spike=1e-39", "config.guard.spike is 1e-39; float32 holds 0, or 1.2e-38 and more"),
+        (
+            "guard.spike=1e-39",
+            "config.guard.spike is 1e-39; float32 holds 0, or 1.17549e-38 and more",
+        ),
         ("data.batch_size=0", "config.data.batch_size is 0; allowed: 1 or more"),
         (
             "data.batch_size=2.5",

@@ -105,3 +105,20 @@ def test_a_config_without_data_is_refused(tmp_path):
     )
     with pytest.raises(InputError, match=r"config\.sources is missing; nothing to show"):
         show.from_config(str(tmp_path / "c.py"), [])
+
+
+def test_columns_by_another_name(tmp_path, capsys):
+    TOKENIZER.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text("{}")
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"question": "Who?", "answer": "Me."}')
+    flags = [f"--model={tmp_path / 'model'}", f"--data={file}", "--schema=completion", "--columns"]
+    assert main(["show", *flags, "prompt=question", "completion=answer"]) == 0
+    assert "Who?<|im_end|>" in (said := capsys.readouterr().out)
+    assert "⟦Me.<|im_end|>⟧" in said
+    assert main(["show", *flags, "promt=question"]) == 2
+    assert (
+        "--columns.promt: no such field; did you mean --columns.prompt?" in capsys.readouterr().err
+    )
+    with pytest.raises(SystemExit):
+        main(["show", *flags, "prompt="])

@@ -220,3 +220,13 @@ def test_a_cache_entry_goes_whatever_its_files_hold_and_no_other(tmp_path):
     (entry / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="is not replaced"):
         folders.require_replaceable(entry, "examples", patterns)
+
+
+def test_an_exchange_that_fails_puts_the_old_one_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(staging, "_swapped", lambda *_: False)
+    for name in ("old", "place"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(FileNotFoundError):
+        staging.exchange(tmp_path / "gone", tmp_path / "old", tmp_path / "place")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old", "place"]
+    assert list((tmp_path / "place").iterdir()) == []

@@ -3,23 +3,20 @@
 import dataclasses
 
 import numpy as np
+from tiny_model import CONFIG
 
 from hen_jax.core.trees import unflatten
 from hen_jax.io import names
 from hen_jax.models.config import DecoderConfig, LinearScaling, LongRope, LoraConfig, RopeScaling
 
-_LLAMA = DecoderConfig(
-    family="llama",
+_LLAMA = dataclasses.replace(
+    CONFIG,
     vocab_size=96,
     width=32,
     layers=3,
-    heads=4,
-    kv_heads=2,
     head_dim=8,
     mlp_width=48,
     max_length=64,
-    norm_eps=1e-5,
-    rope_theta=1e4,
     rope_scaling=RopeScaling(8.0, 1.0, 4.0, 16),
     tied_head=False,
 )

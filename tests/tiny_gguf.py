@@ -7,25 +7,15 @@ import numpy as np
 from gguf import GGMLQuantizationType as Kind
 from gguf import GGUFWriter, TokenType
 from gguf.quants import dequantize, quantize
+from tiny_model import CONFIG
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
 from hen_jax.io import names
-from hen_jax.models.config import DecoderConfig
 
-LLAMA = DecoderConfig(
-    family="llama",
-    vocab_size=300,
-    width=256,  # what K-quants take at a time
-    layers=2,
-    heads=4,
-    kv_heads=2,
-    head_dim=64,
-    mlp_width=256,
-    max_length=128,
-    norm_eps=1e-5,
-    rope_theta=1e5,
+LLAMA = dataclasses.replace(  # widths that K-quants take at a time
+    CONFIG, vocab_size=300, width=256, head_dim=64, mlp_width=256, rope_theta=1e5
 )
 QWEN2 = dataclasses.replace(LLAMA, family="qwen2", qkv_bias=True)
 PRE = {"llama": "smollm", "qwen2": "qwen2"}

@@ -1,5 +1,6 @@
 """SHA-256 of files and folders: what was written, so that damage shows before it is believed."""
 
+import functools
 import hashlib
 import os
 import threading
@@ -70,6 +71,16 @@ def named_sha256(named: Sequence[tuple[str, Path]]) -> str:
     found = files_sha256(path for _, path in named)
     for (name, _), content in zip(named, found, strict=True):
         digest.update(name.encode() + bytes.fromhex(content))
+    return digest.hexdigest()
+
+
+@functools.cache
+def code_sha256(*folders: str) -> str:
+    """SHA-256 over all Python code in folders: what it computes may change with it."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for file in sorted(Path(folder).rglob("*.py")):
+            digest.update(file.read_bytes())
     return digest.hexdigest()
 
 

@@ -1,7 +1,9 @@
 """What bad input raises, what ends a run that can go on, and how each is told."""
 
 import errno
+import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -57,14 +59,16 @@ class Told(NamedTuple):
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXT = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+_NO_BACKEND = re.compile(r"Unable to initialize backend '(\w*)': (.*)")
 _QUOTED_PATH = re.compile(r"""["'](/[^"']+)["']""")
 
 
 def told(error: BaseException) -> Told | None:
     """How an error that is no defect of ours is told; None for a defect, which needs a traceback.
 
-    Bad input, a disk that is full and Ctrl-C end with code 2. A full disk is found in whatever a
-    library made of it: `RuntimeError("... [OS error 28: No space left on device]")`, too.
+    Bad input, devices that are not there, a disk that is full and Ctrl-C end with code 2. A full
+    disk is found in whatever a library made of it: `RuntimeError("... [OS error 28: No space left
+    on device]")`, too.
     """
     if isinstance(error, InputError):
         return Told(2, str(error))
@@ -77,6 +81,9 @@ def told(error: BaseException) -> Told | None:
     full = next(filter(None, map(_full_disk, _causes(error))), None)
     if full is not None:
         return Told(2, f"{full}: the disk is full; free some space and give the same command")
+    absent = next(filter(None, map(_no_devices, _causes(error))), None)
+    if absent is not None:
+        return Told(2, f"{absent}; unset JAX_PLATFORMS or set it to cpu, and see `hen doctor`")
     if isinstance(error, OSError):
         # A missing right is the user's to mend; what was whole before still is.
         return Told(2, f"{error.filename or 'writing'}: {error.strerror or error}")
@@ -91,6 +98,21 @@ def _full_disk(error: BaseException) -> str | None:
         return None
     named = _QUOTED_PATH.search(str(error))
     return named[1] if named else "writing"
+
+
+def _no_devices(error: BaseException) -> str | None:
+    """Which devices jax was to use and cannot, if that is what `error` says."""
+    if isinstance(error, RuntimeError) and (found := _NO_BACKEND.search(str(error))):
+        return f"jax has no device of the kind {found[1]!r}: {found[2]}"
+    # jax 0.10 asserts that it found one, without a word, where a plug-in is not installed; its own
+    # frames may be hidden, so it is asked again. Never loaded here: it was, or it is no such error.
+    jax = sys.modules.get("jax")
+    if isinstance(error, AssertionError) and jax is not None:
+        try:
+            jax.devices()
+        except AssertionError:
+            return f"jax has no device of the kind {os.environ.get('JAX_PLATFORMS', '')!r}"
+    return None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -10,7 +10,7 @@ def rounded(values: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
     """`values` in `dtype`, to nearest even. Raises as `require_range`."""
     require_range(values, dtype, name)
     with np.errstate(over="ignore", invalid="ignore"):  # of what is no finite number already
-        return values.astype(dtype)
+        return values.astype(dtype, copy=False)
 
 
 def require_range(values: np.ndarray, dtype: np.dtype, name: str) -> None:

@@ -1,8 +1,6 @@
 """Rendered examples kept on disk, under the hash of everything that decides them."""
 
 import dataclasses
-import functools
-import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,7 +10,7 @@ import hen_jax.data
 import hen_jax.empathy
 import hen_jax.text
 from hen_jax.core.cached import built_once
-from hen_jax.core.checksums import named_sha256, text_sha256
+from hen_jax.core.checksums import code_sha256, named_sha256, text_sha256
 from hen_jax.data.examples import Encoded
 from hen_jax.data.pipeline import PipelineConfig
 from hen_jax.data.stores import Store, damage, open_whole, write_store
@@ -60,12 +58,7 @@ def file_fingerprint(path: Path) -> str:
     return named_sha256([(str(file.relative_to(path)), file) for file in files])
 
 
-@functools.cache
 def _code() -> str:
-    """The hash of the code that turns files into tokens: what it gives may change with it."""
-    digest = hashlib.sha256()
-    for package in (hen_jax.data, hen_jax.text, hen_jax.empathy):
-        for folder in package.__path__:
-            for file in sorted(Path(folder).rglob("*.py")):
-                digest.update(file.read_bytes())
-    return digest.hexdigest()
+    """The hash of the code that turns files into tokens."""
+    packages = (hen_jax.data, hen_jax.text, hen_jax.empathy)
+    return code_sha256(*(folder for package in packages for folder in package.__path__))

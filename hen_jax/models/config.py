@@ -150,8 +150,8 @@ class Execution:
     leave out keys that no document or window reaches. "splash" is the fused kernel of TPUs, "cudnn"
     that of NVIDIA GPUs.
 
-    `base_dtype` "int8" holds the blocks' kernels in eight bits (see `quantised.py`): half the
-    memory of bfloat16, for a base that stays frozen.
+    `base_dtype` "int8" holds the blocks' kernels in eight bits (see `models/quantised.py`): half
+    the memory of bfloat16, for a base that stays frozen.
     """
 
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of products and activations

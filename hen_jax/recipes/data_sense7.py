@@ -8,6 +8,7 @@ from typing import Any
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json, write_json
 from hen_jax.core.outputs import output_files, require_no_link, require_ours
+from hen_jax.core.ranges import Range, require_in
 from hen_jax.data.sense7 import read_sense7
 from hen_jax.empathy.clusters import CONTEXT_OF_TASK, CONTEXTS
 from hen_jax.evaluation.ratings import (
@@ -35,9 +36,10 @@ def analyse(file: Path, out: Path, contexts: Path | None = None, seed: int = 0) 
       seed: of the bootstrap.
 
     Raises:
-      InputError: a bad row (file:line:field), no rated conversation, a bad mapping, or other files
-        of these names.
+      InputError: a negative seed, a bad row (file:line:field), no rated conversation, a bad
+        mapping, or other files of these names.
     """
+    require_in("--seed", seed, Range(0))
     require_no_link(out)
     paths = [out / f"sense7.{end}" for end in ("json", "md", "png")]
     require_ours(*paths)  # before the work

@@ -14,10 +14,10 @@ from hen_jax.data.cues import cue_accuracy
 from hen_jax.data.duplicates import duplicates, leaks, spoken
 from hen_jax.data.examples import Document
 from hen_jax.data.preferences import Pair
-from hen_jax.data.schemas import schema_named
+from hen_jax.data.schemas import AS_NAMED, Columns, check_records, schema_named
 from hen_jax.data.splits import split_records, why_empty
+from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.text.chat import render_all
-from hen_jax.text.detect import open_chat_tokenizer
 
 NEAR = 0.8
 """Similarity from which two texts count as near copies."""
@@ -27,7 +27,11 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 def stats(
-    file: Path, schema: str, out: Path | None = None, model: Path | None = None
+    file: Path,
+    schema: str,
+    out: Path | None = None,
+    model: Path | None = None,
+    columns: Columns = AS_NAMED,
 ) -> dict[str, Any]:
     """Counts of a data set; with `out`, also `stats.json` and `lengths.png` in that folder.
 
@@ -40,7 +44,7 @@ def stats(
         require_no_link(out)
         require_ours(out / "stats.json", out / "lengths.png")  # before the work
     found = schema_named(schema)
-    records = found.check(file).whole(file)
+    records = check_records(file, schema, columns).whole(file)
     documents = [found.document(record) for record in records]
     lengths, trained = _lengths(documents, model)
     unit = "characters" if model is None else "tokens"
@@ -134,7 +138,7 @@ def _lengths(documents: Sequence[Document], model: Path | None) -> tuple[np.ndar
             for d in documents
         ]
         return np.asarray(whole), np.asarray(trained)
-    rendered = render_all([d.conversation for d in documents], open_chat_tokenizer(model))
+    rendered = render_all([d.conversation for d in documents], known_tokenizer(model))
     counts = [(len(one.tokens), int(one.mask.sum())) for one in rendered]
     whole, trained = np.asarray(counts).T
     return whole, trained

@@ -21,11 +21,11 @@ from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
 from hen_jax.runs.card import HeldOut, export_card, held_out_loss
 from hen_jax.runs.earlier import previous_run, saved_params
+from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.model import BaseModel, ModelSettings, base_dtype, open_model
 from hen_jax.runs.origin import Origin, origin_of, public_id, without_paths
 from hen_jax.runs.settings import settings
 from hen_jax.text.chat import stop_ids
-from hen_jax.text.detect import open_chat_tokenizer
 from hen_jax.training.checkpoints import saved_steps
 
 ExportFormat = Literal["hf", "peft"]
@@ -137,7 +137,7 @@ def _export_hf(trained: TrainedModel, out: Path, dtype: str | None, origin: Orig
         model.config,
         merged,
         source_folder=model.folder,
-        stops=stop_ids(open_chat_tokenizer(model.folder)),
+        stops=stop_ids(known_tokenizer(model.folder)),
         dtype=dtype,
         card=_card(trained, out, origin, "merge" if lora else "finetune"),
         record={
@@ -171,7 +171,7 @@ def _export_peft(trained: TrainedModel, out: Path, dtype: str | None, origin: Or
         trained.params,
         base_model=origin.base_model,
         source_folder=model.folder,
-        stops=stop_ids(open_chat_tokenizer(model.folder)),
+        stops=stop_ids(known_tokenizer(model.folder)),
         dtype=dtype,
         card=_card(trained, out, origin, "adapter"),
         record={"run": without_paths(trained.record), "origin": dataclasses.asdict(origin)},

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hen_jax.adapters.lora import merge_adapter
 from hen_jax.core.errors import InputError
+from hen_jax.core.rounding import rounded
+from hen_jax.core.trees import map_with_path
 from hen_jax.io import companions, hf, peft
 from hen_jax.models.config import DecoderConfig, Execution
 from hen_jax.models.decoder import abstract, split
@@ -100,8 +102,11 @@ def open_weights(request: Request, config: DecoderConfig, longest: int) -> Weigh
     execution = Execution(request.dtype, remat="none", attention=attention)
     structure = split(abstract(config, lora, execution)).graphdef
     dtype = jnp.dtype(request.dtype)
-    placed = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (adapter, base))
-    return weights_from(structure)(*placed)
+    placed = map_with_path(
+        lambda path, leaf: jnp.asarray(rounded(np.asarray(leaf), dtype, path)),
+        {"adapter": adapter, "base": base},
+    )
+    return weights_from(structure)(placed["adapter"], placed["base"])
 
 
 def _require_room(longest: int, max_new_tokens: int, config: DecoderConfig) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -11,11 +11,12 @@ from ml_collections import ConfigDict
 from hen_jax.core.errors import InputError
 from hen_jax.data.examples import Document, Example, encode
 from hen_jax.data.pipeline import PipelineConfig
+from hen_jax.data.schemas import AS_NAMED, Columns
 from hen_jax.recipes.launch import load_config
+from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.model import ModelSettings, ensure_model
 from hen_jax.runs.settings import settings
-from hen_jax.runs.sources import Source, stream_part
-from hen_jax.text.detect import open_chat_tokenizer
+from hen_jax.runs.sources import ColumnNames, Source, stream_part
 from hen_jax.text.tokenizer import ChatTokenizer
 
 TRAINED, CONTROL, OTHER, END = "\033[1;32m", "\033[7m", "\033[2m", "\033[0m"
@@ -58,10 +59,21 @@ def from_config(
 
 
 def from_file(
-    model: Path, data: Path, schema: str, example: int = 1, *, colour: bool = False
+    model: Path,
+    data: Path,
+    schema: str,
+    example: int = 1,
+    *,
+    colour: bool = False,
+    columns: Columns = AS_NAMED,
 ) -> Wanted:
-    """A record of one file with the tokenizer of one model folder."""
-    return Wanted((Source(schema, str(data)),), ModelSettings(str(model)), example, colour=colour)
+    """A record of one file with the tokenizer of one model folder.
+
+    Raises:
+      InputError: `columns` names a column that no schema has.
+    """
+    source = Source(schema, str(data), columns=settings(ColumnNames, columns, "--columns"))
+    return Wanted((source,), ModelSettings(str(model)), example, colour=colour)
 
 
 def show(wanted: Wanted) -> str:
@@ -71,7 +83,7 @@ def show(wanted: Wanted) -> str:
       InputError: there is no such example, or nothing of it fits into a row.
     """
     document = _pick(wanted)
-    tokenizer = open_chat_tokenizer(ensure_model(wanted.model))
+    tokenizer = known_tokenizer(ensure_model(wanted.model))
     encoded = encode([document], tokenizer, max_length=wanted.row_length)
     if not encoded.examples:
         raise InputError(
@@ -99,10 +111,7 @@ def painted(example: Example, tokenizer: ChatTokenizer, *, colour: bool) -> str:
     for (trains, control), group in itertools.groupby(kinds):
         end += len(list(group))
         # A decoder may drop the space before the first word, so a part alone is not decoded.
-        whole = cast(
-            str,
-            tokenizer.tokenizer.decode(example.tokens[:end], clean_up_tokenization_spaces=False),
-        )
+        whole = str(tokenizer.tokenizer.decode(example.tokens[:end].tolist()))
         part, done = whole[len(done) :].replace("\n", "↵\n"), whole
         if colour:
             text += f"{(TRAINED if trains else OTHER) + (CONTROL if control else '')}{part}{END}"

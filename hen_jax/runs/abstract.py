@@ -21,7 +21,6 @@ from hen_jax.io.packages import cache_folder
 from hen_jax.models.config import DecoderConfig
 from hen_jax.models.decoder import abstract, split
 from hen_jax.models.families.table import from_hf
-from hen_jax.models.fused_attention import kernel_flops
 from hen_jax.models.quantised import SCALE
 from hen_jax.planning.architectures import ARCHITECTURES
 from hen_jax.planning.stage import Program
@@ -53,6 +52,9 @@ def program(stage: Stage, settings: Any, topology: Topology) -> Program:
     Raises:
       InputError: what the run would refuse.
     """
+    # Imported here: with Pallas it takes a fourteenth of a second, and only a plan asks for it.
+    from hen_jax.models.fused_attention import kernel_flops
+
     model = placed_model(settings, topology)
     stage.check(settings, model.mesh)
     stage.check_model(settings, model.config)

@@ -11,7 +11,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.folders import require_apart, require_replaceable
 from hen_jax.core.records import verified
 from hen_jax.core.staging import scratch_folder
-from hen_jax.io import gguf, gguf_tokenizer, hf, packages
+from hen_jax.io import hf, packages
 from hen_jax.io.shards import Written, dtype_named
 from hen_jax.runs.card import import_card
 from hen_jax.runs.origin import HUB_ID, Origin, gguf_origin, hub_origin, origin_of
@@ -94,6 +94,9 @@ def _import_package(name: str, out: Path, dtype: str | None) -> Written:
 def _import_gguf(
     path: Path, out: Path, dtype: str | None, wheel: packages.Wheel | None = None
 ) -> Written:
+    # Imported here: the package gguf takes a tenth of a second, and a run of a folder needs none.
+    from hen_jax.io import gguf, gguf_tokenizer
+
     reader = gguf.open_gguf(path)
     config = gguf.read_gguf_config(reader)
     origin = gguf_origin(reader, wheel.origin if wheel else None)

@@ -5,13 +5,13 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from gguf import GGUFReader
+from typing import TYPE_CHECKING, Any
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.records import read_record
-from hen_jax.io import gguf
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 """`OWNER/NAME`, or `OWNER/NAME@REVISION`."""
@@ -41,18 +41,20 @@ def origin_of(folder: Path) -> Origin:
     return Origin(license=card_license(folder))
 
 
-def gguf_origin(reader: GGUFReader, base_model: str | None = None) -> Origin:
+def gguf_origin(reader: "GGUFReader", base_model: str | None = None) -> Origin:
     """What a GGUF file says of itself; `base_model` where it is known already."""
+    from hen_jax.io.gguf import field  # here, as in `runs.import_model`
+
     kinds: Counter[str] = Counter()
     for tensor in reader.tensors:
         kinds[tensor.tensor_type.name] += int(tensor.n_elements)
     packed = [kind for kind, _ in kinds.most_common() if kind not in _WHOLE]
-    named = (str(gguf.field(reader, key) or "") for key in _URL_FIELDS)
+    named = (str(field(reader, key) or "") for key in _URL_FIELDS)
     urls = [found[1] for url in named if (found := _URL.fullmatch(url))]
     return Origin(
         base_model=base_model or next(iter(urls), None),
         quantised=packed[0] if packed else None,
-        license=gguf.field(reader, "general.license"),
+        license=field(reader, "general.license"),
     )
 
 

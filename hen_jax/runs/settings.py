@@ -13,7 +13,7 @@ from hen_jax.core.fields import REQUIRED, bare, default_of, may_be_none, words
 
 _Record = TypeVar("_Record")
 
-LARGEST_INT, LARGEST, SMALLEST = 2**31 - 1, 3.4e38, 1.2e-38
+LARGEST_INT, LARGEST, SMALLEST = 2**31 - 1, 3.4e38, 2.0**-126
 """What 32-bit integers and normal float32 numbers, which all computations use, can hold."""
 
 
@@ -75,7 +75,7 @@ def _number(value: Any, path: str) -> float:
     if not abs(value) <= LARGEST:  # NaN is refused too
         raise InputError(f"{path} is {value!r}; it must be a number, {LARGEST} at most")
     if 0 < abs(value) < SMALLEST:
-        raise InputError(f"{path} is {value!r}; float32 holds 0, or {SMALLEST} and more")
+        raise InputError(f"{path} is {value!r}; float32 holds 0, or {SMALLEST:.6g} and more")
     return float(value)
 
 

@@ -23,11 +23,11 @@ from hen_jax.core.types import Tree
 from hen_jax.io import hf
 from hen_jax.runs.earlier import Partition, previous_run, saved_params, trainable_and_frozen
 from hen_jax.runs.evaluators import named_evaluators, require_evaluators
+from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.model import BaseModel, base_dtype, ensure_model, open_model
 from hen_jax.runs.record import claim, run_record
 from hen_jax.runs.stage import Job, RunSettings, Stage, Work, beginning
 from hen_jax.steps.state import State
-from hen_jax.text.detect import open_chat_tokenizer
 from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.guards import reporting
 from hen_jax.training.loop import Run, counting, evaluator, train
@@ -63,7 +63,7 @@ def open_job(stage: Stage, settings: Any, mesh: Mesh, folder: Path, workdir: Pat
       InputError: bad settings, model or data, or a work directory that holds something else.
     """
     stage.check_model(settings, hf.read_config(folder))
-    tokenizer = open_chat_tokenizer(folder)
+    tokenizer = known_tokenizer(folder)
     feed = primary_first(lambda: stage.feed(settings, tokenizer, row_share(mesh)))
     model = open_model(
         folder,
@@ -105,7 +105,7 @@ def fit(job: Job) -> State:
                 step=placed(counting(reporting(work.step)), like),
                 evaluate=evaluator(work.score, frozen, prepare, feed.held_out),
                 prepare=prepare,
-                schedule=work.schedule,
+                schedule=jax.jit(work.schedule),  # one program and not one per operation
                 batches=feed.batches,
                 checkpoints=checkpoints,
                 log=log,

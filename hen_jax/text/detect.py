@@ -56,7 +56,7 @@ def detect_format(
         bos, eos = cast(str | None, tokenizer.bos_token), cast(str | None, tokenizer.eos_token)
         chat_format = with_tokens(chat_format, bos, eos)
         chat_format = _with_default_system(tokenizer, chat_format)
-        if _equals_template(ChatTokenizer(tokenizer, chat_format)):
+        if _equals_template(tokenizer, chat_format):
             return chat_format
     raise InputError(
         "this tokenizer's chat template is none of the known formats "
@@ -80,10 +80,10 @@ def _with_default_system(
     return dataclasses.replace(chat_format, default_system=said)
 
 
-def _equals_template(tokenizer: ChatTokenizer) -> bool:
+def _equals_template(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> bool:
     try:
         return all(
-            _agree(tokenizer, messages, prompt=prompt)
+            _agree(tokenizer, chat_format, messages, prompt=prompt)
             for probe in _PROBES
             for messages, prompt in [(probe, False), (probe[:-1], True)]
         )
@@ -91,17 +91,23 @@ def _equals_template(tokenizer: ChatTokenizer) -> bool:
         return False  # this format's control tokens are not in this tokenizer
 
 
-def _agree(tokenizer: ChatTokenizer, messages: tuple[Message, ...], *, prompt: bool) -> bool:
-    theirs = _template(tokenizer.tokenizer, messages, prompt=prompt, tokenize=True)
-    chat_format = tokenizer.chat_format
+def _agree(
+    tokenizer: "PreTrainedTokenizerFast",
+    chat_format: ChatFormat,
+    messages: tuple[Message, ...],
+    *,
+    prompt: bool,
+) -> bool:
+    theirs = _template(tokenizer, messages, prompt=prompt, tokenize=True)
     if messages[0].role == "system" and chat_format.system_in != "turn":
         if theirs is None:
             return True  # the template has no place for a system message, and ours is our own
         if chat_format.system_in == "last_user" and not prompt:
             return True  # the template leaves it out of an answered conversation
+    ours = ChatTokenizer(tokenizer, chat_format)
     if prompt:
-        return render_prompt(messages, tokenizer).tolist() == theirs
-    return render(Conversation(messages), tokenizer).tokens.tolist() == theirs
+        return render_prompt(messages, ours).tolist() == theirs
+    return render(Conversation(messages), ours).tokens.tolist() == theirs
 
 
 def _template(

@@ -220,3 +220,11 @@ def with_tokens(chat_format: ChatFormat, bos: str | None, eos: str | None) -> Ch
 
 
 CHATML = FORMATS[0]
+
+
+def format_named(
+    name: str, bos: str | None, eos: str | None, default_system: str | None
+) -> ChatFormat:
+    """One of `FORMATS` as a tokenizer with these tokens uses it."""
+    (found,) = (one for one in FORMATS if one.name == name)
+    return dataclasses.replace(with_tokens(found, bos, eos), default_system=default_system)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.records import verify
+from hen_jax.text.fast_tokenizer import FastTokenizer
 from hen_jax.text.formats import ChatFormat
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 class ChatTokenizer(NamedTuple):
     """How a model reads a conversation: a tokenizer, and the format that its template follows."""
 
-    tokenizer: "PreTrainedTokenizerFast"
+    tokenizer: "PreTrainedTokenizerFast | FastTokenizer"
     chat_format: ChatFormat
 
 

@@ -23,7 +23,8 @@ def start(compilation_cache: Path) -> None:
         join(cluster)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(compilation_cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    # Small programs too: a start compiles some thirty of them, each in far more than it is read.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if not is_primary():
         return
     devices = jax.devices()

@@ -20,6 +20,7 @@ from hen_jax.training.goodput import Ended, Goodput
 from hen_jax.training.guards import SKIPPED, made_updates
 from hen_jax.training.metrics import MetricLog, fetch_metrics
 from hen_jax.training.pace import Clock, Pace, device_memory, run_mfu
+from hen_jax.training.profiler import Look, profiler
 from hen_jax.training.progress import Tell, progress
 from hen_jax.training.signals import Asked, stop_requests
 from hen_jax.training.watchdog import watchdog
@@ -64,6 +65,7 @@ class LoopConfig:
     keep_checkpoints: Count = 2  # the newest so many; older ones are deleted
     skip_limit: Count = 10  # updates skipped in a row that end the run; 1: the first ends it
     stall_seconds: NotNegative = 1800.0  # the run ends when nothing happens for so long; 0: never
+    profile: Natural = 0  # updates traced by jax's profiler, into `profile/`, from the third on
     progress_every: Count = 100  # a line without a terminal; one comes every 30 s in any case
 
     def __post_init__(self):
@@ -100,6 +102,7 @@ class _Watch(NamedTuple):
     asked_to_stop: Asked
     alive: Callable[[], None]
     compiled: Callable[[], Compilations]
+    profile: Look
     time: Goodput
     pace: Pace
     tell: Tell
@@ -125,8 +128,9 @@ def train(config: LoopConfig, run: Run, state: State, frozen: Tree, steps: int) 
         stop_requests() as asked,
         watchdog(config.stall_seconds) as alive,
         compilations(run.step.__name__) as compiled,
+        profiler(run.log.folder, start, config.profile) as profile,
     ):
-        watch = _Watch(asked, alive, compiled, ledger, pace, tell)
+        watch = _Watch(asked, alive, compiled, profile, ledger, pace, tell)
         state = _updates(config, run, watch, state, frozen, steps)
     _require_learning(state, steps)
     return state
@@ -145,6 +149,7 @@ def _updates(
         _look(run, watch, state, number)
     pending: _Pending | None = None
     while number < steps:
+        watch.profile(number, state)
         with watch.time.spend("input"):
             batch = next(run.batches)
         state, metrics, compiled = _step(run, watch, state, frozen, batch)

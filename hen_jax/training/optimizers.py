@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import optax
 from jaxtyping import Float, Int
 
-from hen_jax.core.ranges import Range, require_in
+from hen_jax.core.ranges import NotNegative, Range, check_ranges, require_in
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Array, Tree
 from hen_jax.meta.inner import clip_by_norm
@@ -16,15 +16,11 @@ Schedule = Callable[[Int[Array, ""] | int], Float[Array, ""]]
 
 # What float32 holds: a smaller `eps` is 0 there (0 / 0 at a zero gradient), a larger `b` is 1.
 _BELOW_ONE, _TINY = 1 - 2**-24, 2.0**-126
-_ALLOWED = {
-    "learning_rate": Range(0, 10, above=True),
-    "warmup": Range(0, 1),
-    "final": Range(0, 1),
-    "clip_norm": Range(0, 1e30, above=True),
-    "b1": Range(0, _BELOW_ONE),
-    "b2": Range(0, _BELOW_ONE),
-    "eps": Range(_TINY, 1),
-}
+Share = Annotated[float, Range(0, 1)]
+Decay = Annotated[float, Range(0, _BELOW_ONE)]
+Norm = Annotated[float, Range(0, 1e30, above=True)]
+Added = Annotated[float, Range(_TINY, 1)]
+AddedOrNot = Annotated[float, Range(_TINY, 1, also=0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,24 +31,21 @@ class OptimizerConfig:
       InputError: a number is out of its range; names the field, the value and what is allowed.
     """
 
-    learning_rate: float  # at its highest
+    learning_rate: Annotated[float, Range(0, 10, above=True)]  # at its highest
     schedule: Literal["constant", "linear", "cosine"] = "cosine"  # after the warm-up
-    warmup: float = 0.03  # share of all steps
-    final: float = 0.0  # learning rate at the end, as a share of the highest
-    clip_norm: float = 1.0  # a longer gradient is scaled to this length
-    weight_decay: float = 0.0  # decoupled; norms and biases are left out
-    b1: float = 0.9  # decay of the running mean of gradients
-    b2: float = 0.999  # decay of the running mean of their squares
-    eps: float = 1e-8  # added to the root of that mean
-    eps_root: float = 0.0  # under the root; above 0 where updates are differentiated
+    warmup: Share = 0.03  # share of all steps
+    final: Share = 0.0  # learning rate at the end, as a share of the highest
+    clip_norm: Norm = 1.0  # a longer gradient is scaled to this length
+    weight_decay: NotNegative = 0.0  # decoupled, 1 / learning_rate at most; no norms, no biases
+    b1: Decay = 0.9  # decay of the running mean of gradients
+    b2: Decay = 0.999  # decay of the running mean of their squares
+    eps: Added = 1e-8  # added to the root of that mean
+    eps_root: AddedOrNot = 0.0  # under the root; above 0 where updates are differentiated
 
     def __post_init__(self):
-        for name, allowed in _ALLOWED.items():
-            require_in(name, vars(self)[name], allowed)
+        check_ranges(self)
         # An update takes `learning_rate * weight_decay` of a weight away: no more than all of it.
         require_in("weight_decay", self.weight_decay, Range(0, 1 / self.learning_rate))
-        if self.eps_root != 0:
-            require_in("eps_root", self.eps_root, Range(_TINY, 1))
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> Schedule:
