@@ -204,6 +204,23 @@ def _export(chosen: argparse.Namespace, _: list[str]) -> None:
     print(describe_export(exported))
 
 
+def _score(chosen: argparse.Namespace, _: list[str]) -> None:
+    from hen_jax.recipes.score import Scoring, score
+
+    score(
+        Scoring(
+            model=chosen.model,
+            input=chosen.input,
+            schema=chosen.schema,
+            out=chosen.out,
+            adapter=chosen.adapter,
+            columns=dict(chosen.columns),
+            batch_size=chosen.batch_size,
+            dtype=chosen.dtype,
+        )
+    )
+
+
 def _plan(chosen: argparse.Namespace, overrides: list[str]) -> None:
     from hen_jax.recipes.plan import plan
 
@@ -329,6 +346,17 @@ def _add_model_verbs(verbs: Any) -> None:
     verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     verb.add_argument("--raw", action="store_true", help="continue the text; no chat format")
     verb.set_defaults(verb=_generate)
+
+    verb = verbs.add_parser("score", help="what a reward model gives each reply of a file")
+    verb.add_argument("--model", required=True, type=Path, help="a folder; of a reward model")
+    verb.add_argument("--adapter", type=Path, help="or a PEFT adapter with a score head for it")
+    verb.add_argument("--input", required=True, type=Path, help="pairs or conversations")
+    verb.add_argument("--schema", required=True, help="preference, messages, completion, ...")
+    verb.add_argument("--out", required=True, type=Path, help="a line per record, in its order")
+    verb.add_argument("--batch-size", type=int, default=8, help="rows at a time on each device")
+    verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    _add_columns(verb)
+    verb.set_defaults(verb=_score)
 
     verb = verbs.add_parser("export", help="write a run's weights for other tools")
     verb.add_argument("--run", required=True, type=Path, help="the --workdir of a run")

@@ -30,11 +30,20 @@ class Compared:
     documents: tuple[np.ndarray, ...]  # K of [n] int32: prompt and reply, whole
     prefix: int  # tokens that all begin with; each has at least one of its own
     wins: np.ndarray  # [K, K] float32, as `objectives.preference.Comparisons.wins`
+    judged: tuple["Judged", ...] = ()  # the pairs that it was made from
 
     @property
     def length(self) -> int:
         """Positions of its row: the prefix once, then each document's own tokens."""
         return self.prefix + sum(len(document) - self.prefix for document in self.documents)
+
+
+class Judged(NamedTuple):
+    """One pair: places of its two replies among the documents, and what the data calls it."""
+
+    chosen: int
+    rejected: int
+    pair: Pair
 
 
 class ComparedBatch(NamedTuple):
@@ -57,12 +66,13 @@ def compare(
     tokenizer: ChatTokenizer,
     *,
     row_length: int,
+    shared: bool = True,
 ) -> Taken:
     """Brings the pairs of each prompt together and renders them.
 
     A prompt with three replies compared pairwise is one item: its replies are computed once and
     its comparisons weigh as much as another prompt's single pair. What does not fit in a row is
-    left out and named; a reply is never cut.
+    left out and named; a reply is never cut. Without `shared` each reply has the prompt to itself.
 
     Raises:
       InputError: two replies of a pair that are the same tokens.
@@ -78,7 +88,7 @@ def compare(
     ]
     rendered = iter(render_all(conversations, tokenizer))
     found = [
-        _compared(of_prompt, replies, tuple(next(rendered).tokens for _ in replies))
+        _compared(of_prompt, replies, tuple(next(rendered).tokens for _ in replies), shared)
         for of_prompt, replies in zip(by_prompt.values(), prompts, strict=True)
     ]
     fitting = [one for one in found if one.length <= row_length]
@@ -124,7 +134,7 @@ def compared_batch(
     kind = np.full(len(rows), -1, np.int32)
     laid = []
     for at, row in enumerate(rows):
-        documents = [] if row is None else [_unshifted(document) for document in row.documents]
+        documents = [] if row is None else [unshifted(document) for document in row.documents]
         if len(documents) > replies:
             raise InputError(f"record {row and row.id}: more than {replies} replies to one prompt")
         if row is not None:
@@ -152,14 +162,19 @@ def _compared(
     pairs: Sequence[Pair],
     replies: Sequence[tuple[Message, ...]],
     documents: tuple[np.ndarray, ...],
+    shared: bool,
 ) -> Compared:
     wins = np.zeros((len(replies), len(replies)), np.float32)
+    judged = []
     for pair in pairs:
         first, second = replies.index(pair.chosen), replies.index(pair.rejected)
         if np.array_equal(documents[first], documents[second]):
             raise InputError(f"record {pair.id}: both sides are the same tokens; leave it out")
         wins[first, second] += 1
-    return Compared(pairs[0].id, pairs[0].group, pairs[0].kind, documents, _common(documents), wins)
+        judged.append(Judged(first, second, pair))
+    name, group, kind = pairs[0].id, pairs[0].group, pairs[0].kind
+    prefix = _common(documents) if shared else 0
+    return Compared(name, group, kind, documents, prefix, wins, tuple(judged))
 
 
 def _common(documents: Sequence[np.ndarray]) -> int:
@@ -170,6 +185,6 @@ def _common(documents: Sequence[np.ndarray]) -> int:
     return most if same.all() else int(same.argmin())
 
 
-def _unshifted(document: np.ndarray) -> Shifted:
+def unshifted(document: np.ndarray) -> Shifted:
     """All tokens as inputs; nothing is predicted."""
     return Shifted(document, np.zeros_like(document), np.zeros(len(document), bool))

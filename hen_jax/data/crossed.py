@@ -8,7 +8,7 @@ one on other pairs may be about the writer's hand. The design and the sets are o
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields
@@ -140,6 +140,20 @@ def turn_crossings(records: Iterable[SteeredRecord]) -> list[Crossing]:
             prompts = _up_to(record, turn), _up_to(record, turn + 1)
             found.append(Crossing(f"{record.id}/{turn}", "turn", record.group, prompts, replies))
     return found
+
+
+BUILT: dict[str, tuple[str, Callable[[Iterable[Any]], list[Crossing]]]] = {
+    "role": ("hed", role_crossings),
+    "personality": ("hed", personality_crossings),
+    "statement": ("hed", statement_crossings),
+    "turn": ("steered", turn_crossings),
+}
+"""Crossings that are built: name -> schema of the records, and how."""
+
+
+def is_crossed(kind: str) -> bool:
+    """Whether pairs of that kind are chosen as often as rejected."""
+    return kind in CROSSINGS or kind in BUILT
 
 
 def require_crossed(pairs: Sequence[Pair]) -> None:

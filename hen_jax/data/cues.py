@@ -51,6 +51,21 @@ def cue_accuracy(pairs: Sequence[Pair], folds: int = 5) -> CueAccuracy:
     )
 
 
+def cue_margins(train: Sequence[Pair], test: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray]:
+    """How far ahead the chosen reply of each test pair is: by length alone, and by all cues.
+
+    Both rankers are fitted on `train`; above 0 is right, 0 is a tie.
+    """
+    ours, theirs = (
+        np.asarray([_features(pair, "chosen") - _features(pair, "rejected") for pair in pairs])
+        for pairs in (train, test)
+    )
+    scale = np.sqrt(np.mean(ours**2, axis=0))
+    scale[scale == 0] = 1
+    ours, theirs = ours / scale, theirs / scale
+    return theirs[:, :1] @ _fit(ours[:, :1]), theirs @ _fit(ours)
+
+
 def _features(pair: Pair, side: str) -> np.ndarray:
     said = {"chosen": pair.chosen, "rejected": pair.rejected}[side]
     text = "\n".join(message.content for message in said if message.role == "assistant")

@@ -80,7 +80,7 @@ class Batches:
     Holds a thread or processes that read ahead, so it is a class. They start with the first batch.
     """
 
-    def __init__(self, batches: "grain.MapDataset[Batch]", config: PipelineConfig):
+    def __init__(self, batches: "grain.MapDataset[Any]", config: PipelineConfig):
         self._batches, self._config, self._next = batches, config, 0
         self._ahead: Iterator[Batch] | None = None
 
@@ -183,7 +183,7 @@ def _read(stores: Sequence[Store], row_length: int, rows: Sequence[_Row]) -> Bat
     return stack_rows([row for row in packed if row is not None])
 
 
-def _read_ahead(batches: "grain.MapDataset[Batch]", config: PipelineConfig) -> Any:
+def _read_ahead(batches: "grain.MapDataset[Any]", config: PipelineConfig) -> Any:
     """One thread packs ahead of the step; more would only queue for the interpreter's lock."""
     import grain
 

@@ -216,11 +216,21 @@ def read_pairs(path: str | Path, schema: str, columns: Columns = AS_NAMED) -> li
     Raises:
       InputError: no such schema, one without pairs, or a bad record.
     """
+    pairs = pairs_of(schema)
+    return [pair for record in read_records(path, schema, columns) for pair in pairs(record)]
+
+
+def pairs_of(schema: str) -> Callable[[Any], list[Pair]]:
+    """How the records of a schema become preference pairs.
+
+    Raises:
+      InputError: no such schema, or one without pairs.
+    """
     pairs = schema_named(schema).pairs
     if pairs is None:
         allowed = ", ".join(name for name, one in SCHEMAS.items() if one.pairs is not None)
         raise InputError(f"schema {schema!r} holds no preference pairs; allowed: {allowed}")
-    return [pair for record in read_records(path, schema, columns) for pair in pairs(record)]
+    return pairs
 
 
 def check_records(path: str | Path, schema: str, columns: Columns = AS_NAMED) -> Parsed[Any]:

@@ -24,7 +24,8 @@ def training_flops(config: DecoderConfig, lora: LoraConfig | None, rows: RowShap
     tokens = rows.rows * rows.length
     full = 3 if lora is None else 2
     blocks = full * 2 * config.layers * sum(linear_sizes(config).values()) * tokens
-    head = full * 2 * config.width * config.vocab_size * rows.rows * rows.trained
+    outputs = 1 if config.score_head else config.vocab_size
+    head = full * 2 * config.width * outputs * rows.rows * rows.trained
     attention = (
         3
         * rows.rows

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from hen_jax.adapters.lora import merge_adapter, merge_rounding, zero_adapter
 from hen_jax.core.errors import InputError
+from hen_jax.core.files import read_json
 from hen_jax.core.folders import require_apart, require_replaceable
 from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.core.trees import flatten
@@ -19,10 +20,17 @@ from hen_jax.io import hf, peft
 from hen_jax.io.cards import Card
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
+from hen_jax.recipes.reward_report import REPORT
 from hen_jax.runs.card import HeldOut, export_card, held_out_loss
-from hen_jax.runs.earlier import previous_run, saved_params
+from hen_jax.runs.earlier import beside, previous_run, saved_params, trained_scores
 from hen_jax.runs.known_tokenizers import known_tokenizer
-from hen_jax.runs.model import BaseModel, ModelSettings, base_dtype, open_model
+from hen_jax.runs.model import (
+    BaseModel,
+    ModelSettings,
+    base_dtype,
+    open_model,
+    with_score_head,
+)
 from hen_jax.runs.origin import Origin, origin_of, public_id, without_paths
 from hen_jax.runs.settings import settings
 from hen_jax.text.chat import stop_ids
@@ -45,6 +53,7 @@ class TrainedModel(NamedTuple):
     lora: LoraConfig | None
     params: Tree  # the adapter, or all parameters
     held_out: HeldOut | None = None
+    report: dict[str, Any] | None = None  # of a reward model: what its scores are worth
 
 
 class Exported(NamedTuple):
@@ -54,6 +63,7 @@ class Exported(NamedTuple):
     rounding: float  # what storing merged kernels in their dtype changed
     difference: float  # reloaded against the run's own logits
     change: float  # reloaded against the base's logits
+    what: str = "logits"  # "scores" of a reward model
 
 
 def open_trained(run: Path) -> TrainedModel:
@@ -66,10 +76,14 @@ def open_trained(run: Path) -> TrainedModel:
     if not base.is_dir():
         raise InputError(f"the base model of {run} is no longer at {base}; put it back there")
     held = base_dtype(settings(ModelSettings, record["config"]["model"]), lora)
-    model = open_model(base, make_mesh(MeshConfig()), lora=lora, dtype=held)
+    config = hf.read_config(base)
+    if trained_scores(run):
+        config = with_score_head(config)
+    model = open_model(base, make_mesh(MeshConfig()), lora=lora, dtype=held, config=config)
+    report = read_json(run / REPORT) if (run / REPORT).exists() else None
     params = saved_params(run, model, lora)
     held_out = held_out_loss(run, saved_steps(run / "checkpoints")[0])
-    return TrainedModel(record, model, lora, params, held_out)
+    return TrainedModel(record, model, lora, params, held_out, report)
 
 
 def export(
@@ -143,6 +157,7 @@ def _export_hf(trained: TrainedModel, out: Path, dtype: str | None, origin: Orig
         record={
             "run": without_paths(trained.record),
             "largest_rounding": rounding,
+            **_reported(trained),
             # These weights have no public name yet; the rest is as of the base.
             "origin": dataclasses.asdict(
                 dataclasses.replace(origin, base_model=None, revision=None)
@@ -174,7 +189,11 @@ def _export_peft(trained: TrainedModel, out: Path, dtype: str | None, origin: Or
         stops=stop_ids(known_tokenizer(model.folder)),
         dtype=dtype,
         card=_card(trained, out, origin, "adapter"),
-        record={"run": without_paths(trained.record), "origin": dataclasses.asdict(origin)},
+        record={
+            "run": without_paths(trained.record),
+            "origin": dataclasses.asdict(origin),
+            **_reported(trained),
+        },
         check=check,
     )
     return found[0]
@@ -194,22 +213,25 @@ def _checked(
     trained: TrainedModel, out: Path, rounding: float, reloaded: Float[Array, "B T V"], dtype: str
 ) -> Exported:
     model, lora = trained.model, trained.lora
-    ours = _logits(model, lora, trained.params)
+    ours, what = (
+        _logits(model, lora, trained.params),
+        "scores" if model.config.score_head else "logits",
+    )
     still = model.base if lora is None else zero_adapter(trained.params)
     before = _logits(model, lora, still)
     for whose, logits in (("run", ours), ("base model", before)):
         if not bool(jnp.isfinite(logits).all()):
-            raise InputError(f"the logits of the {whose} are not finite; nothing was exported")
+            raise InputError(f"the {what} of the {whose} are not finite; nothing was exported")
     difference, change = _distance(reloaded, ours), _distance(reloaded, before)
     if not difference <= DTYPE_TOLERANCE[dtype]:
         raise RuntimeError(
-            f"the export gives other logits than the run (by {difference:.3g}); {out} was not "
+            f"the export gives other {what} than the run (by {difference:.3g}); {out} was not "
             "written. Please report this"
         )
     learnt = _distance(ours, before)
     if learnt > 2 * DTYPE_TOLERANCE[dtype] and change == 0:
         raise RuntimeError(f"the export changes nothing; {out} was not written. Please report this")
-    return Exported(out, rounding, difference, change)
+    return Exported(out, rounding, difference, change, what)
 
 
 def _distance(left: Float[Array, "B T V"], right: Float[Array, "B T V"]) -> float:
@@ -219,24 +241,37 @@ def _distance(left: Float[Array, "B T V"], right: Float[Array, "B T V"]) -> floa
 
 
 def _logits(model: BaseModel, lora: LoraConfig | None, params: Tree) -> Float[Array, "B T V"]:
-    """Logits of a few fixed tokens; `params` is an adapter over the base, or all parameters."""
+    """Logits of a few fixed tokens; `params` is an adapter over the base, or all parameters.
+
+    Of a reward model its score at each position, `[B, T, 1]`.
+    """
     parts = split(abstract(model.config, lora, Execution(remat="none")))
-    frozen = model.base if lora is not None else {}
+    frozen = beside({}, model.base).frozen if lora is not None else {}
     tokens = np.random.default_rng(0).integers(0, model.config.vocab_size, (2, 24))
     positions = np.tile(np.arange(24), (2, 1))
 
     @jax.jit
     def run(params: Tree, frozen: Tree) -> Float[Array, "B T V"]:
         decoder = merge(parts.graphdef, params, frozen)
-        return decoder.logits(decoder.hidden(tokens, positions, np.ones_like(tokens)))
+        segments = np.ones_like(tokens)
+        hidden = decoder.hidden(tokens, positions, segments)
+        if decoder.score is not None:
+            return decoder.score(hidden, segments).scores[..., None]
+        return decoder.logits(hidden)
 
     return run(jax.tree.map(jnp.asarray, params), frozen)
+
+
+def _reported(trained: TrainedModel) -> dict[str, Any]:
+    """What a reward model's scores are worth travels with it, its calibration by task included."""
+    return {} if trained.report is None else {"reward": trained.report}
 
 
 def _card(trained: TrainedModel, out: Path, origin: Origin, relation: str) -> Card:
     config, lora = trained.record["config"], trained.lora
     method = trained.record.get("method", config["recipe"])  # older runs do not say it
-    return export_card(out.name, config, method, lora, origin, trained.held_out, relation)
+    unit = "prompt" if trained.model.config.score_head else "assistant token"
+    return export_card(out.name, config, method, lora, origin, trained.held_out, relation, unit)
 
 
 def _origin(trained: TrainedModel, out: Path, base_model: str | None) -> Origin:
@@ -255,7 +290,7 @@ def _origin(trained: TrainedModel, out: Path, base_model: str | None) -> Origin:
 def describe_export(exported: Exported) -> str:
     """One line for a log."""
     return (
-        f"{exported.folder}: reloaded logits differ from the run's by {exported.difference:.2g} "
-        f"and from the base's by {exported.change:.2g}; rounding of merged weights "
-        f"{exported.rounding:.2g}"
+        f"{exported.folder}: reloaded {exported.what} differ from the run's by "
+        f"{exported.difference:.2g} and from the base's by {exported.change:.2g}; rounding of "
+        f"merged weights {exported.rounding:.2g}"
     )

@@ -21,12 +21,15 @@ def closing_words(workdir: Path) -> str:
     out = workdir / "export" / ("peft" if lora else "hf")
     model = ["--model", record["base"]["folder"], "--adapter", out] if lora else ["--model", out]
     export = ["hen", "export", "--run", workdir, "--format", out.name, "--out", out]
-    generate = ["hen", "generate", *model, "--prompt", "My scooter broke down in the rain."]
+    use = ["hen", "generate", *model, "--prompt", "My scooter broke down in the rain."]
+    if record["base"]["model"].get("score_head"):
+        data = ["--input", "pairs.jsonl", "--schema", "preference", "--out", "scores.jsonl"]
+        use = ["hen", "score", *model, *data]
     done = saved_steps(workdir / "checkpoints")[0]
     lines = [
         f"Finished after {done} updates. In {workdir}: checkpoints,"
         " metrics.jsonl, tensorboard, goodput.json. Next:",
         *([] if out.exists() else [f"  {shlex.join(map(str, export))}"]),  # quickstart exports
-        f"  {shlex.join(map(str, generate))}",
+        f"  {shlex.join(map(str, use))}",
     ]
     return "\n".join(lines)

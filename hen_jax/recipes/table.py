@@ -3,13 +3,14 @@
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.recipes import emcl, quickstart, sft
+from hen_jax.recipes import emcl, quickstart, reward, sft
 from hen_jax.runs.stage import Stage
 
 STAGES: dict[str, Stage] = {
     "sft": sft.STAGE,
     "quickstart": quickstart.STAGE,
     "emcl": emcl.STAGE,
+    "reward": reward.STAGE,
 }
 
 

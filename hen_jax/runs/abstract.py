@@ -3,6 +3,7 @@
 No weights, no data, no hub.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,10 +27,11 @@ from hen_jax.planning.architectures import ARCHITECTURES
 from hen_jax.planning.stage import Program
 from hen_jax.planning.topologies import Topology
 from hen_jax.runs import tiny_model
-from hen_jax.runs.model import base_dtype
+from hen_jax.runs.earlier import beside
+from hen_jax.runs.model import SCORE, base_dtype, language_model
 from hen_jax.runs.stage import RunSettings, Stage, beginning
 from hen_jax.training.guards import reporting
-from hen_jax.training.loop import counting
+from hen_jax.training.loop import batches_in, counting
 from hen_jax.training.placement import abstract_state, parameter_shardings, placed
 
 UPDATES = 1000
@@ -55,7 +57,7 @@ def program(stage: Stage, settings: Any, topology: Topology) -> Program:
     # Imported here: with Pallas it takes a fourteenth of a second, and only a plan asks for it.
     from hen_jax.models.fused_attention import kernel_flops
 
-    model = placed_model(settings, topology)
+    model = placed_model(settings, topology, stage.model_config)
     stage.check(settings, model.mesh)
     stage.check_model(settings, model.config)
     load = stage.load(settings, model.config, model.mesh)
@@ -68,14 +70,18 @@ def program(stage: Stage, settings: Any, topology: Topology) -> Program:
         step=placed(counting(reporting(work.step)), state),
         arguments=(state, frozen, load.batch),
         model_flops=stage.flops(settings, model.config, -1),
-        tokens=_tokens(load.batch),
+        tokens=sum(one.tokens.size for one in batches_in(load.batch)),
         kernel_flops=partial(kernel_flops, model.config.windows),
     )
 
 
-def placed_model(settings: RunSettings, topology: Topology) -> Placed:
+def placed_model(
+    settings: RunSettings,
+    topology: Topology,
+    model_config: Callable[[DecoderConfig], DecoderConfig] = language_model,
+) -> Placed:
     """The model of a config: adapters in float32, the base in `base_dtype`, as stored bfloat16."""
-    config = read_architecture(settings.model.source)
+    config = model_config(read_architecture(settings.model.source))
     mesh = make_mesh(settings.mesh, topology.devices)
     layout = Layout(mesh, settings.mesh.rules)
     model = abstract(config, settings.adapter, settings.execution, layout)
@@ -83,8 +89,8 @@ def placed_model(settings: RunSettings, topology: Topology) -> Placed:
 
     def place(tree: Tree, dtype: str) -> Tree:
         def one(path: str, leaf: Array) -> jax.ShapeDtypeStruct:
-            # Eight-bit kernels and their scales have dtypes of their own.
-            own = leaf.dtype == jnp.int8 or path.endswith(f"/{SCALE}")
+            # Eight-bit kernels, their scales and a score head have dtypes of their own.
+            own = leaf.dtype == jnp.int8 or path.endswith(f"/{SCALE}") or path == f"{SCORE}/kernel"
             stored = leaf.dtype if own else dtype
             return jax.ShapeDtypeStruct(leaf.shape, stored, sharding=shardings[path])
 
@@ -95,7 +101,7 @@ def placed_model(settings: RunSettings, topology: Topology) -> Placed:
     base, adapter = place(parts.base, dtype), parts.adapter
     if settings.adapter is None:
         return Placed(config, parts.graphdef, mesh, base, {})
-    return Placed(config, parts.graphdef, mesh, place(adapter, "float32"), base)
+    return Placed(config, parts.graphdef, mesh, *beside(place(adapter, "float32"), base))
 
 
 def read_architecture(source: str) -> DecoderConfig:
@@ -137,8 +143,3 @@ def _extra(stage: Stage, model: Placed, seed: int) -> dict[str, Tree]:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes
     )
-
-
-def _tokens(batch: Tree) -> int:
-    batches = jax.tree.leaves(batch, is_leaf=lambda node: isinstance(node, Batch))
-    return sum(one.tokens.size for one in batches)

@@ -12,7 +12,7 @@ from hen_jax.training.metrics import METRICS_FILE, read_metrics
 
 
 class HeldOut(NamedTuple):
-    """The loss of a run's first and last evaluation, nats per held-out assistant token."""
+    """The loss of a run's first and last evaluation, in nats."""
 
     before: float
     after: float
@@ -49,6 +49,7 @@ def export_card(
     origin: Origin,
     held_out: HeldOut | None,
     relation: str,
+    unit: str = "assistant token",
 ) -> Card:
     """The card of an export called `name`.
 
@@ -57,11 +58,12 @@ def export_card(
       method: how it trained, as its record says it.
       origin: of the base model.
       relation: the Hub's `base_model_relation`: "adapter", "merge" or "finetune".
+      unit: what the held-out loss is in nats per.
     """
     front = _front(origin)
     if origin.base_model is not None:
         front["base_model_relation"] = relation
-    parts = [_trained(config, method, lora), _base(origin), _evaluation(held_out)]
+    parts = [_trained(config, method, lora), _base(origin), _evaluation(held_out, unit)]
     return Card(name, "\n\n".join(part for part in parts if part), front)
 
 
@@ -110,10 +112,10 @@ def _base(origin: Origin) -> str:
     return f"{text} Its licence, {origin.license}, applies."
 
 
-def _evaluation(held_out: HeldOut | None) -> str:
+def _evaluation(held_out: HeldOut | None, unit: str) -> str:
     if held_out is None:
         return ""
     return (
-        f"Held-out loss of the run's own evaluation: {held_out.before:.4f} nats per assistant "
-        f"token before training, {held_out.after:.4f} after."
+        f"Held-out loss of the run's own evaluation: {held_out.before:.4f} nats per {unit} "
+        f"before training, {held_out.after:.4f} after."
     )

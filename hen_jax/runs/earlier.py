@@ -15,7 +15,7 @@ from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Tree
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import Decoder, abstract, split
-from hen_jax.runs.model import WEIGHT_FILES, BaseModel, fingerprint
+from hen_jax.runs.model import SCORE, WEIGHT_FILES, BaseModel, fingerprint
 from hen_jax.runs.record import RUN_KIND, read_back
 from hen_jax.runs.settings import settings
 from hen_jax.training.checkpoints import Checkpoints
@@ -40,7 +40,7 @@ class PreviousRun(NamedTuple):
 def trainable_and_frozen(
     model: BaseModel, lora: LoraConfig | None, execution: Execution, seed: int
 ) -> Partition:
-    """A new adapter and its base; without `lora` all parameters train."""
+    """A new adapter and its base; without `lora` all parameters train, a score head always."""
     if lora is None:
         return Partition(model.base, {})
 
@@ -49,7 +49,40 @@ def trainable_and_frozen(
 
     adapter = initial_adapter(build, model.shardings, seed)
     check_targets(lora, adapter)
-    return Partition(adapter, model.base)
+    return beside(adapter, model.base)
+
+
+def beside(adapter: Tree, base: Tree) -> Partition:
+    """What trains with an adapter: a score head of the base moves over to it."""
+    head = {SCORE: base[SCORE]} if SCORE in base else {}
+    return Partition(adapter | head, {key: base[key] for key in base.keys() - head.keys()})
+
+
+def continued(run: Path, model: BaseModel, lora: LoraConfig | None) -> Partition:
+    """`trainable_and_frozen`, but with what the run in folder `run` learnt.
+
+    A score head that it lacks is that of `model`.
+
+    Raises:
+      InputError: as `saved_params`, or a reward model asked to go on as a language model.
+    """
+    if trained_scores(run) and not model.config.score_head:
+        raise InputError(
+            f"config.start: the run in {run} trained a reward model, which has no language head; "
+            "start from the run that it began with"
+        )
+    kept = {
+        key: leaves
+        for key, leaves in saved_params(run, model, lora).items()
+        if key != "head" or not model.config.score_head
+    }
+    fresh = beside({}, model.base)
+    return Partition(fresh.trainable | kept, {} if lora is None else fresh.frozen)
+
+
+def trained_scores(run: Path) -> bool:
+    """Whether the run in folder `run` trained a model with a score head."""
+    return bool(previous_run(run).record["base"]["model"].get("score_head", False))
 
 
 def previous_run(run: Path) -> PreviousRun:
@@ -70,11 +103,15 @@ def saved_params(run: Path, model: BaseModel, lora: LoraConfig | None) -> Tree:
         when the run trained on it.
     """
     _require_same_base(run, model)
-    shapes = split(abstract(model.config, lora)).adapter if lora else model.base
-    like = map_with_path(
-        lambda path, x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=model.shardings[path]),
-        shapes,
-    )
+    left = dataclasses.replace(model.config, score_head=trained_scores(run))
+    parts, dtype = split(abstract(left, lora)), model.base["embed"]["embedding"].dtype
+
+    def saved(path: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        kept = dtype if lora is None and not path.startswith(f"{SCORE}/") else leaf.dtype
+        return jax.ShapeDtypeStruct(leaf.shape, kept, sharding=model.shardings[path])
+
+    shapes = parts.base if lora is None else beside(parts.adapter, parts.base).trainable
+    like = map_with_path(saved, shapes)
     with closing(Checkpoints(run / "checkpoints", keep=1, asynchronous=False)) as checkpoints:
         return checkpoints.params(like)
 
@@ -83,7 +120,9 @@ def _require_same_base(run: Path, model: BaseModel) -> None:
     before = previous_run(run).record["base"]
     config = read_back(dataclasses.asdict(model.config))
     other = sorted(
-        name for name, value in before["model"].items() if config.get(name, value) != value
+        name
+        for name, value in before["model"].items()
+        if name != "score_head" and config.get(name, value) != value  # weights are compared below
     )
     if other:
         field = other[0]

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -18,6 +20,7 @@ from hen_jax.io import hf
 from hen_jax.io.packages import cache_folder
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import abstract, split
+from hen_jax.models.heads import ScoreHead
 from hen_jax.runs.import_model import write_import
 from hen_jax.training.placement import parameter_shardings
 
@@ -113,19 +116,65 @@ def open_model(
     execution: Execution = Execution(),
     dtype: str | None = None,
     rules: Rules = (),
+    config: DecoderConfig | None = None,
+    seed: int = 0,
 ) -> BaseModel:
-    """Reads the base tensor by tensor onto the mesh; `rules` as in `MeshConfig`."""
-    config = hf.read_config(folder)
-    model = abstract(config, lora, execution, Layout(mesh, rules))
+    """Reads the base tensor by tensor onto the mesh; `rules` as in `MeshConfig`.
+
+    `config` is the model that is wanted, where it is not the folder's own: one with a score head
+    (`with_score_head`), which begins at random by `seed` if the folder has none. It is float32 in
+    any case, as is all that always trains.
+    """
+    stored = hf.read_config(folder)
+    config = config or stored
+    layout = Layout(mesh, rules)
+    model = abstract(config, lora, execution, layout)
     shardings = parameter_shardings(model, mesh, rules)
+    if config != stored:  # a language head may be read, and is left out below
+        whole = abstract(stored, lora, execution, layout)
+        shardings = {**parameter_shardings(whole, mesh, rules), **shardings}
     int8 = execution.base_dtype == "int8"
     if int8 and lora is None:
         raise InputError(
             "config.execution.base_dtype is 'int8', which cannot be trained; give config.adapter"
         )
-    base = hf.read_params(folder, config, dtype, shardings, int8)
+    base = hf.read_params(folder, stored, dtype, shardings, int8)
+    if config.score_head:
+        base = _scored(base, config, shardings, seed)
     return BaseModel(folder, config, split(model).graphdef, base, shardings)
 
+
+def _scored(base: Tree, config: DecoderConfig, shardings: Shardings, seed: int) -> Tree:
+    """`base` without a language head, and with a score head in float32."""
+    kept = {name: leaves for name, leaves in base.items() if name not in ("head", SCORE)}
+    if SCORE in base:
+        kernel = base[SCORE]["kernel"].astype(jnp.float32)
+    else:
+        kernel = ScoreHead(jax.random.key(seed), config).kernel[...]
+    return kept | {SCORE: {"kernel": jax.device_put(kernel, shardings[f"{SCORE}/kernel"])}}
+
+
+def language_model(config: DecoderConfig) -> DecoderConfig:
+    """The folder's own model, which must have a language head: what most stages train.
+
+    Raises:
+      InputError: it is a reward model.
+    """
+    if config.score_head:
+        raise InputError(
+            "config.model.source is a reward model, which has no language head; give the model "
+            "that it was made from"
+        )
+    return config
+
+
+def with_score_head(config: DecoderConfig) -> DecoderConfig:
+    """The same trunk with a score head in place of the language head."""
+    return dataclasses.replace(config, score_head=True)
+
+
+SCORE = "score"
+"""The key of the score head in a tree of parameters."""
 
 WEIGHT_FILES = ("*.safetensors",)
 """The files of a model folder that hold its weights."""

@@ -84,10 +84,22 @@ def check_packing(settings: PackedSettings, config: DecoderConfig) -> None:
     """
     if settings.data.packing != "shared_prefix":
         return
-    attention, row = settings.execution.attention, settings.data.row_length
-    windows = [window for window in config.windows if window is not None]
-    plain = "config.data.packing='fewest_rows'"
     refused = "config.data.packing is 'shared_prefix', which"
+    plain = "config.data.packing='fewest_rows'"
+    require_shared(settings.execution.attention, settings.data.row_length, config, refused, plain)
+
+
+def require_shared(
+    attention: str, row: int, config: DecoderConfig, refused: str, plain: str
+) -> None:
+    """Refuses rows of `row` positions with a common opening that some document would not see.
+
+    `refused` begins the message, `plain` is the remedy.
+
+    Raises:
+      InputError: as `check_packing`.
+    """
+    windows = [window for window in config.windows if window is not None]
     if attention not in ("xla", "chunked"):
         raise InputError(
             f"{refused} config.execution.attention={attention!r} cannot mask; give 'xla' or "

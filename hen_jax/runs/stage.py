@@ -18,7 +18,7 @@ from hen_jax.core.ranges import Count, Natural, check_ranges
 from hen_jax.core.types import Mean, Tree
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.planning.search import Change
-from hen_jax.runs.model import BaseModel, ModelSettings, base_dtype
+from hen_jax.runs.model import BaseModel, ModelSettings, base_dtype, language_model
 from hen_jax.runs.sources import Source
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Metrics
@@ -141,6 +141,10 @@ class Stage(NamedTuple):
     """`(params, frozen) -> frozen` at the start: a reference policy is `params` kept. It only
     arranges leaves, so that a plan can call it; whatever is in both is copied by the run. `params`
     are the decoder's own, without `extra`."""
+
+    model_config: Callable[[DecoderConfig], DecoderConfig] = language_model
+    """The model that trains, from that of the base's folder: a reward model's has a score head,
+    which then is a parameter of the decoder like others, and trains beside an adapter."""
 
     extra: Callable[[DecoderConfig, PRNGKeyArray], dict[str, Tree]] = nothing_more
     """What trains beside the decoder's own parameters, such as a score head: more keys of `params`,

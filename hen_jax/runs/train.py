@@ -21,7 +21,7 @@ from hen_jax.core.mesh import make_mesh, replicated
 from hen_jax.core.trees import count
 from hen_jax.core.types import Tree
 from hen_jax.io import hf
-from hen_jax.runs.earlier import Partition, previous_run, saved_params, trainable_and_frozen
+from hen_jax.runs.earlier import Partition, continued, previous_run, trainable_and_frozen
 from hen_jax.runs.evaluators import named_evaluators, require_evaluators
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.model import BaseModel, base_dtype, ensure_model, open_model
@@ -62,7 +62,8 @@ def open_job(stage: Stage, settings: Any, mesh: Mesh, folder: Path, workdir: Pat
     Raises:
       InputError: bad settings, model or data, or a work directory that holds something else.
     """
-    stage.check_model(settings, hf.read_config(folder))
+    config = stage.model_config(hf.read_config(folder))
+    stage.check_model(settings, config)
     tokenizer = known_tokenizer(folder)
     feed = primary_first(lambda: stage.feed(settings, tokenizer, row_share(mesh)))
     model = open_model(
@@ -72,6 +73,8 @@ def open_job(stage: Stage, settings: Any, mesh: Mesh, folder: Path, workdir: Pat
         execution=settings.execution,
         dtype=base_dtype(settings.model, settings.adapter),
         rules=settings.mesh.rules,
+        config=config,
+        seed=settings.seed,
     )
     trainable, frozen = _divide(settings, model)
     record = run_record(settings, folder, model.config, stage.summary(settings))
@@ -161,5 +164,4 @@ def _divide(settings: RunSettings, model: BaseModel) -> Partition:
             f"config.start: the run in {run} trained {earlier.lora} on {earlier.base}; give the "
             "same config.adapter and config.model here"
         )
-    params = saved_params(run, model, settings.adapter)
-    return Partition(params, {} if settings.adapter is None else model.base)
+    return continued(run, model, settings.adapter)

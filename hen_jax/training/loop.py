@@ -186,11 +186,16 @@ def counting(plain: Callable[[State, Tree, Any], tuple[State, Metrics]]) -> Call
 
     def step(state: State, frozen: Tree, batch: Tree) -> tuple[State, Metrics]:
         state, metrics = plain(state, frozen, batch)
-        batches = jax.tree.leaves(batch, is_leaf=lambda node: isinstance(node, Batch))
-        tokens = sum((one.segments != 0).sum(dtype=jnp.float32) for one in batches)
+        tokens = sum((one.segments != 0).sum(dtype=jnp.float32) for one in batches_in(batch))
         return state, metrics | {TOKENS: Mean(jnp.float32(tokens), jnp.ones((), jnp.float32))}
 
     return step
+
+
+def batches_in(tree: Tree) -> list[Batch]:
+    """Each `Batch` of a tree that may hold other arrays beside them."""
+    nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Batch))
+    return [node for node in nodes if isinstance(node, Batch)]
 
 
 def _is_ready(metrics: Metrics) -> bool:

@@ -1,0 +1,141 @@
+"""Reward models: a scalar head on a trunk, trained on compared replies (the reward model of HEN).
+
+Left out: ranks of more than two as one event (Plackett-Luce; all their pairs are compared instead)
+and shares of annotators, which the shipped data do not have.
+"""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.mesh import BATCH
+from hen_jax.core.ranges import Positive
+from hen_jax.core.rows import check_batch
+from hen_jax.data.comparison_batches import (
+    ComparisonBounds,
+    ComparisonConfig,
+    eval_comparisons,
+    train_comparisons,
+    trained_ids,
+)
+from hen_jax.data.comparisons import ComparedBatch
+from hen_jax.models.config import DecoderConfig
+from hen_jax.planning.model_flops import row_flops
+from hen_jax.recipes.changes import NARROW
+from hen_jax.recipes.reward_report import preferences
+from hen_jax.runs.abstract import abstract_batch
+from hen_jax.runs.compared import Asked, Level, bounds_of, compared_parts, describe
+from hen_jax.runs.model import with_score_head
+from hen_jax.runs.packed import require_shared
+from hen_jax.runs.stage import Feed, Load, RunSettings, Stage, Work, guarded
+from hen_jax.steps.reward import RewardConfig, reward_loss
+from hen_jax.steps.update import update_step
+from hen_jax.text.tokenizer import ChatTokenizer
+from hen_jax.training.loop import LoopConfig
+from hen_jax.training.optimizers import make_schedule
+from hen_jax.training.processes import Share
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RewardSettings(RunSettings):
+    """Everything that decides what a reward model computes; sources hold pairs."""
+
+    epochs: Positive  # passes over the prompts; a part of one is allowed
+    data: ComparisonConfig = ComparisonConfig()
+    reward: RewardConfig = RewardConfig()
+    level: Level = "conversation"  # pairs of whole conversations as they are, or turn by turn
+    crossings: tuple[str, ...] = ()  # built from hed and steered sources; see `data.crossed.BUILT`
+    plain: bool = True  # the sources' own pairs; False leaves only what is crossed
+    loop: LoopConfig = LoopConfig(evaluators=("preferences",))
+
+    def asked(self) -> Asked:
+        """What is compared."""
+        return Asked(self.sources, self.level, self.crossings, self.plain)
+
+
+def feed(settings: RewardSettings, tokenizer: ChatTokenizer, share: Share) -> Feed:
+    """One prompt with its replies a row."""
+    data, shards = settings.data, {"process_index": share.index, "process_count": share.count}
+    parts = compared_parts(settings.asked(), data, tokenizer)
+    for name, part in parts._asdict().items():
+        print(describe(name, part, data))
+    train, bounds = parts.train.found, bounds_of(parts, data)
+    return Feed(
+        steps=max(1, round(settings.epochs * len(train.all()) / data.batch_size)),
+        bounds=bounds,
+        batches=train_comparisons(train, data, bounds, **shards),
+        held_out=partial(eval_comparisons, parts.valid.found.all(), data, bounds, **shards),
+        records=partial(trained_ids, train, data),
+    )
+
+
+def work(
+    settings: RewardSettings,
+    config: DecoderConfig,
+    graphdef: nnx.GraphDef,
+    bounds: ComparisonBounds,
+    steps: int,
+) -> Work:
+    """Bradley-Terry over the replies to each prompt, one update a batch."""
+    schedule = make_schedule(settings.optimizer, steps)
+    optimizer = guarded(settings, schedule)
+    loss = reward_loss(graphdef, bounds.replies, settings.reward, bounds.reach)
+    return Work(
+        update_step(loss, optimizer, settings.microbatches), optimizer, schedule, score=loss
+    )
+
+
+def load(settings: RewardSettings, config: DecoderConfig, mesh: Mesh) -> Load:
+    """Rows without padding, of two replies each."""
+    data, where = settings.data, NamedSharding(mesh, PartitionSpec(BATCH))
+    B, K = data.batch_size, 2
+    batch = ComparedBatch(
+        abstract_batch((B,), data.row_length, mesh, (BATCH,)),
+        jax.ShapeDtypeStruct((B, K, K), jnp.float32, sharding=where),  # pyright: ignore
+        jax.ShapeDtypeStruct((B,), np.int32, sharding=where),  # pyright: ignore
+    )
+    return Load(batch, ComparisonBounds(data.row_length, K))
+
+
+def flops(settings: RewardSettings, config: DecoderConfig, number: int) -> float:
+    """The model's operations in one update, on rows without padding."""
+    data = settings.data
+    return data.batch_size * row_flops(config, settings.adapter, data.row_length)
+
+
+def check(settings: RewardSettings, mesh: Mesh) -> None:
+    """Raises `InputError` for rows that do not divide, and for evaluators that need a language."""
+    check_batch(settings.data.batch_size, settings.microbatches, mesh)
+    if "replies" in settings.loop.evaluators:
+        raise InputError("config.loop.evaluators: a reward model makes no 'replies'; leave it out")
+
+
+def check_model(settings: RewardSettings, config: DecoderConfig) -> None:
+    """Raises `InputError` where replies cannot share their prompt in this model."""
+    if settings.data.shared_prompts:
+        refused = "config.data.shared_prompts is True, which"
+        plain = "config.data.shared_prompts=False"
+        row = settings.data.row_length
+        require_shared(settings.execution.attention, row, config, refused, plain)
+
+
+STAGE = Stage(
+    settings=RewardSettings,
+    feed=feed,
+    work=work,
+    load=load,
+    flops=flops,
+    summary=lambda one: f"reward modelling (Bradley-Terry, {one.epochs:g} epochs),",
+    model_config=with_score_head,
+    check=check,
+    check_model=check_model,
+    rows=lambda settings: settings.data.batch_size,
+    changes=(NARROW,),
+    evaluators={"preferences": preferences},
+)

@@ -1,0 +1,107 @@
+"""The evaluator of a reward model: what its scores say of held-out pairs, in `reward.json`."""
+
+import jax
+import numpy as np
+
+from hen_jax.core.files import write_json
+from hen_jax.core.mesh import replicated
+from hen_jax.data.crossed import is_crossed
+from hen_jax.data.cues import cue_margins
+from hen_jax.data.preferences import Pair
+from hen_jax.data.splits import part_number
+from hen_jax.data.word_ranker import cross_validated_margins, word_margins
+from hen_jax.evaluation.preference_report import Held, TaskScores, report
+from hen_jax.evaluation.preferences import pair_accuracy
+from hen_jax.recipes.reward_plot import draw_reward
+from hen_jax.runs.compared import ComparedPart, ComparedParts, compared_parts
+from hen_jax.runs.stage import Job
+from hen_jax.steps.reward import row_of_scores
+from hen_jax.steps.state import State
+from hen_jax.training.loop import Evaluator
+from hen_jax.training.placement import to_devices
+from hen_jax.training.processes import is_primary
+
+REPORT = "reward.json"
+"""In the work directory of a run; an export carries it on."""
+
+
+def preferences(job: Job) -> Evaluator:
+    """Accuracy by kind beside its controls, temperature and calibration, on the held-out pairs.
+
+    The last report is `reward.json`, drawn in `reward.png`. Its `tasks` hold the mean and spread of
+    scores by which a reward is to be calibrated, and which stay as they are from then on.
+    """
+    settings, bounds, put = job.settings, job.feed.bounds, to_devices(job.mesh)
+    parts = compared_parts(settings.asked(), settings.data, job.tokenizer)
+    held = _held(parts)
+    mixture = float(pair_accuracy(cross_validated_margins(parts.train.pairs())).mean())
+
+    def score(params, frozen, batch):
+        graphdef, replies = job.model.graphdef, bounds.replies
+        return row_of_scores(graphdef, replies, params, frozen, batch, bounds.reach)
+
+    scored = jax.jit(score, out_shardings=replicated(job.mesh))
+
+    def look(state: State) -> dict[str, float]:
+        rows = [scored(state.params, job.frozen, put(batch)) for batch in job.feed.held_out()]
+        scores = np.concatenate([np.asarray(row) for row in rows])
+        sides = pair_scores(parts.valid, scores)
+        found = report(sides, held, task_scores(parts.valid, scores))
+        found |= {"step": int(state.step), "bag_of_words_on_training_mixture": mixture}
+        if is_primary():
+            write_json(job.workdir / REPORT, found)
+            if found["step"] == job.feed.steps:
+                draw_reward(job.workdir, found, sides)
+        calibration = found["calibration"] or {"brier": np.nan, "ece": np.nan}
+        return {
+            **{
+                f"accuracy/{kind}": one["model"]["value"] for kind, one in found["accuracy"].items()
+            },
+            **{name: calibration[name] for name in ("brier", "ece")},
+        }
+
+    return look
+
+
+def pair_scores(part: ComparedPart, scores: np.ndarray) -> np.ndarray:
+    """`[n, 2]` of chosen and rejected from `[rows, K]`, in the order of `part.pairs()`."""
+    return np.asarray(
+        [
+            (scores[row, judged.chosen], scores[row, judged.rejected])
+            for row, one in enumerate(part.found.all())
+            for judged in one.judged
+        ]
+    )
+
+
+def task_scores(part: ComparedPart, scores: np.ndarray) -> TaskScores:
+    """Every reply once, under the task of its prompt."""
+    rows = part.found.all()
+    return TaskScores(
+        np.concatenate([scores[at, : len(one.documents)] for at, one in enumerate(rows)]),
+        [part.tasks[one.id] for one in rows for _ in one.documents],
+    )
+
+
+def _held(parts: ComparedParts) -> Held:
+    train, pairs = parts.train.pairs(), parts.valid.pairs()
+    length, cues = cue_margins(train, pairs)
+    return Held(
+        kinds=[pair.kind for pair in pairs],
+        groups=[pair.group for pair in pairs],
+        flipped=np.asarray([part_number(pair.id, 2, "order") == 1 for pair in pairs]),
+        lengths=np.asarray(
+            [(_length(pair, "chosen"), _length(pair, "rejected")) for pair in pairs]
+        ),
+        crossed=is_crossed,
+        controls={
+            "length": length,
+            "cues": cues,
+            "bag_of_words": word_margins(train, pairs),
+        },
+    )
+
+
+def _length(pair: Pair, side: str) -> int:
+    said = {"chosen": pair.chosen, "rejected": pair.rejected}[side]
+    return max(sum(len(message.content) for message in said if message.role == "assistant"), 1)
