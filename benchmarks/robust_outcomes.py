@@ -34,6 +34,7 @@ def files(folder: Path) -> dict[str, str]:
 
 def trained(workdir: Path) -> dict[str, Any]:
     """Every leaf of the newest checkpoint by checksum, and all metrics that tell no time."""
+    import jax
     import orbax.checkpoint as ocp
 
     from hen_jax.core.trees import flatten
@@ -42,8 +43,12 @@ def trained(workdir: Path) -> dict[str, Any]:
 
     with closing(Checkpoints(workdir / "checkpoints", 2)) as checkpoints:
         step = checkpoints.latest()
-    with ocp.StandardCheckpointer() as reader:
-        leaves = flatten(reader.restore((workdir / "checkpoints" / str(step) / "state").absolute()))
+    saved = (workdir / "checkpoints" / str(step) / "state").absolute()
+    with ocp.PyTreeCheckpointer() as reader:
+        # As numpy: the devices that it was saved from may not be here.
+        tree = reader.metadata(saved).item_metadata.tree
+        plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        leaves = flatten(reader.restore(saved, restore_args=plain))
     found: dict[str, Any] = {path: _digest(leaf) for path, leaf in leaves.items()}
     return found | {"step": step, "metrics": [_timeless(line) for line in read_metrics(workdir)]}
 
