@@ -219,7 +219,7 @@ class Loading(types.ModuleType):
     """A module that is asked to stop when something is taken from it."""
 
     @property
-    def run(self):
+    def launch(self):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
         return pytest.fail

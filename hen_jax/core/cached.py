@@ -2,10 +2,11 @@
 
 import errno
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.records import changed_files, require_record
+from hen_jax.core.files import RECORD
+from hen_jax.core.records import changed_files, files_in, require_record
 from hen_jax.core.staging import exchange, make_durable, make_name_durable, place_for
 
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY}
@@ -18,7 +19,11 @@ def built_once(
 
     It is built aside and renamed, so that a reader sees all of it or nothing, and a kill leaves
     nothing behind. Of several processes that build it at once the first one's stays, and the others
-    drop theirs. One that is damaged is told of in one line, built anew, and exchanged at once.
+    drop theirs. One that is damaged is told of in one line, built anew, and exchanged at once,
+    unless it holds a file that the new one does not: somebody else's.
+
+    Raises:
+      InputError: names such a file; nothing was touched.
 
     Args:
       build: makes the folder at the path that it is given.
@@ -41,8 +46,20 @@ def built_once(
                 raise
             if damage(path) is None:
                 return  # another process was first
+            _require_ours(path, new)
             exchange(new, path, place)
         make_name_durable(path)
+
+
+def _require_ours(old: Path, new: Path) -> None:
+    made = set(files_in(new))
+    for name in files_in(old):
+        # What an entry gets later lies in folders with records of their own.
+        inner = [old / parent / RECORD for parent in PurePath(name).parents if parent.name]
+        if name not in made and not any(record.exists() for record in inner):
+            raise InputError(
+                f"{old} is not replaced: {name} in it was not written by hen_jax; move it away"
+            )
 
 
 def damage_of(folder: Path, kind: str) -> str | None:

@@ -4,6 +4,7 @@ import dataclasses
 from functools import partial
 
 import grain
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -90,7 +91,7 @@ def work(
     return Work(
         step=emcl_step(emcl, loss, optimizer, tasks, settings.steps, reply_features(graphdef)),
         optimizer=optimizer,
-        schedule=lambda number: schedule(int(done[number])),
+        schedule=lambda number: schedule(jnp.asarray(done)[number]),
         score=evaluation(emcl, loss, tasks),
         memory=lambda key: init_memory(emcl, tasks, key, config.width + 1),
     )
