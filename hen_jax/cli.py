@@ -1,15 +1,14 @@
 """The `hen` command. Only `argparse` loads before a verb is chosen: `--help` answers at once."""
 
 import argparse
-import gc
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from hen_jax import commands
 
 EPILOG = """\
 examples:
@@ -50,7 +49,7 @@ def _command(words: list[str]) -> int:
     parser = _parser()
     chosen, overrides = parser.parse_known_args(words)
     strange = [word for word in overrides if not word.startswith("--config.")]
-    if strange or (overrides and chosen.verb not in (_run, _plan, _show, _config)):
+    if strange or (overrides and chosen.verb not in commands.OF_A_CONFIG):
         bare = [word for word in overrides if word.startswith("--config.") and "=" not in word]
         remedy = f"; give its value with '=': {bare[0]}={strange[0]}" if bare and strange else ""
         parser.error(f"unrecognized arguments: {' '.join(strange or overrides)}{remedy}")
@@ -94,176 +93,6 @@ def _leave_out_absent_tpu() -> None:
         os.environ["JAX_PLATFORMS"] = "cpu"
 
 
-def _import(chosen: argparse.Namespace, _: list[str]) -> None:
-    from hen_jax.runs.import_model import import_model
-
-    import_model(chosen.source, chosen.out, chosen.dtype)
-
-
-def _run(chosen: argparse.Namespace, overrides: list[str]) -> None:
-    from hen_jax.core.errors import InputError
-
-    if chosen.print_config:
-        from hen_jax.recipes.show_config import show_config
-
-        show_config(chosen.config, overrides)
-        return
-    if chosen.workdir is None:
-        raise InputError("--workdir=DIR is missing: where everything is written")
-    with _stopping_while_loading():
-        with _nothing_collected():
-            from hen_jax.recipes.launch import launch
-
-        profile = [f"--config.loop.profile={chosen.profile}"] if chosen.profile else []
-        launch(chosen.config, [*overrides, *profile], chosen.workdir)
-
-
-@contextmanager
-def _stopping_while_loading() -> Iterator[None]:
-    """SIGTERM in the seconds until jax is loaded ends as it does later (`training.signals`)."""
-    from hen_jax.core.errors import StoppedEarlyError
-
-    def stop(*_: object) -> None:
-        raise StoppedEarlyError
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """Loads modules without looking for garbage among what they make: all of it stays.
-
-    A tenth of the time to the first update. What was loaded is not looked through later, either.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
-def _config(chosen: argparse.Namespace, overrides: list[str]) -> None:
-    from hen_jax.recipes.show_config import list_configs, show_config
-
-    if chosen.config is None:
-        list_configs()
-    else:
-        show_config(chosen.config, overrides)
-
-
-def _generate(chosen: argparse.Namespace, _: list[str]) -> None:
-    from hen_jax.recipes.generate import Request, generate_replies
-
-    generate_replies(
-        Request(
-            model=chosen.model,
-            prompts=tuple(chosen.prompt),
-            adapter=chosen.adapter,
-            system=chosen.system,
-            max_new_tokens=chosen.max_new_tokens,
-            temperature=chosen.temperature,
-            top_k=chosen.top_k,
-            top_p=chosen.top_p,
-            seed=chosen.seed,
-            dtype=chosen.dtype,
-            raw=chosen.raw,
-        )
-    )
-
-
-def _show(chosen: argparse.Namespace, overrides: list[str]) -> None:
-    from hen_jax.core.errors import InputError
-    from hen_jax.recipes.show import from_config, from_file, show
-
-    colour = sys.stdout.isatty() and not chosen.no_color and "NO_COLOR" not in os.environ
-    if chosen.config is not None:
-        show(from_config(chosen.config, overrides, chosen.example, colour=colour))
-    elif None not in (chosen.model, chosen.data, chosen.schema):
-        wanted = from_file(
-            chosen.model,
-            chosen.data,
-            chosen.schema,
-            chosen.example,
-            colour=colour,
-            columns=dict(chosen.columns),
-        )
-        show(wanted)
-    else:
-        raise InputError("give --config, or --model, --data and --schema")
-
-
-def _export(chosen: argparse.Namespace, _: list[str]) -> None:
-    from hen_jax.recipes.export import describe_export, export
-
-    exported = export(chosen.run, chosen.out, chosen.format, chosen.dtype, chosen.base_model)
-    print(describe_export(exported))
-
-
-def _score(chosen: argparse.Namespace, _: list[str]) -> None:
-    from hen_jax.recipes.score import Scoring, score
-
-    score(
-        Scoring(
-            model=chosen.model,
-            input=chosen.input,
-            schema=chosen.schema,
-            out=chosen.out,
-            adapter=chosen.adapter,
-            columns=dict(chosen.columns),
-            batch_size=chosen.batch_size,
-            dtype=chosen.dtype,
-        )
-    )
-
-
-def _plan(chosen: argparse.Namespace, overrides: list[str]) -> None:
-    from hen_jax.recipes.plan import plan
-
-    plan(chosen.config, overrides, chosen.topology, chosen.stage, chosen.json, chosen.search)
-
-
-def _doctor(chosen: argparse.Namespace, _: list[str]) -> int:
-    from hen_jax.recipes.doctor import doctor
-
-    return 0 if doctor(dry=chosen.dry) else 2
-
-
-def _validate(chosen: argparse.Namespace, _: list[str]) -> int:
-    from hen_jax.recipes.data import validate
-
-    columns = dict(chosen.columns)
-    return 1 if validate(chosen.file, chosen.schema, chosen.out, columns).problems else 0
-
-
-def _stats(chosen: argparse.Namespace, _: list[str]) -> None:
-    from hen_jax.recipes.data_stats import stats
-
-    stats(chosen.file, chosen.schema, chosen.out, chosen.model, dict(chosen.columns))
-
-
-def _scrub(chosen: argparse.Namespace, _: list[str]) -> None:
-    from hen_jax.recipes.data import scrub
-
-    scrub(chosen.file, chosen.out)
-
-
-def _schemas(_: argparse.Namespace, __: list[str]) -> None:
-    from hen_jax.recipes.data_schemas import markdown
-
-    print(markdown(), end="")
-
-
-def _sense7(chosen: argparse.Namespace, _: list[str]) -> None:
-    from hen_jax.recipes.data_sense7 import analyse
-
-    analyse(chosen.file, chosen.out, chosen.contexts, chosen.seed)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hen",
@@ -279,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("doctor", help="devices, versions, network, cache; exit 2 if not well")
     verb.add_argument("--dry", action="store_true", help="do not connect to other processes")
-    verb.set_defaults(verb=_doctor)
+    verb.set_defaults(verb=commands.doctor_verb)
 
     data = verbs.add_parser("data", help="look into a data file before training on it")
     _add_data_verbs(data.add_subparsers(required=True, metavar="VERB"))
@@ -300,11 +129,11 @@ def _add_config_verbs(verbs: Any) -> None:
         help="a profiler's trace of so many updates (5), in profile/ of the work directory",
     )
     verb.epilog = "Set any field: --config.optimizer.learning_rate=1e-4 (docs/settings.md)"
-    verb.set_defaults(verb=_run)
+    verb.set_defaults(verb=commands.run_verb)
 
     verb = verbs.add_parser("config", help="the built-in configs, or every field of one")
     verb.add_argument("config", nargs="?", help=CONFIG_HELP)
-    verb.set_defaults(verb=_config)
+    verb.set_defaults(verb=commands.config_verb)
 
     verb = verbs.add_parser("plan", help="does it fit, how fast could it be; needs no accelerator")
     verb.add_argument("--config", required=True, help=CONFIG_HELP)
@@ -313,7 +142,7 @@ def _add_config_verbs(verbs: Any) -> None:
     verb.add_argument("--json", type=Path, help="write the plan there too")
     verb.add_argument("--search", action="store_true", help="try meshes and microbatches")
     verb.epilog = "Set any field: --config.microbatches=2"
-    verb.set_defaults(verb=_plan)
+    verb.set_defaults(verb=commands.plan_verb)
 
     verb = verbs.add_parser("show", help="one example, with the tokens that train set apart")
     verb.add_argument("--config", help=f"{CONFIG_HELP} of a run")
@@ -323,7 +152,7 @@ def _add_config_verbs(verbs: Any) -> None:
     _add_columns(verb)
     verb.add_argument("--example", type=int, default=1, help="which of the train part, from 1")
     verb.add_argument("--no-color", action="store_true", help="marks what trains with brackets")
-    verb.set_defaults(verb=_show)
+    verb.set_defaults(verb=commands.show_verb)
 
 
 def _add_model_verbs(verbs: Any) -> None:
@@ -331,7 +160,7 @@ def _add_model_verbs(verbs: Any) -> None:
     verb.add_argument("source", help="smollm2-135m, tiny, a folder, a .gguf file or a hub id")
     verb.add_argument("out", type=Path, help="a folder that does not exist yet")
     verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: as stored)")
-    verb.set_defaults(verb=_import)
+    verb.set_defaults(verb=commands.import_verb)
 
     verb = verbs.add_parser("generate", help="reply to prompts")
     verb.add_argument("--model", required=True, type=Path, help="a Hugging Face folder")
@@ -345,7 +174,7 @@ def _add_model_verbs(verbs: Any) -> None:
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     verb.add_argument("--raw", action="store_true", help="continue the text; no chat format")
-    verb.set_defaults(verb=_generate)
+    verb.set_defaults(verb=commands.generate_verb)
 
     verb = verbs.add_parser("score", help="what a reward model gives each reply of a file")
     verb.add_argument("--model", required=True, type=Path, help="a folder; of a reward model")
@@ -356,7 +185,7 @@ def _add_model_verbs(verbs: Any) -> None:
     verb.add_argument("--batch-size", type=int, default=8, help="rows at a time on each device")
     verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     _add_columns(verb)
-    verb.set_defaults(verb=_score)
+    verb.set_defaults(verb=commands.score_verb)
 
     verb = verbs.add_parser("export", help="write a run's weights for other tools")
     verb.add_argument("--run", required=True, type=Path, help="the --workdir of a run")
@@ -364,7 +193,7 @@ def _add_model_verbs(verbs: Any) -> None:
     verb.add_argument("--out", required=True, type=Path, help="a folder that does not exist yet")
     verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the run's)")
     verb.add_argument("--base-model", help="hub id OWNER/NAME of the base, where not recorded")
-    verb.set_defaults(verb=_export)
+    verb.set_defaults(verb=commands.export_verb)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -392,10 +221,10 @@ def _add_data_verbs(verbs: Any) -> None:
     verb.add_argument("--schema", required=True, help=schema)
     verb.add_argument("--out", type=Path, help="folder for good.jsonl and quarantine.jsonl")
     _add_columns(verb)
-    verb.set_defaults(verb=_validate)
+    verb.set_defaults(verb=commands.validate_verb)
 
     verb = verbs.add_parser("schemas", help="the columns of each schema with examples, as Markdown")
-    verb.set_defaults(verb=_schemas)
+    verb.set_defaults(verb=commands.schemas_verb)
 
     verb = verbs.add_parser("stats", help="tokens, labels, lengths, duplicates, give-away cues")
     verb.add_argument("file", type=Path)
@@ -403,19 +232,19 @@ def _add_data_verbs(verbs: Any) -> None:
     verb.add_argument("--out", type=Path, help="folder for the figures and stats.json")
     verb.add_argument("--model", type=Path, help="model folder whose tokenizer counts tokens")
     _add_columns(verb)
-    verb.set_defaults(verb=_stats)
+    verb.set_defaults(verb=commands.stats_verb)
 
     verb = verbs.add_parser("scrub", help="mask e-mail addresses, telephone and ID numbers")
     verb.add_argument("file", type=Path)
     verb.add_argument("--out", required=True, type=Path, help="the masked file")
-    verb.set_defaults(verb=_scrub)
+    verb.set_defaults(verb=commands.scrub_verb)
 
     verb = verbs.add_parser("sense7", help="desired against perceived empathy of a workbook")
     verb.add_argument("file", type=Path, help=".xlsx or .jsonl with the SENSE-7 columns")
     verb.add_argument("--out", required=True, type=Path, help="folder for the report")
     verb.add_argument("--contexts", type=Path, help="JSON: name of a task -> context")
     verb.add_argument("--seed", type=int, default=0, help="of the bootstrap")
-    verb.set_defaults(verb=_sense7)
+    verb.set_defaults(verb=commands.sense7_verb)
 
 
 if __name__ == "__main__":
