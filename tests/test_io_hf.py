@@ -296,6 +296,23 @@ def test_a_tied_model_may_store_its_head_only_if_it_is_the_embedding(tmp_path):
         hf.read_params(folder, TIED)
 
 
+def test_a_tied_model_may_store_its_one_matrix_as_the_head(tmp_path):
+    folder = tmp_path / "m"
+    params = random_params(TIED)
+    hf.write_model(folder, TIED, params)
+    (folder / "hen_jax.json").unlink()
+    rewrite(folder, lambda t: t.update({"lm_head.weight": t.pop("model.embed_tokens.weight")}))
+    assert_same(hf.read_params(folder, TIED), params)
+
+
+@pytest.mark.parametrize("key", ["unsloth_fixed", "unsloth_version", "max_sequence_length"])
+def test_keys_of_other_tools_that_change_nothing_are_no_reason_to_refuse(folder, key):
+    fields = json.loads((folder / "config.json").read_text()) | {key: 2048}
+    (folder / "config.json").write_text(json.dumps(fields))
+    (folder / "hen_jax.json").unlink(missing_ok=True)
+    assert hf.read_config(folder) == CONFIG
+
+
 def test_truncated_weights_are_refused(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-7])

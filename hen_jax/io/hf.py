@@ -25,6 +25,7 @@ from hen_jax.models.families import table
 MODEL_KIND = "hf_model"
 """What the record of such a folder calls it."""
 
+EMBEDDING = "model.embed_tokens.weight"
 _ROTARY_BUFFER = ".self_attn.rotary_emb.inv_freq"
 """Checkpoints of 2023 store this constant; it follows from the config."""
 
@@ -72,6 +73,9 @@ def read_tensors(folder: Path, config: DecoderConfig) -> list[Tensor]:
         for name in names.expand(fused, fused.name, config)
     }
     if config.tied_head and "lm_head.weight" in found:
+        if EMBEDDING not in found:  # the one copy, stored under the other of its two names
+            files[EMBEDDING] = files["lm_head.weight"]
+            found.add(EMBEDDING)
         _require_redundant_head(files, config)
         found.remove("lm_head.weight")
     names.require_names(found, set(shapes), str(folder), "its config.json describes another model")
@@ -181,7 +185,7 @@ def _require_redundant_head(files: dict[str, shards.TensorEntry], config: Decode
     shape = (config.vocab_size, config.width)
     head, embedding = (
         shards.stored_tensor(name, files[name], shape).load()
-        for name in ("lm_head.weight", "model.embed_tokens.weight")
+        for name in ("lm_head.weight", EMBEDDING)
     )
     if not np.array_equal(head, embedding):
         raise InputError(

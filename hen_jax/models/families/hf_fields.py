@@ -16,9 +16,12 @@ NEUTRAL = frozenset(
         "initializer_range",
         "is_llama_config",
         "label2id",
+        "max_sequence_length",  # Unsloth's, of its own loading; `max_position_embeddings` counts
         "pad_token_id",
         "problem_type",
         "torch_dtype",
+        "unsloth_fixed",
+        "unsloth_version",
         "transformers.js_config",
         "transformers_version",
         "unk_token_id",
