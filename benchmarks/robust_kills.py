@@ -82,8 +82,8 @@ COMMANDS = (
     Command("`hen run`, SFT", 12, SFT, trained),
     Command("`hen run`, EMCL", 6, EMCL, trained),
     Command("`hen run`, SFT, 2 processes x 4 devices", 6, SFT, trained, processes=2),
-    Command("`hen export --format hf`", 7, (*EXPORT, "hf"), files),
-    Command("`hen export --format peft`", 5, (*EXPORT, "peft"), files),
+    Command("`hen export`, hf", 7, (*EXPORT, "hf"), files),
+    Command("`hen export`, peft", 5, (*EXPORT, "peft"), files),
     Command("`hen import FOLDER`", 5, ("import", "{home}/model", "{out}"), files),
     Command("`hen import FILE.gguf`", 5, ("import", "{home}/tiny.gguf", "{out}"), files),
 )

@@ -168,8 +168,8 @@ def _row(
             faults.append(f"{target.verb}: {where}: {outcome}")
             print(f"FAULT {faults[-1]}", flush=True)
     numbers = [counted[name] for name in ("refused", "told", "the same", "fault")]
-    verb = "generate --adapter" if target.verb == "adapter" else target.verb
-    return Row((target.name.strip(), count, f"`hen {verb}`", *numbers), faults)
+    verb = "`hen generate`, adapted" if target.verb == "adapter" else f"`hen {target.verb}`"
+    return Row((target.name.strip(), count, verb, *numbers), faults)
 
 
 def _judged(home: Path, verb: str, names: set[str], sound: Any) -> str:
