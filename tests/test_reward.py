@@ -57,7 +57,7 @@ def words():
 
 
 def scores_of(items, row_length=32, replies=3):
-    batch = jax.tree.map(jnp.asarray, compared_batch(items, row_length, replies, ["plain"]))
+    batch = jax.tree.map(jnp.asarray, compared_batch(items, row_length, replies))
     return row_of_scores(PARTS.graphdef, replies, PARTS.base, {}, batch, reach_of(ITEMS))
 
 

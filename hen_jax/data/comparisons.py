@@ -51,7 +51,6 @@ class ComparedBatch(NamedTuple):
 
     batch: Batch  # [B, T]
     wins: np.ndarray  # [B, K, K] float32
-    kind: np.ndarray  # [B] int32, place in the list of kinds; -1 in a row of padding
 
 
 class Taken(NamedTuple):
@@ -122,16 +121,13 @@ def most_replies(compared: Iterable[Compared]) -> int:
     return max((len(one.documents) for one in compared), default=2)
 
 
-def compared_batch(
-    rows: Sequence[Compared | None], row_length: int, replies: int, kinds: Sequence[str] = ()
-) -> ComparedBatch:
+def compared_batch(rows: Sequence[Compared | None], row_length: int, replies: int) -> ComparedBatch:
     """One batch of one prompt a row; None gives a row of padding that compares nothing.
 
     Raises:
       InputError: a prompt with more than `replies` replies.
     """
     wins = np.zeros((len(rows), replies, replies), np.float32)
-    kind = np.full(len(rows), -1, np.int32)
     laid = []
     for at, row in enumerate(rows):
         documents = [] if row is None else [unshifted(document) for document in row.documents]
@@ -139,9 +135,8 @@ def compared_batch(
             raise InputError(f"record {row and row.id}: more than {replies} replies to one prompt")
         if row is not None:
             wins[at, : len(documents), : len(documents)] = row.wins
-            kind[at] = kinds.index(row.kind) if row.kind in kinds else -1
         laid.append(lay_out_row(documents, row_length, 0 if row is None else row.prefix))
-    return ComparedBatch(stack_rows(laid), wins, kind)
+    return ComparedBatch(stack_rows(laid), wins)
 
 
 def reach_of(compared: Iterable[Compared]) -> RowLimits:

@@ -9,7 +9,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -98,7 +97,6 @@ def load(settings: RewardSettings, config: DecoderConfig, mesh: Mesh) -> Load:
     batch = ComparedBatch(
         abstract_batch((B,), data.row_length, mesh, (BATCH,)),
         jax.ShapeDtypeStruct((B, K, K), jnp.float32, sharding=where),  # pyright: ignore
-        jax.ShapeDtypeStruct((B,), np.int32, sharding=where),  # pyright: ignore
     )
     return Load(batch, ComparisonBounds(data.row_length, K))
 
