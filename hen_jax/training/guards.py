@@ -81,7 +81,9 @@ def reporting(guarded: AnyStep) -> AnyStep:
 
     def step(state: State, frozen: Tree, batch: Any) -> tuple[State, Metrics]:
         state, metrics = guarded(state, frozen, batch)
-        in_row = state.opt_state.in_row.astype(jnp.float32)  # pyright: ignore
+        counted = state.opt_state
+        assert isinstance(counted, Guarded)
+        in_row = counted.in_row.astype(jnp.float32)
         return state, metrics | {SKIPPED: Mean(in_row, jnp.ones((), jnp.float32))}
 
     return step
