@@ -50,7 +50,7 @@ def shaped_by_hand(logits: np.ndarray, marks: np.ndarray, sampling: Sampling) ->
     if sampling.top_p < 1:
         order = order[: (np.cumsum(probs / probs.sum()) < sampling.top_p).sum() + 1]
     order = order[np.exp(row[order] - row.max()) >= sampling.min_p]
-    return np.where(np.isin(np.arange(V), order), row, -np.inf)
+    return np.where(np.isin(np.arange(len(row)), order), row, -np.inf)
 
 
 def test_every_row_is_shaped_by_its_own_settings():
