@@ -1,7 +1,7 @@
 """LoRA adapters as PEFT stores them, both ways."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -154,11 +154,22 @@ def _read_adapter(
         shards.refuse_pickles(folder)
         raise InputError(f"{folder} holds no {ADAPTER_WEIGHTS}")
     stored = shards.entries(path)
-    modules = _adapted_modules(path, stored, config, settings)
 
     def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return shards.stored_tensor(name, stored[name], shape).cast(dtype).load()
 
+    return assemble_adapter(path, stored, config, settings, read)
+
+
+def assemble_adapter(
+    path: Path,
+    stored: Collection[str],
+    config: DecoderConfig,
+    settings: PeftSettings,
+    read: Callable[[str, tuple[int, ...]], np.ndarray],
+) -> tuple[LoraConfig, Tree]:
+    """`read_adapter` of tensors that are called `stored`; `read(name, shape)` gives one."""
+    modules = _adapted_modules(path, stored, config, settings)
     targets: dict[str, list[LoraPair]] = {}
     for module in modules:
         pairs = _pairs(module, config, settings, read)
@@ -180,7 +191,7 @@ def _read_adapter(
 
 def _adapted_modules(
     path: Path,
-    stored: Mapping[str, shards.TensorEntry],
+    stored: Collection[str],
     config: DecoderConfig,
     settings: PeftSettings,
 ) -> list["_Module"]:
@@ -209,6 +220,17 @@ def _adapted_modules(
         set(stored), expected | score, str(path), "the adapter is for another model"
     )
     return modules
+
+
+def adapter_tensors(config: DecoderConfig, lora: LoraConfig, adapter: Tree) -> list[shards.Tensor]:
+    """The tensors of PEFT's file of an adapter. Raises as `write_adapter`."""
+    return list(_tensors(config, lora, _checked(config, lora, adapter)))
+
+
+def pair_names(name: str) -> tuple[str, str]:
+    """PEFT's names of the `A` and the `B` of a Hugging Face tensor."""
+    module = _PREFIX + name.removesuffix(".weight")
+    return module + _A, module + _B
 
 
 class _Module(NamedTuple):
