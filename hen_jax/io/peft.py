@@ -70,7 +70,7 @@ def write_adapter(
       config: of the base model.
       lora: rank, alpha and targets of the adapter.
       adapter: tree of `.../lora_a [L, in, R]` and `.../lora_b [L, R, out]` beside each target, and
-        of a reward model `score/kernel [D, 1]` too.
+        of a reward model `score/kernel [D, O]` too.
       base_model: hub id of the base, for `base_model_name_or_path` and the card; None where it has
         none: never a path, which is of one machine.
       source_folder: of the base: its tokenizer, chat template and generation config lie beside the
@@ -106,6 +106,8 @@ def write_adapter(
         card = card or Card(Path(folder).name, f"A LoRA adapter of rank {lora.rank}.")
         _write_card(staged, card, config, base_model, Path(folder).name, pad)
         made = {"lora": dataclasses.asdict(lora)} | written._asdict()
+        if config.score_head:  # adapter_config.json has no place for them
+            made["score_labels"] = list(config.score_labels)
         write_record(staged, ADAPTER_KIND, made | dict(record or {}))
         if check is not None:
             check(staged, written.dtype)
@@ -119,7 +121,8 @@ def _write_card(
     if base is not None:
         card = dataclasses.replace(card, front={"base_model": base, **card.front})
         tags.append(f"base_model:adapter:{base}")
-    options = "" if pad is None else f", num_labels=1, pad_token_id={pad.index}"
+    outputs = len(config.score_labels)
+    options = "" if pad is None else f", num_labels={outputs}, pad_token_id={pad.index}"
     usage = _USAGE.format(
         model=auto_class(config), base=base or _UNKNOWN_BASE, options=options, name=name
     )
@@ -185,7 +188,8 @@ def assemble_adapter(
                 lora, targets[target]
             )
     if config.score_head:
-        leaves[_SCORE] = read(_PREFIX + "score.weight", (1, config.width)).T
+        shape = (len(config.score_labels), config.width)
+        leaves[_SCORE] = read(_PREFIX + "score.weight", shape).T
     return lora, unflatten(leaves)
 
 
