@@ -1,7 +1,7 @@
 """LoRA adapters as PEFT stores them, both ways."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,7 +70,7 @@ def write_adapter(
       config: of the base model.
       lora: rank, alpha and targets of the adapter.
       adapter: tree of `.../lora_a [L, in, R]` and `.../lora_b [L, R, out]` beside each target, and
-        of a reward model `score/kernel [D, 1]` too.
+        of a reward model `score/kernel [D, O]` too.
       base_model: hub id of the base, for `base_model_name_or_path` and the card; None where it has
         none: never a path, which is of one machine.
       source_folder: of the base: its tokenizer, chat template and generation config lie beside the
@@ -106,6 +106,8 @@ def write_adapter(
         card = card or Card(Path(folder).name, f"A LoRA adapter of rank {lora.rank}.")
         _write_card(staged, card, config, base_model, Path(folder).name, pad)
         made = {"lora": dataclasses.asdict(lora)} | written._asdict()
+        if config.score_head:  # adapter_config.json has no place for them
+            made["score_labels"] = list(config.score_labels)
         write_record(staged, ADAPTER_KIND, made | dict(record or {}))
         if check is not None:
             check(staged, written.dtype)
@@ -119,7 +121,8 @@ def _write_card(
     if base is not None:
         card = dataclasses.replace(card, front={"base_model": base, **card.front})
         tags.append(f"base_model:adapter:{base}")
-    options = "" if pad is None else f", num_labels=1, pad_token_id={pad.index}"
+    outputs = len(config.score_labels)
+    options = "" if pad is None else f", num_labels={outputs}, pad_token_id={pad.index}"
     usage = _USAGE.format(
         model=auto_class(config), base=base or _UNKNOWN_BASE, options=options, name=name
     )
@@ -154,11 +157,22 @@ def _read_adapter(
         shards.refuse_pickles(folder)
         raise InputError(f"{folder} holds no {ADAPTER_WEIGHTS}")
     stored = shards.entries(path)
-    modules = _adapted_modules(path, stored, config, settings)
 
     def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return shards.stored_tensor(name, stored[name], shape).cast(dtype).load()
 
+    return assemble_adapter(path, stored, config, settings, read)
+
+
+def assemble_adapter(
+    path: Path,
+    stored: Collection[str],
+    config: DecoderConfig,
+    settings: PeftSettings,
+    read: Callable[[str, tuple[int, ...]], np.ndarray],
+) -> tuple[LoraConfig, Tree]:
+    """`read_adapter` of tensors that are called `stored`; `read(name, shape)` gives one."""
+    modules = _adapted_modules(path, stored, config, settings)
     targets: dict[str, list[LoraPair]] = {}
     for module in modules:
         pairs = _pairs(module, config, settings, read)
@@ -174,13 +188,14 @@ def _read_adapter(
                 lora, targets[target]
             )
     if config.score_head:
-        leaves[_SCORE] = read(_PREFIX + "score.weight", (1, config.width)).T
+        shape = (len(config.score_labels), config.width)
+        leaves[_SCORE] = read(_PREFIX + "score.weight", shape).T
     return lora, unflatten(leaves)
 
 
 def _adapted_modules(
     path: Path,
-    stored: Mapping[str, shards.TensorEntry],
+    stored: Collection[str],
     config: DecoderConfig,
     settings: PeftSettings,
 ) -> list["_Module"]:
@@ -209,6 +224,17 @@ def _adapted_modules(
         set(stored), expected | score, str(path), "the adapter is for another model"
     )
     return modules
+
+
+def adapter_tensors(config: DecoderConfig, lora: LoraConfig, adapter: Tree) -> list[shards.Tensor]:
+    """The tensors of PEFT's file of an adapter. Raises as `write_adapter`."""
+    return list(_tensors(config, lora, _checked(config, lora, adapter)))
+
+
+def pair_names(name: str) -> tuple[str, str]:
+    """PEFT's names of the `A` and the `B` of a Hugging Face tensor."""
+    module = _PREFIX + name.removesuffix(".weight")
+    return module + _A, module + _B
 
 
 class _Module(NamedTuple):

@@ -60,7 +60,7 @@ def program(stage: Stage, settings: Any, topology: Topology) -> Program:
     from hen_jax.models.fused_attention import kernel_flops
 
     adapters = {} if stage.adapters is None else stage.adapters(settings)
-    model = placed_model(settings, topology, stage.model_config, adapters)
+    model = placed_model(settings, topology, partial(stage.model_config, settings), adapters)
     stage.check(settings, model.mesh)
     stage.check_model(settings, model.config)
     load = stage.load(settings, model.config, model.mesh)
