@@ -148,23 +148,32 @@ def write_model(
         folder that is not ours, or a reward model without a token that can pad (`reward_pad`).
     """
     require_apart(folder, source_folder)
-    if isinstance(params, Mapping):
-        tensors = layout.hf_tensors(params, config, dtype)
-    else:
-        tensors = [tensor.cast(dtype) for tensor in params]
+    tensors = _tensors(params, config, dtype)
     pad = choose_pad(config, source_folder, stops)
     fields = table.to_hf(config)
     with staged_folder(Path(folder), MODEL_KIND) as staged:
         written = shards.write_shards(staged, tensors, max_shard_bytes)
         _write_companions(staged, fields | {"dtype": written.dtype}, source_folder, stops, pad)
-        card = card or Card(Path(folder).name, "Weights in Hugging Face format.")
-        usage = _USAGE.format(name=Path(folder).name, model=auto_class(config))
-        write_card(staged, card, "transformers", [config.family], usage, config.score_head)
+        _write_card(staged, card, config, Path(folder).name)
         made = {"config": dataclasses.asdict(config)} | written._asdict()
         write_record(staged, MODEL_KIND, made | dict(record or {}))
         if check is not None:
             check(staged, written.dtype)
     return written
+
+
+def _tensors(
+    params: Tree | Sequence[Tensor], config: DecoderConfig, dtype: str | None
+) -> Sequence[Tensor]:
+    if isinstance(params, Mapping):
+        return layout.hf_tensors(params, config, dtype)
+    return [tensor.cast(dtype) for tensor in params]
+
+
+def _write_card(staged: Path, card: Card | None, config: DecoderConfig, name: str) -> None:
+    card = card or Card(name, "Weights in Hugging Face format.")
+    usage = _USAGE.format(name=name, model=auto_class(config))
+    write_card(staged, card, "transformers", [config.family], usage, config.score_head)
 
 
 def _write_companions(
