@@ -69,9 +69,12 @@ def open_trained(run: Path) -> TrainedModel:
     """The newest checkpoint of the run in folder `run`.
 
     Raises:
-      InputError: no run there, no checkpoint, or its base model is gone or another one.
+      InputError: no run there, no checkpoint, its base model is gone or another one, or it trained
+        several adapters side by side.
     """
-    record, lora, base = previous_run(run)
+    record, lora, several, base = previous_run(run)
+    if several:
+        raise InputError(f"{run} trained {len(several)} adapters side by side; none is its model")
     if not base.is_dir():
         raise InputError(f"the base model of {run} is no longer at {base}; put it back there")
     held = base_dtype(settings(ModelSettings, record["config"]["model"]), lora)
