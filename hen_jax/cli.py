@@ -195,6 +195,7 @@ def _add_model_verbs(verbs: Any) -> None:
     dtypes = "float32, bfloat16 or float16 (default: the run's); gguf: q8_0 too"
     verb.add_argument("--dtype", help=dtypes)
     verb.add_argument("--base-model", help="hub id OWNER/NAME of the base, where not recorded")
+    verb.add_argument("--expert", help="which one, of a run that trained several")
     verb.set_defaults(verb=commands.export_verb)
 
 

@@ -123,7 +123,8 @@ def export_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     from hen_jax.recipes.export_gguf import export_gguf
 
     write = export_gguf if chosen.format.startswith("gguf") else export
-    exported = write(chosen.run, chosen.out, chosen.format, chosen.dtype, chosen.base_model)
+    given = chosen.run, chosen.out, chosen.format, chosen.dtype, chosen.base_model, chosen.expert
+    exported = write(*given)
     print(describe_export(exported))
 
 
