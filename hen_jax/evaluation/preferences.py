@@ -133,6 +133,15 @@ def probabilities(differences: np.ndarray, beta: float) -> np.ndarray:
     return expit(np.asarray(differences, float) / beta)
 
 
+def level(scores: np.ndarray, beta: float, centre: float = 0.0) -> np.ndarray:
+    """How much of what was preferred a reply has, in [0, 1]: `sigmoid((score - centre) / beta)`.
+
+    After equation A of the empathetic expert adapters, in our reconstruction; the centre is ours. A
+    smaller beta is sharper: 0.5 over the centre is 0.62 at 1 and 0.99 at 0.1.
+    """
+    return expit((np.asarray(scores, float) - centre) / beta)
+
+
 def brier(predicted: np.ndarray, share: np.ndarray) -> float:
     """Mean squared error of probabilities (Brier, 1950); 0.25 for always one half."""
     return float(((np.asarray(predicted) - np.asarray(share)) ** 2).mean())

@@ -40,7 +40,7 @@ REPORTS = {"reward": reward_report.REPORT, "regression": regression_report.REPOR
 """What says how much scores are worth, by its name in `hen_jax.json`: a reward model's calibration
 by task travels with it so."""
 
-DTYPE_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1}
+DTYPE_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1, "q8_0": 0.5}
 """How far reloaded logits may lie from the run's own, by the dtype the weights are stored in."""
 
 
@@ -105,7 +105,7 @@ def export(
     if base_model is not None:
         public_id(base_model)
     require_replaceable(out, {"hf": hf.MODEL_KIND, "peft": peft.ADAPTER_KIND}[format_])
-    _require_apart_from_run(out, run)
+    require_apart_from_run(out, run)
     require_apart(out, previous_run(run).base)
     return export_trained(open_trained(run), out, format_, dtype, base_model)
 
@@ -118,13 +118,13 @@ def export_trained(
     base_model: str | None = None,
 ) -> Exported:
     """`export` of a run that is already open."""
-    origin = _origin(trained, out, base_model)
+    origin = base_origin(trained, out, base_model)
     if format_ == "peft":
         return _export_peft(trained, out, dtype, origin)
     return _export_hf(trained, out, dtype, origin)
 
 
-def _require_apart_from_run(out: Path, run: Path) -> None:
+def require_apart_from_run(out: Path, run: Path) -> None:
     """Within a run only its own folder `export` is free for exports."""
     if (run / EXPORTS).resolve() not in out.resolve().parents:
         require_apart(out, run)
@@ -132,7 +132,7 @@ def _require_apart_from_run(out: Path, run: Path) -> None:
 
 def _export_hf(trained: TrainedModel, out: Path, dtype: str | None, origin: Origin) -> Exported:
     model, lora = trained.model, trained.lora
-    _require_finite(trained)
+    require_finite_params(trained)
     merged, rounding = trained.params, 0.0
     if lora is not None:
         merged = merge_adapter(model.base, trained.params, lora.scale)
@@ -141,7 +141,7 @@ def _export_hf(trained: TrainedModel, out: Path, dtype: str | None, origin: Orig
 
     def check(folder: Path, dtype: str) -> None:
         reloaded = hf.read_params(folder, model.config)
-        found.append(_checked(trained, out, rounding, _logits(model, None, reloaded), dtype))
+        found.append(checked(trained, out, rounding, probe_logits(model, None, reloaded), dtype))
 
     hf.write_model(
         out,
@@ -169,12 +169,12 @@ def _export_peft(trained: TrainedModel, out: Path, dtype: str | None, origin: Or
     model, lora = trained.model, trained.lora
     if lora is None:
         raise InputError("the run trained all parameters and has no adapter; use --format hf")
-    _require_finite(trained)
+    require_finite_params(trained)
     found: list[Exported] = []
 
     def check(folder: Path, dtype: str) -> None:
         read_lora, adapter = peft.read_adapter(folder, model.config)
-        found.append(_checked(trained, out, 0.0, _logits(model, read_lora, adapter), dtype))
+        found.append(checked(trained, out, 0.0, probe_logits(model, read_lora, adapter), dtype))
 
     peft.write_adapter(
         out,
@@ -196,7 +196,7 @@ def _export_peft(trained: TrainedModel, out: Path, dtype: str | None, origin: Or
     return found[0]
 
 
-def _require_finite(trained: TrainedModel) -> None:
+def require_finite_params(trained: TrainedModel) -> None:
     """Refuses what a run that went astray has left."""
     for path, leaf in flatten(trained.params).items():
         if not bool(jnp.isfinite(leaf).all()):
@@ -206,16 +206,17 @@ def _require_finite(trained: TrainedModel) -> None:
             )
 
 
-def _checked(
+def checked(
     trained: TrainedModel, out: Path, rounding: float, reloaded: Float[Array, "B T V"], dtype: str
 ) -> Exported:
+    """What a reload's logits say of an export. Raises `RuntimeError` where it is not the run's."""
     model, lora = trained.model, trained.lora
     ours, what = (
-        _logits(model, lora, trained.params),
+        probe_logits(model, lora, trained.params),
         "scores" if model.config.score_head else "logits",
     )
     still = model.base if lora is None else zero_adapter(trained.params)
-    before = _logits(model, lora, still)
+    before = probe_logits(model, lora, still)
     for whose, logits in (("run", ours), ("base model", before)):
         if not bool(jnp.isfinite(logits).all()):
             raise InputError(f"the {what} of the {whose} are not finite; nothing was exported")
@@ -237,7 +238,7 @@ def _distance(left: Float[Array, "B T V"], right: Float[Array, "B T V"]) -> floa
     return float(jnp.where(jnp.isfinite(apart), apart, jnp.inf).max())
 
 
-def _logits(model: BaseModel, lora: LoraConfig | None, params: Tree) -> Float[Array, "B T V"]:
+def probe_logits(model: BaseModel, lora: LoraConfig | None, params: Tree) -> Float[Array, "B T V"]:
     """Logits of a few fixed tokens; `params` is an adapter over the base, or all parameters.
 
     Of a reward model its outputs at each position, `[B, T, O]`.
@@ -269,7 +270,7 @@ def _card(trained: TrainedModel, out: Path, origin: Origin, relation: str) -> Ca
     return export_card(out.name, config, method, lora, origin, trained.held_out, relation, unit)
 
 
-def _origin(trained: TrainedModel, out: Path, base_model: str | None) -> Origin:
+def base_origin(trained: TrainedModel, out: Path, base_model: str | None) -> Origin:
     """Of the base, under the name that it was given; says so where it has none."""
     origin = origin_of(trained.model.folder)
     if base_model is not None:
