@@ -242,6 +242,25 @@ def _add_data_verbs(verbs: Any) -> None:
     verb.add_argument("--out", required=True, type=Path, help="the masked file")
     verb.set_defaults(verb=commands.scrub_verb)
 
+    verb = verbs.add_parser("ratings", help="people's ratings or choices: agreement, soft labels")
+    verb.add_argument("files", nargs="*", type=Path, help="of votes: CSV, JSON lines, Excel, ...")
+    verb.add_argument("--kind", required=True, choices=("ratings", "choices"))
+    verb.add_argument("--items", type=Path, help="what was rated; choices: pairs")
+    verb.add_argument("--export-items", type=Path, help="instead: write these as blind sheets")
+    verb.add_argument("--schema", required=True, help=f"of the items: {schema}")
+    verb.add_argument("--out", required=True, type=Path, help="folder for labels, or for sheets")
+    verb.add_argument("--key", type=Path, help="which item a name on a sheet is; keep it apart")
+    verb.add_argument("--sheets", type=int, default=2, help="how many, one for each annotator")
+    verb.add_argument("--scale", nargs=2, type=float, default=(1, 5), metavar=("LOW", "HIGH"))
+    verb.add_argument("--annotators", nargs="+", default=[], help="columns of a wide file")
+    verb.add_argument(
+        "--weights", choices=("equal", "dawid_skene", "bradley_terry"), default="equal"
+    )
+    verb.add_argument("--no-agreement", action="store_true", help="take votes as they are")
+    verb.add_argument("--seed", type=int, default=0, help="of orders, or of the bootstrap")
+    _add_columns(verb)
+    verb.set_defaults(verb=commands.ratings_verb)
+
     verb = verbs.add_parser("sense7", help="desired against perceived empathy of a workbook")
     verb.add_argument("file", type=Path, help=".xlsx or .jsonl with the SENSE-7 columns")
     verb.add_argument("--out", required=True, type=Path, help="folder for the report")

@@ -196,5 +196,12 @@ def sense7_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     analyse(chosen.file, chosen.out, chosen.contexts, chosen.seed)
 
 
+def ratings_verb(chosen: argparse.Namespace, _: list[str]) -> None:
+    """`hen data ratings`."""
+    from hen_jax.recipes.data_rating_sheets import run_ratings
+
+    run_ratings(chosen)
+
+
 OF_A_CONFIG = (run_verb, plan_verb, show_verb, config_verb)
 """The verbs that take `--config.FIELD=VALUE`."""
