@@ -32,6 +32,7 @@ from hen_jax.evaluation.judge_questions import (
     parsed,
     probed_items,
     questions_of,
+    worth,
 )
 from hen_jax.evaluation.judge_report import parse_counts, said_of_replies
 from hen_jax.evaluation.rubrics import Rubric, load_rubric
@@ -125,7 +126,8 @@ def judge(judging: Judging) -> dict[str, Any]:
     result = _result(judging, identity, items, answers, rubric_of)
     with output_files(*paths) as (results, verdicts, table):
         write_json(results, result)
-        verdicts.write_text("".join(map(_line, answers)), encoding="utf-8")
+        lines = (_line(answer, judging.mode) for answer in answers)
+        verdicts.write_text("".join(lines), encoding="utf-8")
         table.write_text(judge_table(result), encoding="utf-8")
     print(judge_table(result), end="")
     return result
@@ -281,17 +283,18 @@ def _result(
     }
 
 
-def _line(answer: Answer) -> str:
+def _line(answer: Answer, mode: Mode) -> str:
     question, reply, found = answer
-    verdict = found.verdict
     row = {
         "id": question.item.id,
         "probe": question.probe,
         "shown": list(question.shown),
         "order": question.order,
         "repeat": question.repeat,
-        "verdict": verdict._asdict() if isinstance(verdict, tuple) and found.verdict else verdict,
+        "worth": worth(answer, mode),
         "failure": found.failure,
         "reply": reply.text.encode("utf-8", "replace").decode(),
     }
+    if mode == "pointwise" and found.failure is None:
+        row["dimensions"] = found.verdict.dimensions
     return json.dumps(row, ensure_ascii=False) + "\n"
