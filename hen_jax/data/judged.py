@@ -51,10 +51,11 @@ def read_judged(path: Path, schema: str = REPLIES, columns: Columns = AS_NAMED) 
     items: list[Judged] = []
     for record in check_records(path, schema, columns).whole(path):
         context = found.labels(record).get("context")
-        if found.pairs is not None:
-            items += (_of_pair(pair, context) for pair in found.pairs(record))
-        else:
+        if found.pairs is None:
             items.append(_of_document(found.document(record), context))
+            continue
+        for pair in found.pairs(record):
+            items.append(_of_pair(pair, context))
     return items
 
 

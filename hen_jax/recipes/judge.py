@@ -95,8 +95,9 @@ class Judging:
 
 def from_flags(flags: Mapping[str, Any]) -> Judging:
     """The flags of the command line, which carry the names of the fields."""
-    given = {field.name: flags[field.name] for field in dataclasses.fields(Judging)}
-    return Judging(**given | {"columns": dict(given["columns"])})
+    given: dict[str, Any] = {field.name: flags[field.name] for field in dataclasses.fields(Judging)}
+    given["columns"] = dict(given["columns"])
+    return Judging(**given)
 
 
 def judge(judging: Judging) -> dict[str, Any]:
