@@ -10,9 +10,10 @@ from hen_jax.core.errors import InputError
 from hen_jax.io import companions, hf
 from hen_jax.models.config import DecoderConfig
 from hen_jax.runs.decoding import read_weights, require_room
-from hen_jax.sampling.generate import Generating, Weights
+from hen_jax.sampling.generate import Generating
 from hen_jax.sampling.logits import Sampling
 from hen_jax.sampling.speaker import continued
+from hen_jax.sampling.weights import Weights
 from hen_jax.text.chat import render_prompt, stop_ids
 from hen_jax.text.conversation import Message, Reply
 from hen_jax.text.detect import detect_format

@@ -13,8 +13,7 @@ from hen_jax.core.trees import map_with_path
 from hen_jax.io import hf, peft
 from hen_jax.models.config import DecoderConfig, Execution
 from hen_jax.models.decoder import abstract, split
-from hen_jax.sampling.generate import Weights
-from hen_jax.sampling.speaker import weights_from
+from hen_jax.sampling.weights import Weights, weights_from
 
 LONG = 2048
 """Tokens of a prompt from which on attention is worked out in pieces."""
