@@ -218,7 +218,7 @@ def _add_judge_verb(verbs: Any) -> None:
     verb.add_argument("--top-p", type=float, default=1.0)
     verb.add_argument("--adapter", type=Path, help="a PEFT adapter folder for model:DIR")
     verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    verb.add_argument("--batch-size", type=int, default=8, help="questions at a time to model:DIR")
+    verb.add_argument("--batch-size", type=int, default=16, help="questions at a time to model:DIR")
     verb.add_argument("--at-once", type=int, default=8, help="requests at a time to an endpoint")
     verb.add_argument("--per-minute", type=float, default=0, help="requests at most; 0: no limit")
     verb.add_argument("--timeout", type=float, default=120, help="seconds of one request")

@@ -73,7 +73,7 @@ class Judging:
     top_p: float = 1.0
     adapter: Path | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
-    batch_size: int = 8
+    batch_size: int = 16
     at_once: int = 8
     per_minute: float = 0.0
     timeout: float = 120.0
