@@ -160,6 +160,13 @@ def doctor_verb(chosen: argparse.Namespace, _: list[str]) -> int:
     return 0 if doctor(dry=chosen.dry) else 2
 
 
+def judge_verb(chosen: argparse.Namespace, _: list[str]) -> None:
+    """`hen judge`."""
+    from hen_jax.recipes.judge import from_flags, judge
+
+    judge(from_flags(vars(chosen)))
+
+
 def validate_verb(chosen: argparse.Namespace, _: list[str]) -> int:
     """`hen data validate`; 1 if a record is bad."""
     from hen_jax.recipes.data import validate
