@@ -1,6 +1,7 @@
 """`hen export`: a run's weights in Hugging Face or PEFT format, read back and compared."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,17 +21,11 @@ from hen_jax.io import hf, peft
 from hen_jax.io.cards import Card
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
-from hen_jax.recipes.reward_report import REPORT
+from hen_jax.recipes import regression_report, reward_report
 from hen_jax.runs.card import HeldOut, export_card, held_out_loss
-from hen_jax.runs.earlier import beside, previous_run, saved_params, trained_scores
+from hen_jax.runs.earlier import as_trained, beside, previous_run, saved_params
 from hen_jax.runs.known_tokenizers import known_tokenizer
-from hen_jax.runs.model import (
-    BaseModel,
-    ModelSettings,
-    base_dtype,
-    open_model,
-    with_score_head,
-)
+from hen_jax.runs.model import BaseModel, ModelSettings, base_dtype, open_model
 from hen_jax.runs.origin import Origin, origin_of, public_id, without_paths
 from hen_jax.runs.settings import settings
 from hen_jax.text.chat import stop_ids
@@ -40,6 +35,10 @@ ExportFormat = Literal["hf", "peft"]
 
 EXPORTS = "export"
 """The folder of a run that is free for its exports."""
+
+REPORTS = {"reward": reward_report.REPORT, "regression": regression_report.REPORT}
+"""What says how much scores are worth, by its name in `hen_jax.json`: a reward model's calibration
+by task travels with it so."""
 
 DTYPE_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1, "q8_0": 0.5}
 """How far reloaded logits may lie from the run's own, by the dtype the weights are stored in."""
@@ -53,7 +52,7 @@ class TrainedModel(NamedTuple):
     lora: LoraConfig | None
     params: Tree  # the adapter, or all parameters
     held_out: HeldOut | None = None
-    report: dict[str, Any] | None = None  # of a reward model: what its scores are worth
+    reports: Mapping[str, Any] = {}  # of a model with a score head: what its scores are worth
 
 
 class Exported(NamedTuple):
@@ -76,14 +75,12 @@ def open_trained(run: Path) -> TrainedModel:
     if not base.is_dir():
         raise InputError(f"the base model of {run} is no longer at {base}; put it back there")
     held = base_dtype(settings(ModelSettings, record["config"]["model"]), lora)
-    config = hf.read_config(base)
-    if trained_scores(run):
-        config = with_score_head(config)
+    config = as_trained(run, hf.read_config(base))
     model = open_model(base, make_mesh(MeshConfig()), lora=lora, dtype=held, config=config)
-    report = read_json(run / REPORT) if (run / REPORT).exists() else None
+    reports = {name: read_json(run / of) for name, of in REPORTS.items() if (run / of).exists()}
     params = saved_params(run, model, lora)
     held_out = held_out_loss(run, saved_steps(run / "checkpoints")[0])
-    return TrainedModel(record, model, lora, params, held_out, report)
+    return TrainedModel(record, model, lora, params, held_out, reports)
 
 
 def export(
@@ -157,7 +154,7 @@ def _export_hf(trained: TrainedModel, out: Path, dtype: str | None, origin: Orig
         record={
             "run": without_paths(trained.record),
             "largest_rounding": rounding,
-            **_reported(trained),
+            **trained.reports,
             # These weights have no public name yet; the rest is as of the base.
             "origin": dataclasses.asdict(
                 dataclasses.replace(origin, base_model=None, revision=None)
@@ -192,7 +189,7 @@ def _export_peft(trained: TrainedModel, out: Path, dtype: str | None, origin: Or
         record={
             "run": without_paths(trained.record),
             "origin": dataclasses.asdict(origin),
-            **_reported(trained),
+            **trained.reports,
         },
         check=check,
     )
@@ -244,7 +241,7 @@ def _distance(left: Float[Array, "B T V"], right: Float[Array, "B T V"]) -> floa
 def probe_logits(model: BaseModel, lora: LoraConfig | None, params: Tree) -> Float[Array, "B T V"]:
     """Logits of a few fixed tokens; `params` is an adapter over the base, or all parameters.
 
-    Of a reward model its score at each position, `[B, T, 1]`.
+    Of a reward model its outputs at each position, `[B, T, O]`.
     """
     parts = split(abstract(model.config, lora, Execution(remat="none")))
     frozen = beside({}, model.base).frozen if lora is not None else {}
@@ -257,21 +254,19 @@ def probe_logits(model: BaseModel, lora: LoraConfig | None, params: Tree) -> Flo
         segments = np.ones_like(tokens)
         hidden = decoder.hidden(tokens, positions, segments)
         if decoder.score is not None:
-            return decoder.score(hidden, segments).scores[..., None]
+            return decoder.score.outputs(hidden)
         return decoder.logits(hidden)
 
     return run(jax.tree.map(jnp.asarray, params), frozen)
 
 
-def _reported(trained: TrainedModel) -> dict[str, Any]:
-    """What a reward model's scores are worth travels with it, its calibration by task included."""
-    return {} if trained.report is None else {"reward": trained.report}
-
-
 def _card(trained: TrainedModel, out: Path, origin: Origin, relation: str) -> Card:
     config, lora = trained.record["config"], trained.lora
     method = trained.record.get("method", config["recipe"])  # older runs do not say it
-    unit = "prompt" if trained.model.config.score_head else "assistant token"
+    model = trained.model.config
+    unit = "nats per prompt" if model.score_head else "nats per assistant token"
+    if model.rates:
+        unit = "squared error of ratings in [0, 1]"
     return export_card(out.name, config, method, lora, origin, trained.held_out, relation, unit)
 
 
