@@ -15,15 +15,18 @@ from jaxtyping import Float
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh, replicated, rows_over
 from hen_jax.core.outputs import output_files, require_ours
+from hen_jax.core.records import read_record
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Array, Batch, RowLimits, Tree
 from hen_jax.data.comparisons import unshifted
 from hen_jax.data.packing import lay_out_row, pack_all, stack_rows
 from hen_jax.data.schemas import check_records, schema_named
+from hen_jax.evaluation.calibration import Calibration, calibration_of
 from hen_jax.io import hf, peft
 from hen_jax.models.config import DecoderConfig, Execution
 from hen_jax.models.decoder import merge
 from hen_jax.models.heads import document_scores
+from hen_jax.runs.compared import task_of
 from hen_jax.runs.earlier import beside
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.model import BaseModel, open_model, with_score_head
@@ -70,8 +73,10 @@ class Scored(NamedTuple):
 def score(scoring: Scoring) -> Scored:
     """Writes a line for each record of the input, in its order, all or nothing.
 
-    Of a schema of pairs a line is `{"id", "kind", "chosen", "rejected"}`, else `{"id", "score"}`.
-    A document longer than the model has positions scores null, and is counted.
+    Of a schema of pairs a line is `{"id", "kind", "chosen", "rejected", "share"}`, else
+    `{"id", "score", "level", "reward"}`: see `evaluation.calibration`, whose figures are null where
+    the model brings no calibration, or none for the record's task. A document longer than the model
+    has positions scores null, and is counted.
 
     Raises:
       InputError: no reward model, a bad record (file:line:field), or an output of somebody else.
@@ -89,10 +94,11 @@ def score(scoring: Scoring) -> Scored:
     found = np.full(len(documents), np.nan)
     found[fitting] = score_documents(reward, [documents[at] for at in fitting], scoring.batch_size)
     values: Iterator[float] = iter(found.tolist())
+    frozen = _calibration(scoring.adapter or scoring.model)
     with output_files(scoring.out) as (staged,), staged.open("w", encoding="utf-8") as file:
         for line in lines:
-            row = {key: _number(next(values)) if key in _SCORES else line[key] for key in line}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            row = {key: next(values) if key in _SCORES else line[key] for key in line}
+            file.write(json.dumps(_told(row, frozen), ensure_ascii=False) + "\n")
     seconds, tokens = time.perf_counter() - began, sum(len(documents[at]) for at in fitting)
     done = Scored(len(documents), len(documents) - len(fitting), tokens, seconds)
     print(
@@ -173,21 +179,41 @@ _SCORES = ("score", "chosen", "rejected")
 
 def _read(scoring: Scoring) -> tuple[list[dict[str, Any]], list[Conversation]]:
     """The lines to be written, with what is to be scored under the keys of `_SCORES`."""
-    schema = schema_named(scoring.schema)
     records = check_records(scoring.input, scoring.schema, scoring.columns).whole(scoring.input)
-    lines = list(_lines(schema.pairs, schema.document, records))
+    lines = list(_lines(scoring.schema, records))
     return lines, [line[key] for line in lines for key in _SCORES if key in line]
 
 
-def _lines(pairs: Any, document: Any, records: Iterable[Any]) -> Iterator[dict[str, Any]]:
+def _lines(name: str, records: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    schema = schema_named(name)
     for record in records:
-        if pairs is None:
-            one = document(record)
-            yield {"id": one.id, "score": one.conversation}
+        if schema.pairs is None:
+            one = schema.document(record)
+            yield {"id": one.id, "task": task_of(name, record), "score": one.conversation}
             continue
-        for pair in pairs(record):
+        for pair in schema.pairs(record):
             chosen, rejected = pair.conversations()
             yield {"id": pair.id, "kind": pair.kind, "chosen": chosen, "rejected": rejected}
+
+
+def _calibration(folder: Path) -> Calibration:
+    """What the export in `folder` brings; nothing where it was made elsewhere."""
+    report = (read_record(folder) or {}).get("reward")
+    return Calibration(None, 0.0, {}) if report is None else calibration_of(report)
+
+
+def _told(row: dict[str, Any], frozen: Calibration) -> dict[str, Any]:
+    """The line as it is written: scores, and what the calibration makes of them."""
+    known = not any(np.isnan(row[key]) for key in _SCORES if key in row)
+    if "score" in row:
+        task, score = row.pop("task"), row["score"]
+        row["level"] = frozen.level(score) if known else None
+        row["reward"] = frozen.reward(score, task) if known else None
+    else:
+        row["share"] = frozen.share(row["chosen"], row["rejected"]) if known else None
+    return {
+        key: _number(value) if isinstance(value, float) else value for key, value in row.items()
+    }
 
 
 def _number(value: float) -> float | None:
