@@ -266,7 +266,7 @@ def test_conversations_are_scored_too_and_too_long_ones_are_counted(
     )
     assert [one["id"] for one in found] == ["a", "b", "c"]
     assert found[0]["score"] == found[2]["score"] != 0
-    assert found[1]["score"] is found[1]["level"] is None
+    assert found[1]["score"] is None
     assert 0 < found[0]["level"] < 1
     assert found[0]["reward"] is None  # no task of these conversations was held out
     assert "1 longer than the model's 2048 positions" in capsys.readouterr().out
