@@ -16,9 +16,10 @@ from hen_jax.core.trees import map_with_path
 from hen_jax.io import companions, hf, peft
 from hen_jax.models.config import DecoderConfig, Execution
 from hen_jax.models.decoder import abstract, split
-from hen_jax.sampling.generate import Generating, Weights
+from hen_jax.sampling.generate import Generating
 from hen_jax.sampling.logits import Sampling
-from hen_jax.sampling.speaker import continued, weights_from
+from hen_jax.sampling.speaker import continued
+from hen_jax.sampling.weights import Weights, weights_from
 from hen_jax.text.chat import render_prompt, stop_ids
 from hen_jax.text.conversation import Message, Reply
 from hen_jax.text.detect import detect_format
