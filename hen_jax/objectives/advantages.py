@@ -129,7 +129,9 @@ def traced_advantages(
     With `trace = 1` and `gamma = 1` the returns of an ended reply are the rewards still to come.
     """
 
-    def back(carry: tuple[Array, Array], at: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array]:
+    def back(
+        carry: tuple[Array, Array], at: tuple[Array, ...]
+    ) -> tuple[tuple[Array, Array], Array]:
         (gained, following), (reward, value, acts, last, ends_cut) = carry, at
         gained, following = jnp.where(last, 0.0, gained), jnp.where(last, 0.0, following)
         following = jnp.where(ends_cut, value, following)

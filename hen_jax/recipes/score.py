@@ -146,7 +146,7 @@ def score_documents(
     row = max(ROW, -(-longest // 64) * 64)
     rows = pack_all(lengths, row)
     held = int(np.diff(rows.ends, prepend=0).max())
-    run = _compiled(reward, held, RowLimits(longest, 0, held))
+    run = compiled_scores(reward, held, RowLimits(longest, 0, held))
     size, put = batch_size * rows_over(reward.mesh), to_devices(reward.mesh)
     found = np.zeros(len(documents))
     for start in range(0, len(rows), size):
@@ -158,7 +158,7 @@ def score_documents(
     return found
 
 
-def _compiled(reward: RewardModel, held: int, reach: RowLimits) -> Any:
+def compiled_scores(reward: RewardModel, held: int, reach: RowLimits) -> Any:
     def scores(params: Tree, frozen: Tree, batch: Batch) -> Array:
         model = merge(reward.opened.graphdef, params, frozen)
         assert model.score is not None

@@ -8,12 +8,12 @@ base: what a sampled token's log-probability was is what the update computes aga
 import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
@@ -22,15 +22,14 @@ from hen_jax.core.types import Tree
 from hen_jax.data.rollouts import Judged, Rollout, RolloutBounds, Sampled, rollout_batch
 from hen_jax.evaluation.rewards import Answered, Earned, Term, mixed
 from hen_jax.runs.prompts import Asked, Prompt
+from hen_jax.runs.speech import Speak, Spoken, Voice
+from hen_jax.steps.policy import BEHAVIOUR, base_of, decoder_of
 from hen_jax.steps.state import State
 from hen_jax.text.chat import render_bridge
 from hen_jax.text.conversation import Chat, Message
 from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.loop import Prepare
 from hen_jax.training.processes import is_primary
-
-BEHAVIOUR = "behaviour"
-"""Key of a stage's memory: the parameters that the next rollout is drawn with, one update old."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +45,7 @@ class RolloutConfig:
     temperature: Positive = 1.0  # all log-probabilities of the stage belong to it
     turns: Count = 1  # of the policy; a simulated user speaks between them
     user_tokens: Count = 64  # of a user's turn with its headers; a longer one ends the conversation
+    slots: Count = 32  # replies drawn at a time; more wait for one that is done
     shared_prompts: bool = True  # the prompt once a group in the update; False: before each reply
     ahead: Literal[0, 1] = 0  # 1: drawn while the update before is computed, with older parameters
     on_failure: Literal["leave_out", "stop"] = "leave_out"  # of a reward, for the replies concerned
@@ -59,18 +59,6 @@ class RolloutConfig:
     def longest(self) -> int:
         """Tokens after a prompt at most."""
         return self.turns * self.max_new_tokens + (self.turns - 1) * self.user_tokens
-
-
-class Spoken(NamedTuple):
-    """One turn of the policy, its stop token included."""
-
-    tokens: np.ndarray  # [n] int32
-    log_probs: np.ndarray  # [n] float32, at the temperature it was drawn at
-    stopped: bool  # ended by itself
-
-
-Speak = Callable[[Tree, Tree, Sequence[np.ndarray], int, PRNGKeyArray], list[Spoken]]
-"""`speak(params, frozen, prompts, times, key)`: `times` turns for each prompt, one after another."""
 
 
 class Talk(NamedTuple):
@@ -94,9 +82,7 @@ class Room(NamedTuple):
     seed: int
 
 
-def preparing(
-    room: Room, put: Callable[[Rollout], Rollout], folder: Any, decoder_of: Callable[[Tree], Tree]
-) -> Prepare:
+def preparing(room: Room, put: Callable[[Rollout], Rollout], folder: Path) -> Prepare:
     """`prepare(state, frozen, asked)`: the rollout of these prompts, judged, on the devices.
 
     Raises:
@@ -139,12 +125,11 @@ class _Ahead:
         return begun[1].result() if begun is not None and begun[0] == number else None
 
 
-def roll_out(room: Room, params: Tree, frozen: Tree, asked: Asked, folder: Any) -> Rollout:
+def roll_out(room: Room, params: Tree, frozen: Tree, asked: Asked, folder: Path) -> Rollout:
     """The judged groups of all prompts, as numpy rows."""
-    stream = 2 * asked.number + asked.evaluating  # evaluations draw from keys of their own
-    key = jax.random.fold_in(jax.random.key(room.seed), stream)
     groups = [one for one in asked.prompts if one is not None]
-    talks = converse(room, params, frozen, groups, len(asked.prompts), key)
+    voice = room.speak(params, base_of(frozen))
+    talks = converse(room, voice, groups, (room.seed, int(asked.evaluating), asked.number))
     earned = judge(room, groups, talks, asked.evaluating)
     judged = iter(_judged(groups, talks, earned, room.config.replies))
     _show(room, asked, groups, talks, earned, folder)
@@ -153,12 +138,7 @@ def roll_out(room: Room, params: Tree, frozen: Tree, asked: Asked, folder: Any) 
 
 
 def converse(
-    room: Room,
-    params: Tree,
-    frozen: Tree,
-    groups: Sequence[Prompt],
-    rows: int,
-    key: PRNGKeyArray,
+    room: Room, voice: Voice, groups: Sequence[Prompt], seed: tuple[int, ...]
 ) -> list[Talk]:
     """`G` conversations for each prompt, group by group.
 
@@ -166,26 +146,25 @@ def converse(
     `config.user_tokens`, and after `config.turns` turns.
     """
     config, G = room.config, room.config.replies
-    asked = [one.tokens for one in groups]
-    spoken = room.speak(params, frozen, [*asked, *[_NOTHING] * (rows - len(asked))], G, key)
-    talks = [_said(Talk(_SILENCE, ()), one, room.decode) for one in spoken[: len(asked) * G]]
+    prompts = [one.tokens for one in groups for _ in range(G)]
+    spoken = voice(prompts, _seeds(seed, 0, range(len(prompts))))
+    talks = [_said(Talk(_SILENCE, ()), one, room.decode) for one in spoken]
     for turn in range(1, config.turns):
         going = [at for at, talk in enumerate(talks) if not talk.sampled.truncated]
         going = _user_speaks(room, groups, talks, going)
-        if not going:
-            break
-        whole = [
-            np.concatenate([asked[at // G], talks[at].sampled.tokens]).astype(np.int32)
-            for at in going
-        ]
-        padded = [*whole, *[_NOTHING] * (rows * G - len(whole))]
-        spoken = room.speak(params, frozen, padded, 1, jax.random.fold_in(key, turn))
-        for at, one in zip(going, spoken, strict=False):
+        whole = [np.concatenate([prompts[at], talks[at].sampled.tokens]) for at in going]
+        spoken = voice(whole, _seeds(seed, turn, going)) if going else []
+        for at, one in zip(going, spoken, strict=True):
             talks[at] = _said(talks[at], one, room.decode)
     return talks
 
 
-_NOTHING = np.zeros(1, np.int32)
+def _seeds(seed: tuple[int, ...], turn: int, places: Sequence[int]) -> list[int]:
+    """One for each reply, made of what names it."""
+    names = ((*seed, turn, place) for place in places)
+    return [int(np.random.SeedSequence(name).generate_state(1)[0]) for name in names]
+
+
 _SILENCE = Sampled(np.zeros(0, np.int32), np.zeros(0, bool), np.zeros(0, np.float32))
 
 
@@ -236,7 +215,11 @@ def judge(room: Room, groups: Sequence[Prompt], talks: Sequence[Talk], evaluatin
     G = room.config.replies
     answered = [
         Answered(
-            groups[at // G].messages, talk.turns[-1].content, groups[at // G].record, at // G, talk.turns
+            groups[at // G].messages,
+            talk.turns[-1].content,
+            groups[at // G].record,
+            at // G,
+            talk.turns,
         )
         for at, talk in enumerate(talks)
     ]
@@ -272,7 +255,7 @@ def _show(
     groups: Sequence[Prompt],
     talks: Sequence[Talk],
     earned: Earned,
-    folder: Any,
+    folder: Path,
 ) -> None:
     """Writes the first groups of a rollout now and then, for people: `rollouts/NUMBER.json`."""
     every, G = room.config.show_every, room.config.replies

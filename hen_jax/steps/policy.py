@@ -45,6 +45,9 @@ VALUE, CRITIC = "value", "critic"
 BASE, REFERENCE, DIALS = "base", "reference", "dials"
 """Keys of what is frozen."""
 
+BEHAVIOUR = "behaviour"
+"""Key of the memory: the parameters that the next rollout is drawn with, one update old."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ValueConfig:
@@ -145,7 +148,8 @@ def policy_says(
     """
 
     def says(params: Tree, frozen: Tree, batch: Batch) -> Said:
-        model = merge(graphdef, decoder_of(params), frozen[BASE])
+        base = base_of(frozen)
+        model = merge(graphdef, decoder_of(params), base)
         hidden = model.hidden(batch.tokens, batch.positions, batch.segments, sizes.reach)
         logits = model.scorer()
         said = score_tokens(
@@ -160,7 +164,7 @@ def policy_says(
         if not config.valued:
             return Said(said.log_probs, said.entropy, jnp.zeros_like(said.log_probs))
         if config.value.model == "adapter":
-            critic = merge(graphdef, params[VALUE][CRITIC], frozen[BASE])
+            critic = merge(graphdef, params[VALUE][CRITIC], base)
             hidden = critic.hidden(batch.tokens, batch.positions, batch.segments, sizes.reach)
         kernel = params[VALUE]["kernel"]
         values = jnp.matmul(hidden.astype(jnp.float32), kernel, precision="highest")[..., 0]
@@ -172,6 +176,11 @@ def policy_says(
 def decoder_of(params: Tree) -> Tree:
     """The decoder's own leaves among those that train."""
     return {name: leaf for name, leaf in params.items() if name != VALUE}
+
+
+def base_of(frozen: Tree) -> Tree:
+    """The decoder's leaves that do not train; they are all there is where no reference is kept."""
+    return frozen[BASE] if BASE in frozen else frozen
 
 
 def policy_loss(says: Says, config: PolicyConfig, sizes: RolloutBounds) -> Loss:
@@ -310,7 +319,12 @@ def lesson_of(
         advantages = at_positions(found.advantages, segments) * learnt
         returns = jnp.zeros_like(mask)
     lesson = Lesson(
-        batch._replace(mask=learnt), rollout.sampler, *before[:2], before.values, returns, advantages
+        batch._replace(mask=learnt),
+        rollout.sampler,
+        *before[:2],
+        before.values,
+        returns,
+        advantages,
     )
     return lesson, watched
 
@@ -358,13 +372,20 @@ def rollout_metrics(rollout: Rollout, counts: Array) -> Metrics:
     }
 
 
-def part_metrics(rollout: Rollout, names: tuple[str, ...]) -> Metrics:
-    """The mean of each reward before its weight, over the replies that it judged."""
+def part_metrics(rollout: Rollout, names: tuple[str | None, ...]) -> Metrics:
+    """The mean of each reward before its weight, over the replies that it judged, and the spread.
+
+    A name that is None is left out.
+    """
     there = jnp.isfinite(rollout.parts)
-    sums, counts = (
-        jnp.where(there, x, 0.0).sum(axis=(0, 1)) for x in (rollout.parts, jnp.ones(there.shape))
-    )
-    return {f"reward/{name}": Mean(sums[at], counts[at]) for at, name in enumerate(names)}
+    counts = there.sum(axis=(0, 1)).astype(jnp.float32)
+    sums = jnp.where(there, rollout.parts, 0.0).sum(axis=(0, 1))
+    off = jnp.where(there, rollout.parts - sums / jnp.maximum(counts, 1.0), 0.0)
+    spreads = jnp.sqrt((off**2).sum(axis=(0, 1)) / jnp.maximum(counts, 1.0))
+    one = jnp.ones((), jnp.float32)
+    shown = [(at, name) for at, name in enumerate(names) if name is not None]
+    means = {f"reward/{name}": Mean(sums[at], counts[at]) for at, name in shown}
+    return means | {f"spread/{name}": Mean(spreads[at], one) for at, name in shown}
 
 
 def first_memory(config: PolicyConfig) -> Tree:
@@ -378,7 +399,7 @@ def policy_step(
     sizes: RolloutBounds,
     optimizer: optax.GradientTransformation,
     microbatches: int = 1,
-    names: tuple[str, ...] = (),
+    names: tuple[str | None, ...] = (),
 ) -> Callable[[State, Tree, Rollout], tuple[State, Metrics]]:
     """A pure step: `config.updates` updates on one rollout; `state.step` counts rollouts.
 
@@ -387,22 +408,22 @@ def policy_step(
     """
     update = update_step(policy_loss(says, config, sizes), optimizer, microbatches)
 
-    def step(state: State, frozen: Tree, rollout: Rollout) -> tuple[State, Metrics]:
+    def learn(state: State, frozen: Tree, rollout: Rollout) -> tuple[State, Metrics]:
         coefficient = state.memory["coefficient"]
         parts = microbatches * config.minibatches
         before = before_updates(says, config, state.params, frozen, rollout.batch, parts)
         lesson, watched = lesson_of(rollout, before, config, coefficient)
         after, metrics = _updates(update, config, state, frozen, lesson, coefficient)
         memory = dict(state.memory)
+        if BEHAVIOUR in memory:
+            memory[BEHAVIOUR] = decoder_of(state.params)
         if config.kl.needed:
-            memory["coefficient"] = adapted_coefficient(
-                coefficient, metrics["kl"].value, config.kl
-            )
+            memory["coefficient"] = adapted_coefficient(coefficient, metrics["kl"].value, config.kl)
             watched["kl_coefficient"] = Mean(coefficient, jnp.ones((), jnp.float32))
         after = after._replace(step=state.step + 1, memory=memory)
         return after, metrics | watched | part_metrics(rollout, names)
 
-    return step
+    return learn
 
 
 def _updates(
@@ -421,7 +442,8 @@ def _updates(
         if config.minibatches > 1:
             place = number % config.minibatches
             rows = jax.tree.map(lambda x: x[place], dealt(lesson, config.minibatches))
-        return update(state, {**frozen, DIALS: dials}, rows)
+        kept = frozen if BASE in frozen else {BASE: frozen}
+        return update(state, {**kept, DIALS: dials}, rows)
 
     # Its rounding is keyed by the number of the update, and not of the rollout.
     inner = state._replace(step=state.step * config.updates)
@@ -432,7 +454,7 @@ def _updates(
 
 
 def policy_score(
-    says: Says, config: PolicyConfig, names: tuple[str, ...] = ()
+    says: Says, config: PolicyConfig, names: tuple[str | None, ...] = ()
 ) -> Callable[[Tree, Tree, Rollout], tuple[Mean, Metrics]]:
     """What an evaluation sums over held-out rollouts: minus the reward, and what to watch."""
 

@@ -84,6 +84,7 @@ def reporting(guarded: AnyStep) -> AnyStep:
         in_row = state.opt_state.in_row.astype(jnp.float32)  # pyright: ignore
         return state, metrics | {SKIPPED: Mean(in_row, jnp.ones((), jnp.float32))}
 
+    step.__name__ = guarded.__name__
     return step
 
 
