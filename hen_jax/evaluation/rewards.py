@@ -119,8 +119,8 @@ class FailedError(RuntimeError):
 def each(function: Plain, timeout: float = 0.0) -> Reward:
     """A plain function as a `Reward`; with a `timeout` in seconds for every single reply.
 
-    A reply over which it raises or hangs gets NaN, the others their numbers, and `FailedError` says how
-    many and why. A call that hangs cannot be ended from outside: it is left to its thread.
+    A reply over which it raises or hangs gets NaN, the others their numbers, and `FailedError` says
+    how many and why. A call that hangs cannot be ended from outside: it is left to its thread.
     """
 
     def reward(answered: Sequence[Answered]) -> list[float]:

@@ -91,7 +91,7 @@ def extra(settings: PolicySettings, config: DecoderConfig, key: PRNGKeyArray) ->
 
 
 def prepare(job: Job) -> Prepare:
-    """Between prompts and update: replies are drawn with the parameters of the moment, and judged."""
+    """Between prompts and update: replies are drawn with the parameters of now, and judged."""
     settings: PolicySettings = job.settings
     made, sizes, stops = settings.rollout, job.feed.bounds, stop_ids(job.tokenizer)
     places = sizes.prompt + sizes.longest

@@ -89,10 +89,11 @@ def function_of(source: RewardSource) -> Plain:
             "(prompt, reply, record) -> float"
         )
     spec = importlib.util.spec_from_file_location(f"reward_{source.called}", file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found = vars(module).get(name)
+    found: Any = vars(module).get(name)
     if not callable(found):
         raise InputError(f"reward {source.called!r}: {file} has no function {name!r}")
     return found

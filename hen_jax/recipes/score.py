@@ -159,6 +159,8 @@ def score_documents(
 
 
 def compiled_scores(reward: RewardModel, held: int, reach: RowLimits) -> Any:
+    """`scores(params, frozen, batch)`: `[B, held]`, those of each row's documents; jitted."""
+
     def scores(params: Tree, frozen: Tree, batch: Batch) -> Array:
         model = merge(reward.opened.graphdef, params, frozen)
         assert model.score is not None

@@ -53,9 +53,9 @@ class Asked(NamedTuple):
     """The prompts of one rollout on this process; None is a row of padding."""
 
     number: int  # of the rollout, from 0
-    prompts: list[Prompt | None]
+    prompts: Sequence[Prompt | None]
     evaluating: bool = False
-    following: list[Prompt | None] | None = None  # those of the next rollout, if it is known
+    following: Sequence[Prompt | None] | None = None  # those of the next rollout, if it is known
 
 
 class PromptParts(NamedTuple):
@@ -141,7 +141,7 @@ def train_prompts(prompts: Sequence[Prompt], config: PromptConfig, share: Share)
     rows = _endless(prompts, config).batch(local, drop_remainder=True, batch_fn=list)
     mine = rows[share.index :: share.count]
 
-    def asked(number: int, found: list[Prompt | None]) -> Asked:
+    def asked(number: int, found: list[Prompt]) -> Asked:
         return Asked(number, found, following=mine[number + 1])
 
     return Batches(mine.map_with_index(asked), ahead)

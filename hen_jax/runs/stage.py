@@ -151,8 +151,8 @@ class Stage(NamedTuple):
     which then is a parameter of the decoder like others, and trains beside an adapter."""
 
     extra: Callable[[Any, DecoderConfig, PRNGKeyArray], dict[str, Tree]] = nothing_more
-    """`(settings, config, key)`: what trains beside the decoder's own parameters, such as a score head: more keys of `params`,
-    whole on every device."""
+    """`(settings, config, key)`: what trains beside the decoder's own parameters, such as a score
+    head: more keys of `params`, whole on every device."""
 
     check: Callable[[Any, Mesh], None] = lambda settings, mesh: None
     """`(settings, mesh)`: raises `InputError` for what is wrong whatever the model is."""

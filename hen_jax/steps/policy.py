@@ -180,7 +180,7 @@ def decoder_of(params: Tree) -> Tree:
 
 def base_of(frozen: Tree) -> Tree:
     """The decoder's leaves that do not train; they are all there is where no reference is kept."""
-    return frozen[BASE] if BASE in frozen else frozen
+    return frozen.get(BASE, frozen)
 
 
 def policy_loss(says: Says, config: PolicyConfig, sizes: RolloutBounds) -> Loss:

@@ -79,10 +79,10 @@ def render_prompt(messages: Sequence[Message], tokenizer: ChatTokenizer) -> np.n
 def render_bridge(messages: Sequence[Message], tokenizer: ChatTokenizer) -> np.ndarray:
     """`[n]` int32 ids from behind the last reply of a conversation to its next one.
 
-    Behind the ids that the model itself drew, its stop token included, they go on as `render_prompt`
-    of all messages would; drawn ids need not be those of the rendered text. In ChatML the messages
-    `..., assistant: Hello, user: So?` give `\n <|im_start|> user \n So? <|im_end|> \n <|im_start|>
-    assistant \n`.
+    Behind the ids that the model itself drew, its stop token included, they go on as
+    `render_prompt` of all messages would; drawn ids need not be those of the rendered text. In
+    ChatML the messages `..., assistant: Hello, user: So?` give
+    `\n <|im_start|> user \n So? <|im_end|> \n <|im_start|> assistant \n`.
 
     Raises:
       InputError: no reply among the messages, or as `render_prompt`.
