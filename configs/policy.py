@@ -52,8 +52,8 @@ def get_config(
         config.rollout.update({"max_new_tokens": 24, "slots": 64, "replies": 8})
         config.policy = ConfigDict({"truncated": "keep", "kl": {"coefficient": 0.0}})
         config.optimizer.learning_rate = 3e-3
-        config.data.prompt_length = 128
-        config.epochs = 2.0
+        config.data.prompt_length = 288
+        config.epochs = 1.0
     if variant == "ppo_tiny":
         config.policy = ConfigDict(
             {
