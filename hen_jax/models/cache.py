@@ -99,24 +99,27 @@ def append(
 
 def seen_places(
     positions: Int[Array, "B T"],
-    lengths: Int[Array, "B"] | None,
-    places: int,
     recent: Int[Array, "B W"],
+    cache: Cache | None,
     window: int | None,
 ) -> Seen:
-    """What queries at `positions` see: what stands before them in the cache and lately, themselves
-    included, as far as the window reaches."""
+    """What queries at `positions` see: what stands before them in the cache and at the positions of
+    `recent`, themselves included, as far as the window reaches."""
     mine = positions[:, :, None]
 
     def near(theirs: Int[Array, "#B #T S"]) -> Bool[Array, "B T S"]:
         before = theirs <= mine
         return before if window is None else before & (mine - theirs < window)
 
-    among = near(recent[:, None])
-    if lengths is None:
-        return Seen(None, among)
-    place = jnp.arange(places)[None, None]
-    return Seen(near(place) & (place < lengths[:, None, None]), among)
+    if cache is None:
+        return Seen(None, near(recent[:, None]))
+    place = jnp.arange(places_of(cache.layers))[None, None]
+    return Seen(near(place) & (place < cache.lengths[:, None, None]), near(recent[:, None]))
+
+
+def places_of(layers: Layers) -> int:
+    """`S`."""
+    return (layers if isinstance(layers, LayerCache) else layers[0]).keys.shape[-1]
 
 
 def attend_cached(

@@ -23,7 +23,7 @@ from hen_jax.models.config import DecoderConfig, Execution, LongRope, LoraConfig
 from hen_jax.models.dot_product import capped
 from hen_jax.models.heads import ScoreHead
 from hen_jax.models.kinds import layer_kinds, select_kind, switch_kind
-from hen_jax.models.layers import Block, RMSNorm
+from hen_jax.models.layers import Block, Gate, RMSNorm
 from hen_jax.models.packed_attention import astray, beyond
 from hen_jax.models.products import save_cotangent
 from hen_jax.models.remat import rematerialised
@@ -85,13 +85,16 @@ class Decoder(nnx.Module):
         positions: Int[Array, "B T"],
         segments: Int[Array, "B T"],
         reach: RowLimits | None = None,
+        gate: Gate | None = None,
     ) -> Float[Array, "B T D"]:
         """Hidden states after the last norm, document by document; NaN for rows beyond `reach`.
+
+        `gate` chooses among the adapters of several experts (see `adapters.experts`).
 
         Rows with a `SHARED` prefix that some document would not see as in a row of its own are NaN
         too: under a window, a fused kernel, or rope angles that depend on a document's length.
         """
-        block = self._block(positions, segments, reach)
+        block = self._block(positions, segments, reach, gate)
         step = rematerialised(block, self.execution)
         kinds = layer_kinds(self.config).of_layer
         x, _ = jax.lax.scan(step, self.embedded(tokens), (kinds, self.blocks))
@@ -112,7 +115,11 @@ class Decoder(nnx.Module):
         return reduce(operator.or_, found) if found else None
 
     def _block(
-        self, positions: Int[Array, "B T"], segments: Int[Array, "B T"], reach: RowLimits | None
+        self,
+        positions: Int[Array, "B T"],
+        segments: Int[Array, "B T"],
+        reach: RowLimits | None,
+        gate: Gate | None,
     ) -> Callable[[Array, tuple[Array | None, Block]], tuple[Array, None]]:
         """What the scan over layers does with `(kind, block)`."""
         lengths = document_lengths(positions, segments) if self._by_length() else None
@@ -137,6 +144,7 @@ class Decoder(nnx.Module):
                 x,
                 select_kind(kind, angles),
                 lambda q, k, v: (switch_kind(kind, attends, q, k, v), None),
+                gate,
             )
             return shard_rows(x, self.layout), None
 

@@ -24,7 +24,7 @@ def training_flops(config: DecoderConfig, lora: LoraConfig | None, rows: RowShap
     tokens = rows.rows * rows.length
     full = 3 if lora is None else 2
     blocks = full * 2 * config.layers * sum(linear_sizes(config).values()) * tokens
-    outputs = 1 if config.score_head else config.vocab_size
+    outputs = len(config.score_labels) if config.score_head else config.vocab_size
     head = full * 2 * config.width * outputs * rows.rows * rows.trained
     attention = (
         3

@@ -3,9 +3,10 @@
 No weights, no data, no hub.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -13,13 +14,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from hen_jax.adapters.experts import joint_lora
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import Layout, make_mesh, replicated
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Array, Batch, Tree
 from hen_jax.io import hf
 from hen_jax.io.packages import cache_folder
-from hen_jax.models.config import DecoderConfig
+from hen_jax.models.config import DecoderConfig, LoraConfig
 from hen_jax.models.decoder import abstract, split
 from hen_jax.models.families.table import from_hf
 from hen_jax.models.quantised import SCALE
@@ -57,7 +59,8 @@ def program(stage: Stage, settings: Any, topology: Topology) -> Program:
     # Imported here: with Pallas it takes a fourteenth of a second, and only a plan asks for it.
     from hen_jax.models.fused_attention import kernel_flops
 
-    model = placed_model(settings, topology, stage.model_config)
+    adapters = {} if stage.adapters is None else stage.adapters(settings)
+    model = placed_model(settings, topology, partial(stage.model_config, settings), adapters)
     stage.check(settings, model.mesh)
     stage.check_model(settings, model.config)
     load = stage.load(settings, model.config, model.mesh)
@@ -79,12 +82,17 @@ def placed_model(
     settings: RunSettings,
     topology: Topology,
     model_config: Callable[[DecoderConfig], DecoderConfig] = language_model,
+    adapters: Mapping[str, LoraConfig] = MappingProxyType({}),
 ) -> Placed:
-    """The model of a config: adapters in float32, the base in `base_dtype`, as stored bfloat16."""
+    """The model of a config: adapters in float32, the base in `base_dtype`, as stored bfloat16.
+
+    `adapters` train side by side in place of the config's one.
+    """
     config = model_config(read_architecture(settings.model.source))
     mesh = make_mesh(settings.mesh, topology.devices)
     layout = Layout(mesh, settings.mesh.rules)
-    model = abstract(config, settings.adapter, settings.execution, layout)
+    lora = joint_lora(adapters) if adapters else settings.adapter
+    model = abstract(config, lora, settings.execution, layout)
     shardings = parameter_shardings(model, mesh, settings.mesh.rules)
 
     def place(tree: Tree, dtype: str) -> Tree:
@@ -99,6 +107,10 @@ def placed_model(
     parts = split(model)
     dtype = base_dtype(settings.model, settings.adapter) or "bfloat16"
     base, adapter = place(parts.base, dtype), parts.adapter
+    if adapters:
+        own = {name: split(abstract(config, one)).adapter for name, one in adapters.items()}
+        several = {name: place(tree, "float32") for name, tree in own.items()}
+        return Placed(config, parts.graphdef, mesh, several, base)
     if settings.adapter is None:
         return Placed(config, parts.graphdef, mesh, base, {})
     return Placed(config, parts.graphdef, mesh, *beside(place(adapter, "float32"), base))

@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
+from hen_jax.adapters.experts import joint_lora
 from hen_jax.core.mesh import MeshConfig
 from hen_jax.core.ranges import Count, Natural, check_ranges
 from hen_jax.core.types import Mean, Tree
@@ -20,7 +21,7 @@ from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.planning.search import Change
 from hen_jax.runs.model import BaseModel, ModelSettings, base_dtype, language_model
 from hen_jax.runs.sources import Source
-from hen_jax.steps.state import State
+from hen_jax.steps.state import Optimizer, State
 from hen_jax.steps.update import Metrics
 from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.guards import GuardConfig, guard
@@ -75,7 +76,7 @@ class Work(NamedTuple):
     """What is computed: pure functions, which a run jits and `hen plan` compiles."""
 
     step: Callable[[State, Tree, Any], tuple[State, Metrics]]
-    optimizer: optax.GradientTransformation  # from `guarded`
+    optimizer: Optimizer  # from `guarded`
     schedule: Schedule  # learning rate by step, for the log
     score: Score  # what an evaluation sums over the held-out batches
     memory: InitMemory = no_memory
@@ -146,9 +147,16 @@ class Stage(NamedTuple):
     keeps: Callable[[Any], bool] = lambda settings: True
     """`(settings)`: whether `kept` is asked; else what does not train stays as it is."""
 
-    model_config: Callable[[DecoderConfig], DecoderConfig] = language_model
-    """The model that trains, from that of the base's folder: a reward model's has a score head,
-    which then is a parameter of the decoder like others, and trains beside an adapter."""
+    model_config: Callable[[Any, DecoderConfig], DecoderConfig] = lambda settings, config: (
+        language_model(config)
+    )
+    """`(settings, config)`: the model that trains, from that of the base's folder. A reward model's
+    has a score head, which then is a parameter of the decoder like others, and trains beside an
+    adapter."""
+
+    adapters: Callable[[Any], Mapping[str, LoraConfig]] | None = None
+    """`(settings)`: adapters that train side by side, by name, in place of `config.adapter`:
+    `params` is then `{name: adapter}`, and the decoder has room for all (`joint_lora`)."""
 
     extra: Callable[[Any, DecoderConfig, PRNGKeyArray], dict[str, Tree]] = nothing_more
     """`(settings, config, key)`: what trains beside the decoder's own parameters, such as a score
@@ -183,6 +191,13 @@ class Stage(NamedTuple):
 def guarded(settings: RunSettings, schedule: Schedule) -> optax.GradientTransformation:
     """The optimizer of a run, with its guard: that of `Work`."""
     return guard(make_optimizer(settings.optimizer, schedule), settings.guard)
+
+
+def decoder_lora(stage: Stage, settings: RunSettings) -> LoraConfig | None:
+    """The adapter that the decoder is built with."""
+    if stage.adapters is None:
+        return settings.adapter
+    return joint_lora(stage.adapters(settings))
 
 
 def beginning(
