@@ -3,7 +3,7 @@
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.recipes import emcl, experts, quickstart, regression, reward, sft
+from hen_jax.recipes import emcl, experts, policy, quickstart, regression, reward, sft
 from hen_jax.runs.stage import Stage
 
 STAGES: dict[str, Stage] = {
@@ -13,6 +13,7 @@ STAGES: dict[str, Stage] = {
     "reward": reward.STAGE,
     "regression": regression.STAGE,
     "experts": experts.STAGE,
+    "policy": policy.STAGE,
 }
 
 

@@ -106,8 +106,9 @@ def fit(job: Job) -> State:
     """
     settings, feed, stage, config = job.settings, job.feed, job.stage, job.model.config
     work = stage.work(settings, config, job.model.graphdef, feed.bounds, feed.steps)
-    extra = jax.device_put(stage.extra(config, jax.random.key(settings.seed)), replicated(job.mesh))
-    params, frozen = beginning(stage, config, job.trainable, job.frozen, extra)
+    begun = stage.extra(settings, config, jax.random.key(settings.seed))
+    extra = jax.device_put(begun, replicated(job.mesh))
+    params, frozen = beginning(stage, settings, job.trainable, job.frozen, extra)
     frozen = _apart(frozen, params)
     like = abstract_state(params, work.optimizer, settings.seed, job.mesh, work.memory)
     prepare = stage.prepare(job)
@@ -128,6 +129,7 @@ def fit(job: Job) -> State:
                 records=feed.records,
                 flops=lambda number: stage.flops(settings, config, number),
                 evaluators=named_evaluators(job),
+                flags=stage.flags(settings),
             )
             state = _state(job, work, loop, like, params)
             return train(settings.loop, loop, state, frozen, feed.steps)

@@ -22,6 +22,7 @@ from hen_jax.training.metrics import MetricLog, fetch_metrics
 from hen_jax.training.pace import Clock, Pace, device_memory, run_mfu
 from hen_jax.training.profiler import Look, profiler
 from hen_jax.training.progress import Tell, progress
+from hen_jax.training.red_flags import Flags, no_flags
 from hen_jax.training.signals import Asked, stop_requests
 from hen_jax.training.watchdog import watchdog
 
@@ -86,6 +87,7 @@ class Run(NamedTuple):
     records: Callable[[int], Sequence[str]] = lambda number: ()  # ids in the n-th batch, from 0
     evaluators: Mapping[str, Evaluator] = {}
     flops: Callable[[int], float] = lambda number: 0.0  # the model's, on all devices; 0: not known
+    flags: Flags = no_flags  # what an update's metrics give cause for
     clock: Clock = time.perf_counter
 
 
@@ -155,24 +157,26 @@ def _updates(
         state, metrics, compiled = _step(run, watch, state, frozen, batch)
         number += 1
         ended = watch.pace.now() if _is_ready(metrics) else None
-        _write(config, run, watch, pending)
+        alarm = _write(config, run, watch, pending)
         pending = _Pending(number, metrics, ended, compiled)
         last = number == steps
         stops = watch.asked_to_stop(number) and not last
-        saves = last or stops or number % config.checkpoint_every == 0
+        saves = last or stops or alarm is not None or number % config.checkpoint_every == 0
         evaluates, looks = (
             last or (every > 0 and number % every == 0)
             for every in (config.eval_every, config.evaluate_every)
         )
         if saves or evaluates or looks:
-            _write(config, run, watch, pending)
-            pending = None
+            alarm = _write(config, run, watch, pending) or alarm
+            saves, pending = saves or alarm is not None, None
         if evaluates and not stops:
             _evaluate(run, watch, state, number)
         if looks and not stops:
             _look(run, watch, state, number)
         if saves:
             _save(run, watch, state, number, "finished" if last else "running")
+        if alarm is not None:
+            raise InputError(f"{alarm}; the state after step {number} is saved")
         if stops:
             raise _stopped(run, watch, number, steps)
     return state
@@ -189,6 +193,7 @@ def counting(plain: Callable[[State, Tree, Any], tuple[State, Metrics]]) -> Call
         tokens = sum((one.segments != 0).sum(dtype=jnp.float32) for one in batches_in(batch))
         return state, metrics | {TOKENS: Mean(jnp.float32(tokens), jnp.ones((), jnp.float32))}
 
+    step.__name__ = plain.__name__  # by which its compilations are told from others
     return step
 
 
@@ -217,9 +222,10 @@ def _step(
     return state, metrics, compiled
 
 
-def _write(config: LoopConfig, run: Run, watch: _Watch, pending: _Pending | None) -> None:
+def _write(config: LoopConfig, run: Run, watch: _Watch, pending: _Pending | None) -> str | None:
+    """Writes an update's metrics; why the run must end, if they give cause for it."""
     if pending is None:
-        return
+        return None
     values = fetch_metrics(pending.metrics)
     watch.alive()
     values["learning_rate"] = float(run.schedule(pending.number - 1))
@@ -237,6 +243,10 @@ def _write(config: LoopConfig, run: Run, watch: _Watch, pending: _Pending | None
                 f"batch: {', '.join(records) or 'not known'}. Mend or remove them, or lower "
                 "config.optimizer.learning_rate"
             )
+    raised = run.flags(pending.number, values)
+    for flag in raised:
+        run.log.say(f"step {pending.number}: {flag.text}")
+    return next((f"step {pending.number}: {flag.text}" for flag in raised if flag.stops), None)
 
 
 def _speed(run: Run, watch: _Watch, pending: _Pending, tokens: int) -> dict[str, float]:
