@@ -72,14 +72,14 @@ def train_comparisons(
     """
     ahead = PipelineConfig(batch_size=config.batch_size, prefetch=config.prefetch)
     local = local_size(ahead, process_index, process_count)
-    rows = _endless(found, config.seed).batch(local, drop_remainder=True, batch_fn=list)
+    rows = endless(found, config.seed).batch(local, drop_remainder=True, batch_fn=list)
     laid = partial(compared_batch, row_length=bounds.row, replies=bounds.replies)
     return Batches(rows[process_index::process_count].map(laid), ahead)
 
 
 def trained_ids(found: Comparisons, config: ComparisonConfig, number: int) -> list[str]:
     """The ids of the prompts in the whole batch `number`, from 0, of `train_comparisons`."""
-    rows = _endless(found, config.seed)
+    rows = endless(found, config.seed)
     places = range(number * config.batch_size, (number + 1) * config.batch_size)
     return [row.id for row in (rows[place] for place in places) if row is not None]
 
@@ -96,18 +96,20 @@ def eval_comparisons(
     ahead = PipelineConfig(batch_size=config.batch_size)
     local = local_size(ahead, process_index, process_count)
     for start in range(
-        process_index * local, _up(len(found), config.batch_size), config.batch_size
+        process_index * local, round_up(len(found), config.batch_size), config.batch_size
     ):
         rows: list[Compared | None] = [*found[start : start + local]]
         rows += [None] * (local - len(rows))
         yield compared_batch(rows, bounds.row, bounds.replies)
 
 
-def _up(count: int, size: int) -> int:
+def round_up(count: int, size: int) -> int:
+    """The least multiple of `size` that is `count` or more."""
     return -(-count // size) * size
 
 
-def _endless(found: Comparisons, seed: int) -> "grain.MapDataset[Any]":
+def endless(found: Comparisons, seed: int) -> "grain.MapDataset[Any]":
+    """All rows in the order of training: shuffled each epoch, sets mixed by their weights."""
     # Imported here: grain itself imports jax, and this module must load without.
     import grain
 

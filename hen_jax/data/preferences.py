@@ -36,6 +36,7 @@ class Pair:
     chosen: tuple[Message, ...]
     rejected: tuple[Message, ...]
     kind: str = ""  # why the rejected one is worse, where the data says so
+    turn_weights: tuple[float, ...] = ()  # of the assistant's turns after the prompt; (): all 1
 
     def conversations(self) -> tuple[Conversation, Conversation]:
         """The prompt with each continuation."""
@@ -87,7 +88,24 @@ def parse_pair(row: Row) -> Pair:
     for key, said in {"chosen": chosen, "rejected": rejected}.items():
         if all(message.role != "assistant" for message in said):
             raise InputError(f"{key}: no assistant turn after the prompt; nothing to prefer")
-    return Pair(fields.name_field(row, "id"), group_of(row, prompt), prompt, chosen, rejected)
+    weights = _turn_weights(row, max(map(_replied, (chosen, rejected))))
+    name, group = fields.name_field(row, "id"), group_of(row, prompt)
+    return Pair(name, group, prompt, chosen, rejected, turn_weights=weights)
+
+
+def _turn_weights(row: Row, turns: int) -> tuple[float, ...]:
+    """`turn_weights`: what each assistant turn counts for when a policy is trained."""
+    given = row.get("turn_weights")
+    if given is None:
+        return ()
+    if not isinstance(given, list) or len(given) != turns:
+        raise InputError(f"turn_weights: {given!r}; allowed: a list of {turns}, one per reply")
+    keyed = [{"turn_weights": weight} for weight in given]
+    return tuple(fields.number_field(one, "turn_weights", 0, 1e6) for one in keyed)
+
+
+def _replied(turns: tuple[Message, ...]) -> int:
+    return sum(message.role == "assistant" for message in turns)
 
 
 def parse_labelled(row: Row) -> Labelled:

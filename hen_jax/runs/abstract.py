@@ -63,7 +63,7 @@ def program(stage: Stage, settings: Any, topology: Topology) -> Program:
     load = stage.load(settings, model.config, model.mesh)
     work = stage.work(settings, model.config, model.graphdef, load.bounds, UPDATES)
     params, frozen = beginning(
-        stage, model.config, model.trainable, model.frozen, _extra(stage, model, settings.seed)
+        stage, settings, model.trainable, model.frozen, _extra(stage, model, settings.seed)
     )
     state = abstract_state(params, work.optimizer, settings.seed, model.mesh, work.memory)
     return Program(

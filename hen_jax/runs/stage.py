@@ -142,6 +142,9 @@ class Stage(NamedTuple):
     arranges leaves, so that a plan can call it; whatever is in both is copied by the run. `params`
     are the decoder's own, without `extra`."""
 
+    keeps: Callable[[Any], bool] = lambda settings: True
+    """`(settings)`: whether `kept` is asked; else what does not train stays as it is."""
+
     model_config: Callable[[DecoderConfig], DecoderConfig] = language_model
     """The model that trains, from that of the base's folder: a reward model's has a score head,
     which then is a parameter of the decoder like others, and trains beside an adapter."""
@@ -155,6 +158,10 @@ class Stage(NamedTuple):
 
     check_model: Callable[[Any, DecoderConfig], None] = lambda settings, config: None
     """`(settings, config)`: raises `InputError` for what this model cannot do."""
+
+    first: Callable[[Job, Mapping[str, float]], None] = lambda job, values: None
+    """`(job, values)`: sees the held-out loss and metrics before the first update, and raises
+    `InputError` for what must not train."""
 
     before: Callable[[Job], None] = lambda job: None
     after: Callable[[Job], None] = lambda job: None
@@ -179,7 +186,8 @@ def guarded(settings: RunSettings, schedule: Schedule) -> optax.GradientTransfor
 
 
 def beginning(
-    stage: Stage, config: DecoderConfig, params: Tree, frozen: Tree, extra: dict[str, Tree]
+    stage: Stage, settings: Any, params: Tree, frozen: Tree, extra: dict[str, Tree]
 ) -> tuple[Tree, Tree]:
     """What trains and what does not when the first update begins; leaves may be abstract."""
-    return {**params, **extra}, stage.kept(params, frozen)
+    kept = stage.kept(params, frozen) if stage.keeps(settings) else frozen
+    return {**params, **extra}, kept

@@ -8,7 +8,9 @@ The order of start-up, written down once:
 4. `fit`: the newest checkpoint, or the first state; then the updates that are left.
 """
 
+import dataclasses
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from hen_jax.core.mesh import make_mesh, replicated
 from hen_jax.core.trees import count
 from hen_jax.core.types import Tree
 from hen_jax.io import hf
+from hen_jax.models.config import LoraConfig
 from hen_jax.runs.earlier import Partition, continued, previous_run, trainable_and_frozen
 from hen_jax.runs.evaluators import named_evaluators, require_evaluators
 from hen_jax.runs.known_tokenizers import known_tokenizer
@@ -95,7 +98,7 @@ def fit(job: Job) -> State:
     settings, feed, stage, config = job.settings, job.feed, job.stage, job.model.config
     work = stage.work(settings, config, job.model.graphdef, feed.bounds, feed.steps)
     extra = jax.device_put(stage.extra(config, jax.random.key(settings.seed)), replicated(job.mesh))
-    params, frozen = beginning(stage, config, job.trainable, job.frozen, extra)
+    params, frozen = beginning(stage, settings, job.trainable, job.frozen, extra)
     frozen = _apart(frozen, params)
     like = abstract_state(params, work.optimizer, settings.seed, job.mesh, work.memory)
     prepare = stage.prepare(job)
@@ -116,6 +119,7 @@ def fit(job: Job) -> State:
                 records=feed.records,
                 flops=lambda number: stage.flops(settings, config, number),
                 evaluators=named_evaluators(job),
+                first=partial(stage.first, job),
             )
             state = _state(job, work, loop, like, params)
             return train(settings.loop, loop, state, frozen, feed.steps)
@@ -159,9 +163,16 @@ def _divide(settings: RunSettings, model: BaseModel) -> Partition:
         return trainable_and_frozen(model, settings.adapter, settings.execution, settings.seed)
     run = Path(settings.start)
     earlier = previous_run(run)
-    if earlier.lora != settings.adapter or earlier.base != model.folder.absolute():
+    if not _same_shapes(earlier.lora, settings.adapter) or earlier.base != model.folder.absolute():
         raise InputError(
             f"config.start: the run in {run} trained {earlier.lora} on {earlier.base}; give the "
             "same config.adapter and config.model here"
         )
     return continued(run, model, settings.adapter)
+
+
+def _same_shapes(one: LoraConfig | None, other: LoraConfig | None) -> bool:
+    """Whether the adapters compute the same; what they once began with does not matter."""
+    if one is None or other is None:
+        return one is other
+    return dataclasses.replace(one, init=other.init) == other
