@@ -6,9 +6,10 @@ A random model, all parameters: under a minute, and no more than chance.
 
     hen run --config=preference --workdir=runs/preference --config.start=runs/sft
 
-DPO of SmolLM2-135M from an SFT run with the same adapter, which is its reference. What it learnt to
-prefer stands in `runs/preference/preferences.json`, beside what a bag of words reaches: read
-`crossed`, where that is one half. `--config.preference.loss=kto` and the others: docs/preference.md.
+DPO of SmolLM2-135M from an SFT run with the same adapter, which is its reference. What it learnt
+to prefer stands in `runs/preference/preferences.json`, beside what a bag of words reaches: read
+`crossed`, where that is one half. `--config.preference.loss=kto`, and the other losses:
+docs/preference.md.
 """
 
 from typing import Literal
