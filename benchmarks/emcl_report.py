@@ -1,4 +1,4 @@
-"""The tables and the figure of `emcl_effect.py`."""
+"""The tables of `emcl_effect.py`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +8,12 @@ import numpy as np
 from scipy import stats
 
 from hen_jax.core.files import staged_file, write_json
-from hen_jax.recipes.curriculum_plot import COLOURS
 
 OURS = ("EMCL-A", "EMCL-B", "EMCL-C", "EMCL-A plain")
 
 
 def write_report(out: Path, setting: dict[str, Any], runs: dict[str, list[dict]]) -> str:
-    """Writes `effect.json`, `effect.md` and `effect.png`; returns the Markdown."""
+    """Writes `effect.json` and `effect.md`; returns the Markdown."""
     methods = {
         name: {
             "learning_rate": found[0]["learning_rate"],
@@ -41,7 +40,6 @@ def write_report(out: Path, setting: dict[str, Any], runs: dict[str, list[dict]]
     text = _markdown(setting, methods, differences)
     with staged_file(out / "effect.md") as staged:
         staged.write_text(text, encoding="utf-8")
-    _draw(methods, out / "effect.png")
     return text
 
 
@@ -78,20 +76,3 @@ def _markdown(setting: dict, methods: dict, differences: dict) -> str:
             for other, d in found.items()
         ]
     return "\n".join(lines) + "\n"
-
-
-def _draw(methods: dict, path: Path) -> None:
-    """Loss after adaptation of every run, and the mean of each method."""
-    from matplotlib.figure import Figure  # a second to load; no window system is asked for
-
-    figure = Figure(figsize=(8, 0.5 * len(methods) + 1.2), layout="constrained")
-    axes = figure.add_subplot()
-    for height, (name, found) in enumerate(methods.items()):
-        colour = COLOURS[0] if name in OURS else COLOURS[-1]
-        axes.plot(found["loss"], [height] * len(found["loss"]), "o", ms=4, alpha=0.6, color=colour)
-        axes.plot(np.mean(found["loss"]), height, "|", ms=20, mew=2.5, color=colour)
-    axes.set_yticks(range(len(methods)), list(methods))
-    axes.invert_yaxis()
-    axes.set_xlabel("test loss after adaptation (nats per token); points: seeds, bar: mean")
-    with staged_file(path) as staged:
-        figure.savefig(staged, dpi=150, format="png")

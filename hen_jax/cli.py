@@ -189,9 +189,11 @@ def _add_model_verbs(verbs: Any) -> None:
 
     verb = verbs.add_parser("export", help="write a run's weights for other tools")
     verb.add_argument("--run", required=True, type=Path, help="the --workdir of a run")
-    verb.add_argument("--format", required=True, choices=("hf", "peft"))
-    verb.add_argument("--out", required=True, type=Path, help="a folder that does not exist yet")
-    verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the run's)")
+    formats = ("hf", "peft", "gguf", "gguf-lora")
+    verb.add_argument("--format", required=True, choices=formats, help="gguf is llama.cpp's")
+    verb.add_argument("--out", required=True, type=Path, help="a new folder; of GGUF, a .gguf file")
+    dtypes = "float32, bfloat16 or float16 (default: the run's); gguf: q8_0 too"
+    verb.add_argument("--dtype", help=dtypes)
     verb.add_argument("--base-model", help="hub id OWNER/NAME of the base, where not recorded")
     verb.set_defaults(verb=commands.export_verb)
 

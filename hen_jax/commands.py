@@ -120,8 +120,10 @@ def show_verb(chosen: argparse.Namespace, overrides: list[str]) -> None:
 def export_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen export`."""
     from hen_jax.recipes.export import describe_export, export
+    from hen_jax.recipes.export_gguf import export_gguf
 
-    exported = export(chosen.run, chosen.out, chosen.format, chosen.dtype, chosen.base_model)
+    write = export_gguf if chosen.format.startswith("gguf") else export
+    exported = write(chosen.run, chosen.out, chosen.format, chosen.dtype, chosen.base_model)
     print(describe_export(exported))
 
 

@@ -1,5 +1,6 @@
 """Who may look at whom, and what is seen: plain, chunked and cached attention against numpy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -69,36 +70,66 @@ def test_scores_are_divided_by_the_root_of_the_head_width_where_nothing_is_said(
     np.testing.assert_allclose(found, attended(q, k, v, mask, H**-0.5, None), atol=1e-5)
 
 
-@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize(("window", "softcap"), [(None, None), (3, 0.7), (1, None)])
-def test_a_cached_query_sees_the_valid_slots_of_its_window(apart, window, softcap):
+def test_a_cached_query_sees_what_its_row_holds_and_what_came_lately(window, softcap):
     q, k, v = qkv()
-    # Row 0 is padded by two slots at the left; five slots hold the prompt, the sixth is written.
-    valid = np.array([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]], bool)
-    kept = cache.init_cache(*(jnp.asarray(x[None, :, :5]) for x in (k, v)), jnp.asarray(valid), T)
-    kept = cache.with_next_slot_valid(cache.unstack_cache(kept) if apart else kept)
-    new = [jnp.asarray(x[:, 5:6]) for x in (k, v)]
-    if apart:
-        layer = cache.append(kept.layers[0], *new, kept.slot)
-    else:
-        whole = cache.append(kept.layers, *new, kept.slot, (jnp.int32(0),))
-        layer = cache.LayerCache(whole.keys[0], whole.values[0])
-    seen = cache.within_window(kept, window)
-    mask = np.array([[s <= 5 and 5 - s < (window or T) and (b or s > 1) for s in range(T)]
-                     for b in range(2)])  # fmt: skip
-    np.testing.assert_array_equal(seen, mask)
-    found = cache.attend_cached(jnp.asarray(q[:, 5:6]), layer, seen, 0.3, softcap)
-    wanted = attended(q[:, 5:6], k, v, mask[:, None], 0.3, softcap)
+    # The cache holds four tokens of row 0 and three of row 1; two more of each are written lately,
+    # and at the cache's other places and at the third recent one stands what nobody may see.
+    lengths = np.array([4, 3])
+    held = cache.LayerCache(jnp.full((2, K, H, 5), 9.0), jnp.full((2, K, 5, H), 9.0))
+    given = [
+        np.where(np.arange(T)[None, :, None, None] < lengths[:, None, None, None], x, 9.0)
+        for x in (k, v)
+    ]
+    first = cache.append(held, *(jnp.asarray(x[:, :5]) for x in given), jnp.int32(0))
+    at = lengths[:, None] + np.arange(2)
+    new = [jnp.asarray(np.take_along_axis(x, at[:, :, None, None], 1)) for x in (k, v)]
+    recent = cache.LayerCache(jnp.full((2, K, H, 3), 9.0), jnp.full((2, K, 3, H), 9.0))
+    recent = cache.append(recent, *new, jnp.int32(0))
+    positions = jnp.asarray(np.append(at, [[cache.NOWHERE]] * 2, axis=1))
+    kept = cache.Cache(first, jnp.asarray(lengths))
+    seen = cache.seen_places(jnp.asarray(at), positions, kept, window)
+    queries = np.take_along_axis(q, at[:, :, None, None], 1)
+    found = cache.attend_cached(jnp.asarray(queries), first, recent, seen, 0.3, softcap)
+    mask = np.array(
+        [[[s <= t and t - s < (window or T) for s in range(T)] for t in row] for row in at]
+    )
+    wanted = attended(queries, k, v, mask, 0.3, softcap)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-def test_a_repeated_row_stands_beside_itself():
-    _, k, v = qkv()
-    valid = jnp.asarray([[False, True], [True, True]])
-    kept = cache.init_cache(*(jnp.asarray(x[None, :, :2]) for x in (k, v)), valid, 3)
-    twice = cache.repeat_rows(kept, 2)
-    np.testing.assert_array_equal(twice.layers.keys[0], np.repeat(kept.layers.keys[0], 2, axis=0))
-    np.testing.assert_array_equal(
-        twice.layers.values[0], np.repeat(kept.layers.values[0], 2, axis=0)
+@pytest.mark.parametrize("stacked", [False, True])
+def test_rows_are_written_where_they_belong_and_nowhere_else(stacked):
+    rng = np.random.default_rng(0)
+    shape = (2,) * stacked
+    old = cache.LayerCache(
+        rng.normal(size=(*shape, 3, K, H, 6)), rng.normal(size=(*shape, 3, K, 6, H))
     )
-    np.testing.assert_array_equal(twice.valid[:, :2], [[0, 1], [0, 1], [1, 1], [1, 1]])
+    new = cache.LayerCache(
+        rng.normal(size=(*shape, 3, K, H, 2)), rng.normal(size=(*shape, 3, K, 2, H))
+    )
+    old, new = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (old, new))
+    # Row 0 of the new goes to row 2 from place 1 on; the others have no row, or no place.
+    found = cache.write_rows(old, new, jnp.asarray([2, 3, 0]), jnp.asarray([1, 0, 5]))
+    keys, values = np.array(old.keys), np.array(old.values)
+    keys[..., 2, :, :, 1:3], values[..., 2, :, 1:3, :] = (
+        new.keys[..., 0, :, :, :],
+        new.values[..., 0, :, :, :],
+    )
+    np.testing.assert_array_equal(found.keys, keys)
+    np.testing.assert_array_equal(found.values, values)
+    behind = cache.write_behind(old, new, jnp.asarray([0, 4, 2]))
+    for row, start in enumerate([0, 4, 2]):
+        places = slice(start, start + 2)
+        np.testing.assert_array_equal(
+            behind.keys[..., row, :, :, places], new.keys[..., row, :, :, :]
+        )
+        np.testing.assert_array_equal(
+            behind.values[..., row, :, places, :], new.values[..., row, :, :, :]
+        )
+    np.testing.assert_array_equal(behind.keys[..., 0, :, :, 2:], old.keys[..., 0, :, :, 2:])
+    taken = cache.take_rows(old, jnp.asarray([2, 0]))
+    np.testing.assert_array_equal(taken.values[..., 1, :, :, :], old.values[..., 0, :, :, :])
+    grown = cache.with_places(old, 8)
+    np.testing.assert_array_equal(grown.keys[..., :6], old.keys)
+    np.testing.assert_array_equal(cache.with_places(grown, 6).values, old.values)

@@ -20,7 +20,7 @@ from hen_jax.io import hf, peft
 from hen_jax.models.config import LoraConfig
 from hen_jax.recipes.generate import Request, generate_replies, open_weights
 from hen_jax.sampling.generate import Generating
-from hen_jax.sampling.logits import COLDEST, HOTTEST, Sampling, draw, truncated
+from hen_jax.sampling.logits import COLDEST, HOTTEST, Sampling, draw, row_sampling
 
 
 @pytest.mark.parametrize(
@@ -155,17 +155,12 @@ def test_a_top_p_that_keeps_nothing_is_refused(top_p):
 @pytest.mark.parametrize("temperature", [COLDEST, HOTTEST])
 def test_draws_are_numbers_at_both_ends(temperature):
     logits = jnp.asarray([[900.0, -900.0, 899.0, 0.0]] * 8)
-    drawn = draw(logits, jax.random.split(jax.random.key(0), 8), Sampling(temperature))
+    rows, marks = row_sampling([Sampling(temperature)] * 8, 0), jnp.zeros(logits.shape, jnp.uint8)
+    drawn = draw(logits, rows, marks, jax.random.uniform(jax.random.key(0), (8, 2)))
     assert np.isfinite(drawn.log_probs).all()
     assert np.isfinite(drawn.sampling_log_probs).all()
     if temperature == COLDEST:
         assert set(drawn.tokens.tolist()) == {0}
-
-
-@pytest.mark.parametrize("top_p", [1e-45, 1e-40, 1e-12])
-def test_the_least_top_p_keeps_the_likeliest(top_p):
-    kept = truncated(jnp.asarray([[1.0, 3.0, 2.0]]), 0, top_p)
-    assert np.isfinite(kept).tolist() == [[False, True, False]]
 
 
 @pytest.mark.parametrize("count", [0, -5])

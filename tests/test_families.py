@@ -12,10 +12,11 @@ from tiny_families import CONFIGS, random_leaves
 from hen_jax.core.errors import InputError
 from hen_jax.core.trees import flatten
 from hen_jax.models.attention import attention
-from hen_jax.models.cache import unstack_cache
+from hen_jax.models.cache import Cache, empty_layers, empty_recent, write_behind
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split, unstack_layers
 from hen_jax.models.dot_product import causal_segment_mask
+from hen_jax.models.extend import New, extend
 from hen_jax.models.families import table
 from hen_jax.models.heads import last_tokens, row_scores
 from hen_jax.models.quantised import logit_error, quantised, quantised_base
@@ -162,31 +163,29 @@ def test_cached_logits_equal_uncached_ones_for_ragged_prompts(family, unrolled):
     # Longrope reads a row by what it may come to, so all rows come to more than its 16 here.
     lengths, slots = np.asarray([9, 4, 7]), 24
     T = 9
-    at = np.arange(T)[None] - (T - lengths[:, None])
-    prompts = np.stack([np.roll(TOKENS[row, :T], T - n) for row, n in enumerate(lengths)])
+    ends = lengths + slots - T
 
     @jax.jit
-    def start(params):
-        model = built(config, params)
-        hidden, cache = model.prefill(
-            jnp.asarray(prompts), jnp.maximum(at, 0), (at >= 0).astype(int), slots
-        )
-        return model.logits(hidden[:, -1]), unstack_cache(cache) if unrolled else cache
-
-    @jax.jit
-    def step(params, tokens, positions, cache):
+    def read(params, tokens, positions, cache, recent, place):
         model = built(config, params)
         blocks = unstack_layers(model.blocks, config.layers) if unrolled else None
-        hidden, cache = model.decode(tokens, positions, cache, blocks)
-        return model.logits(hidden), cache
+        new = New(tokens, positions, ends)
+        hidden, recent = extend(model, blocks, new, cache, recent, place)
+        return model.logits(hidden), recent
 
-    first, cache = start(params)
-    found = [first]
+    empty = empty_layers(config, 3, slots, jnp.dtype("float32"), unrolled)
+    at = np.broadcast_to(np.arange(T), (3, T))
+    logits, recent = read(params, TOKENS[:3, :T], at, None, empty_recent(empty, 3, T), 0)
+    # What stands behind a prompt in its row is seen by nobody.
+    kept = Cache(write_behind(empty, recent.layers, jnp.zeros(3, int)), jnp.asarray(lengths))
+    found = [logits[np.arange(3), lengths - 1]]
+    recent = empty_recent(empty, 3, slots - T)
     for more in range(slots - T):
-        now, cache = step(params, TOKENS[np.arange(3), lengths + more], lengths + more, cache)
-        found.append(now)
+        here = (lengths + more)[:, None]
+        tokens = np.take_along_axis(TOKENS[:3], here, 1)
+        now, recent = read(params, tokens, here, kept, recent, more)
+        found.append(now[:, 0])
     found = np.stack(found, 1)
-    ends = lengths + slots - T
     whole = alone(config, params, [TOKENS[row, :end] for row, end in enumerate(ends)])
     for row, (n, end) in enumerate(zip(lengths, ends, strict=True)):
         np.testing.assert_allclose(found[row], whole[row, n - 1 : end], atol=5e-5)

@@ -10,7 +10,7 @@ from tiny_model import CONFIG
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.trees import flatten, unflatten
-from hen_jax.io import names, peft
+from hen_jax.io import names, peft, peft_targets
 from hen_jax.models.config import LoraConfig
 
 LORA = LoraConfig(rank=3, alpha=6.0, targets=("q", "o", "down"))
@@ -146,6 +146,77 @@ def test_an_adapter_that_matches_no_layer_is_refused(folder):
     save_file(tensors, path)
     with pytest.raises(InputError, match=r"adapts no linear layer of a llama model.*down_dense"):
         peft.read_adapter(folder, CONFIG)
+
+
+def drop(folder, *parts):
+    """Takes the tensors out whose names hold one of `parts`."""
+    path = folder / "adapter_model.safetensors"
+    kept = {k: v for k, v in load_file(path).items() if not any(part in k for part in parts)}
+    save_file(kept, path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layers_to_transform": [1]},
+        {"layers_to_transform": 1, "layers_pattern": "layers"},
+        {"layers_to_transform": [1], "layers_pattern": ["h", "layers"]},
+        {"target_modules": r".*layers\.1\..*(q|o|down)_proj"},
+        {"target_modules": "all-linear", "exclude_modules": r".*\.layers\.0\..*"},
+        {"target_modules": "all-linear", "exclude_modules": ["layers.0.self_attn.q_proj",
+         "layers.0.self_attn.o_proj", "layers.0.mlp.down_proj"]},
+    ],
+)  # fmt: skip
+def test_an_adapter_of_some_layers_changes_those(folder, change):
+    whole, every = peft.read_adapter(folder, CONFIG)
+    drop(folder, "layers.0.")
+    with pytest.raises(InputError, match=r"missing weights: .*layers\.0\."):
+        peft.read_adapter(folder, CONFIG)
+    edit(folder, **change)
+    lora, adapter = peft.read_adapter(folder, CONFIG)
+    assert lora == whole
+    for target in ("/q/", "/o/", "/down/"):
+        found, full = (products(lora, tree, target) for tree in (adapter, every))
+        np.testing.assert_array_equal(found[1], full[1])
+        assert not found[0].any()
+
+
+def test_tensors_beside_the_targets_are_refused(folder):
+    edit(folder, layers_to_transform=[1])
+    with pytest.raises(InputError, match=r"leftover weights: .*layers\.0\."):
+        peft.read_adapter(folder, CONFIG)
+    edit(folder, layers_to_transform=[7])
+    with pytest.raises(InputError, match=r"adapts no linear layer .* that its settings name"):
+        peft.read_adapter(folder, CONFIG)
+
+
+def test_fields_of_other_releases_and_tools_are_read(folder):
+    mapping = {"base_model_class": "LlamaForCausalLM", "unsloth_fixed": True}
+    edit(folder, auto_mapping=mapping, task_type=None, enable_lora=None, merge_weights=False)
+    assert peft.read_adapter(folder, CONFIG)[0] == LORA
+    edit(folder, merge_weights=True)
+    with pytest.raises(InputError, match="'merge_weights' is True"):
+        peft.read_adapter(folder, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target_modules": "(q_proj"}, r"pattern '\(q_proj' of the adapter is none"),
+        ({"target_modules": [3]}, "'target_modules' is .3.; give names"),
+        ({"layers_to_transform": ["1"]}, "'layers_to_transform' is .*; give layer numbers"),
+    ],
+)
+def test_targets_that_cannot_be_read_are_named(folder, change, message):
+    edit(folder, **change)
+    with pytest.raises(InputError, match=message):
+        peft.read_adapter(folder, CONFIG)
+
+
+def test_a_pattern_that_searches_too_long_is_refused(monkeypatch):
+    monkeypatch.setattr(peft_targets, "MATCH_SECONDS", 0.0)
+    with pytest.raises(InputError, match="write the module names out"):
+        peft_targets.searched(r".*" * 8 + "x", "model.layers.0" * 50)
 
 
 def test_a_missing_half_is_named(folder):

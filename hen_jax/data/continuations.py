@@ -13,7 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.data.comparisons import Compared, Judged, Taken, common_start, replies_of
+from hen_jax.data.comparisons import (
+    Compared,
+    Judged,
+    Taken,
+    common_start,
+    known_of,
+    replies_of,
+)
 from hen_jax.data.preferences import Labelled, Pair
 from hen_jax.text.chat import Rendered, render_all
 from hen_jax.text.conversation import Conversation, Message
@@ -55,8 +62,8 @@ def continuations(
     `dropped`, and a pair with a side of which nothing counts is `silent`.
 
     Raises:
-      InputError: two replies of a pair that are the same tokens, or a labelled conversation that
-        does not end with a reply.
+      InputError: two replies of a pair that are the same tokens, a pair with a margin, which no
+        objective here has a place for, or a labelled conversation that does not end with a reply.
     """
     items = _items(records, discount)
     silent = [not all(any(reply.weights) for reply in item.replies) for item in items]
@@ -88,6 +95,11 @@ def _items(records: Sequence[Pair | Labelled], discount: float) -> list[_Item]:
 def _asked(record: Pair | Labelled) -> tuple[Turns, bool]:
     """The prompt, and whether what its turns count for depends on the record."""
     if isinstance(record, Pair):
+        if record.margin:
+            raise InputError(
+                f"record {record.id}: it has a margin, which only a reward model reads; leave the "
+                "column out"
+            )
         return record.prompt, not _plain(record)
     messages = record.conversation.messages
     if len(messages) < 2 or messages[-1].role != "assistant":
@@ -104,8 +116,9 @@ def _item(prompt: Turns, records: Sequence[Pair | Labelled], discount: float) ->
     judged = tuple(Judged(turns.index(p.chosen), turns.index(p.rejected), p) for p in pairs)
     marks = np.zeros((len(turns), 2), np.float32)
     for one in judged:
-        marks[one.chosen, 0] += 1
-        marks[one.rejected, 1] += 1
+        share = one.pair.wins
+        marks[one.chosen] += share, 1 - share
+        marks[one.rejected] += 1 - share, share
     for one in labels:
         marks[turns.index(one.conversation.messages[-1:]), 0 if one.label else 1] += 1
     replies = [_Reply(reply, weights[reply]) for reply in turns]
@@ -156,10 +169,8 @@ def _marked(reply: _Reply) -> Turns:
 
 
 def _compared(item: _Item, rendered: Sequence[Rendered], *, shared: bool) -> Compared:
-    name, K = item.named.id, len(rendered)
-    wins = np.zeros((K, K), np.float32)
+    name = item.named.id
     for one in item.judged:
-        wins[one.chosen, one.rejected] += 1
         if np.array_equal(rendered[one.chosen].tokens, rendered[one.rejected].tokens):
             raise InputError(f"record {name}: both sides are the same tokens; leave it out")
     sides = [
@@ -168,10 +179,11 @@ def _compared(item: _Item, rendered: Sequence[Rendered], *, shared: bool) -> Com
     ]
     inputs, targets, weights = zip(*sides, strict=True)
     first = min(int(np.flatnonzero(weight)[0]) for weight in weights)
-    prefix = min(common_start(inputs), first) if shared and K > 1 else 0
+    prefix = min(common_start(inputs), first) if shared and len(inputs) > 1 else 0
     kind = item.named.kind if isinstance(item.named, Pair) else ""
-    known = (prefix, wins, item.judged, targets, weights, item.marks)
-    return Compared(name, item.named.group, kind, inputs, *known)
+    known = (*known_of(item.judged, len(inputs)), item.judged)
+    trained = (targets, weights, item.marks)
+    return Compared(name, item.named.group, kind, inputs, prefix, *known, *trained)
 
 
 def _shifted(

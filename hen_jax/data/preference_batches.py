@@ -5,6 +5,7 @@ global batch (the first has those of the last), however many processes load it. 
 behind other prompts are the batch's own, and none is matched with itself.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -13,11 +14,12 @@ import numpy as np
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import Array, Batch, RowLimits
-from hen_jax.data.comparison_batches import ComparisonConfig, Comparisons, endless, round_up
+from hen_jax.data.comparison_batches import ComparisonConfig, Comparisons
 from hen_jax.data.comparisons import Compared, most_replies, reach_of
 from hen_jax.data.examples import Shifted
 from hen_jax.data.packing import lay_out_row, stack_rows
 from hen_jax.data.pipeline import Batches, PipelineConfig, local_size
+from hen_jax.data.row_streams import RowSets, eval_rows, train_rows
 
 MULTIPLE = 32
 """Rows are as long as the longest prompt with its replies, rounded up to this."""
@@ -34,7 +36,7 @@ class PreferenceBatch(NamedTuple):
     """Replies, who was preferred to whom, and what a step adds before it divides the rows."""
 
     rows: Weighed
-    wins: Array  # [B, K, K] float32, as `objectives.preference.Comparisons.wins`
+    wins: Array  # [B, K, K] float32: how much i was preferred to j; a tie is half both ways
     marks: Array  # [B, K, 2] float32: times that a reply was wanted, and unwanted
     number: Array  # [B] int32: of the row, over the training part and then the held-out; -1 padding
     mismatched: Weighed | None = None  # the replies of another row behind this one's prompt
@@ -64,7 +66,7 @@ def preference_bounds(
 ) -> PreferenceBounds:
     """The tightest bounds of rows, and of each prompt with the replies of any other."""
     own = WeighedBounds(
-        round_up(max(one.length for one in found), MULTIPLE),
+        _rounded(max(one.length for one in found)),
         most_replies(found),
         max(map(_trained, found)),
         reach_of(found) if shared else None,
@@ -76,7 +78,7 @@ def preference_bounds(
     length = max(prompt * (1 if shared else len(of)) + sum(of) for of in replies)
     longest = max(max(of) + (prompt if len(of) == 1 else 0) for of in replies)
     reach = RowLimits(longest, prompt, own.replies) if shared else None
-    return PreferenceBounds(own, own._replace(row=round_up(length, MULTIPLE), reach=reach))
+    return PreferenceBounds(own, own._replace(row=_rounded(length), reach=reach))
 
 
 def preference_batch(
@@ -98,7 +100,7 @@ def preference_batch(
         if row is not None and row.marks is not None:
             if (size := len(row.documents)) > K:
                 raise InputError(f"record {row.id}: more than {K} replies to one prompt")
-            wins[at, :size, :size], marks[at, :size] = row.wins, row.marks
+            wins[at, :size, :size], marks[at, :size] = row.wins + row.ties / 2, row.marks
     number = [-1 if row is None else numbers[row] for row in rows]
     others = None
     if before is not None and bounds.mismatched is not None:
@@ -122,8 +124,9 @@ def mismatched(row: Compared, other: Compared, shared: bool = True) -> Compared:
     ]
     prefix = start - 1 if shared and len(parts) > 1 else 0
     inputs, targets = tuple(one[:-1] for one in parts), tuple(one[1:] for one in parts)
-    known = (prefix, other.wins, (), targets, tuple(weights), other.marks)
-    return Compared(row.id, row.group, row.kind, inputs, *known)
+    return dataclasses.replace(
+        other, documents=inputs, prefix=prefix, targets=targets, weights=tuple(weights)
+    )
 
 
 def train_preferences(
@@ -142,13 +145,8 @@ def train_preferences(
     Raises:
       InputError: a batch that does not divide over the processes.
     """
-    ahead = PipelineConfig(batch_size=config.batch_size, prefetch=config.prefetch)
-    local = local_size(ahead, process_index, process_count)
-    lay = _layer(config, bounds, numbers, process_index * local, local)
-    rows = endless(found, config.seed)
-    return Batches(
-        rows.batch(config.batch_size, drop_remainder=True, batch_fn=list).map(lay), ahead
-    )
+    lay = _layer(config, bounds, numbers, process_index, process_count)
+    return train_rows(RowSets(found.sets, found.weights), lay, _ahead(config))
 
 
 def eval_preferences(
@@ -161,32 +159,36 @@ def eval_preferences(
     process_count: int = 1,
 ) -> Iterator[PreferenceBatch]:
     """Every prompt once, in order, then rows of padding up to a whole batch: a process's part."""
-    ahead = PipelineConfig(batch_size=config.batch_size)
-    local = local_size(ahead, process_index, process_count)
-    lay = _layer(config, bounds, numbers, process_index * local, local)
-    size = config.batch_size
-    for start in range(0, round_up(len(found), size), size):
-        rows: list[Compared | None] = [*found[start : start + size]]
-        yield lay(rows + [None] * (size - len(rows)))
+    lay = _layer(config, bounds, numbers, process_index, process_count)
+    return eval_rows(found, lay, _ahead(config))
+
+
+def _ahead(config: ComparisonConfig) -> PipelineConfig:
+    return PipelineConfig(batch_size=config.batch_size, seed=config.seed, prefetch=config.prefetch)
 
 
 def _layer(
     config: ComparisonConfig,
     bounds: PreferenceBounds,
     numbers: dict[Compared, int],
-    start: int,
-    local: int,
+    process_index: int,
+    process_count: int,
 ) -> Callable[[Sequence[Compared | None]], PreferenceBatch]:
     """From the rows of a global batch to one process's part of it, laid out."""
+    local = local_size(_ahead(config), process_index, process_count)
+    mine = slice(process_index * local, (process_index + 1) * local)
     lay = partial(preference_batch, bounds=bounds, numbers=numbers, shared=config.shared_prompts)
 
     def part(rows: Sequence[Compared | None]) -> PreferenceBatch:
         real = [row for row in rows if row is not None]
         before = [*real[-1:], *real[:-1], *[None] * (len(rows) - len(real))]
-        mine = slice(start, start + local)
         return lay(rows[mine], None if bounds.mismatched is None else before[mine])
 
     return part
+
+
+def _rounded(length: int) -> int:
+    return -(-length // MULTIPLE) * MULTIPLE
 
 
 def _weighed(rows: Sequence[Compared | None], length: int) -> Weighed:

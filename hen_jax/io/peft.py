@@ -1,7 +1,7 @@
 """LoRA adapters as PEFT stores them, both ways."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from hen_jax.core.types import Array, Tree
 from hen_jax.io import companions, names, peft_settings, shards
 from hen_jax.io.cards import Card, write_card
 from hen_jax.io.hf import auto_class
-from hen_jax.io.peft_pairs import LoraPair, level, split_pairs, stacked, widen_pair
+from hen_jax.io.peft_pairs import LoraPair, level, same_rank, split_pairs, stacked
 from hen_jax.io.peft_pairs import leaves as low_rank_leaves
 from hen_jax.io.peft_settings import PeftSettings
 from hen_jax.io.reward_pad import Pad, choose_pad, write_pad
@@ -70,7 +70,7 @@ def write_adapter(
       config: of the base model.
       lora: rank, alpha and targets of the adapter.
       adapter: tree of `.../lora_a [L, in, R]` and `.../lora_b [L, R, out]` beside each target, and
-        of a reward model `score/kernel [D, 1]` too.
+        of a reward model `score/kernel [D, O]` too.
       base_model: hub id of the base, for `base_model_name_or_path` and the card; None where it has
         none: never a path, which is of one machine.
       source_folder: of the base: its tokenizer, chat template and generation config lie beside the
@@ -106,6 +106,8 @@ def write_adapter(
         card = card or Card(Path(folder).name, f"A LoRA adapter of rank {lora.rank}.")
         _write_card(staged, card, config, base_model, Path(folder).name, pad)
         made = {"lora": dataclasses.asdict(lora)} | written._asdict()
+        if config.score_head:  # adapter_config.json has no place for them
+            made["score_labels"] = list(config.score_labels)
         write_record(staged, ADAPTER_KIND, made | dict(record or {}))
         if check is not None:
             check(staged, written.dtype)
@@ -119,7 +121,8 @@ def _write_card(
     if base is not None:
         card = dataclasses.replace(card, front={"base_model": base, **card.front})
         tags.append(f"base_model:adapter:{base}")
-    options = "" if pad is None else f", num_labels=1, pad_token_id={pad.index}"
+    outputs = len(config.score_labels)
+    options = "" if pad is None else f", num_labels={outputs}, pad_token_id={pad.index}"
     usage = _USAGE.format(
         model=auto_class(config), base=base or _UNKNOWN_BASE, options=options, name=name
     )
@@ -154,11 +157,22 @@ def _read_adapter(
         shards.refuse_pickles(folder)
         raise InputError(f"{folder} holds no {ADAPTER_WEIGHTS}")
     stored = shards.entries(path)
-    modules = _adapted_modules(path, stored, config)
 
     def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return shards.stored_tensor(name, stored[name], shape).cast(dtype).load()
 
+    return assemble_adapter(path, stored, config, settings, read)
+
+
+def assemble_adapter(
+    path: Path,
+    stored: Collection[str],
+    config: DecoderConfig,
+    settings: PeftSettings,
+    read: Callable[[str, tuple[int, ...]], np.ndarray],
+) -> tuple[LoraConfig, Tree]:
+    """`read_adapter` of tensors that are called `stored`; `read(name, shape)` gives one."""
+    modules = _adapted_modules(path, stored, config, settings)
     targets: dict[str, list[LoraPair]] = {}
     for module in modules:
         pairs = _pairs(module, config, settings, read)
@@ -174,27 +188,53 @@ def _read_adapter(
                 lora, targets[target]
             )
     if config.score_head:
-        leaves[_SCORE] = read(_PREFIX + "score.weight", (1, config.width)).T
+        shape = (len(config.score_labels), config.width)
+        leaves[_SCORE] = read(_PREFIX + "score.weight", shape).T
     return lora, unflatten(leaves)
 
 
 def _adapted_modules(
-    path: Path, stored: Mapping[str, shards.TensorEntry], config: DecoderConfig
+    path: Path,
+    stored: Collection[str],
+    config: DecoderConfig,
+    settings: PeftSettings,
 ) -> list["_Module"]:
-    """The modules that a file's tensors adapt; they must be theirs and no others'."""
+    """The modules that a file's tensors adapt; they must be those its settings name."""
     every = tuple(target for module in _modules(config) for target in module.targets)
-    modules = [m for m in _modules(config, every) if set(stored) & set(m.names(config, _A))]
+    modules = [
+        m
+        for m in _modules(config, every)
+        if set(stored) & set(m.names(config, _A)) and any(m.adapted(config, settings))
+    ]
     if not modules:
         raise InputError(
-            f"{path} adapts no linear layer of a {config.family} model; its tensors are called "
-            f"{min(stored, default='nothing')}, ours {_modules(config)[0].names(config, _A)[0]}"
+            f"{path} adapts no linear layer of a {config.family} model that its settings name; its "
+            f"tensors are called {min(stored, default='nothing')}, ours "
+            f"{_modules(config)[0].names(config, _A)[0]}"
         )
-    expected = {name for m in modules for end in (_A, _B) for name in m.names(config, end)}
+    expected = {
+        name
+        for m in modules
+        for end in (_A, _B)
+        for name, adapted in zip(m.names(config, end), m.adapted(config, settings), strict=True)
+        if adapted
+    }
     score = {_PREFIX + "score.weight"} if config.score_head else set()
     names.require_names(
         set(stored), expected | score, str(path), "the adapter is for another model"
     )
     return modules
+
+
+def adapter_tensors(config: DecoderConfig, lora: LoraConfig, adapter: Tree) -> list[shards.Tensor]:
+    """The tensors of PEFT's file of an adapter. Raises as `write_adapter`."""
+    return list(_tensors(config, lora, _checked(config, lora, adapter)))
+
+
+def pair_names(name: str) -> tuple[str, str]:
+    """PEFT's names of the `A` and the `B` of a Hugging Face tensor."""
+    module = _PREFIX + name.removesuffix(".weight")
+    return module + _A, module + _B
 
 
 class _Module(NamedTuple):
@@ -213,6 +253,11 @@ class _Module(NamedTuple):
     def names(self, config: DecoderConfig, end: str) -> list[str]:
         """The names of its `A` or `B`, one per layer."""
         return [f"{_PREFIX}{self.name}{end}".format(layer=i) for i in range(config.layers)]
+
+    def adapted(self, config: DecoderConfig, settings: PeftSettings) -> list[bool]:
+        """Whether its own adapter stands in each layer."""
+        every = (self.name.format(layer=i) for i in range(config.layers))
+        return [settings.targets.adapts(name) for name in every]
 
 
 def _modules(config: DecoderConfig, targets: tuple[str, ...] | None = None) -> list[_Module]:
@@ -298,15 +343,17 @@ def _pairs(
     settings: PeftSettings,
     read: Callable[[str, tuple[int, ...]], np.ndarray],
 ) -> list[LoraPair]:
-    """The module's pair of each layer; ranks that differ between layers are levelled here."""
+    """The module's pair of each layer, without effect where it has none; all of one rank."""
     out, width = module.shape
-    pairs = []
-    for layer, (a, b) in enumerate(
-        zip(module.names(config, _A), module.names(config, _B), strict=True)
+    pairs: list[LoraPair | None] = []
+    both = zip(module.names(config, _A), module.names(config, _B), strict=True)
+    for layer, ((a, b), adapted) in enumerate(
+        zip(both, module.adapted(config, settings), strict=True)
     ):
         name = module.name.format(layer=layer)
         rank = settings.rank_of(name)
-        pair = LoraPair(read(a, (rank, width)), read(b, (out, rank)), settings.scale_of(name))
-        pairs.append(pair)
-    rank = max(pair.a.shape[0] for pair in pairs)
-    return [widen_pair(pair, rank) for pair in pairs]
+        scale = settings.scale_of(name)
+        pairs.append(
+            LoraPair(read(a, (rank, width)), read(b, (out, rank)), scale) if adapted else None
+        )
+    return same_rank(pairs)

@@ -60,8 +60,18 @@ def split_pairs(layers: Sequence[LoraPair], spans: Sequence[slice]) -> list[list
     ]
 
 
-def widen_pair(pair: LoraPair, rank: int) -> LoraPair:
-    """The pair filled up with zeros to `rank`: the same product."""
+def same_rank(pairs: Sequence[LoraPair | None]) -> list[LoraPair]:
+    """The pairs of a module's layers filled up with zeros to their largest rank.
+
+    None, where a layer has no adapter, becomes a pair of zeros: no change.
+    """
+    widest = max((pair for pair in pairs if pair is not None), key=lambda pair: pair.a.shape[0])
+    nothing = LoraPair(np.zeros_like(widest.a), np.zeros_like(widest.b), widest.scale)
+    rank = widest.a.shape[0]
+    return [nothing if pair is None else _widen(pair, rank) for pair in pairs]
+
+
+def _widen(pair: LoraPair, rank: int) -> LoraPair:
     more = rank - pair.a.shape[0]
     a, b = np.pad(pair.a, [(0, more), (0, 0)]), np.pad(pair.b, [(0, 0), (0, more)])
     return LoraPair(a, b, pair.scale)

@@ -1,34 +1,33 @@
 """PEFT's `adapter_config.json`: every key is written, and read, known to be neutral, or refused."""
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json
+from hen_jax.core.records import read_record
+from hen_jax.io.peft_targets import Targets, read_targets, searched
+from hen_jax.models.config import SCORE_LABELS
 
 FORMAT_VERSION = "0.21.2"
 """The PEFT release whose fields `PLAIN_SETTINGS` are."""
 
 LANGUAGE_MODEL, CLASSIFIER = "CAUSAL_LM", "SEQ_CLS"
+_TASKS = (LANGUAGE_MODEL, CLASSIFIER, "SEQ_2_SEQ_LM")  # the last: public adapters of decoders
 SCORE = "score"
 
 PLAIN_SETTINGS: dict[str, Any] = {
     "alora_invocation_tokens": None,
     "arrow_config": None,
-    "auto_mapping": None,
     "bias": "none",
     "corda_config": None,
     "ensure_weight_tying": False,
     "eva_config": None,
-    "exclude_modules": None,
     "fan_in_fan_out": False,
     "kasa_config": None,
     "layer_replication": None,
-    "layers_pattern": None,
-    "layers_to_transform": None,
     "loftq_config": {},
     "lora_bias": False,
     "lora_ga_config": None,
@@ -45,6 +44,7 @@ PLAIN_SETTINGS: dict[str, Any] = {
 """Settings that change what an adapter computes: written so, and refused when read otherwise."""
 
 NEUTRAL_SETTINGS: dict[str, Any] = {
+    "auto_mapping": None,
     "inference_mode": True,
     "lora_dropout": 0.0,
     "megatron_core": "megatron.core",
@@ -52,6 +52,16 @@ NEUTRAL_SETTINGS: dict[str, Any] = {
     "revision": None,
 }
 """Settings without effect on a trained plain LoRA: written so, and any value is read."""
+
+UNTARGETED: dict[str, Any] = {
+    "exclude_modules": None,
+    "layers_pattern": None,
+    "layers_to_transform": None,
+}
+"""Settings that narrow the targets: written so, and read by `peft_targets`."""
+
+OLD_SETTINGS: dict[str, Any] = {"enable_lora": None, "merge_weights": False}
+"""Settings of early releases that newer ones do not write: read where they had no effect."""
 
 _READ = {
     "alpha_pattern",
@@ -79,6 +89,7 @@ class PeftSettings(NamedTuple):
     rank_stabilised: bool = False
     ranks: Mapping[str, int] = {}
     alphas: Mapping[str, float] = {}
+    targets: Targets = Targets()
 
     def rank_of(self, module: str) -> int:
         """The rank of a module, e.g. of `model.layers.3.self_attn.q_proj`."""
@@ -99,6 +110,7 @@ def fields(
             {
                 **PLAIN_SETTINGS,
                 **NEUTRAL_SETTINGS,
+                **UNTARGETED,
                 "alpha_pattern": {key: _whole(value) for key, value in settings.alphas.items()},
                 "base_model_name_or_path": base_model,
                 "init_lora_weights": True,
@@ -141,12 +153,13 @@ def read_settings(path: Path) -> PeftSettings:
         bool(found.get("use_rslora")),
         found.get("rank_pattern") or {},
         found.get("alpha_pattern") or {},
+        read_targets(path, found),
     )
 
 
 def _check(path: Path, key: str, value: Any) -> None:
-    if key in PLAIN_SETTINGS:
-        plain = PLAIN_SETTINGS[key]
+    if key in PLAIN_SETTINGS | OLD_SETTINGS:
+        plain = (PLAIN_SETTINGS | OLD_SETTINGS)[key]
         # Older releases write null where the newer write an empty table.
         if value != plain and not (value is None and plain in ({}, False)):
             raise InputError(
@@ -159,11 +172,9 @@ def _check(path: Path, key: str, value: Any) -> None:
         )
     elif key == "modules_to_save" and set(value or ()) - {SCORE, "classifier"}:
         raise InputError(f"{path}: 'modules_to_save' is {value!r}; only a score head is supported")
-    elif key == "task_type" and value not in (LANGUAGE_MODEL, CLASSIFIER, None):
-        raise InputError(
-            f"{path}: 'task_type' is {value!r}; supported: {LANGUAGE_MODEL} and {CLASSIFIER}"
-        )
-    elif key not in NEUTRAL_SETTINGS and key not in _READ:
+    elif key == "task_type" and value not in (*_TASKS, None):
+        raise InputError(f"{path}: 'task_type' is {value!r}; supported: {', '.join(_TASKS)}")
+    elif key not in NEUTRAL_SETTINGS | UNTARGETED and key not in _READ:
         raise InputError(
             f"{path}: setting {key!r} ({value!r}) is not known; remove it if it has no effect"
         )
@@ -172,10 +183,15 @@ def _check(path: Path, key: str, value: Any) -> None:
 def _matched(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
     """As PEFT matches: a pattern is a regular expression for the end of a module's name."""
     for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
+        if searched(rf"(.*\.)?({pattern})", module):
             return value
     return default
 
 
 def _whole(value: float) -> float:
     return int(value) if float(value).is_integer() else value
+
+
+def adapter_labels(folder: Path) -> tuple[str, ...]:
+    """What the outputs of an adapter's score head are; a score, where its record does not say."""
+    return tuple((read_record(folder) or {}).get("score_labels", SCORE_LABELS))

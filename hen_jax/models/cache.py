@@ -1,6 +1,11 @@
-"""The key/value cache of decoding: static shape, written in place, one slot per position."""
+"""Keys and values of decoding: a slot of the cache per row, and what was written lately beside it.
 
-import math
+A row's token of position `s` lies at place `s`, so that a row needs nothing but its length. While a
+program decodes, the cache is only read: new keys and values go to a small `Recent` of shared
+places, one contiguous update for all rows, and are put into the cache in one go at the end.
+"""
+
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,119 +13,215 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from hen_jax.core.types import Array
-from hen_jax.models.dot_product import capped
+from hen_jax.models.config import DecoderConfig
+from hen_jax.models.dot_product import MASKED, capped
+
+NOWHERE = 2**30
+"""The position of a place that no query sees."""
 
 
 class LayerCache(NamedTuple):
     """Keys and values of one layer, or of all layers stacked on a leading `L`.
 
     Keys lie `[H, S]`, so that scores are a product of row-major matrices: on a CPU about a third
-    faster than from `[S, H]`, six times faster than from `[S, K, H]`. `*R` is `L B K` or, in a
-    layer of its own, one dimension of `B * K` (see `unstack_cache`).
+    faster than from `[S, H]`, six times faster than from `[S, K, H]`.
     """
 
-    keys: Float[Array, "*R H S"]
-    values: Float[Array, "*R S H"]
+    keys: Float[Array, "*L B K H S"]
+    values: Float[Array, "*L B K S H"]
+
+
+Layers = LayerCache | tuple[LayerCache, ...]
+"""One stacked `LayerCache` where layers are scanned, and `L` of them where they are unrolled."""
 
 
 class Cache(NamedTuple):
-    """Keys and values of `S` slots for each layer and row; `valid` marks those a row may see.
+    """`S` places for each layer and row, of which row `b` has filled the first `lengths[b]`."""
 
-    All rows write the same slot at the same time (prompts are left-padded), so one write is one
-    contiguous update; where a token stands in its row is its position, not its slot.
-
-    `layers` is one stacked `LayerCache` where layers are scanned, and a tuple of `L` of them where
-    they are unrolled: then each is an array of its own, which no layer's update copies.
-    """
-
-    layers: LayerCache | tuple[LayerCache, ...]
-    valid: Bool[Array, "B S"]
-    slot: Int[Array, ""]  # the next slot to write
+    layers: Layers
+    lengths: Int[Array, "B"]
 
 
-def init_cache(
-    keys: Float[Array, "L B T K H"],
-    values: Float[Array, "L B T K H"],
-    valid: Bool[Array, "B T"],
-    slots: int,
-) -> Cache:
-    """A stacked cache of `slots` slots whose first `T` hold a prompt: `2 L B S K H` numbers."""
-    T = valid.shape[1]
-    room = [(0, 0)] * 3
-    layers = LayerCache(
-        jnp.pad(keys.transpose(0, 1, 3, 4, 2), [*room, (0, 0), (0, slots - T)]),
-        jnp.pad(values.transpose(0, 1, 3, 2, 4), [*room, (0, slots - T), (0, 0)]),
-    )
-    return Cache(layers, jnp.pad(valid, [(0, 0), (0, slots - T)]), jnp.asarray(T, jnp.int32))
+class Recent(NamedTuple):
+    """`W` places that all rows fill in the same order; unfilled ones have position `NOWHERE`."""
+
+    layers: Layers
+    positions: Int[Array, "B W"]
 
 
-def unstack_cache(cache: Cache) -> Cache:
-    """A stacked cache as one array per layer, in the shape that the products of attention have.
+class Seen(NamedTuple):
+    """Which places a query may look at."""
 
-    With rows and heads as two dimensions XLA reshapes them around the product, loses sight of the
-    update being in place, and copies every layer at every token.
-    """
-    stacked = cache.layers
-    assert isinstance(stacked, LayerCache)
-    flat = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], -1, *leaf.shape[3:]), stacked)
-    return cache._replace(layers=tuple(map(LayerCache, *flat)))
+    kept: Bool[Array, "B T S"] | None  # of the cache; None: it holds nothing
+    recent: Bool[Array, "B T W"]
 
 
-def repeat_rows(cache: Cache, times: int) -> Cache:
-    """A stacked cache with each row `times` times in a row."""
-    assert isinstance(cache.layers, LayerCache)
-    layers = jax.tree.map(lambda leaf: jnp.repeat(leaf, times, axis=1), cache.layers)
-    return Cache(layers, jnp.repeat(cache.valid, times, axis=0), cache.slot)
+def empty_layers(
+    config: DecoderConfig, rows: int, places: int, dtype: jnp.dtype, unrolled: bool
+) -> Layers:
+    """Zeros for `2 L B S K H` numbers."""
+    L, K, H = config.layers, config.kv_heads, config.head_dim
+
+    def empty(*leading: int) -> LayerCache:
+        keys = jnp.zeros((*leading, rows, K, H, places), dtype)
+        return LayerCache(keys, jnp.zeros((*leading, rows, K, places, H), dtype))
+
+    return tuple(empty() for _ in range(L)) if unrolled else empty(L)
 
 
-def with_next_slot_valid(cache: Cache) -> Cache:
-    """The cache with its next slot visible to all rows: what the queries of this step look at."""
-    rows = jnp.ones((cache.valid.shape[0], 1), bool)
-    valid = jax.lax.dynamic_update_slice(cache.valid, rows, (0, cache.slot))
-    return cache._replace(valid=valid)
+def empty_recent(kept: Layers, rows: int, places: int) -> Recent:
+    """`places` unfilled places for `rows` rows, of the kind that `kept` is."""
+
+    def empty(layer: LayerCache) -> LayerCache:
+        keys, values = layer
+        *L, _, K, H, _ = keys.shape
+        return LayerCache(
+            jnp.zeros((*L, rows, K, H, places), keys.dtype),
+            jnp.zeros((*L, rows, K, places, H), values.dtype),
+        )
+
+    layers = jax.tree.map(empty, kept, is_leaf=lambda x: isinstance(x, LayerCache))
+    return Recent(layers, jnp.full((rows, places), NOWHERE, jnp.int32))
 
 
 def append(
-    layer: LayerCache,
-    k: Float[Array, "B 1 K H"],
-    v: Float[Array, "B 1 K H"],
-    slot: Int[Array, ""],
-    index: tuple[Int[Array, ""], ...] = (),
+    layer: LayerCache, k: Float[Array, "B T K H"], v: Float[Array, "B T K H"], place: Int[Array, ""]
 ) -> LayerCache:
-    """One token's key and value put at `slot`; `index` is the layer's, for a stacked cache."""
+    """The keys and values of `T` tokens put at `place` and after it, in every row."""
 
     def put(leaf: Array, new: Array, axis: int) -> Array:
-        shape, at = list(leaf.shape), [*index] + [0] * (leaf.ndim - len(index))
-        shape[: len(index)] = [1] * len(index)
-        shape[axis], at[axis] = 1, slot
-        return jax.lax.dynamic_update_slice(leaf, new.reshape(shape).astype(leaf.dtype), at)
+        return jax.lax.dynamic_update_slice_in_dim(leaf, new.astype(leaf.dtype), place, axis)
 
-    return LayerCache(put(layer.keys, k, -1), put(layer.values, v, -2))
+    return LayerCache(
+        put(layer.keys, k.transpose(0, 2, 3, 1), 3), put(layer.values, v.transpose(0, 2, 1, 3), 2)
+    )
 
 
-def within_window(cache: Cache, window: int | None) -> Bool[Array, "B S"]:
-    """The valid slots that the query at `cache.slot` sees: itself and `window - 1` before it.
+def seen_places(
+    positions: Int[Array, "B T"],
+    recent: Int[Array, "B W"],
+    cache: Cache | None,
+    window: int | None,
+) -> Seen:
+    """What queries at `positions` see: what stands before them in the cache and at the positions of
+    `recent`, themselves included, as far as the window reaches."""
+    mine = positions[:, :, None]
 
-    Rows are contiguous from their first token on, so slots are as far apart as positions.
-    """
-    if window is None:
-        return cache.valid
-    return cache.valid & (jnp.arange(cache.valid.shape[1]) > cache.slot - window)
+    def near(theirs: Int[Array, "#B #T S"]) -> Bool[Array, "B T S"]:
+        before = theirs <= mine
+        return before if window is None else before & (mine - theirs < window)
+
+    if cache is None:
+        return Seen(None, near(recent[:, None]))
+    place = jnp.arange(places_of(cache.layers))[None, None]
+    return Seen(near(place) & (place < cache.lengths[:, None, None]), near(recent[:, None]))
+
+
+def places_of(layers: Layers) -> int:
+    """`S`."""
+    return (layers if isinstance(layers, LayerCache) else layers[0]).keys.shape[-1]
 
 
 def attend_cached(
-    q: Float[Array, "B 1 N H"],
-    layer: LayerCache,
-    seen: Bool[Array, "B S"],
+    q: Float[Array, "B T N H"],
+    kept: LayerCache | None,
+    recent: LayerCache,
+    seen: Seen,
     scale: float,
     softcap: float | None = None,
-) -> Float[Array, "B 1 N H"]:
-    """`attention.attend` of one query per row over the slots it sees; softmax in float32."""
-    *R, H, S = layer.keys.shape
-    kv_heads = math.prod(R) // q.shape[0]
-    seen = jnp.repeat(seen[:, None], kv_heads, axis=1).reshape(*R, 1, S)
-    grouped = q.reshape(*R, -1, H)  # N = K G, and a row's heads lie together
-    scores = jnp.matmul(grouped, layer.keys, preferred_element_type=jnp.float32) * scale
-    scores = jnp.where(seen, capped(scores, softcap), jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1)
-    return jnp.matmul(weights.astype(q.dtype), layer.values).reshape(q.shape)
+) -> Float[Array, "B T N H"]:
+    """`attention.attend` over the places seen in the cache and lately; softmax in float32."""
+    B, T, N, H = q.shape
+    K = recent.keys.shape[-3]
+    grouped = q.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, H)
+
+    def scores(keys: Array, mask: Array) -> Float[Array, "B K Q S"]:
+        raw = jnp.matmul(grouped, keys.astype(q.dtype), preferred_element_type=jnp.float32)
+        bias = jnp.where(mask, 0.0, MASKED)
+        return capped(raw * scale, softcap) + jnp.tile(bias[:, None], (1, 1, N // K, 1))
+
+    parts = [(scores(recent.keys, seen.recent), recent.values)]
+    if kept is not None and seen.kept is not None:
+        parts.append((scores(kept.keys, seen.kept), kept.values))
+    highest = [one.max(axis=-1, keepdims=True) for one, _ in parts]
+    highest = highest[0] if len(parts) == 1 else jnp.maximum(*highest)
+    total, out = 0.0, 0.0
+    for one, values in parts:
+        weights = jnp.exp(one - highest)
+        total = total + weights.sum(axis=-1, keepdims=True)
+        out = out + jnp.matmul(
+            weights.astype(q.dtype), values.astype(q.dtype), preferred_element_type=jnp.float32
+        )
+    out = (out / total).astype(q.dtype).reshape(B, K, N // K, T, H)
+    return out.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+
+
+def write_rows(
+    layers: Layers, new: Layers, rows: Int[Array, "P"], starts: Int[Array, "P"]
+) -> Layers:
+    """Row `p` of `new` put into row `rows[p]` from place `starts[p]` on.
+
+    What would not lie within the cache as a whole is not written: a row of -1, say.
+    """
+
+    def put(leaf: Array, update: Array, axis: int) -> Array:
+        row = leaf.ndim - 4
+        numbers = jax.lax.ScatterDimensionNumbers(
+            update_window_dims=tuple(d for d in range(leaf.ndim) if d != row),
+            inserted_window_dims=(row,),
+            scatter_dims_to_operand_dims=(row, axis),
+        )
+        return jax.lax.scatter(
+            leaf,
+            jnp.stack([rows, starts], axis=1),
+            update.astype(leaf.dtype),
+            numbers,
+            unique_indices=True,
+            mode=jax.lax.GatherScatterMode.FILL_OR_DROP,
+        )
+
+    return _of_layers(put, layers, new)
+
+
+def write_behind(layers: Layers, new: Layers, lengths: Int[Array, "B"]) -> Layers:
+    """Each row of `new` put into the same row from place `lengths[b]` on."""
+
+    def put(leaf: Array, update: Array, axis: int) -> Array:
+        row = leaf.ndim - 4
+
+        def one(mine: Array, update: Array, start: Array) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(mine, update, start, axis - 1)
+
+        of_rows = jax.vmap(one, (row, row, 0), row)
+        return of_rows(leaf, update.astype(leaf.dtype), lengths)
+
+    return _of_layers(put, layers, new)
+
+
+def _of_layers(put: Callable[..., Array], *layers: Layers) -> Layers:
+    """`put(*leaves, axis)` of keys and of values, with the axis of their places."""
+
+    def one(*layers: LayerCache) -> LayerCache:
+        end = layers[0].keys.ndim
+        return LayerCache(
+            put(*[layer.keys for layer in layers], end - 1),
+            put(*[layer.values for layer in layers], end - 2),
+        )
+
+    return jax.tree.map(one, *layers, is_leaf=lambda x: isinstance(x, LayerCache))
+
+
+def take_rows(layers: Layers, rows: Int[Array, "P"]) -> Layers:
+    """The given rows of the cache, in that order."""
+    return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=leaf.ndim - 4), layers)
+
+
+def with_places(layers: Layers, places: int) -> Layers:
+    """The cache with room for `places` positions: the first of them as they were."""
+
+    def sized(leaf: Array, axis: int) -> Array:
+        more = max(0, places - leaf.shape[axis])
+        padding = [(0, more if d == axis else 0) for d in range(leaf.ndim)]
+        return jax.lax.slice_in_dim(jnp.pad(leaf, padding), 0, places, axis=axis)
+
+    return _of_layers(sized, layers)

@@ -19,20 +19,11 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 from hen_jax.core.mesh import Layout, all_gather_fsdp, shard_rows
 from hen_jax.core.types import SHARED, Array, RowLimits, Tree
 from hen_jax.models.attention import PLAIN, attention
-from hen_jax.models.cache import (
-    Cache,
-    LayerCache,
-    append,
-    attend_cached,
-    init_cache,
-    with_next_slot_valid,
-    within_window,
-)
 from hen_jax.models.config import DecoderConfig, Execution, LongRope, LoraConfig
 from hen_jax.models.dot_product import capped
 from hen_jax.models.heads import ScoreHead
 from hen_jax.models.kinds import layer_kinds, select_kind, switch_kind
-from hen_jax.models.layers import Block, Carry, RMSNorm
+from hen_jax.models.layers import Block, Gate, RMSNorm
 from hen_jax.models.packed_attention import astray, beyond
 from hen_jax.models.products import save_cotangent
 from hen_jax.models.remat import rematerialised
@@ -94,13 +85,16 @@ class Decoder(nnx.Module):
         positions: Int[Array, "B T"],
         segments: Int[Array, "B T"],
         reach: RowLimits | None = None,
+        gate: Gate | None = None,
     ) -> Float[Array, "B T D"]:
         """Hidden states after the last norm, document by document; NaN for rows beyond `reach`.
+
+        `gate` chooses among the adapters of several experts (see `adapters.experts`).
 
         Rows with a `SHARED` prefix that some document would not see as in a row of its own are NaN
         too: under a window, a fused kernel, or rope angles that depend on a document's length.
         """
-        block = self._block(positions, segments, lambda k, v: None, reach=reach)
+        block = self._block(positions, segments, reach, gate)
         step = rematerialised(block, self.execution)
         kinds = layer_kinds(self.config).of_layer
         x, _ = jax.lax.scan(step, self.embedded(tokens), (kinds, self.blocks))
@@ -120,37 +114,17 @@ class Decoder(nnx.Module):
             found.append((segments == SHARED).any(axis=1)[:, None, None])
         return reduce(operator.or_, found) if found else None
 
-    def prefill(
-        self,
-        tokens: Int[Array, "B T"],
-        positions: Int[Array, "B T"],
-        segments: Int[Array, "B T"],
-        slots: int,
-    ) -> tuple[Float[Array, "B T D"], Cache]:
-        """`hidden` of one prompt per row, and a cache of `slots >= T` slots that holds it.
-
-        Rows end together: padding (segment 0) stands at their left, and is never seen again.
-        """
-        block = self._block(positions, segments, lambda k, v: (k, v), slots - tokens.shape[1])
-        kinds = layer_kinds(self.config).of_layer
-        x, (keys, values) = jax.lax.scan(block, self.embedded(tokens), (kinds, self.blocks))
-        return self.norm(x), init_cache(keys, values, segments > 0, slots)
-
     def _block(
         self,
         positions: Int[Array, "B T"],
         segments: Int[Array, "B T"],
-        keep: Callable[[Array, Array], Carry],
-        room: int = 0,
-        reach: RowLimits | None = None,
-    ) -> Callable[[Array, tuple[Array | None, Block]], tuple[Array, Carry]]:
-        """What the scan over layers does with `(kind, block)`; `keep(k, v)` is its output.
-
-        `room` is how many tokens a document may still get, which longrope must know beforehand.
-        """
-        lengths = document_lengths(positions, segments) + room if self._by_length() else None
+        reach: RowLimits | None,
+        gate: Gate | None,
+    ) -> Callable[[Array, tuple[Array | None, Block]], tuple[Array, None]]:
+        """What the scan over layers does with `(kind, block)`."""
+        lengths = document_lengths(positions, segments) if self._by_length() else None
         windows, config = layer_kinds(self.config).windows, self.config
-        angles = self._angles(positions, lengths)
+        angles = self.angles(positions, lengths)
         attends = [
             attention(
                 self.execution.attention,
@@ -164,18 +138,19 @@ class Decoder(nnx.Module):
             for window in windows
         ]
 
-        def block(x: Array, layer: tuple[Array | None, Block]) -> tuple[Array, Carry]:
+        def block(x: Array, layer: tuple[Array | None, Block]) -> tuple[Array, None]:
             kind, run = layer
-            x, kept = self._whole(run)(
+            x, _ = self.whole(run)(
                 x,
                 select_kind(kind, angles),
-                lambda q, k, v: (switch_kind(kind, attends, q, k, v), keep(k, v)),
+                lambda q, k, v: (switch_kind(kind, attends, q, k, v), None),
+                gate,
             )
-            return shard_rows(x, self.layout), kept
+            return shard_rows(x, self.layout), None
 
         return block
 
-    def _whole(self, block: Block) -> Block:
+    def whole(self, block: Block) -> Block:
         """The block with its matrices gathered over `fsdp`, in the compute dtype."""
         if self.layout is None or self.layout.mesh.size == 1:
             return block
@@ -192,7 +167,7 @@ class Decoder(nnx.Module):
         leaves = jax.tree.map(whole, state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
         return nnx.merge(graphdef, leaves)
 
-    def _angles(self, positions: Int[Array, "B T"], lengths: Array | None) -> list[Array]:
+    def angles(self, positions: Int[Array, "B T"], lengths: Array | None) -> list[Array]:
         """Rope angles of each kind of layer."""
         return [
             rope_angles(self.config, positions, lengths, local=window is not None)
@@ -201,75 +176,6 @@ class Decoder(nnx.Module):
 
     def _by_length(self) -> bool:
         return isinstance(self.config.rope_scaling, LongRope)
-
-    def decode(
-        self,
-        tokens: Int[Array, "B"],
-        positions: Int[Array, "B"],
-        cache: Cache,
-        blocks: tuple[Block, ...] | None = None,
-    ) -> tuple[Float[Array, "B D"], Cache]:
-        """Final hidden states of the next token of each row, and the cache with it in it.
-
-        With `blocks` (see `unstack_layers`) layers are unrolled and `cache.layers` is a tuple too.
-        """
-        cache = with_next_slot_valid(cache)
-        # A row's slots past its padding are what its document may come to.
-        lengths = (cache.valid.shape[1] - cache.slot + positions)[:, None]
-        angles = self._angles(positions[:, None], lengths)
-        seen = [within_window(cache, window) for window in layer_kinds(self.config).windows]
-        x = self.embedded(tokens[:, None])
-        if blocks is None:
-            x, layers = self._decode_scanned(x, angles, seen, cache)
-        else:
-            x, layers = self._decode_unrolled(blocks, x, angles, seen, cache)
-        return self.norm(x)[:, 0], Cache(layers, cache.valid, cache.slot + 1)
-
-    def _decode_scanned(
-        self, x: Float[Array, "B 1 D"], angles: list[Array], seen: list[Array], cache: Cache
-    ) -> tuple[Float[Array, "B 1 D"], LayerCache]:
-        assert isinstance(cache.layers, LayerCache), "give the blocks, or a stacked cache"
-
-        def step(carry: tuple[Array, LayerCache], layer: tuple[Array, Array | None, Block]):
-            (x, kept), (index, kind, block) = carry, layer
-
-            def look(q: Array, k: Array, v: Array) -> tuple[Array, LayerCache]:
-                # The whole cache travels through the loop: as its output it would be rebuilt.
-                now = append(kept, k, v, cache.slot, (index,))
-                mine = jax.tree.map(lambda leaf: leaf[index], now)
-                return self._attend_cached(q, mine, select_kind(kind, seen)), now
-
-            return block(x, select_kind(kind, angles), look), None
-
-        layers = jnp.arange(self.config.layers), layer_kinds(self.config).of_layer, self.blocks
-        (x, kept), _ = jax.lax.scan(step, (x, cache.layers), layers)
-        return x, kept
-
-    def _decode_unrolled(
-        self,
-        blocks: tuple[Block, ...],
-        x: Float[Array, "B 1 D"],
-        angles: list[Array],
-        seen: list[Array],
-        cache: Cache,
-    ) -> tuple[Float[Array, "B 1 D"], tuple[LayerCache, ...]]:
-        assert not isinstance(cache.layers, LayerCache), "take the cache apart too"
-        kinds = layer_kinds(self.config).of_layer
-        layers = []
-        for index, (block, kept) in enumerate(zip(blocks, cache.layers, strict=True)):
-            kind = 0 if kinds is None else kinds[index]
-
-            def look(q: Array, k: Array, v: Array, kept=kept, kind=kind):
-                now = append(kept, k, v, cache.slot)
-                return self._attend_cached(q, now, seen[kind]), now
-
-            x, now = block(x, angles[kind], look)
-            layers.append(now)
-        return x, tuple(layers)
-
-    def _attend_cached(self, q: Array, layer: LayerCache, seen: Array) -> Array:
-        config = self.config
-        return attend_cached(q, layer, seen, config.attention_scale, config.attention_softcap)
 
     def logits(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
         """Logits in float32. Training uses `objectives.tokens`, which never builds all of them."""

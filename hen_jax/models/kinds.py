@@ -26,9 +26,11 @@ def layer_kinds(config: DecoderConfig) -> Kinds:
     return Kinds(kinds, np.asarray([kinds.index(window) for window in windows], np.int32))
 
 
-def select_kind(kind: Array | None, values: Sequence[Array]) -> Array:
+def select_kind(kind: Array | int | None, values: Sequence[Array]) -> Array:
     """The array of `kind`; of the only one where there is one."""
-    return values[0] if kind is None else jax.lax.select_n(kind, *values)
+    if kind is None or isinstance(kind, int):
+        return values[kind or 0]
+    return jax.lax.select_n(kind, *values)
 
 
 def switch_kind(kind: Array | None, functions: Sequence[Callable], *arguments: Array) -> Array:

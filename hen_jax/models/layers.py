@@ -26,6 +26,9 @@ Attend = Callable[[Array, Array, Array], tuple[Array, Carry]]
 """`(q [B T N H], k [B T K H], v [B T K H]) -> (out [B T N H], what the caller keeps)`."""
 
 
+Gate = Float[Array, "B #T R"]
+"""The factor on each column of `x A`, by row; see `adapters.experts`."""
+
 AFTER_ATTENTION = "after_attention"
 """The name of the residual stream between a block's halves, for rematerialisation policies."""
 
@@ -40,6 +43,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 class Linear(nnx.Module):
     """`y = x W`, plus a bias, plus `scale (x A) B` where asked for; `B` and bias start at zero.
+
+    A `gate` takes the place of `scale`: a factor for each column of `x A`. Where the adapters of
+    several experts stand side by side in `A` and `B`, it chooses among them row by row.
 
     With `int8` the kernel is stored in eight bits, with a scale per output; see `quantised.py`.
     """
@@ -77,7 +83,10 @@ class Linear(nnx.Module):
             self.lora_b = nnx.LoRAParam(b, axes=("rank", axes[1]))
 
     def __call__(
-        self, x: Float[Array, "B T I"], low: Float[Array, "B T R"] | None = None
+        self,
+        x: Float[Array, "B T I"],
+        low: Float[Array, "B T R"] | None = None,
+        gate: Gate | None = None,
     ) -> Float[Array, "B T O"]:
         """Both products in the compute dtype; `low` is `x A`, where it is known."""
         y = matmul(x, self.kernel[...].astype(self.dtype))
@@ -87,23 +96,24 @@ class Linear(nnx.Module):
             y = y + self.bias[...].astype(self.dtype)
         if self.lora_a is not None and self.lora_b is not None:
             narrow = matmul(x, self.lora_a[...].astype(self.dtype)) if low is None else low
-            y = y + matmul(
-                self.scale * save_for_backward(narrow), self.lora_b[...].astype(self.dtype)
-            )
+            scale = self.scale if gate is None else gate.astype(self.dtype)
+            y = y + matmul(scale * save_for_backward(narrow), self.lora_b[...].astype(self.dtype))
         return save_for_backward(y)
 
 
-def side_by_side(x: Float[Array, "B T I"], *layers: Linear) -> list[Float[Array, "B T O"]]:
+def side_by_side(
+    x: Float[Array, "B T I"], *layers: Linear, gate: Gate | None = None
+) -> list[Float[Array, "B T O"]]:
     """What each layer makes of the same `x`, with one product for the `A` of all their adapters.
 
     With adapters of rank 16 on q, k and v it is one of rank 48 in place of three of rank 16.
     """
     factors = [one.lora_a[...].astype(one.dtype) for one in layers if one.lora_a is not None]
     if len(factors) < 2:
-        return [one(x) for one in layers]
+        return [one(x, gate=gate) for one in layers]
     ends = np.cumsum([factor.shape[1] for factor in factors])
     lows = iter(jnp.split(matmul(x, jnp.concatenate(factors, axis=1)), ends[:-1], axis=-1))
-    return [one(x) if one.lora_a is None else one(x, next(lows)) for one in layers]
+    return [one(x) if one.lora_a is None else one(x, next(lows), gate) for one in layers]
 
 
 class RMSNorm(nnx.Module):
@@ -140,18 +150,23 @@ class Attention(nnx.Module):
             self.q_norm, self.k_norm = RMSNorm(H, config, "head"), RMSNorm(H, config, "head")
 
     def __call__(
-        self, x: Float[Array, "B T D"], angles: Float[Array, "B T P"], attend: Attend[Carry]
+        self,
+        x: Float[Array, "B T D"],
+        angles: Float[Array, "B T P"],
+        attend: Attend[Carry],
+        gate: Gate | None = None,
     ) -> tuple[Float[Array, "B T D"], Carry]:
         """The attended values, projected back, and what `attend` keeps."""
         B, T, _ = x.shape
         q, k, v = (
-            out.reshape(B, T, -1, self.head_dim) for out in side_by_side(x, self.q, self.k, self.v)
+            out.reshape(B, T, -1, self.head_dim)
+            for out in side_by_side(x, self.q, self.k, self.v, gate=gate)
         )
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = (rotate(heads, angles, self.amplitude) for heads in (q, k))
         out, carry = attend(*map(save_cotangent, (q, k, v)))
-        return self.o(save_for_backward(out).reshape(B, T, -1)), carry
+        return self.o(save_for_backward(out).reshape(B, T, -1), gate=gate), carry
 
 
 class Mlp(nnx.Module):
@@ -165,9 +180,10 @@ class Mlp(nnx.Module):
         self.up = linear("up", keys[1], (D, F), ("embed", "mlp"))
         self.down = linear("down", keys[2], (F, D), ("mlp", "embed"))
 
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """Position by position."""
-        return self.down(recomputed(self._gated)(*side_by_side(x, self.gate, self.up)))
+    def __call__(self, x: Float[Array, "B T D"], gate: Gate | None = None) -> Float[Array, "B T D"]:
+        """Position by position; `gate` is that of the adapters."""
+        both = side_by_side(x, self.gate, self.up, gate=gate)
+        return self.down(recomputed(self._gated)(*both), gate=gate)
 
     def _gated(self, gate: Float[Array, "B T F"], up: Float[Array, "B T F"]) -> Array:
         return ACTIVATIONS[self.activation](gate) * up
@@ -201,13 +217,17 @@ class Block(nnx.Module):
             self.mlp_post_norm = RMSNorm(config.width, config)
 
     def __call__(
-        self, x: Float[Array, "B T D"], angles: Float[Array, "B T P"], attend: Attend[Carry]
+        self,
+        x: Float[Array, "B T D"],
+        angles: Float[Array, "B T P"],
+        attend: Attend[Carry],
+        gate: Gate | None = None,
     ) -> tuple[Float[Array, "B T D"], Carry]:
         """The residual stream after this block, and what `attend` keeps."""
-        attended, carry = self.attn(self.attn_norm(x), angles, attend)
+        attended, carry = self.attn(self.attn_norm(x), angles, attend, gate)
         x = x + (attended if self.attn_post_norm is None else self.attn_post_norm(attended))
         x = checkpoint_name(x, AFTER_ATTENTION)
-        changed = self.mlp(self.mlp_norm(x))
+        changed = self.mlp(self.mlp_norm(x), gate)
         return x + (changed if self.mlp_post_norm is None else self.mlp_post_norm(changed)), carry
 
 

@@ -36,7 +36,7 @@ def _flops(
     their forward pass."""
     tokens = rows.rows * rows.length
     blocks = 2 * config.layers * sum(linear_sizes(config).values()) * tokens
-    outputs = 1 if config.score_head else config.vocab_size
+    outputs = len(config.score_labels) if config.score_head else config.vocab_size
     head = 2 * config.width * outputs * rows.rows * rows.trained
     attention = rows.rows * sum(
         attention_flops(config, rows.length, window) for window in config.windows

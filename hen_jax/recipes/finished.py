@@ -23,7 +23,9 @@ def closing_words(workdir: Path) -> str:
     export = ["hen", "export", "--run", workdir, "--format", out.name, "--out", out]
     use = ["hen", "generate", *model, "--prompt", "My scooter broke down in the rain."]
     if record["base"]["model"].get("score_head"):
-        data = ["--input", "pairs.jsonl", "--schema", "preference", "--out", "scores.jsonl"]
+        rates = record["base"]["model"].get("score_labels", ["score"]) != ["score"]
+        file, schema = ("chats.jsonl", "messages") if rates else ("pairs.jsonl", "preference")
+        data = ["--input", file, "--schema", schema, "--out", "scores.jsonl"]
         use = ["hen", "score", *model, *data]
     done = saved_steps(workdir / "checkpoints")[0]
     lines = [

@@ -102,6 +102,7 @@ def _held(parts: ComparedParts) -> Held:
     train, pairs = parts.train.pairs(), parts.valid.pairs()
     length, cues = cue_margins(train, pairs)
     return Held(
+        shares=np.asarray([pair.wins for pair in pairs]),
         kinds=[pair.kind for pair in pairs],
         groups=[pair.group for pair in pairs],
         flipped=np.asarray([part_number(pair.id, 2, "order") == 1 for pair in pairs]),

@@ -3,7 +3,7 @@
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.recipes import emcl, preference, quickstart, reward, sft
+from hen_jax.recipes import emcl, preference, quickstart, regression, reward, sft
 from hen_jax.runs.stage import Stage
 
 STAGES: dict[str, Stage] = {
@@ -12,6 +12,7 @@ STAGES: dict[str, Stage] = {
     "emcl": emcl.STAGE,
     "reward": reward.STAGE,
     "preference": preference.STAGE,
+    "regression": regression.STAGE,
 }
 
 

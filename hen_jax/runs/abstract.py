@@ -57,7 +57,7 @@ def program(stage: Stage, settings: Any, topology: Topology) -> Program:
     # Imported here: with Pallas it takes a fourteenth of a second, and only a plan asks for it.
     from hen_jax.models.fused_attention import kernel_flops
 
-    model = placed_model(settings, topology, stage.model_config)
+    model = placed_model(settings, topology, partial(stage.model_config, settings))
     stage.check(settings, model.mesh)
     stage.check_model(settings, model.config)
     load = stage.load(settings, model.config, model.mesh)

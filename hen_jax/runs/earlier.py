@@ -13,7 +13,7 @@ from hen_jax.core.files import RECORD
 from hen_jax.core.records import require_record
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Tree
-from hen_jax.models.config import Execution, LoraConfig
+from hen_jax.models.config import SCORE_LABELS, DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import Decoder, abstract, split
 from hen_jax.runs.model import SCORE, WEIGHT_FILES, BaseModel, fingerprint
 from hen_jax.runs.record import RUN_KIND, read_back
@@ -61,7 +61,7 @@ def beside(adapter: Tree, base: Tree) -> Partition:
 def continued(run: Path, model: BaseModel, lora: LoraConfig | None) -> Partition:
     """`trainable_and_frozen`, but with what the run in folder `run` learnt.
 
-    A score head that it lacks is that of `model`.
+    A score head that it lacks, or whose outputs mean something else, is that of `model`.
 
     Raises:
       InputError: as `saved_params`, or a reward model asked to go on as a language model.
@@ -71,11 +71,12 @@ def continued(run: Path, model: BaseModel, lora: LoraConfig | None) -> Partition
             f"config.start: the run in {run} trained a reward model, which has no language head; "
             "start from the run that it began with"
         )
-    kept = {
-        key: leaves
-        for key, leaves in saved_params(run, model, lora).items()
-        if key != "head" or not model.config.score_head
-    }
+    left_out = set()
+    if model.config.score_head:
+        other = as_trained(run, model.config).score_labels != model.config.score_labels
+        left_out = {"head", SCORE} if other else {"head"}
+    saved = saved_params(run, model, lora)
+    kept = {key: leaves for key, leaves in saved.items() if key not in left_out}
     fresh = beside({}, model.base)
     return Partition(fresh.trainable | kept, {} if lora is None else fresh.frozen)
 
@@ -83,6 +84,17 @@ def continued(run: Path, model: BaseModel, lora: LoraConfig | None) -> Partition
 def trained_scores(run: Path) -> bool:
     """Whether the run in folder `run` trained a model with a score head."""
     return bool(previous_run(run).record["base"]["model"].get("score_head", False))
+
+
+def as_trained(run: Path, config: DecoderConfig) -> DecoderConfig:
+    """`config` with the head that the run in folder `run` trained."""
+    before = previous_run(run).record["base"]["model"]
+    labels = tuple(before.get("score_labels", SCORE_LABELS))
+    return dataclasses.replace(config, score_head=trained_scores(run), score_labels=labels)
+
+
+HEAD = ("score_head", "score_labels")
+"""The fields of a model's config that a run may change."""
 
 
 def previous_run(run: Path) -> PreviousRun:
@@ -103,7 +115,7 @@ def saved_params(run: Path, model: BaseModel, lora: LoraConfig | None) -> Tree:
         when the run trained on it.
     """
     _require_same_base(run, model)
-    left = dataclasses.replace(model.config, score_head=trained_scores(run))
+    left = as_trained(run, model.config)
     parts, dtype = split(abstract(left, lora)), model.base["embed"]["embedding"].dtype
 
     def saved(path: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
@@ -122,7 +134,7 @@ def _require_same_base(run: Path, model: BaseModel) -> None:
     other = sorted(
         name
         for name, value in before["model"].items()
-        if name != "score_head" and config.get(name, value) != value  # weights are compared below
+        if name not in HEAD and config.get(name, value) != value  # weights are compared below
     )
     if other:
         field = other[0]

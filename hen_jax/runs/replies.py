@@ -12,7 +12,8 @@ from hen_jax.models.decoder import abstract, split
 from hen_jax.runs.sources import Source, documents
 from hen_jax.sampling.generate import Generating
 from hen_jax.sampling.logits import Sampling
-from hen_jax.sampling.speaker import chat_of, weights_from
+from hen_jax.sampling.speaker import chat_of
+from hen_jax.sampling.weights import weights_from
 from hen_jax.text.chat import stop_ids
 from hen_jax.text.conversation import Chat, Message
 from hen_jax.text.tokenizer import ChatTokenizer

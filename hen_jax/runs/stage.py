@@ -145,9 +145,12 @@ class Stage(NamedTuple):
     keeps: Callable[[Any], bool] = lambda settings: True
     """`(settings)`: whether `kept` is asked; else what does not train stays as it is."""
 
-    model_config: Callable[[DecoderConfig], DecoderConfig] = language_model
-    """The model that trains, from that of the base's folder: a reward model's has a score head,
-    which then is a parameter of the decoder like others, and trains beside an adapter."""
+    model_config: Callable[[Any, DecoderConfig], DecoderConfig] = lambda settings, config: (
+        language_model(config)
+    )
+    """`(settings, config)`: the model that trains, from that of the base's folder. A reward model's
+    has a score head, which then is a parameter of the decoder like others, and trains beside an
+    adapter."""
 
     extra: Callable[[DecoderConfig, PRNGKeyArray], dict[str, Tree]] = nothing_more
     """What trains beside the decoder's own parameters, such as a score head: more keys of `params`,

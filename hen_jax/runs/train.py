@@ -65,7 +65,7 @@ def open_job(stage: Stage, settings: Any, mesh: Mesh, folder: Path, workdir: Pat
     Raises:
       InputError: bad settings, model or data, or a work directory that holds something else.
     """
-    config = stage.model_config(hf.read_config(folder))
+    config = stage.model_config(settings, hf.read_config(folder))
     stage.check_model(settings, config)
     tokenizer = known_tokenizer(folder)
     feed = primary_first(lambda: stage.feed(settings, tokenizer, row_share(mesh)))

@@ -81,6 +81,18 @@ class Reply(NamedTuple):
     mean_log_prob: float | None = None  # per token, in nats, the model's own
 
 
+class UnansweredError(InputError):
+    """Some conversations of a call have no reply; what came is kept in `replies`.
+
+    `replies` is as long as the call's conversations, with None where there is none.
+    """
+
+    def __init__(self, message: str, replies: Sequence[Reply | None]):
+        super().__init__(message)
+        self.replies = tuple(replies)
+
+
 Chat = Callable[[Sequence[Sequence[Message]]], list[Reply]]
 """`chat(conversations)`: a reply to each conversation so far, in their order; a model of ours
-(`hen_jax.sampling.speaker`), or recorded replies (`hen_jax.text.replay`)."""
+(`hen_jax.sampling.speaker`), one behind an endpoint (`hen_jax.io.endpoint`), or recorded replies
+(`hen_jax.text.replay`); `hen_jax.runs.chats` opens each. Raises `UnansweredError`."""

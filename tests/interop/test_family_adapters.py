@@ -116,6 +116,29 @@ def test_their_adapter_with_patterns_gives_their_logits_here(tmp_path, family, r
     assert np.abs(theirs(model) - theirs(again)).max() <= 1e-4
 
 
+@pytest.mark.parametrize(
+    "targets",
+    [
+        {"target_modules": ["q_proj", "down_proj"], "layers_to_transform": [0, 2]},
+        {"target_modules": r"model\.layers\.[12]\..*(v|up)_proj"},
+        {"target_modules": "all-linear", "exclude_modules": ["o_proj", "layers.1.mlp.up_proj"]},
+    ],
+)
+def test_their_adapter_of_some_modules_gives_their_logits_here(tmp_path, targets):
+    config = CONFIGS["llama"]
+    base, _ = random_leaves(config)
+    hf.write_model(tmp_path / "base", config, base)
+    model = get_peft_model(loaded(tmp_path / "base"), TheirLoraConfig(r=4, **targets))
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
+    model.save_pretrained(tmp_path / "a")
+    lora, adapter = peft.read_adapter(tmp_path / "a", config)
+    assert np.abs(theirs(model) - ours(config, lora, base, adapter)).max() <= 1e-4
+    assert np.abs(theirs(model) - ours(config, None, base)).max() > 1e-2
+
+
 def test_a_reward_adapter_takes_its_head_along(tmp_path):
     config = dataclasses.replace(CONFIGS["qwen2"], score_head=True)
     lora = LoraConfig(rank=3, alpha=7.0)

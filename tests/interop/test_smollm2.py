@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -12,9 +11,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hen_jax.core.trees import count, flatten
 from hen_jax.io import hf, names
 from hen_jax.models.config import Execution
-from hen_jax.models.decoder import abstract, merge, split
-from hen_jax.sampling.generate import Generating, generate, lay_out, pad_prompts
+from hen_jax.models.decoder import abstract, split
+from hen_jax.sampling.engine import Engine
 from hen_jax.sampling.logits import Sampling
+from hen_jax.sampling.requests import Request
+from hen_jax.sampling.slots import Slots
+from hen_jax.sampling.weights import weights_from
 
 PROMPTS = [
     "My sister forgot my birthday, but it is fine.",
@@ -148,18 +150,14 @@ def test_greedy_generation_equals_theirs_token_for_token(ours, theirs, tokenizer
         for prompt in PROMPTS
     ]
     prompts = [tokenizer(chat)["input_ids"] for chat in chats]
-    settings = Generating(
-        max_new_tokens=48, stop=(tokenizer.eos_token_id,), sampling=Sampling(temperature=0.0)
-    )
     graphdef = split(abstract(config, None, Execution("float32", "none"))).graphdef
-    weights = jax.jit(lay_out)(merge(graphdef, params))
-    run = jax.jit(generate, static_argnames="settings")
-    found = run(weights, pad_prompts(prompts), jax.random.key(0), settings)
+    engine = Engine(weights_from(graphdef)(params), Slots(rows=4, places=256))
+    greedy, stop = Sampling(temperature=0.0), (tokenizer.eos_token_id,)
+    found = engine.run(Request(tuple(row), 48, stop, sampling=greedy) for row in prompts)
     for row, prompt in enumerate(prompts):
         with torch.no_grad():
             whole = theirs.generate(
                 torch.tensor([prompt]), max_new_tokens=48, do_sample=False, pad_token_id=2
             )
         expected = whole[0, len(prompt) :].tolist()
-        assert np.asarray(found.tokens[row])[: len(expected)].tolist() == expected
-        assert int(found.lengths[row]) == len(expected)
+        assert found[row].tokens.tolist() == expected

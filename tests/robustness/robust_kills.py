@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from robust_outcomes import LEFT_OVER, Row, difference, files, names, trained
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CHAIN = 4
 """Kills in a row before the command may end, at most."""
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from robust_damages import DAMAGES
 from robust_outcomes import Row, difference, files, trained
 
-CONFIG = Path(__file__).parent.parent / "configs" / "sft.py"
+CONFIG = Path(__file__).parents[2] / "configs" / "sft.py"
 LONGEST = 300
 """Seconds after which a verb counts as one that hangs."""
 

@@ -1,7 +1,7 @@
 """Is anything lost or silently wrong when commands are killed and files are damaged?
 
     make robustness
-    python benchmarks/robustness.py --kills 12 --mutations 60 --seed 3
+    python tests/robustness/run.py --kills 12 --mutations 60 --seed 3
 
 Kills commands of every verb that writes (`robust_kills.py`), then damages files of every kind and
 opens them (`robust_mutations.py`). With `--page` the tables of `docs/robustness.md` are replaced.
