@@ -168,6 +168,10 @@ class Stage(NamedTuple):
     check_model: Callable[[Any, DecoderConfig], None] = lambda settings, config: None
     """`(settings, config)`: raises `InputError` for what this model cannot do."""
 
+    first: Callable[[Job, Mapping[str, float]], None] = lambda job, values: None
+    """`(job, values)`: sees the held-out loss and metrics before the first update, and raises
+    `InputError` for what must not train."""
+
     before: Callable[[Job], None] = lambda job: None
     after: Callable[[Job], None] = lambda job: None
     """What else a run does, before the first update and after the last."""

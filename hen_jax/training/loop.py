@@ -86,6 +86,7 @@ class Run(NamedTuple):
     record: Record
     records: Callable[[int], Sequence[str]] = lambda number: ()  # ids in the n-th batch, from 0
     evaluators: Mapping[str, Evaluator] = {}
+    first: Callable[[Mapping[str, float]], None] = lambda values: None  # may refuse to go on
     flops: Callable[[int], float] = lambda number: 0.0  # the model's, on all devices; 0: not known
     flags: Flags = no_flags  # what an update's metrics give cause for
     clock: Clock = time.perf_counter
@@ -147,7 +148,7 @@ def _updates(
 ) -> State:
     number = int(state.step)
     if number == 0:
-        _evaluate(run, watch, state, number)
+        run.first(_evaluate(run, watch, state, number))
         _look(run, watch, state, number)
     pending: _Pending | None = None
     while number < steps:
@@ -263,10 +264,12 @@ def _speed(run: Run, watch: _Watch, pending: _Pending, tokens: int) -> dict[str,
     return values
 
 
-def _evaluate(run: Run, watch: _Watch, state: State, number: int) -> None:
+def _evaluate(run: Run, watch: _Watch, state: State, number: int) -> dict[str, float]:
     with watch.time.spend("evaluation"), watch.pace.pause():
-        run.log.evaluation(number, run.evaluate(state))
+        values = run.evaluate(state)
+        run.log.evaluation(number, values)
     watch.alive()
+    return values
 
 
 def _look(run: Run, watch: _Watch, state: State, number: int) -> None:

@@ -1,4 +1,4 @@
-"""Our GGUF files in llama.cpp itself: the same ids of a text, and the same greedy tokens, late too."""
+"""Our GGUF files in llama.cpp itself: the same ids of a text, the same greedy tokens, late too."""
 
 import dataclasses
 import sys
