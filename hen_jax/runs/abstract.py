@@ -66,7 +66,7 @@ def program(stage: Stage, settings: Any, topology: Topology) -> Program:
     load = stage.load(settings, model.config, model.mesh)
     work = stage.work(settings, model.config, model.graphdef, load.bounds, UPDATES)
     params, frozen = beginning(
-        stage, model.config, model.trainable, model.frozen, _extra(stage, model, settings.seed)
+        stage, settings, model.trainable, model.frozen, _extra(stage, model, settings)
     )
     state = abstract_state(params, work.optimizer, settings.seed, model.mesh, work.memory)
     return Program(
@@ -149,9 +149,10 @@ def abstract_batch(
     return Batch(ids, ids, mask, ids, ids, task=leaf(jnp.int32))
 
 
-def _extra(stage: Stage, model: Placed, seed: int) -> dict[str, Tree]:
+def _extra(stage: Stage, model: Placed, settings: Any) -> dict[str, Tree]:
     here = replicated(model.mesh)
-    shapes = jax.eval_shape(lambda: stage.extra(model.config, jax.random.key(seed)))
+    key = jax.random.key(settings.seed)
+    shapes = jax.eval_shape(lambda: stage.extra(settings, model.config, key))
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes
     )

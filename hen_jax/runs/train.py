@@ -8,8 +8,10 @@ The order of start-up, written down once:
 4. `fit`: the newest checkpoint, or the first state; then the updates that are left.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +110,9 @@ def fit(job: Job) -> State:
     """
     settings, feed, stage, config = job.settings, job.feed, job.stage, job.model.config
     work = stage.work(settings, config, job.model.graphdef, feed.bounds, feed.steps)
-    extra = jax.device_put(stage.extra(config, jax.random.key(settings.seed)), replicated(job.mesh))
-    params, frozen = beginning(stage, config, job.trainable, job.frozen, extra)
+    begun = stage.extra(settings, config, jax.random.key(settings.seed))
+    extra = jax.device_put(begun, replicated(job.mesh))
+    params, frozen = beginning(stage, settings, job.trainable, job.frozen, extra)
     frozen = _apart(frozen, params)
     like = abstract_state(params, work.optimizer, settings.seed, job.mesh, work.memory)
     prepare = stage.prepare(job)
@@ -131,6 +134,8 @@ def fit(job: Job) -> State:
                 beyond=feed.beyond,
                 flops=lambda number: stage.flops(settings, config, number),
                 evaluators=named_evaluators(job),
+                flags=stage.flags(settings),
+                first=partial(stage.first, job),
             )
             state = _state(job, work, loop, like, params)
             return train(settings.loop, loop, state, frozen, feed.steps)
@@ -174,7 +179,7 @@ def _divide(settings: RunSettings, model: BaseModel) -> Partition:
         return trainable_and_frozen(model, settings.adapter, settings.execution, settings.seed)
     run = Path(settings.start)
     earlier = previous_run(run)
-    if earlier.lora != settings.adapter or earlier.base != model.folder.absolute():
+    if not _same_shapes(earlier.lora, settings.adapter) or earlier.base != model.folder.absolute():
         raise InputError(
             f"config.start: the run in {run} trained {earlier.lora} on {earlier.base}; give the "
             "same config.adapter and config.model here"
@@ -206,3 +211,10 @@ def _experts(
             "here, and the same config.model"
         )
     return made._replace(trainable=made.trainable | saved_adapters(run, model, known))
+
+
+def _same_shapes(one: LoraConfig | None, other: LoraConfig | None) -> bool:
+    """Whether the adapters compute the same; what they once began with does not matter."""
+    if one is None or other is None:
+        return one is other
+    return dataclasses.replace(one, init=other.init) == other

@@ -22,6 +22,7 @@ from hen_jax.training.metrics import MetricLog, fetch_metrics
 from hen_jax.training.pace import Clock, Pace, device_memory, run_mfu
 from hen_jax.training.profiler import Look, profiler
 from hen_jax.training.progress import Tell, progress
+from hen_jax.training.red_flags import Flags, no_flags
 from hen_jax.training.signals import Asked, stop_requests
 from hen_jax.training.watchdog import watchdog
 
@@ -69,6 +70,11 @@ class LoopConfig:
         check_ranges(self)
 
 
+def no_bounds(batch: Any) -> Sequence[str]:
+    """Of a stage whose rows cannot exceed what its step was compiled for."""
+    return ()
+
+
 class Run(NamedTuple):
     """What the loop needs besides the state."""
 
@@ -82,10 +88,10 @@ class Run(NamedTuple):
     record: Record
     records: Callable[[int], Sequence[str]] = lambda number: ()  # ids in the n-th batch, from 0
     evaluators: Mapping[str, Evaluator] = {}
+    first: Callable[[Mapping[str, float]], None] = lambda values: None  # may refuse to go on
     flops: Callable[[int], float] = lambda number: 0.0  # the model's, on all devices; 0: not known
-    beyond: Callable[[Any], Sequence[str]] = (
-        lambda batch: ()
-    )  # the bounds its rows exceed, in words
+    flags: Flags = no_flags  # what an update's metrics give cause for
+    beyond: Callable[[Any], Sequence[str]] = no_bounds  # the bounds that a batch's rows exceed
     clock: Clock = time.perf_counter
 
 
@@ -146,7 +152,7 @@ def _updates(
 ) -> State:
     number = int(state.step)
     if number == 0:
-        _evaluate(run, watch, state, number)
+        run.first(_evaluate(run, watch, state, number))
         _look(run, watch, state, number)
     pending: _Pending | None = None
     while number < steps:
@@ -156,24 +162,26 @@ def _updates(
         state, metrics, compiled = _step(run, watch, state, frozen, batch)
         number += 1
         ended = watch.pace.now() if _is_ready(metrics) else None
-        _write(config, run, watch, pending)
+        alarm = _write(config, run, watch, pending)
         pending = _Pending(number, metrics, ended, compiled, batch)
         last = number == steps
         stops = watch.asked_to_stop(number) and not last
-        saves = last or stops or number % config.checkpoint_every == 0
+        saves = last or stops or alarm is not None or number % config.checkpoint_every == 0
         evaluates, looks = (
             last or (every > 0 and number % every == 0)
             for every in (config.eval_every, config.evaluate_every)
         )
         if saves or evaluates or looks:
-            _write(config, run, watch, pending)
-            pending = None
+            alarm = _write(config, run, watch, pending) or alarm
+            saves, pending = saves or alarm is not None, None
         if evaluates and not stops:
             _evaluate(run, watch, state, number)
         if looks and not stops:
             _look(run, watch, state, number)
         if saves:
             _save(run, watch, state, number, "finished" if last else "running")
+        if alarm is not None:
+            raise InputError(f"{alarm}; the state after step {number} is saved")
         if stops:
             raise _stopped(run, watch, number, steps)
     return state
@@ -198,9 +206,10 @@ def _step(
     return state, metrics, compiled
 
 
-def _write(config: LoopConfig, run: Run, watch: _Watch, pending: _Pending | None) -> None:
+def _write(config: LoopConfig, run: Run, watch: _Watch, pending: _Pending | None) -> str | None:
+    """Writes an update's metrics; why the run must end, if they give cause for it."""
     if pending is None:
-        return
+        return None
     values = fetch_metrics(pending.metrics)
     watch.alive()
     values["learning_rate"] = float(run.schedule(pending.number - 1))
@@ -210,6 +219,10 @@ def _write(config: LoopConfig, run: Run, watch: _Watch, pending: _Pending | None
     skipped = round(values.get(SKIPPED, 0.0))
     if skipped:
         _tell_skipped(config, run, pending, skipped)
+    raised = run.flags(pending.number, values)
+    for flag in raised:
+        run.log.say(f"step {pending.number}: {flag.text}")
+    return next((f"step {pending.number}: {flag.text}" for flag in raised if flag.stops), None)
 
 
 def _tell_skipped(config: LoopConfig, run: Run, pending: _Pending, in_row: int) -> None:
@@ -238,10 +251,12 @@ def _speed(run: Run, watch: _Watch, pending: _Pending, tokens: int) -> dict[str,
     return values
 
 
-def _evaluate(run: Run, watch: _Watch, state: State, number: int) -> None:
+def _evaluate(run: Run, watch: _Watch, state: State, number: int) -> dict[str, float]:
     with watch.time.spend("evaluation"), watch.pace.pause():
-        run.log.evaluation(number, run.evaluate(state))
+        values = run.evaluate(state)
+        run.log.evaluation(number, values)
     watch.alive()
+    return values
 
 
 def _look(run: Run, watch: _Watch, state: State, number: int) -> None:
