@@ -70,6 +70,9 @@ class Feed(NamedTuple):
     batches: BatchSource  # endless, and knows its place
     held_out: Callable[[], Iterator[Any]]  # batches of one evaluation
     records: Callable[[int], Sequence[str]] = lambda number: ()  # ids in the n-th batch, from 0
+    beyond: Callable[[Any], Sequence[str]] = (
+        lambda batch: ()
+    )  # which rows exceed `bounds`, in words
 
 
 class Work(NamedTuple):

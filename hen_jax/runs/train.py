@@ -40,8 +40,10 @@ from hen_jax.runs.record import claim, run_record
 from hen_jax.runs.stage import Job, RunSettings, Stage, Work, beginning, decoder_lora
 from hen_jax.steps.state import State
 from hen_jax.training.checkpoints import Checkpoints
+from hen_jax.training.counted import counting
 from hen_jax.training.guards import reporting
-from hen_jax.training.loop import Run, counting, evaluator, train
+from hen_jax.training.held_out import evaluator
+from hen_jax.training.loop import Run, train
 from hen_jax.training.metrics import MetricLog
 from hen_jax.training.placement import abstract_state, initial_state, placed
 from hen_jax.training.processes import primary_first, row_share
@@ -129,6 +131,7 @@ def fit(job: Job) -> State:
                 log=log,
                 record=job.record,
                 records=feed.records,
+                beyond=feed.beyond,
                 flops=lambda number: stage.flops(settings, config, number),
                 evaluators=named_evaluators(job),
                 flags=stage.flags(settings),
