@@ -14,8 +14,10 @@ from hen_jax.evaluation import judge_probes, judge_report
 from hen_jax.evaluation.preferences import estimate
 from hen_jax.evaluation.ranking import rank
 from hen_jax.recipes import judge as recipe
-from hen_jax.recipes.judge import Judging, judge
+from hen_jax.recipes.judge import judge
+from hen_jax.recipes.judge_settings import Judging
 from hen_jax.text.conversation import Reply, UnansweredError
+from hen_jax.text.replay import replay
 
 MARKED = re.compile(r"<<<([0-9a-f]{12})\n(.*?)\n\1>>>", re.DOTALL)
 WARM = {"cold": "No.", "mild": "I see. Go on.", "warm": "I am with you, take your time."}
@@ -128,6 +130,14 @@ def test_a_second_run_asks_nothing_and_says_the_same(start, tmp_path, capsys):
         assert other.calls > 36, change
     start(more := Judge(by_warmth), repeats=3)
     assert more.calls == 18  # the third repeat only
+
+
+def test_a_recorded_judge_says_the_same_again(start, tmp_path):
+    path = tmp_path / "said" / "replay.jsonl"
+    first = start(Judge(by_warmth), nonce_seed=1, record=path)
+    chat = replay(path)
+    again = start(lambda seed: chat, "again", nonce_seed=1, backend=f"replay:{path}")
+    assert {**again, "judge": first["judge"]} == first
 
 
 @pytest.mark.parametrize("mode", ["pairwise", "groupwise"])
