@@ -213,6 +213,7 @@ def _add_judge_verb(verbs: Any) -> None:
     verb.add_argument("--probes", type=int, default=20, help="items to probe the judge with")
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--nonce-seed", type=int, help="marks from a seed, for recordings only")
+    verb.add_argument("--begin", action="store_true", help="model:DIR: begin its verdicts for it")
     verb.add_argument("--record", type=Path, help="add the judge's replies to this replay file")
     verb.add_argument("--max-new-tokens", type=int, default=96)
     verb.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")

@@ -25,6 +25,13 @@ MODES: tuple[Mode, ...] = ("pointwise", "pairwise", "groupwise")
 NONCE = "\x00"
 """Stands for the nonce until there is one: a character that no graded text is let in with."""
 
+BEGINNINGS: Mapping[Mode, str] = {
+    "pointwise": '{"score":',
+    "pairwise": '{"winner": "',
+    "groupwise": '{"order": ["',
+}
+"""How a verdict begins, for models that must have its first words put into their mouth."""
+
 MOST_REPLIES = len(string.ascii_uppercase)
 """Replies of one question, each with a letter of its own."""
 

@@ -14,9 +14,10 @@ from hen_jax.core.files import write_json
 from hen_jax.core.journal import Journal, open_journal
 from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.data.judged import Judged, read_judged
-from hen_jax.evaluation.judge_asking import KIND, Ask, JudgeIdentity, ask_all, call_key
+from hen_jax.evaluation.judge_asking import KIND, Ask, JudgeIdentity, ask_all, begun_reply, call_key
 from hen_jax.evaluation.judge_probes import probes
 from hen_jax.evaluation.judge_prompts import (
+    BEGINNINGS,
     Mode,
     judge_prompt,
     nonce_policy,
@@ -38,7 +39,7 @@ from hen_jax.evaluation.verdicts import FAILURES
 from hen_jax.recipes.judge_settings import Judging
 from hen_jax.recipes.judge_table import judge_table
 from hen_jax.runs.chats import Speaker, back_end, open_speaker, revision
-from hen_jax.text.conversation import Reply, message_row
+from hen_jax.text.conversation import Message, Reply, message_row
 from hen_jax.text.replay import recorded
 
 BY_CONTEXT = "by_context"
@@ -100,8 +101,10 @@ class _Asking:
             text = judge_prompt(judging.mode, rubric, item.prompt, texts, by_dimension=by_dimension)
             key = call_key(self.identity, text, question.order, question.repeat)
             named = f"{question.order} {question.repeat} {text}"  # whoever judges, as a replay does
-            asks.append(Ask(key, len(text), _asked(text, judging.nonce_seed, named)))
+            asks.append(Ask(key, len(text), _asked(text, judging, named)))
         replies = self.reply(asks)
+        if judging.begin:
+            replies = [begun_reply(BEGINNINGS[judging.mode], reply) for reply in replies]
         return [
             Answer(question, reply, self.verdict(question, reply))
             for question, reply in zip(questions, replies, strict=True)
@@ -139,8 +142,9 @@ def _speaker(judging: Judging) -> Speaker:
     return lambda seed: recorded(speaker(seed), record)
 
 
-def _asked(text: str, seed: int | None, named: str) -> Callable[[], Any]:
-    return lambda: with_nonce(text, seed, named)
+def _asked(text: str, judging: Judging, named: str) -> Callable[[], Any]:
+    begun = (Message("assistant", BEGINNINGS[judging.mode]),) if judging.begin else ()
+    return lambda: (*with_nonce(text, judging.nonce_seed, named), *begun)
 
 
 def _given(item: Judged) -> Callable[[], Any]:
@@ -171,7 +175,7 @@ def _rubrics(judging: Judging, items: Sequence[Judged]) -> Callable[[Judged], Ru
 
 
 def _identity(judging: Judging) -> JudgeIdentity:
-    names = ("max_new_tokens", "temperature", "top_p", "seed", "dtype")
+    names = ("max_new_tokens", "temperature", "top_p", "seed", "dtype", "begin")
     return JudgeIdentity(
         judging.backend if judging.adapter is None else f"{judging.backend} + {judging.adapter}",
         revision(judging.backend, judging.adapter),

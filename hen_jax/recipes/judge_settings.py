@@ -9,7 +9,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.data.judged import REPLIES
 from hen_jax.empathy.labels import Language
 from hen_jax.evaluation.judge_prompts import MODES, Mode
-from hen_jax.runs.chats import Answering
+from hen_jax.runs.chats import Answering, back_end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Judging:
     probes: int = 20  # items that are probed for self-preference and injection
     seed: int = 0
     nonce_seed: int | None = None
+    begin: bool = False  # the verdict's first words are put into the judge's mouth
     record: Path | None = None  # where a replay of the judge is written
     max_new_tokens: int = 96
     temperature: float = 0.0
@@ -50,6 +51,10 @@ class Judging:
             raise InputError("--repeats and --batch-size must be 1 or more, --probes 0 or more")
         if self.mode not in MODES:
             raise InputError(f"--mode {self.mode!r}; allowed: {', '.join(MODES)}")
+        if self.begin and back_end(self.backend).kind != "model":
+            raise InputError(
+                "--begin goes with --backend model:FOLDER: others begin for themselves"
+            )
         if self.by_dimension and self.mode != "pointwise":
             raise InputError(f"--by-dimension goes with --mode pointwise, not with {self.mode}")
 
