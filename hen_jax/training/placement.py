@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray
 
 from hen_jax.core.mesh import Rules, Shardings, batch_sharding, parameter_sharding, replicated
 from hen_jax.core.trees import map_with_path
-from hen_jax.core.types import Array, Batch, Tree
+from hen_jax.core.types import Array, Tree
 from hen_jax.models.decoder import Decoder, split
 from hen_jax.models.parameters import parameter_table
 from hen_jax.steps.state import Optimizer, State, init_state
@@ -106,7 +106,7 @@ def placed(step: _Step, state: State) -> _Step:
     return jax.jit(step, donate_argnums=0, out_shardings=(where, None))  # pyright: ignore
 
 
-def to_devices(mesh: Mesh) -> Callable[[Batch], Batch]:
+def to_devices(mesh: Mesh) -> Callable[[Tree], Tree]:
     """A function that spreads the rows of a batch of this process's numpy arrays over the mesh."""
     where = batch_sharding(mesh)
 
