@@ -170,7 +170,7 @@ def document_values(
     row = max(ROW, -(-longest // 64) * 64)
     rows = pack_all(lengths, row)
     held = int(np.diff(rows.ends, prepend=0).max())
-    run = _compiled(reward, held, RowLimits(longest, 0, held))
+    run = compiled_scores(reward, held, RowLimits(longest, 0, held))
     size, put = batch_size * rows_over(reward.mesh), to_devices(reward.mesh)
     found = np.zeros((len(documents), outputs))
     for start in range(0, len(rows), size):
@@ -182,7 +182,9 @@ def document_values(
     return expit(found) if reward.opened.config.rates else found
 
 
-def _compiled(reward: RewardModel, held: int, reach: RowLimits) -> Any:
+def compiled_scores(reward: RewardModel, held: int, reach: RowLimits) -> Any:
+    """`scores(params, frozen, batch)`: `[B, held]`, those of each row's documents; jitted."""
+
     def scores(params: Tree, frozen: Tree, batch: Batch) -> Array:
         model = merge(reward.opened.graphdef, params, frozen)
         assert model.score is not None
