@@ -29,7 +29,6 @@ from typing import Literal
 
 from ml_collections import ConfigDict
 
-
 CONTEXTS = ("distress", "career", "learning", "writing")
 
 Variant = Literal[
