@@ -50,7 +50,7 @@ $(MUTANTS)/ready: $(VENV)/ready
 
 # Commands killed over and over, files damaged one by one: is anything lost or silently wrong?
 robustness: setup
-	$(BIN)/python benchmarks/robustness.py --page docs/robustness.md
+	$(BIN)/python tests/robustness/run.py --page docs/robustness.md
 
 # Equality with transformers and PEFT, in an environment of its own: torch is never ours.
 interop: $(INTEROP)/ready

@@ -4,76 +4,57 @@
 
 writes random bfloat16 shards of a Llama-3.1-8B with that many layers (2 of them: 3 GB), reads the
 files as they are, imports them with `hf.read_params`, and compares. The page cache is dropped
-before either, and both are done in turn; from the second import on, the programs that write into
-the leaves are compiled. The files are compared with their checksums meanwhile; `HEN_VERIFY=off`
-shows what that costs. What is expected: at least half of the disk's own rate, and beyond the
-device arrays no more memory than the largest tensor.
+before either; a first import, which compiles the programs that write into the leaves, is not
+counted. The files are compared with their checksums meanwhile; the third line is without. What is
+expected: at least half of the disk's own rate, and beyond the device arrays no more memory than the
+largest tensor (`beyond`, in largest tensors).
 """
 
-import argparse
 import json
 import os
-import statistics
 import tempfile
 import threading
-import time
 from pathlib import Path
-from typing import NamedTuple
 
-import jax
-import ml_dtypes
-import numpy as np
-
-from hen_jax.core.mesh import MeshConfig, make_mesh
-from hen_jax.core.records import write_record
-from hen_jax.core.trees import flatten
-from hen_jax.io import hf, names, shards
-from hen_jax.models.config import DecoderConfig
-from hen_jax.models.decoder import abstract
-from hen_jax.models.families import table
-from hen_jax.training.placement import parameter_shardings
-
-MEGABYTE = 1e6
+import duel
 
 
-def config(layers: int) -> DecoderConfig:
-    return DecoderConfig(
-        family="llama",
-        vocab_size=128256,
-        width=4096,
-        layers=layers,
-        heads=32,
-        kv_heads=8,
-        head_dim=128,
-        mlp_width=14336,
-        max_length=131072,
-        norm_eps=1e-5,
-        rope_theta=5e5,
+def write_random(folder: Path, layers: int) -> int:
+    """Bytes of the largest tensor."""
+    import ml_dtypes
+    import numpy as np
+
+    from hen_jax.core.records import write_record
+    from hen_jax.io import hf, names, shards
+    from hen_jax.models.config import DecoderConfig
+    from hen_jax.models.families import table
+
+    shape = DecoderConfig(
+        family="llama", vocab_size=128256, width=4096, layers=layers, heads=32, kv_heads=8,
+        head_dim=128, mlp_width=14336, max_length=131072, norm_eps=1e-5, rope_theta=5e5,
         tied_head=False,
-    )
-
-
-def write_random(folder: Path, shape: DecoderConfig) -> int:
+    )  # fmt: skip
     rng = np.random.default_rng(0)
-    tensors = []
-    for fused in names.fused(shape):
-        size = names.fused_shape(fused, shape)
-        for name in names.expand(fused, fused.name, shape):
-            # Bits of small numbers: drawing normal ones would take longer than all the rest.
-            def fill(out):
-                bits = rng.integers(0x3C00, 0x3D00, out.shape, dtype=np.uint16)
-                out[...] = bits.view(ml_dtypes.bfloat16)
 
-            tensors.append(shards.Tensor(name, size, np.dtype(ml_dtypes.bfloat16), fill))
+    def fill(out):
+        # Bits of small numbers: drawing normal ones would take longer than all the rest.
+        bits = rng.integers(0x3C00, 0x3D00, out.shape, dtype=np.uint16)
+        out[...] = bits.view(ml_dtypes.bfloat16)
+
+    tensors = [
+        shards.Tensor(name, names.fused_shape(fused, shape), np.dtype(ml_dtypes.bfloat16), fill)
+        for fused in names.fused(shape)
+        for name in names.expand(fused, fused.name, shape)
+    ]
     shards.write_shards(folder, tensors, 10**9)
     (folder / "config.json").write_text(json.dumps(table.to_hf(shape)))
     write_record(folder, hf.MODEL_KIND, {})  # so that the files are compared while they are read
     return max(tensor.nbytes for tensor in tensors)
 
 
-def forgotten(folder: Path) -> list[Path]:
+def forgotten(task: dict) -> list[Path]:
     """The weight files, none of them in the page cache."""
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(Path(task["folder"]).glob("*.safetensors"))
     for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -81,14 +62,45 @@ def forgotten(folder: Path) -> list[Path]:
     return files
 
 
-def plain_read(folder: Path) -> tuple[int, float]:
-    files, buffer = forgotten(folder), bytearray(2**24)
-    start, total = time.perf_counter(), 0
-    for path in files:
-        with path.open("rb", buffering=0) as file:
-            while read := file.readinto(buffer):
-                total += read
-    return total, time.perf_counter() - start
+def plain(task: dict) -> dict:
+    """Reading the files as they are."""
+    files, buffer = forgotten(task), bytearray(2**24)
+
+    def read() -> None:
+        for path in files:
+            with path.open("rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
+
+    return duel.timed(read) | {"amount": sum(path.stat().st_size for path in files)}
+
+
+def imported(task: dict) -> dict:
+    """The memory of a process's first import, and the seconds of its second."""
+    import jax
+
+    from hen_jax.core.mesh import MeshConfig, make_mesh
+    from hen_jax.core.trees import flatten
+    from hen_jax.io import hf
+    from hen_jax.models.decoder import abstract
+    from hen_jax.training.placement import parameter_shardings
+
+    folder = Path(task["folder"])
+    config = hf.read_config(folder)
+    shardings = parameter_shardings(abstract(config), make_mesh(MeshConfig()))
+    held = 0
+
+    def read() -> None:
+        nonlocal held
+        params = jax.block_until_ready(hf.read_params(folder, config, None, shardings))
+        held = sum(leaf.nbytes for leaf in flatten(params).values())
+
+    memory = Anonymous()
+    read()
+    beyond = (memory.stop() - held) / task["largest"]
+    files = forgotten(task)
+    found = duel.timed(read)
+    return found | {"amount": sum(path.stat().st_size for path in files), "beyond": beyond}
 
 
 class Anonymous:
@@ -118,51 +130,22 @@ class Anonymous:
         return self.peak - self.start
 
 
-class Import(NamedTuple):
-    """One import, on the clock."""
-
-    seconds: float
-    held: int  # bytes of the device arrays
-    beyond: int  # bytes of memory at the most, beyond those
-
-
-def measured_import(folder: Path, shape: DecoderConfig) -> Import:
-    shardings = parameter_shardings(abstract(shape), make_mesh(MeshConfig()))
-    jax.block_until_ready(jax.numpy.zeros(1))
-    forgotten(folder)
-    memory, start = Anonymous(), time.perf_counter()
-    params = hf.read_params(folder, hf.read_config(folder), None, shardings)
-    jax.block_until_ready(params)
-    seconds, peak = time.perf_counter() - start, memory.stop()
-    held = sum(leaf.nbytes for leaf in flatten(params).values())
-    return Import(seconds, held, peak - held)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def compare() -> None:
+    parser = duel.arguments(__doc__)
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    shape = config(arguments.layers)
-    plain, imports = [], []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        largest = write_random(folder, shape)
-        for _ in range(arguments.rounds):
-            size, seconds = plain_read(folder)
-            plain.append(seconds)
-            imports.append(measured_import(folder, shape))
-    read = statistics.median(plain)
-    taken = statistics.median(one.seconds for one in imports)
-    beyond = max(one.beyond for one in imports)
-    print(
-        f"checkpoint      {size / MEGABYTE:8,.0f} MB, largest tensor {largest / MEGABYTE:,.0f} MB"
-    )
-    print(f"plain read      {size / read / MEGABYTE:8,.0f} MB/s, median of {len(plain)}")
-    print(f"import          {size / taken / MEGABYTE:8,.0f} MB/s, {read / taken:.2f} of it")
-    print(f"device arrays   {imports[0].held / MEGABYTE:8,.0f} MB")
-    print(f"beyond them     {beyond / MEGABYTE:8,.0f} MB, {beyond / largest:.2f} largest tensors")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        task = {"folder": folder, "largest": write_random(Path(folder), options.layers)}
+        sides = {
+            "plain read": duel.Side("plain", task),
+            "import": duel.Side("imported", task),
+            "import, HEN_VERIFY=off": duel.Side("imported", task, environ={"HEN_VERIFY": "off"}),
+        }
+        runs = duel.meet(sides, options.rounds)
+    for run in (run for some in runs.values() for run in some):
+        run["MB/s"] = duel.speeds([run])[0] / 1e6
+    duel.report(runs, "plain read", options.out, show=("MB/s", "beyond"))
 
 
 if __name__ == "__main__":
-    main()
+    duel.main(compare, plain, imported)

@@ -1,7 +1,7 @@
 """What a meta-gradient needs on a TPU slice, told by the TPU compiler; no chip is touched.
 
     pip install 'hen_jax[plan]'
-    python benchmarks/meta_memory.py --out meta_memory.json --plot docs/meta_memory.png
+    python benchmarks/meta_memory.py
 
 Every row of the table compiles one whole meta-step for `v5e:4x4` (16 chips of 16 GB) and reads the
 temporaries per chip off the compiled program: inner Adam (bfloat16 products, float32 trainables),
@@ -14,15 +14,12 @@ Arguments (batches, base and start) and results (the gradients) are told apart f
 together they are what has to fit.
 """
 
-import argparse
-import json
 import re
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from measure import in_child
+import duel
 
 GIB = 2**30
 ROWS, LENGTH, TASKS = 16, 2048, 4
@@ -30,24 +27,14 @@ LORA_RANK = 16
 
 SIZES: dict[str, dict[str, Any]] = {
     "llama-3.2-1b": {
-        "width": 2048,
-        "layers": 16,
-        "heads": 32,
-        "kv_heads": 8,
-        "head_dim": 64,
-        "mlp_width": 8192,
-        "tied_head": True,
+        "width": 2048, "layers": 16, "heads": 32, "kv_heads": 8, "head_dim": 64,
+        "mlp_width": 8192, "tied_head": True,
     },
     "llama-3.1-8b": {
-        "width": 4096,
-        "layers": 32,
-        "heads": 32,
-        "kv_heads": 8,
-        "head_dim": 128,
-        "mlp_width": 14336,
-        "tied_head": False,
+        "width": 4096, "layers": 32, "heads": 32, "kv_heads": 8, "head_dim": 128,
+        "mlp_width": 14336, "tied_head": False,
     },
-}
+}  # fmt: skip
 """Published shapes; all of them have 128,256 words and rope theta 500,000."""
 
 
@@ -73,7 +60,7 @@ def cases() -> list[dict]:
 
 
 def compiled_memory(task: dict) -> dict:
-    """Bytes per chip of one case; run in a process of its own."""
+    """Bytes per chip of one case; a side of its own."""
     import jax
 
     from hen_jax.core.trees import count
@@ -194,88 +181,21 @@ def line(row: dict) -> str:
     )
 
 
-GROUPS = (
-    ("llama-3.2-1b", "lora", 1, "1B, LoRA"),
-    ("llama-3.2-1b", "lora", 4, "1B, LoRA,\n4 microbatches"),
-    ("llama-3.1-8b", "lora", 1, "8B, LoRA"),
-    ("llama-3.1-8b", "lora", 4, "8B, LoRA,\n4 microbatches"),
-    ("llama-3.2-1b", "full", 1, "1B, full"),
-)
-COLOURS = {"first_order": "#9aa5b1", "mixflow": "#1f6feb", "unroll": "#d1495b"}
-CHIP = 16e9 / GIB
-
-
-def plot(results: list[dict], path: Path) -> None:
-    """Left, all modes at two inner steps; right, the exact gradient over the number of steps."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    from hen_jax.core.files import staged_file
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
-    for place, (size, inner, microbatches, name) in enumerate(GROUPS):
-        rows = [
-            row
-            for row in results
-            if (row["size"], row["inner"], row["microbatches"]) == (size, inner, microbatches)
-        ]
-        two = [row for mode in COLOURS for row in rows if (row["mode"], row["steps"]) == (mode, 2)]
-        for offset, row in enumerate(two):
-            height = row.get("temporary", row["needed"]) / GIB
-            at = place + 0.27 * (offset - (len(two) - 1) / 2)
-            left.bar(at, height, 0.25, color=COLOURS[row["mode"]])
-            left.text(at, height * 1.08, f"{height:.1f}", ha="center", fontsize=8)
-        points = sorted((r["steps"], r["temporary"] / GIB) for r in rows if r["mode"] == "mixflow")
-        if len(points) > 1:
-            right.plot(*zip(*points, strict=True), "o-", label=name.replace("\n", " "))
-    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in COLOURS.values()]
-    left.legend(handles, [mode.replace("_", " ") for mode in COLOURS], fontsize=8, frameon=False)
-    left.set_xticks(range(len(GROUPS)), [group[-1] for group in GROUPS], fontsize=8)
-    left.set(yscale="log", ylim=(0.2, 80), ylabel="GiB of temporaries per chip")
-    left.set_title("two inner steps")
-    right.set(xlabel="inner steps", xticks=[2, 4, 8], title="mixflow", ylim=(0, 1.1 * CHIP))
-    right.legend(fontsize=8, frameon=False)
-    for axes in (left, right):
-        axes.axhline(CHIP, color="black", linewidth=0.8, linestyle=":")
-        axes.text(
-            1,
-            CHIP,
-            "a v5e chip ",
-            transform=axes.get_yaxis_transform(),
-            ha="right",
-            va="bottom",
-            fontsize=8,
-        )
-        axes.spines[["top", "right"]].set_visible(False)
-    with staged_file(path) as staged:
-        figure.savefig(staged, dpi=110, format="png")
-
-
-def main() -> None:
-    if len(sys.argv) == 4 and sys.argv[1] == "--one":
-        task = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
-        found = compiled_memory(task)
-        Path(sys.argv[3]).write_text(json.dumps(found), encoding="utf-8")
-        return
+def compare() -> None:
     from hen_jax.core.files import read_json, write_json
 
-    parser = argparse.ArgumentParser(description="Memory of meta-gradients, by the TPU compiler.")
-    parser.add_argument("--out", type=Path, default=Path("meta_memory.json"))
-    parser.add_argument("--plot", type=Path, help="a PNG file")
-    options = parser.parse_args()
-    known = read_json(options.out) if options.out.exists() else []
+    out = duel.arguments(__doc__).parse_args().out
+    known = read_json(out) if out.exists() else []
     results = []
     for task in cases():
         found = [row for row in known if {name: row.get(name) for name in task} == task]
-        new = [] if found else [task | in_child([sys.executable, __file__, "--one"], task)]
-        results += found or new
+        if not found:
+            (run,) = duel.meet({"case": duel.Side("compiled_memory", task)}, 1)["case"]
+            found = [task | run]
+        results += found
         print(line(results[-1]), flush=True)
-        write_json(options.out, results + [row for row in known if row not in results])
-    if options.plot:
-        plot(results, options.plot)
+        write_json(out, results + [row for row in known if row not in results])
 
 
 if __name__ == "__main__":
-    main()
+    duel.main(compare, compiled_memory)

@@ -1,22 +1,16 @@
 """A meta-gradient through LoRA training in PyTorch: the other side of `meta_vs_torch.py`.
 
-    python peer_meta_torch.py TASK.json RESULT.json
-
 Runs in an interpreter with torch and transformers; imports nothing of hen_jax.
 """
 
-import json
 import os
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import duel
 import numpy as np
 import torch
 import transformers
-from measure import IGNORED, cpu_seconds, peak_bytes
 from meta_start import TARGETS, start
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
@@ -142,7 +136,7 @@ def prepared(batch: dict) -> dict[str, torch.Tensor]:
     found["visible"] = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
     found["trained"] = found["mask"].flatten().nonzero().flatten()
     found["labels"] = found["targets"].flatten()[found["trained"]]
-    found["shifted"] = found["targets"].masked_fill(found["mask"] == 0, IGNORED)
+    found["shifted"] = found["targets"].masked_fill(found["mask"] == 0, duel.IGNORED)
     return found
 
 
@@ -187,41 +181,27 @@ def meta_step(model: torch.nn.Module, task: dict) -> Callable:
     return {"autograd": by_autograd, "func": by_func}[task["how"]]
 
 
-def main() -> None:
-    task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+def theirs(task: dict) -> dict:
+    """The meta-gradient, timed; the gradients are written to `task["gradients"]`."""
     torch.set_num_threads(os.cpu_count() or 1)
     model, leaves = adapted(task)
     if task["checkpointing"]:
         model.model.layers = torch.nn.ModuleList(map(Checkpointed, model.model.layers))
     step = meta_step(model, task)
     rates = {name: torch.tensor(task["rate"]) for name in leaves}
+
+    def gradients() -> tuple[float, dict[str, np.ndarray]]:
+        value, of_leaves, of_rates = step(leaves, rates)  # as numpy, so that no graph is kept
+        named = of_leaves | {f"rate/{name}": leaf for name, leaf in of_rates.items()}
+        return float(value), {name: leaf.detach().numpy() for name, leaf in named.items()}
+
     with sdpa_kernel(SDPBackend.MATH):
-        result = timed(lambda: step(leaves, rates), task)
-    Path(sys.argv[2]).write_text(json.dumps(result), encoding="utf-8")
-
-
-def timed(step: Callable, task: dict) -> dict:
-    """The measurements of `step`; its gradients are written to `task["gradients"]`."""
-    step()
-    seconds, cpu = [], []
-    for _ in range(task["repeats"]):
-        began, before = time.perf_counter(), cpu_seconds()
-        value, of_leaves, of_rates = step()
-        seconds.append(time.perf_counter() - began)
-        cpu.append(cpu_seconds() - before)
-    peak = peak_bytes()
-    gradients = {name: leaf.detach().numpy() for name, leaf in of_leaves.items()}
-    gradients |= {f"rate/{name}": leaf.detach().numpy() for name, leaf in of_rates.items()}
-    np.savez(task["gradients"], **gradients)
-    return {
-        "seconds": seconds,
-        "cpu_seconds": cpu,
-        "compile_s": 0.0,
-        "peak_bytes": peak,
-        "value": float(value),
-        "versions": {m.__name__: str(m.__version__) for m in (torch, transformers)},
-    }
+        value, found = gradients()
+        measured = duel.timed(gradients, task["repeats"])
+    measured |= {"peak_bytes": duel.peak_bytes(), "value": value}
+    np.savez(task["gradients"], **found)
+    return measured
 
 
 if __name__ == "__main__":
-    main()
+    duel.main(lambda: "run meta_vs_torch.py", theirs)

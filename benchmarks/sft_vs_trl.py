@@ -1,42 +1,106 @@
-"""Trained tokens per second of LoRA SFT, ours against TRL + PEFT, in one run on one machine.
+"""Trained tokens per second of LoRA SFT, ours against TRL + PEFT.
 
-    python benchmarks/sft_vs_trl.py --model DIR --out sft.json
+    python benchmarks/sft_vs_trl.py --model models/smollm2-135m
 
 One epoch of the shipped English HED set (320 records), rendered once, here: both sides get the same
-token ids and the same labels, the same LoRA (rank 16 on all linear layers), AdamW, learning rates
-and records per update. Every measurement is a fresh process, ours and theirs in turn: ours in this
-interpreter, theirs in `--peer-python` (torch, transformers, peft, trl). Theirs runs with and
-without gradient checkpointing (on is TRL's default) and with packing, ours also with packed rows
-that hold the records' common prefix once, and so more records per update; the verdict is our
-fastest against their fastest. Their packing counts only where the loss of a packed batch is that of
-its documents alone, which is measured (`leak`, nats a token). bfloat16 is TRL's default there too:
-float32 weights under autocast, or bfloat16 weights (`--weights`).
+token ids and labels, the same LoRA (rank 16 on all linear layers), AdamW, learning rates and
+records per update. Theirs runs with and without gradient checkpointing (on is TRL's default) and
+with packing, ours also with packed rows that hold the records' common prefix once, and so more
+records per update; the verdict is our fastest against their fastest. Their packing counts only
+where the loss of a packed batch is that of its documents alone, which is measured (`leak`, nats a
+token). bfloat16 is TRL's default there too: float32 weights under autocast, or bfloat16 weights
+(`--weights`).
 
 Seconds are those of the epoch; compilation (ours) is told apart. A trained token is a target that
-counts in the loss. CPU seconds of both are told as well: unlike the clock, they hardly see what
-else runs on the machine (but torch's threads spin while they wait for a core that is taken).
-
-The work of an epoch, whoever does it, is
-
-    n (4 P + 6 A) + 4 m V D   float operations
-
-for n tokens, of which m train, P parameters in the blocks' matrices, A in the adapter, V D in the
-unembedding: 2 per parameter and token forward, 2 for the gradient of the activations, 2 more for
-that of a trained parameter. Padding, attention and recomputation count for nothing. The share of
-the matmul rate is this work per second over the fastest float32 [1024, 576] x [576, 1536] of either
-library in this run.
+counts in the loss. CPU seconds hardly see what else runs on the machine (but torch's threads spin
+while they wait for a core that is taken).
 """
 
 import argparse
-import os
-import statistics
-import sys
+import itertools
+import time
 from pathlib import Path
+from typing import Any
 
-from measure import IGNORED, in_child
+import duel
 
 LEAK = 1e-3
 """Nats a token by which a packed batch may differ from its documents: far above rounding."""
+
+
+def ours(task: dict) -> dict:
+    """One epoch through the parts of `hen_jax.recipes.sft`."""
+    import numpy as np
+
+    from hen_jax.data.examples import Example
+    from hen_jax.data.pipeline import PipelineConfig, train_batches
+    from hen_jax.training.metrics import fetch_metrics
+
+    examples = [
+        Example(
+            np.array(one["input_ids"], np.int32),
+            np.array(one["labels"]) != duel.IGNORED,
+            id=str(number),
+            group=str(number),
+        )
+        for number, one in enumerate(task["examples"])
+    ]
+    length = task["row_length"] if task["packing"] else max(one.length for one in examples)
+    data = PipelineConfig(length, task["batch_size"], task["packing"] or "none")
+    step, state, frozen, put, updates = _prepared(task, examples, data)
+    batches = train_batches(examples, data)
+    first = next(batches)
+    start = time.perf_counter()
+    step = step.lower(state, frozen, put(first)).compile()
+    compile_s = time.perf_counter() - start
+    losses: list[float] = []
+    trained = 0
+
+    def epoch() -> None:
+        """As `training.loop.train`: metrics are fetched after the next update is dispatched."""
+        nonlocal state, trained
+        pending = []
+        for batch in itertools.islice(itertools.chain([first], batches), updates):
+            state, metrics = step(state, frozen, put(batch))
+            losses.extend(fetch_metrics(one)["loss"] for one in pending)
+            pending = [metrics]
+            trained += int(batch.mask.sum())
+        losses.extend(fetch_metrics(one)["loss"] for one in pending)
+
+    found = duel.timed(epoch)
+    return found | {"amount": trained, "compile_s": compile_s, "loss": _last(losses)}
+
+
+def _prepared(task: dict, examples: list, data: Any) -> tuple:
+    """The jitted step, its state, the frozen base, the batch's way to the device, the updates."""
+    import jax
+
+    from hen_jax.core.mesh import MeshConfig, make_mesh
+    from hen_jax.data.pipeline import batches_per_epoch, row_bounds
+    from hen_jax.models.config import Execution, LoraConfig
+    from hen_jax.models.decoder import Decoder
+    from hen_jax.runs.model import open_model
+    from hen_jax.steps.sft import sft_loss
+    from hen_jax.steps.update import update_step
+    from hen_jax.training.optimizers import OptimizerConfig, make_optimizer, make_schedule
+    from hen_jax.training.placement import initial_adapter, initial_state, to_devices
+
+    mesh = make_mesh(MeshConfig())
+    lora = LoraConfig(task["rank"], task["alpha"])
+    execution = Execution(task["precision"], task["remat"])
+    model = open_model(
+        Path(task["model"]), mesh, lora=lora, execution=execution, dtype=task["weights"]
+    )
+    adapter = initial_adapter(
+        lambda key: Decoder(key, model.config, lora, execution), model.shardings, seed=0
+    )
+    updates = task["max_updates"] or round(batches_per_epoch(examples, data))
+    settings = OptimizerConfig(task["learning_rate"], schedule="linear", warmup=0.0)
+    optimizer = make_optimizer(settings, make_schedule(settings, updates))
+    bounds = row_bounds(examples, data)
+    loss = sft_loss(model.graphdef, bounds.trained, task["logit_chunk"], bounds.reach)
+    step = jax.jit(update_step(loss, optimizer), donate_argnums=0)
+    return step, initial_state(adapter, optimizer, 0, mesh), model.base, to_devices(mesh), updates
 
 
 def rendered(model: Path) -> list[dict]:
@@ -56,7 +120,7 @@ def rendered(model: Path) -> list[dict]:
         {
             "input_ids": one.tokens.tolist(),
             "labels": [
-                token if trains else IGNORED
+                token if trains else duel.IGNORED
                 for token, trains in zip(one.tokens.tolist(), one.mask.tolist(), strict=True)
             ],
         }
@@ -64,8 +128,9 @@ def rendered(model: Path) -> list[dict]:
     ]
 
 
-def tasks(options: argparse.Namespace, examples: list[dict]) -> dict[str, dict]:
-    """What is run, by name; `records` is how many records one row holds where rows are packed."""
+def sides(options: argparse.Namespace) -> dict[str, duel.Side]:
+    """What is run, by name."""
+    examples = rendered(options.model)
     shared = {
         "model": str(options.model),
         "examples": examples,
@@ -75,127 +140,52 @@ def tasks(options: argparse.Namespace, examples: list[dict]) -> dict[str, dict]:
         "learning_rate": options.learning_rate,
         "rank": 16,
         "alpha": 32.0,
+        "remat": options.remat,
+        "logit_chunk": options.logit_chunk,
+        "checkpointing": False,
     }
     mean = sum(len(one["input_ids"]) - 1 for one in examples) / len(examples)
-    per_row = max(1, int(options.row_length / mean))
-    rows = max(1, options.records // per_row)
-    packed = {"packing": "fewest_rows", "row_length": options.row_length, "batch_size": rows}
-    apart = {"packing": None, "row_length": 1024, "batch_size": options.records}
-    ours = {"remat": options.remat, "logit_chunk": options.logit_chunk}
-    return {
-        "ours, packed": shared | packed | ours,
-        "ours, packed, shared prefix": shared | packed | ours | {"packing": "shared_prefix"},
-        "theirs": shared | apart | {"checkpointing": False},
-        "ours": shared | apart | ours,
-        "theirs, packed": shared | packed | {"checkpointing": False},
-        "theirs, checkpointing": shared | apart | {"checkpointing": True},
+    rows = max(1, options.records // max(1, int(options.row_length / mean)))
+    packed = shared | {
+        "packing": "fewest_rows", "row_length": options.row_length, "batch_size": rows,
+    }  # fmt: skip
+    apart = shared | {"packing": None, "row_length": 1024, "batch_size": options.records}
+
+    def peer(task: dict) -> duel.Side:
+        return duel.Side("peer_trl.py:theirs", task, options.peer_python)
+
+    every = {
+        "ours, packed": duel.Side("ours", packed),
+        "ours, packed, shared prefix": duel.Side("ours", packed | {"packing": "shared_prefix"}),
+        "theirs": peer(apart),
+        "ours": duel.Side("ours", apart),
+        "theirs, packed": peer(packed),
+        "theirs, checkpointing": peer(apart | {"checkpointing": True}),
     }
-
-
-def summarised(name: str, runs: list[dict], rate: float, shape: dict) -> dict:
-    """One row of the table: medians over the rounds."""
-    speed = statistics.median(run["trained"] / run["seconds"] for run in runs)
-    work = [
-        run["tokens"] * (4 * shape["block_matrices"] + 6 * shape["adapter"])
-        + 4 * run["trained"] * shape["unembedding"]
-        for run in runs
-    ]
-    last = runs[0]["losses"][-max(1, len(runs[0]["losses"]) // 4) :]
-    return {
-        "name": name,
-        "trained_per_s": speed,
-        "trained_per_cpu_s": statistics.median(r["trained"] / r["cpu_seconds"] for r in runs),
-        "peak_gb": max(run["peak_bytes"] for run in runs) / 1e9,
-        "compile_s": statistics.median(run["compile_s"] for run in runs),
-        "final_loss": statistics.mean(last),
-        "share": statistics.median(
-            w / run["seconds"] / rate for w, run in zip(work, runs, strict=True)
-        ),
-        "trained": runs[0]["trained"],
-        "leak": max(run.get("leak", 0.0) for run in runs),
-        "load_before": [run["load_before"] for run in runs],
-        "seconds": [run["seconds"] for run in runs],
-        "cpu_seconds": [run["cpu_seconds"] for run in runs],
-    }
-
-
-def verdict(rows: list[dict]) -> dict:
-    """Our fastest against their fastest that keeps documents apart."""
-    ours = [row for row in rows if row["name"].startswith("ours")]
-    theirs = [row for row in rows if row not in ours and row["leak"] < LEAK]
-    mine, other = (max(side, key=lambda row: row["trained_per_s"]) for side in (ours, theirs))
-    return {
-        "ours": mine["name"],
-        "theirs": other["name"],
-        "speed": mine["trained_per_s"] / other["trained_per_s"],
-        "speed_by_cpu_seconds": mine["trained_per_cpu_s"] / other["trained_per_cpu_s"],
-        "peak": mine["peak_gb"] / other["peak_gb"],
-    }
-
-
-def show(result: dict) -> None:
-    print(
-        f"{'':<27} {'trained/s':>9} {'per CPU s':>9} {'peak GB':>8} {'compile':>8} "
-        f"{'loss':>6} {'matmul':>7} {'trained':>8} {'leak':>8}"
-    )
-    for row in result["rows"]:
-        print(
-            f"{row['name']:<27} {row['trained_per_s']:>9.2f} {row['trained_per_cpu_s']:>9.2f} "
-            f"{row['peak_gb']:>8.2f} {row['compile_s']:>6.1f} s {row['final_loss']:>6.3f} "
-            f"{row['share']:>7.1%} {row['trained']:>8} {row['leak']:>8.1e}"
-        )
-    found = result["verdict"]
-    print(
-        f"{found['ours']} / {found['theirs']}: {found['speed']:.2f} x trained tokens per second "
-        f"(target >= 2.0; by CPU seconds {found['speed_by_cpu_seconds']:.2f}), "
-        f"{found['peak']:.2f} x peak memory (target <= 1.0)"
-    )
-
-
-def compare(options: argparse.Namespace) -> dict:
-    """Runs every task `rounds` times, in turn, and checks that all trained the same tokens."""
-    examples = rendered(options.model)
-    here = Path(__file__).resolve()
-    ours = [sys.executable, str(here.with_name("ours_sft.py"))]
-    theirs = [options.peer_python, str(here.with_name("peer_trl.py"))]
-    todo = tasks(options, examples)
-    strange = set(options.only) - set(todo)
+    strange = set(options.only) - set(every)
     if strange:
-        raise SystemExit(f"no such run: {sorted(strange)}; there are {sorted(todo)}")
-    todo = {name: task for name, task in todo.items() if name in (options.only or todo)}
-    runs: dict[str, list[dict]] = {name: [] for name in todo}
-    for _ in range(options.rounds):
-        for name, task in todo.items():
-            runs[name].append(in_child(ours if name.startswith("ours") else theirs, task))
-            print(f"{name}: {runs[name][-1]['seconds']:.0f} s", flush=True)
-    counts = {name: [run["trained"] for run in some] for name, some in runs.items()}
-    if not options.updates and len({count for some in counts.values() for count in some}) != 1:
+        raise SystemExit(f"no such run: {sorted(strange)}; there are {sorted(every)}")
+    return {name: side for name, side in every.items() if name in (options.only or every)}
+
+
+def compare() -> None:
+    """Checks that all trained the same tokens; our fastest against theirs that leaks nothing."""
+    options = _arguments()
+    runs = duel.meet(sides(options), options.rounds)
+    counts = {name: {run["amount"] for run in some} for name, some in runs.items()}
+    if not options.updates and len(set.union(*counts.values())) != 1:
         raise SystemExit(f"not the same tokens were trained: {counts}")
-    every = [run for some in runs.values() for run in some]
-    rate = max(run["matmul_rate"] for run in every)
-    ours_first, theirs_first = (
-        next(some[0] for name, some in runs.items() if name.startswith(side))
-        for side in ("ours", "theirs")
-    )
-    rows = [summarised(name, some, rate, ours_first) for name, some in runs.items()]
-    settings = {
-        name: {k: v for k, v in task.items() if k != "examples"} for name, task in todo.items()
-    }
-    return {
-        "cores": os.cpu_count(),
-        "records": len(examples),
-        "matmul_rate": rate,
-        "verdict": verdict(rows),
-        "rows": rows,
-        "settings": settings,
-        "versions": ours_first["versions"] | theirs_first["versions"],
-    }
+    for run in (run for some in runs.values() for run in some):
+        run["trained/s"] = duel.speeds([run])[0]
+    apart = {name: some for name, some in runs.items() if some[0].get("leak", 0.0) < LEAK}
+    best = duel.fastest(apart, "theirs")
+    duel.report(runs, best, options.out, show=("trained/s", "compile_s", "loss", "leak"))
+    print(f"the verdict is of {duel.fastest(runs, 'ours')!r} against {best!r}")
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="LoRA SFT: ours against TRL + PEFT.")
+def _arguments() -> argparse.Namespace:
+    parser = duel.arguments(__doc__, rounds=1)
     parser.add_argument("--model", type=Path, required=True, help="a Hugging Face model folder")
-    parser.add_argument("--peer-python", default=".venv-interop/bin/python")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--weights", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--records", type=int, default=8, help="records per update")
@@ -204,20 +194,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--logit-chunk", type=int, default=64, help="ours")
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--updates", type=int, default=0, help="fewer than an epoch, for a look")
-    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[], help="of the runs, by name")
-    parser.add_argument("--out", type=Path, default=Path("sft_vs_trl.json"))
     return parser.parse_args()
 
 
-def main() -> None:
-    from hen_jax.core.files import write_json
-
-    options = arguments()
-    result = compare(options)
-    show(result)
-    write_json(options.out, result)
+def _last(losses: list[float]) -> float:
+    """The mean over the last quarter of the updates."""
+    last = losses[-max(1, len(losses) // 4) :]
+    return sum(last) / len(last)
 
 
 if __name__ == "__main__":
-    main()
+    duel.main(compare, ours)

@@ -118,6 +118,24 @@ def test_explicit_and_implicit_prompts_give_the_same_pair(tmp_path, row):
 
 
 @pytest.mark.parametrize(
+    ("judged", "chosen", "expected"),
+    [
+        ({}, "Hello", (1.0, 0.0, 0.0)),
+        ({"share": None, "tie": "", "margin": None}, "Hello", (1.0, 0.0, 0.0)),
+        ({"share": "0.75"}, "Hello", (0.75, 0.0, 0.0)),
+        ({"share": 0.25, "margin": 2}, "What?", (0.75, 0.0, 2.0)),
+        ({"share": 0.1, "tie": 0.5}, "What?", (0.4, 0.5, 0.0)),
+        ({"tie": 1}, "Hello", (0.0, 1.0, 0.0)),
+    ],
+)
+def test_the_better_of_a_pair_by_the_shares_of_people_is_first(tmp_path, judged, chosen, expected):
+    row = {"prompt": "Hi", "chosen": "Hello", "rejected": "What?", **judged}
+    (pair,) = check_records(written(tmp_path / "x.jsonl", [row]), "preference").records
+    assert pair.chosen[0].content == chosen
+    assert (pair.share, pair.tie, pair.margin) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
     ("schema", "row", "message"),
     [
         ("messages", {"messages": SAID[:1]}, "no assistant turn"),

@@ -166,8 +166,10 @@ REFUSED = {
         "chosen: a preference pair"),
     "ms-swift pair": ("messages", {"messages": [U, A], "rejected_response": "x"},
                       "rejected_response: is half"),
-    "trl margin": ("preference", {"prompt": "a", "chosen": "b", "rejected": "c", "margin": 2.0},
-                   "margin: pairs weigh alike"),
+    "margin of the worse": ("preference", {"prompt": "a", "chosen": "b", "rejected": "c",
+                                           "margin": -2.0}, "margin: -2.0; allowed: a"),
+    "shares of more than all": ("preference", {"prompt": "a", "chosen": "b", "rejected": "c",
+                                               "share": 0.8, "tie": 0.4}, "share: 0.8 and tie:"),
     "images of a pair": ("preference", {"prompt": "a", "chosen": "b", "rejected": "c",
                                         "images": ["a.jpg"]}, "images: only text"),
 }  # fmt: skip

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from hen_jax.evaluation.calibration import calibration_of
 from hen_jax.evaluation.preferences import (
     brier,
     estimate,
     fit_temperature,
     length_slope,
+    level,
     pair_accuracy,
     probabilities,
     reliability,
@@ -85,3 +87,22 @@ def test_what_length_explains_is_taken_out():
     np.testing.assert_allclose(without_length(0.3 * length, length), 0, atol=1e-12)
     left = without_length(np.array([1.0, 1.0]), np.array([1.0, -1.0]))
     assert left.tolist() == [1.0, 1.0]
+
+
+def test_a_smaller_beta_gives_levels_further_from_one_half():
+    """Oracle 3 of the preference model: the same scores, beta 1 and 0.1, about centre 2."""
+    scores = np.array([1.5, 2.0, 2.5])
+    soft, sharp = level(scores, 1.0, 2.0), level(scores, 0.1, 2.0)
+    assert soft == pytest.approx([0.3775, 0.5, 0.6225], abs=1e-4)
+    assert sharp == pytest.approx([0.0067, 0.5, 0.9933], abs=1e-4)
+
+
+def test_a_frozen_calibration_is_in_spreads_of_its_task():
+    report = {"temperature": 0.5, "centre": 1.0, "tasks": {"SER": {"mean": 2.0, "spread": 4.0}}}
+    frozen = calibration_of(report)
+    assert frozen.reward(4.0, "SER") == pytest.approx(0.5, rel=1e-5)
+    assert frozen.reward(4.0, "SRER") is None
+    assert frozen.level(1.5) == pytest.approx(1 / (1 + np.exp(-1)))
+    assert frozen.share(2.0, 1.0) == pytest.approx(1 / (1 + np.exp(-2)))
+    assert frozen.share(2.0, 1.0) + frozen.share(1.0, 2.0) == pytest.approx(1, abs=1e-15)
+    assert calibration_of(report | {"temperature": None}).level(1.5) is None

@@ -59,8 +59,8 @@ def trained(tmp_path_factory):
 
 def exported(trained, tmp_path, monkeypatch, base_model):
     """Both exports; that they are read back and compared is for other tests."""
-    monkeypatch.setattr("hen_jax.recipes.export._checked", lambda *_: None)
-    monkeypatch.setattr("hen_jax.recipes.export._logits", lambda *_: None)
+    monkeypatch.setattr("hen_jax.recipes.export.checked", lambda *_: None)
+    monkeypatch.setattr("hen_jax.recipes.export.probe_logits", lambda *_: None)
     for form in ("hf", "peft"):
         export_trained(trained, tmp_path / "secret-out" / form, form, base_model=base_model)
     return tmp_path / "secret-out"

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Kind
-from gguf import GGUFWriter
+from gguf import GGUFWriter, RopeScalingType
 from tiny_gguf import LLAMA, QWEN2, TEMPLATE, permuted, write_gguf
 from tokenizers import Tokenizer
 
@@ -93,7 +93,7 @@ def test_the_tokenizer_splits_digits_and_keeps_special_tokens_whole(tmp_path, co
     [
         ({"pre": "deepseek"}, "pre-tokenizer 'deepseek' is not supported"),
         ({"change": lambda w: w.add_expert_count(8)}, "expert_count"),
-        ({"change": lambda w: w.add_rope_scaling_factor(2.0)}, "rope.scaling.factor"),
+        ({"change": lambda w: w.add_rope_scaling_type(RopeScalingType.YARN)}, "scaling 'yarn'"),
         ({"change": lambda w: w.add_key_length(8)}, "head widths differ"),
         (
             {"change": lambda w: w.add_tensor("rope_freqs.weight", llama_cpp_factors(9.0))},
@@ -124,5 +124,7 @@ def test_another_architecture_is_refused(tmp_path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(InputError, match="architecture 'bert'; supported: llama, qwen2"):
+    with pytest.raises(
+        InputError, match="architecture 'bert'; supported: llama, qwen2, qwen3, phi3"
+    ):
         gguf.open_gguf(tmp_path / "m.gguf")

@@ -24,11 +24,11 @@ def outcome(win, tie=0.0):
     return Outcome(jnp.full(D.shape, win), jnp.full(D.shape, tie))
 
 
-def compare(scores, wins, margin=None, **settings):
-    wins = jnp.asarray(wins, jnp.float32)
-    margin = jnp.zeros_like(wins) if margin is None else jnp.asarray(margin, jnp.float32)
+def compare(scores, wins, margin=None, tied=None, **settings):
+    known = [jnp.asarray(np.zeros_like(wins) if x is None else x, jnp.float32)
+             for x in (wins, tied, margin)]  # fmt: skip
     loss, metrics = comparison_loss(
-        jnp.asarray(scores, jnp.float32), Comparisons(wins, margin), **settings
+        jnp.asarray(scores, jnp.float32), Comparisons(*known), **settings
     )
     return float(loss.total), float(loss.count), metrics
 
@@ -130,9 +130,25 @@ def test_comparisons_against_a_loop():
     assert compare(scores, wins, margin, beta=0.7)[0] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("ties", ["half", "rao_kupper", "davidson"])
+def test_shares_ties_and_margins_of_a_row_are_those_of_its_pairs(ties):
+    """Of one pair, 0.6 for the first, 0.3 for neither, margin 0.4: the loss of `pair_loss`."""
+    wins, tied = [[[0, 0.6], [0.1, 0]]], [[[0, 0.3], [0.3, 0]]]
+    margin = [[[0, 0.4], [-0.4, 0]]]
+    total, count, metrics = compare([[1.2, 0.1]], wins, margin, tied, beta=0.7, ties=ties)
+    d = difference(jnp.asarray([1.2]), jnp.asarray([0.1]), 0.7, 0.4)
+    expected = pair_loss(d, Outcome(jnp.asarray([0.6]), jnp.asarray([0.3])), ties)[0]
+    assert count == 1
+    assert total == pytest.approx(float(expected), rel=1e-5)
+    assert float(metrics["accuracy"].total) == pytest.approx(0.6 + 0.15)
+    s = 1 / (1 + np.exp(-(1.1 / 0.7 - 0.4)))
+    if ties == "half":
+        assert total == pytest.approx(-0.75 * np.log(s) - 0.25 * np.log(1 - s), rel=1e-5)
+
+
 def test_replies_that_no_one_compared_get_no_gradient():
     def loss(scores):
-        known = Comparisons(jnp.asarray(PAIR_OF_THREE), jnp.zeros((1, 3, 3)))
+        known = Comparisons(jnp.asarray(PAIR_OF_THREE), *jnp.zeros((2, 1, 3, 3)))
         return comparison_loss(scores, known, centring=0.1)[0].total
 
     gradient = jax.grad(loss)(jnp.asarray([[0.2, 0.1, 99.0]]))

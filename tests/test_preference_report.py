@@ -49,7 +49,7 @@ def test_no_ranker_of_replies_solves_crossed_pairs():
 def held(n: int, kinds: list[str]) -> Held:
     half = np.arange(n) % 2 == 0
     lengths = np.full((n, 2), 10)
-    return Held(kinds, range(n), half, lengths, is_crossed, {"length": np.zeros(n)})
+    return Held(np.ones(n), kinds, range(n), half, lengths, is_crossed, {"length": np.zeros(n)})
 
 
 def test_the_report_separates_crossed_from_plain():
@@ -77,6 +77,18 @@ def test_a_model_that_is_as_sure_as_it_is_right_is_calibrated():
     assert found["temperature"] == pytest.approx(2.0, rel=0.05)
     assert found["calibration"]["ece"] < 0.03
     assert found["calibration"]["brier"] < 0.2
+
+
+def test_shares_of_people_set_the_temperature_and_ties_count_in_no_accuracy():
+    """Everybody's gap is 1 and three of four agree: sigmoid(1 / beta) = 0.75."""
+    soft = held(4, ["generic"] * 4)._replace(shares=np.array([0.75, 0.75, 0.75, 0.5]))
+    scores = np.array([[2.0, 1.0], [1.0, 0.0], [3.0, 2.0], [0.0, 0.0]])
+    found = report(scores, soft, TaskScores(scores.ravel(), ["x"] * 8))
+    assert found["temperature"] == pytest.approx(1 / np.log(3), rel=1e-3)
+    assert found["accuracy"]["plain"] == found["accuracy"]["plain/generic"]
+    assert found["accuracy"]["plain"]["pairs"] == 3
+    assert found["accuracy"]["plain"]["model"]["value"] == 1.0
+    assert found["centre"] == scores.mean()
 
 
 def test_scores_that_are_all_equal_are_not_calibrated():

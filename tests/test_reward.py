@@ -38,7 +38,8 @@ def item(name: str, prefix: int, own: list[int], seed: int = 0) -> Compared:
     start = random.integers(0, 61, prefix)
     documents = tuple(np.r_[start, random.integers(0, 61, n)].astype(np.int32) for n in own)
     wins = np.triu(np.ones((len(own), len(own)), np.float32), 1)
-    return Compared(name, name, "plain", documents, prefix, wins)
+    nothing = np.zeros_like(wins)
+    return Compared(name, name, "plain", documents, prefix, wins, nothing, nothing)
 
 
 ITEMS = [item("a", 5, [3, 6], 1), item("b", 9, [2, 2, 4], 2), item("c", 1, [7, 3], 3)]
@@ -65,7 +66,7 @@ def test_a_reply_scores_as_alone_in_its_row():
     together = scores_of(ITEMS)
     for one, row in zip(ITEMS, together, strict=True):
         for document, score in zip(one.documents, row, strict=False):
-            alone = Compared("", "", "", (document,), 0, np.zeros((1, 1), np.float32))
+            alone = Compared("", "", "", (document,), 0, *np.zeros((3, 1, 1), np.float32))
             batch = jax.tree.map(jnp.asarray, compared_batch([alone], 32, 1))
             expected = row_of_scores(PARTS.graphdef, 1, PARTS.base, {}, batch)[0, 0]
             assert float(score) == pytest.approx(float(expected), abs=1e-5)
@@ -131,6 +132,25 @@ def test_replies_to_one_prompt_come_together(words):
     for one in taken.compared:
         prompts = {tuple(document[: one.prefix]) for document in one.documents}
         assert len(prompts) == 1
+
+
+def test_shares_ties_and_margins_reach_the_loss(words):
+    """0.6 for the first, 0.3 for neither; the lead that is asked for is the first's."""
+    soft = dataclasses.replace(
+        pair("Hi there.", "Come in.", "Go away."), share=0.6, tie=0.3, margin=0.5
+    )
+    known = compare([soft], words, row_length=256).compared[0]
+    np.testing.assert_allclose(known.wins, [[0, 0.6], [0.1, 0]], atol=1e-6)
+    np.testing.assert_allclose(known.ties, [[0, 0.3], [0.3, 0]], atol=1e-6)
+    np.testing.assert_allclose(known.margin, [[0, 0.5], [-0.5, 0]])
+    judged = dataclasses.replace(ITEMS[0], wins=known.wins, ties=known.ties, margin=known.margin)
+    batch = jax.tree.map(jnp.asarray, compared_batch([judged], 32, 3))
+    config = RewardConfig(beta=0.5, margin=0.2, centring=0.0)
+    mean, _ = reward_loss(PARTS.graphdef, 3, config)(PARTS.base, {}, batch)
+    first, second = np.asarray(scores_of([judged]))[0, :2]
+    d = (first - second) / 0.5 - 0.7
+    expected = 0.75 * np.log1p(np.exp(-d)) + 0.25 * np.log1p(np.exp(d))
+    assert float(mean.total) == pytest.approx(expected, rel=1e-4)
 
 
 def test_both_sides_end_in_the_same_token(words):

@@ -1,22 +1,15 @@
-"""Compared replies to a stream of batches that can be stopped and taken up at any batch.
-
-As in `data.pipeline`: prompts are shuffled anew each epoch and repeated without end, every run of
-`batch_size` is a global batch of which process `p` of `P` takes the `p`-th slice, and the state is
-one number.
-"""
+"""Compared replies to a stream of batches, one prompt with its replies a row."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from hen_jax.core.ranges import Count, Natural, check_ranges
 from hen_jax.core.types import RowLimits
 from hen_jax.data.comparisons import Compared, ComparedBatch, compared_batch
-from hen_jax.data.pipeline import Batches, PipelineConfig, local_size
-
-if TYPE_CHECKING:
-    import grain
+from hen_jax.data.pipeline import Batches, PipelineConfig
+from hen_jax.data.row_streams import Lay, RowSets, eval_rows, rows_of_batch, train_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,18 +63,13 @@ def train_comparisons(
     Raises:
       InputError: a batch that does not divide over the processes.
     """
-    ahead = PipelineConfig(batch_size=config.batch_size, prefetch=config.prefetch)
-    local = local_size(ahead, process_index, process_count)
-    rows = _endless(found, config.seed).batch(local, drop_remainder=True, batch_fn=list)
-    laid = partial(compared_batch, row_length=bounds.row, replies=bounds.replies)
-    return Batches(rows[process_index::process_count].map(laid), ahead)
+    shards = {"process_index": process_index, "process_count": process_count}
+    return train_rows(_rows(found), _lay(bounds), _ahead(config), **shards)
 
 
 def trained_ids(found: Comparisons, config: ComparisonConfig, number: int) -> list[str]:
     """The ids of the prompts in the whole batch `number`, from 0, of `train_comparisons`."""
-    rows = _endless(found, config.seed)
-    places = range(number * config.batch_size, (number + 1) * config.batch_size)
-    return [row.id for row in (rows[place] for place in places) if row is not None]
+    return [row.id for row in rows_of_batch(_rows(found), _ahead(config), number)]
 
 
 def eval_comparisons(
@@ -93,26 +81,17 @@ def eval_comparisons(
     process_count: int = 1,
 ) -> Iterator[ComparedBatch]:
     """Every prompt once, in order, then rows of padding up to a whole batch: a process's part."""
-    ahead = PipelineConfig(batch_size=config.batch_size)
-    local = local_size(ahead, process_index, process_count)
-    for start in range(
-        process_index * local, _up(len(found), config.batch_size), config.batch_size
-    ):
-        rows: list[Compared | None] = [*found[start : start + local]]
-        rows += [None] * (local - len(rows))
-        yield compared_batch(rows, bounds.row, bounds.replies)
+    shards = {"process_index": process_index, "process_count": process_count}
+    return eval_rows(found, _lay(bounds), _ahead(config), **shards)
 
 
-def _up(count: int, size: int) -> int:
-    return -(-count // size) * size
+def _rows(found: Comparisons) -> RowSets:
+    return RowSets(found.sets, found.weights)
 
 
-def _endless(found: Comparisons, seed: int) -> "grain.MapDataset[Any]":
-    # Imported here: grain itself imports jax, and this module must load without.
-    import grain
+def _lay(bounds: ComparisonBounds) -> Lay:
+    return partial(compared_batch, row_length=bounds.row, replies=bounds.replies)
 
-    streams = [
-        grain.MapDataset.source(rows).seed(seed + number).shuffle().repeat()
-        for number, rows in enumerate(found.sets)
-    ]
-    return streams[0] if len(streams) == 1 else grain.MapDataset.mix(streams, found.weights)
+
+def _ahead(config: ComparisonConfig) -> PipelineConfig:
+    return PipelineConfig(batch_size=config.batch_size, seed=config.seed, prefetch=config.prefetch)

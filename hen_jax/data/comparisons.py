@@ -22,7 +22,11 @@ from hen_jax.text.tokenizer import ChatTokenizer
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Compared:
-    """The replies to one prompt, rendered with it, and who was preferred to whom."""
+    """The replies to one prompt, rendered with it, and who was preferred to whom.
+
+    What scores are read off holds whole documents; what trains a policy (see `data.continuations`)
+    holds inputs, and `targets`, `weights` and `marks` beside them.
+    """
 
     id: str
     group: str
@@ -30,7 +34,12 @@ class Compared:
     documents: tuple[np.ndarray, ...]  # K of [n] int32: prompt and reply, whole
     prefix: int  # tokens that all begin with; each has at least one of its own
     wins: np.ndarray  # [K, K] float32, as `objectives.preference.Comparisons.wins`
+    ties: np.ndarray  # the same of ties, equal both ways
+    margin: np.ndarray  # the same of margins, opposite both ways
     judged: tuple["Judged", ...] = ()  # the pairs that it was made from
+    targets: tuple[np.ndarray, ...] = ()  # K of [n] int32: the token after each
+    weights: tuple[np.ndarray, ...] = ()  # K of [n] float32: what each target counts for
+    marks: np.ndarray | None = None  # [K, 2] float32: times called wanted, and unwanted
 
     @property
     def length(self) -> int:
@@ -51,6 +60,8 @@ class ComparedBatch(NamedTuple):
 
     batch: Batch  # [B, T]
     wins: np.ndarray  # [B, K, K] float32
+    ties: np.ndarray  # [B, K, K] float32
+    margin: np.ndarray  # [B, K, K] float32
 
 
 class Taken(NamedTuple):
@@ -58,6 +69,7 @@ class Taken(NamedTuple):
 
     compared: list[Compared]
     dropped: tuple[str, ...]
+    silent: tuple[str, ...] = ()  # a side of them has nothing that trains
 
 
 def compare(
@@ -79,7 +91,7 @@ def compare(
     by_prompt: dict[tuple[Message, ...], list[Pair]] = {}
     for pair in pairs:
         by_prompt.setdefault(pair.prompt, []).append(pair)
-    prompts = [_replies(of_prompt) for of_prompt in by_prompt.values()]
+    prompts = [replies_of(of_prompt) for of_prompt in by_prompt.values()]
     conversations = [
         Conversation(prompt + reply)
         for prompt, replies in zip(by_prompt, prompts, strict=True)
@@ -127,16 +139,18 @@ def compared_batch(rows: Sequence[Compared | None], row_length: int, replies: in
     Raises:
       InputError: a prompt with more than `replies` replies.
     """
-    wins = np.zeros((len(rows), replies, replies), np.float32)
+    known = np.zeros((3, len(rows), replies, replies), np.float32)
     laid = []
     for at, row in enumerate(rows):
         documents = [] if row is None else [unshifted(document) for document in row.documents]
         if len(documents) > replies:
             raise InputError(f"record {row and row.id}: more than {replies} replies to one prompt")
         if row is not None:
-            wins[at, : len(documents), : len(documents)] = row.wins
+            K = len(documents)
+            for laid_out, values in zip(known, (row.wins, row.ties, row.margin), strict=True):
+                laid_out[at, :K, :K] = values
         laid.append(lay_out_row(documents, row_length, 0 if row is None else row.prefix))
-    return ComparedBatch(stack_rows(laid), wins)
+    return ComparedBatch(stack_rows(laid), *known)
 
 
 def reach_of(compared: Iterable[Compared]) -> RowLimits:
@@ -148,7 +162,7 @@ def reach_of(compared: Iterable[Compared]) -> RowLimits:
     return RowLimits(own, prefix, held)
 
 
-def _replies(pairs: Sequence[Pair]) -> list[tuple[Message, ...]]:
+def replies_of(pairs: Sequence[Pair]) -> list[tuple[Message, ...]]:
     """The different replies to a prompt, in the order in which they are met."""
     return list(dict.fromkeys(reply for pair in pairs for reply in (pair.chosen, pair.rejected)))
 
@@ -159,20 +173,36 @@ def _compared(
     documents: tuple[np.ndarray, ...],
     shared: bool,
 ) -> Compared:
-    wins = np.zeros((len(replies), len(replies)), np.float32)
     judged = []
     for pair in pairs:
         first, second = replies.index(pair.chosen), replies.index(pair.rejected)
         if np.array_equal(documents[first], documents[second]):
             raise InputError(f"record {pair.id}: both sides are the same tokens; leave it out")
-        wins[first, second] += 1
         judged.append(Judged(first, second, pair))
     name, group, kind = pairs[0].id, pairs[0].group, pairs[0].kind
-    prefix = _common(documents) if shared else 0
-    return Compared(name, group, kind, documents, prefix, wins, tuple(judged))
+    prefix = common_start(documents) if shared else 0
+    known = known_of(judged, len(replies))
+    return Compared(name, group, kind, documents, prefix, *known, judged=tuple(judged))
 
 
-def _common(documents: Sequence[np.ndarray]) -> int:
+def known_of(judged: Sequence[Judged], replies: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the pairs say of `K` replies, each `[K, K]` float32: wins, ties and margins.
+
+    Two replies that several pairs compare have the mean of these pairs' margins. A pair of shares
+    0.6 for the first, 0.3 for neither gives wins `[[0, .6], [.1, 0]]`, ties `[[0, .3], [.3, 0]]`.
+    """
+    wins, ties, margin, count = np.zeros((4, replies, replies), np.float32)
+    for first, second, pair in judged:
+        wins[first, second] += pair.share
+        wins[second, first] += 1 - pair.share - pair.tie
+        for one, other, sign in ((first, second, 1), (second, first, -1)):
+            ties[one, other] += pair.tie
+            margin[one, other] += sign * pair.margin
+            count[one, other] += 1
+    return wins, ties, margin / np.maximum(count, 1)
+
+
+def common_start(documents: Sequence[np.ndarray]) -> int:
     """Tokens that all begin with, leaving each at least one."""
     most = min(map(len, documents)) - 1
     first = documents[0][:most]

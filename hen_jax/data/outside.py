@@ -72,8 +72,7 @@ IN_ROWS: Mapping[str, Refused] = {
 """Columns that change what is said or trained, beside those that a schema reads."""
 
 IN_PAIRS: Mapping[str, Refused] = {
-    **{key: value for key, value in IN_ROWS.items() if value is not _PAIRS},
-    "margin": Refused("pairs weigh alike; remove the column"),
+    key: value for key, value in IN_ROWS.items() if value is not _PAIRS
 }
 
 IN_TURNS: Mapping[str, Refused] = {

@@ -27,7 +27,8 @@ from hen_jax.text.conversation import Conversation, Message
 class Pair:
     """Two ways to go on from one prompt, the better first.
 
-    Each may be several turns, the user's among them; both begin after the prompt.
+    Each may be several turns, the user's among them; both begin after the prompt. `share` of the
+    people asked preferred the first, `tie` of them neither, the rest the second.
     """
 
     id: str
@@ -36,6 +37,15 @@ class Pair:
     chosen: tuple[Message, ...]
     rejected: tuple[Message, ...]
     kind: str = ""  # why the rejected one is worse, where the data says so
+    share: float = 1.0  # in [0, 1]; with half of `tie` at least one half
+    tie: float = 0.0  # in [0, 1 - share]
+    margin: float = 0.0  # by how much the first should lead, in units of the sigmoid's argument
+    turn_weights: tuple[float, ...] = ()  # of the assistant's turns after the prompt; (): all 1
+
+    @property
+    def wins(self) -> float:
+        """The first's share of wins, a tie being half a win for each: from 0.5 to 1."""
+        return self.share + self.tie / 2
 
     def conversations(self) -> tuple[Conversation, Conversation]:
         """The prompt with each continuation."""
@@ -66,7 +76,8 @@ def parse_pair(row: Row) -> Pair:
     """One row as a pair; without `prompt`, what both continuations begin with is the prompt.
 
     Two texts without a prompt must mark their turns with `Human:` and `Assistant:`, each on a
-    line of its own after a blank one, as the HH-RLHF files do.
+    line of its own after a blank one, as the HH-RLHF files do. Where most people preferred
+    `rejected`, the two are exchanged: the better one is first, and `margin` is its lead.
 
     Raises:
       InputError: `field: what; allowed: ...`; also for two equal continuations, or two that
@@ -87,7 +98,35 @@ def parse_pair(row: Row) -> Pair:
     for key, said in {"chosen": chosen, "rejected": rejected}.items():
         if all(message.role != "assistant" for message in said):
             raise InputError(f"{key}: no assistant turn after the prompt; nothing to prefer")
-    return Pair(fields.name_field(row, "id"), group_of(row, prompt), prompt, chosen, rejected)
+    share, tie, margin = _judged(row)
+    if share + tie / 2 < 0.5:
+        chosen, rejected, share = rejected, chosen, 1 - tie - share
+    return Pair(
+        id=fields.name_field(row, "id"),
+        group=group_of(row, prompt),
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        share=share,
+        tie=tie,
+        margin=margin,
+        turn_weights=_turn_weights(row, max(map(_replied, (chosen, rejected)))),
+    )
+
+
+def _turn_weights(row: Row, turns: int) -> tuple[float, ...]:
+    """`turn_weights`: what each assistant turn counts for when a policy is trained."""
+    given = row.get("turn_weights")
+    if given is None:
+        return ()
+    if not isinstance(given, list) or len(given) != turns:
+        raise InputError(f"turn_weights: {given!r}; allowed: a list of {turns}, one per reply")
+    keyed = [{"turn_weights": weight} for weight in given]
+    return tuple(fields.number_field(one, "turn_weights", 0, 1e6) for one in keyed)
+
+
+def _replied(turns: tuple[Message, ...]) -> int:
+    return sum(message.role == "assistant" for message in turns)
 
 
 def parse_labelled(row: Row) -> Labelled:
@@ -152,6 +191,27 @@ def _messages(row: Row) -> tuple[Message, ...]:
         reply = Message("assistant", fields.text_field(row, "output"))
         return (*earlier_turns(row), instruction_of(row), reply)
     return completed(row)
+
+
+_MOST_LEAD = 1000.0
+"""A margin that no score reaches: beyond it the column holds something else."""
+
+
+def _judged(row: Row) -> tuple[float, float, float]:
+    """The shares of people who preferred `chosen` and neither, and the margin; blanks say nothing.
+
+    Raises:
+      InputError: shares that are no shares or sum to more than 1, or a margin below 0.
+    """
+    given = {key for key in ("share", "tie", "margin") if outside.says(row.get(key))}
+    tie = fields.number_field(row, "tie", 0, 1) if "tie" in given else 0.0
+    share = fields.number_field(row, "share", 0, 1) if "share" in given else 1.0 - tie
+    if share + tie > 1 + 1e-6:  # shares such as 1/3 and 2/3 come rounded
+        raise InputError(
+            f"share: {share:g} and tie: {tie:g} are more than everybody; allowed: a sum of up to 1"
+        )
+    margin = fields.number_field(row, "margin", 0, _MOST_LEAD) if "margin" in given else 0.0
+    return min(share, 1.0 - tie), tie, margin
 
 
 def _prompt(row: Row) -> tuple[Message, ...] | None:

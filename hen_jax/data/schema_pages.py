@@ -111,6 +111,10 @@ PAGES: Mapping[str, Page] = {
             " then mark their turns with `Human:` and `Assistant:`)",
             "chosen": "the better reply: a text, a message or a list of messages",
             "rejected": "the other one",
+            "share?": "share of the people asked who preferred `chosen`, from 0 to 1; without it, "
+            "all who did not call it a tie",
+            "tie?": "share of those who preferred neither; without it, 0",
+            "margin?": "by how much the better one's score should lead, from 0; without it, 0",
             "messages?": "in place of prompt",
             "conversations?": "in place of prompt",
             "instruction?": "in place of prompt",
@@ -119,7 +123,7 @@ PAGES: Mapping[str, Page] = {
             **_NAMED,
         },
         '{"prompt": "Nobody came to my party.", "chosen": "That is a lonely kitchen to stand in.", '
-        '"rejected": "Invite more people next time."}\n',
+        '"rejected": "Invite more people next time.", "share": 0.75, "tie": 0.25}\n',
     ),
     "label": Page(
         "Conversations marked good or bad.",

@@ -26,6 +26,7 @@ from hen_jax.data.preferences import (
     parse_rated,
     steered_pair,
 )
+from hen_jax.data.rated import RatedDocument, rated_rows, rated_sense7
 from hen_jax.data.records import LineOutcome, Parsed, collect, parse_each
 from hen_jax.data.rows import Row
 from hen_jax.data.sense7 import RatedConversation, check_sense7
@@ -44,6 +45,7 @@ class Schema:
     check: Callable[[Path], Parsed[Any]]
     document: Callable[[Any], Document]
     pairs: Callable[[Any], list[Pair]] | None = None  # for preference data
+    rated: Callable[[Any], RatedDocument | None] | None = None  # for ratings; None: not rated
     labels: Callable[[Any], dict[str, str]] = lambda record: {}  # what tables count
     rows: Callable[[Path, Columns], Iterator[LineOutcome[Any]]] | None = None
     """Row by row, where one row is one record: None for files of which several make one."""
@@ -149,6 +151,7 @@ SCHEMAS: dict[str, Schema] = {
         parse_rated,
         _plain_document,
         number=True,
+        rated=rated_rows,
         labels=lambda record: {"rating": f"{record.rating:.2f}"},
     ),
     "esconv": _by_row(
@@ -166,6 +169,7 @@ SCHEMAS: dict[str, Schema] = {
     "sense7": Schema(
         check_sense7,
         RatedConversation.document,
+        rated=rated_sense7,
         labels=lambda record: {"task": record.task, "model": record.model},
     ),
 }
@@ -231,6 +235,19 @@ def pairs_of(schema: str) -> Callable[[Any], list[Pair]]:
         allowed = ", ".join(name for name, one in SCHEMAS.items() if one.pairs is not None)
         raise InputError(f"schema {schema!r} holds no preference pairs; allowed: {allowed}")
     return pairs
+
+
+def rated_of(schema: str) -> Callable[[Any], RatedDocument | None]:
+    """How the records of a schema become rated conversations.
+
+    Raises:
+      InputError: no such schema, or one without ratings.
+    """
+    rated = schema_named(schema).rated
+    if rated is None:
+        allowed = ", ".join(name for name, one in SCHEMAS.items() if one.rated is not None)
+        raise InputError(f"schema {schema!r} holds no ratings; allowed: {allowed}")
+    return rated
 
 
 def check_records(path: str | Path, schema: str, columns: Columns = AS_NAMED) -> Parsed[Any]:

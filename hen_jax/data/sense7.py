@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from hen_jax.core.errors import InputError
@@ -49,6 +50,12 @@ class RatedTurn:
     message: Message
     ratings: Mapping[str, float]  # by dimension, 1 to 5
     retry: bool
+
+    @property
+    def overall(self) -> float | None:
+        """The mean over the rated dimensions of a reply; None where there is none."""
+        rated = self.message.role == "assistant" and self.ratings
+        return fmean(self.ratings.values()) if rated else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +111,17 @@ def read_sense7(
       InputError: names the first bad row and how many others there are.
     """
     return check_sense7(path, contexts).whole(path)
+
+
+def ground_truth(conversation: RatedConversation) -> float | None:
+    """Perceived empathy from 1 to 5, turn first; None when no assistant turn is rated.
+
+    The mean over rated assistant turns of each one's mean over the dimensions it has. Turns rated
+    `{Affective: 5}` and `{Affective: 1, Cognitive: 2}` give (5 + 1.5) / 2 = 3.25; the mean of the
+    three ratings would be 2.67.
+    """
+    turns = [turn.overall for turn in conversation.turns if turn.overall is not None]
+    return fmean(turns) if turns else None
 
 
 def rating(value: Any) -> float | None:

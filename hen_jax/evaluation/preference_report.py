@@ -21,6 +21,7 @@ from hen_jax.evaluation.preferences import (
 class Held(NamedTuple):
     """Held-out pairs, one entry each; `controls` are margins of rankers fitted on other groups."""
 
+    shares: np.ndarray  # [n] of the people asked, for the first: from 0.5, which is a tie
     kinds: Sequence[str]
     groups: Sequence[Hashable]
     flipped: np.ndarray  # [n] bool: which pairs a calibration sees the other way round
@@ -44,7 +45,9 @@ def report(scores: np.ndarray, held: Held, replies: TaskScores) -> dict[str, Any
       replies: every held-out document once, whose mean and spread calibrate each task.
 
     The temperature is fitted on all pairs; Brier score and calibration error come from one that was
-    fitted on the other half of the groups.
+    fitted on the other half of the groups. `centre` is the score half way between the two sides:
+    `level` of a reply is relative to it. Pairs that people call equal count in none of the
+    accuracies.
     """
     d = scores[:, 0] - scores[:, 1]
     log2 = np.log2(held.lengths)
@@ -53,7 +56,8 @@ def report(scores: np.ndarray, held: Held, replies: TaskScores) -> dict[str, Any
     pairs = [*range(len(d))] * 2
     return {
         "accuracy": {kind: _accuracies(d, held, chosen) for kind, chosen in _kinds(held).items()},
-        "temperature": _temperature(d),
+        "temperature": _temperature(d, held.shares),
+        "centre": float(scores.mean()),
         "calibration": _calibration(d, held),
         "tasks": {task: _spread(own) for task, own in _by_task(replies).items()},
         "length": {
@@ -65,6 +69,10 @@ def report(scores: np.ndarray, held: Held, replies: TaskScores) -> dict[str, Any
     }
 
 
+EVEN = 0.5 + 1e-6
+"""A share up to this says that two replies are equally good."""
+
+
 def _kinds(held: Held) -> dict[str, np.ndarray]:
     """Places of the pairs of each kind, and of all that are crossed and all that are not."""
     kinds = np.asarray([kind or "pairs" for kind in held.kinds])
@@ -72,12 +80,14 @@ def _kinds(held: Held) -> dict[str, np.ndarray]:
     found = {f"crossed/{kind}": (kinds == kind) & crossed for kind in np.unique(kinds[crossed])}
     found |= {f"plain/{kind}": (kinds == kind) & ~crossed for kind in np.unique(kinds[~crossed])}
     found |= {"crossed": crossed, "plain": ~crossed}
-    return {name: np.flatnonzero(own) for name, own in found.items() if own.any()}
+    told = held.shares > EVEN
+    places = {name: np.flatnonzero(own & told) for name, own in found.items()}
+    return {name: own for name, own in places.items() if len(own)}
 
 
 def _accuracies(d: np.ndarray, held: Held, places: np.ndarray) -> dict[str, Any]:
     groups = [held.groups[place] for place in places]
-    value = _rounded(estimate(pair_accuracy(d[places]), groups))
+    value = estimate_row(estimate(pair_accuracy(d[places]), groups))
     controls = {
         name: round(float(pair_accuracy(margins[places]).mean()), 4)
         for name, margins in held.controls.items()
@@ -85,7 +95,8 @@ def _accuracies(d: np.ndarray, held: Held, places: np.ndarray) -> dict[str, Any]
     return {"model": value, "pairs": len(places), **controls}
 
 
-def _rounded(one: Estimate) -> dict[str, Any]:
+def estimate_row(one: Estimate) -> dict[str, Any]:
+    """An estimate as JSON."""
     return {
         "value": round(one.value, 4),
         "low": round(one.low, 4),
@@ -94,11 +105,11 @@ def _rounded(one: Estimate) -> dict[str, Any]:
     }
 
 
-def _temperature(d: np.ndarray) -> float | None:
+def _temperature(d: np.ndarray, shares: np.ndarray) -> float | None:
     """None where scores have none: all equal, or not finite."""
     if not np.isfinite(d).all() or not np.abs(d).any():
         return None
-    return fit_temperature(d, np.ones(len(d)))
+    return fit_temperature(d, shares)
 
 
 def _calibration(d: np.ndarray, held: Held) -> dict[str, Any] | None:
@@ -107,9 +118,10 @@ def _calibration(d: np.ndarray, held: Held) -> dict[str, Any] | None:
     half = {name: number % 2 for number, name in enumerate(names)}
     side = np.asarray([half[str(group)] for group in held.groups])
     sign = np.where(held.flipped, -1.0, 1.0)
-    share, predicted = (sign + 1) / 2, np.zeros(len(d))
+    share, predicted = np.where(held.flipped, 1 - held.shares, held.shares), np.zeros(len(d))
     for one in (0, 1):
-        beta = _temperature(d[side != one]) if (side != one).any() else None
+        rest = side != one
+        beta = _temperature(d[rest], held.shares[rest]) if rest.any() else None
         if beta is None:
             return None
         predicted[side == one] = probabilities(sign[side == one] * d[side == one], beta)

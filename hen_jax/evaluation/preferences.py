@@ -60,18 +60,47 @@ def estimate(
     Raises:
       ValueError: no value, or another number of groups than of values.
     """
+
+    def one(rows: np.ndarray) -> np.ndarray:
+        return np.asarray([statistic(rows)])
+
+    return estimates(values, groups, one, draws=draws, seed=seed)[0]
+
+
+def estimates(
+    values: np.ndarray,
+    groups: Sequence[Hashable],
+    statistic: Callable[[np.ndarray], np.ndarray],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> list[Estimate]:
+    """`estimate` of a statistic of several figures `[s]`, all from the same draws.
+
+    A draw for which a figure is not a number is left out of that figure's interval; a figure that
+    is none itself has no interval.
+    """
     values = np.asarray(values, float)
     if len(values) != len(groups) or not len(values):
         raise ValueError(f"{len(values)} values of {len(groups)} groups; give one group to each")
     _, which = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
     members = [np.flatnonzero(which == group) for group in range(which.max() + 1)]
     random = np.random.default_rng(seed)
-    found = [
-        statistic(values[np.concatenate([members[group] for group in drawn])])
-        for drawn in random.integers(0, len(members), (draws, len(members)))
-    ]
-    low, high = np.quantile(found, [0.025, 0.975])
-    return Estimate(float(statistic(values)), float(low), float(high), len(members))
+    found = np.asarray(
+        [
+            statistic(values[np.concatenate([members[group] for group in drawn])])
+            for drawn in random.integers(0, len(members), (draws, len(members)))
+        ]
+    )
+    figures = zip(statistic(values).tolist(), found.T, strict=True)
+    return [Estimate(value, *_bounds(value, drawn), len(members)) for value, drawn in figures]
+
+
+def _bounds(value: float, draws: np.ndarray) -> tuple[float, float]:
+    if np.isnan(value):
+        return float("nan"), float("nan")
+    low, high = np.quantile(draws[~np.isnan(draws)], [0.025, 0.975])
+    return float(low), float(high)
 
 
 def fit_temperature(differences: np.ndarray, share: np.ndarray) -> float:
@@ -102,6 +131,15 @@ def fit_temperature(differences: np.ndarray, share: np.ndarray) -> float:
 def probabilities(differences: np.ndarray, beta: float) -> np.ndarray:
     """P(first is preferred); of a pair and the same pair exchanged they sum to 1."""
     return expit(np.asarray(differences, float) / beta)
+
+
+def level(scores: np.ndarray, beta: float, centre: float = 0.0) -> np.ndarray:
+    """How much of what was preferred a reply has, in [0, 1]: `sigmoid((score - centre) / beta)`.
+
+    After equation A of the empathetic expert adapters, in our reconstruction; the centre is ours. A
+    smaller beta is sharper: 0.5 over the centre is 0.62 at 1 and 0.99 at 0.1.
+    """
+    return expit((np.asarray(scores, float) - centre) / beta)
 
 
 def brier(predicted: np.ndarray, share: np.ndarray) -> float:

@@ -1,8 +1,8 @@
 """SENSE-7 in numbers: the ground truth of a conversation, scores of a predictor, and the gap.
 
-Ground truth and predictor scores follow the published evaluation: turn-first means, half-to-even
-rounding. The gap analysis is ours; it resamples participants and not conversations, because
-one participant rated several.
+Predictor scores follow the published evaluation (half-to-even rounding), as the ground truth does
+(`data.sense7.ground_truth`). The gap analysis is ours; it resamples participants and not
+conversations, because one participant rated several.
 """
 
 import dataclasses
@@ -12,27 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.data.sense7 import RatedConversation
+from hen_jax.data.sense7 import RatedConversation, ground_truth
 from hen_jax.empathy.scales import DESIRED, PERCEIVED
 
 EXACT = 9
 """Decimals that ranks look at: levels are means of small whole numbers, so that two which differ
 only beyond these are the same level, computed in another order."""
-
-
-def ground_truth(conversation: RatedConversation) -> float | None:
-    """Perceived empathy from 1 to 5, turn first; None when no assistant turn is rated.
-
-    The mean over rated assistant turns of each one's mean over the dimensions it has. Turns rated
-    `{Affective: 5}` and `{Affective: 1, Cognitive: 2}` give (5 + 1.5) / 2 = 3.25; the mean of the
-    three ratings would be 2.67.
-    """
-    turns = [
-        float(np.mean(list(turn.ratings.values())))
-        for turn in conversation.turns
-        if turn.message.role == "assistant" and turn.ratings
-    ]
-    return float(np.mean(turns)) if turns else None
 
 
 class RatingScores(NamedTuple):
@@ -66,11 +51,11 @@ def score_ratings(truth: Sequence[float | None], predicted: Sequence[float | Non
     if not len(pairs):
         raise InputError("no row has both a true and a predicted rating")
     true, guess = pairs.T
-    true_class, guess_class = (np.clip(np.round(side), 1, 5) for side in (true, guess))
+    true_class, guess_class = rating_classes(true), rating_classes(guess)
     return RatingScores(
         rows=len(pairs),
         accuracy=float(np.mean(true_class == guess_class)),
-        macro_f1=_macro_f1(true_class, guess_class),
+        macro_f1=macro_f1(true_class, guess_class),
         within_one=float(np.mean(np.abs(true_class - guess_class) <= 1)),
         mean_absolute_error=float(np.mean(np.abs(true - guess))),
         spearman=_spearman(true, guess)[0],
@@ -286,7 +271,13 @@ def _spearman(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     return float(found.statistic), float(found.pvalue)
 
 
-def _macro_f1(true: np.ndarray, guess: np.ndarray) -> float:
+def rating_classes(ratings: np.ndarray) -> np.ndarray:
+    """Ratings from 1 to 5 as whole ones: rounded half to even (2.5 is 2, 3.5 is 4) and clipped."""
+    return np.clip(np.round(ratings), 1, 5)
+
+
+def macro_f1(true: np.ndarray, guess: np.ndarray) -> float:
+    """The mean F1 over the classes seen in truth or prediction."""
     scores = []
     for label in np.union1d(true, guess):
         hits = np.sum((true == label) & (guess == label))

@@ -46,6 +46,11 @@ class Fused(NamedTuple):
     name: str
     rows: tuple[Weight, ...]
 
+    @property
+    def gguf(self) -> str:
+        """llama.cpp's name, which fuses what Hugging Face does."""
+        return self.rows[0].gguf
+
 
 def _block(path: str, name: str, gguf: str, kind: str = "weight") -> Weight:
     return Weight(
@@ -109,6 +114,17 @@ TABLES = {
     "gemma3_text": (*_ENDS, *_GEMMA_NORMS, *_QKV, *_QK_NORMS, _O, *_GATE_UP, _DOWN),
 }
 """Family -> every parameter that any model of it may have."""
+
+GGUF_ARCHITECTURES = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "phi3": "phi3",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
+}
+"""Family -> what llama.cpp calls it."""
 
 
 def table(config: DecoderConfig) -> tuple[Weight, ...]:

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json
+from hen_jax.core.records import read_record
 from hen_jax.io.peft_targets import Targets, read_targets, searched
+from hen_jax.models.config import SCORE_LABELS
 
 FORMAT_VERSION = "0.21.2"
 """The PEFT release whose fields `PLAIN_SETTINGS` are."""
@@ -188,3 +190,8 @@ def _matched(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
 
 def _whole(value: float) -> float:
     return int(value) if float(value).is_integer() else value
+
+
+def adapter_labels(folder: Path) -> tuple[str, ...]:
+    """What the outputs of an adapter's score head are; a score, where its record does not say."""
+    return tuple((read_record(folder) or {}).get("score_labels", SCORE_LABELS))

@@ -5,6 +5,7 @@ from typing import Literal
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.ranges import Count, check_ranges
+from hen_jax.empathy.patterns import DIMENSIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,16 @@ class LongRope:
     attention_factor: float
 
 
+SCORE_LABELS = ("score",)
+"""What a reward model's one output is called: a number without bounds."""
+
+RATING_LABELS = ("rating",)
+"""The same of a model whose output is, through a sigmoid, a rating in [0, 1]."""
+
+DIMENSION_LABELS = tuple(DIMENSIONS)
+"""The same of a model with such an output for each SENSE-7 dimension."""
+
+
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
     """A decoder-only transformer with grouped-query attention, RMSNorm, rope and a gated mlp.
@@ -64,6 +75,7 @@ class DecoderConfig:
     activation: Literal["silu", "gelu_tanh"] = "silu"
     tied_head: bool = True  # the unembedding is the embedding
     score_head: bool = False  # a scalar head instead of the unembedding: a reward model
+    score_labels: tuple[str, ...] = SCORE_LABELS  # what each output of that head is
     qkv_bias: bool = False
     qk_norm: bool = False  # RMSNorm over each head of q and k, before rope
     rotary_dim: int | None = None  # how many of the H are rotated; None: all
@@ -81,6 +93,11 @@ class DecoderConfig:
     def attention_scale(self) -> float:
         """The factor on the products of queries and keys."""
         return (self.attention_scalar or self.head_dim) ** -0.5
+
+    @property
+    def rates(self) -> bool:
+        """Whether its scores are logits of ratings in [0, 1], overall or by dimension."""
+        return self.score_head and self.score_labels != SCORE_LABELS
 
     @property
     def windows(self) -> tuple[int | None, ...]:
@@ -101,10 +118,12 @@ def is_usable(scale: float) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
-    """Low-rank adapters: `y = x W + (alpha / rank) (x A) B`; `A [in, R]`, `B [R, out]` starts at 0.
+    """Low-rank adapters: `y = x W + (alpha / rank) (x A) B`; `A [in, R]`, `B [R, out]`.
 
     `targets` name linear layers of a block: any of q, k, v, o, gate, up, down. `rank_stabilised`
-    divides by the root of the rank instead (rsLoRA; Kalajdzievski, 2023).
+    divides by the root of the rank instead (rsLoRA; Kalajdzievski, 2023). One of the two factors
+    starts at 0, so that the adapter changes nothing at first: B, or under `init="b_random"` A, with
+    B normal of variance 1 / R (Hayou et al., 2024, "Init[B]").
 
     Raises:
       InputError: a rank below 1, no target or one named twice, or a factor that trains nothing (0),
@@ -115,6 +134,7 @@ class LoraConfig:
     alpha: float = 32.0  # over the rank: the factor on the product
     targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")  # which layers
     rank_stabilised: bool = False  # divide alpha by the root of the rank (rsLoRA)
+    init: Literal["a_random", "b_random"] = "a_random"  # which factor starts at random; other: 0
 
     def __post_init__(self):
         check_ranges(self)

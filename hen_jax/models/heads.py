@@ -1,4 +1,4 @@
-"""The scalar head of a reward model: one number per document, read off its last token."""
+"""The head of a reward model: a number per document and output, read off its last token."""
 
 from typing import NamedTuple
 
@@ -19,22 +19,25 @@ class Scores(NamedTuple):
 
 
 class ScoreHead(nnx.Module):
-    """A linear map from hidden states to one number, without bias: transformers' `score`."""
+    """A linear map from hidden states to a number or a few, without bias: transformers' `score`."""
 
     def __init__(self, key: PRNGKeyArray, config: DecoderConfig):
-        kernel = jax.random.normal(key, (config.width, 1)) * 0.02
+        kernel = jax.random.normal(key, (config.width, len(config.score_labels))) * 0.02
         self.kernel = nnx.Param(kernel, axes=("embed", "score"))
 
     def __call__(self, hidden: Float[Array, "B T D"], segments: Int[Array, "B T"]) -> Scores:
-        """Scores in float32; `segments` are those that `hidden` was computed with.
+        """Scores of the first output; `segments` are those that `hidden` was computed with."""
+        return Scores(self.outputs(hidden)[..., 0], last_tokens(segments))
+
+    def outputs(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T O"]:
+        """All outputs in float32.
 
         Also under a bfloat16 trunk the product is in float32: scores of two replies differ by
         hundredths at first, which bfloat16 would round away.
         """
         kernel = self.kernel[...].astype(jnp.float32)
         exact = jax.lax.Precision.HIGHEST
-        scores = jnp.matmul(hidden.astype(jnp.float32), kernel, precision=exact)[..., 0]
-        return Scores(scores, last_tokens(segments))
+        return jnp.matmul(hidden.astype(jnp.float32), kernel, precision=exact)
 
 
 def last_tokens(segments: Int[Array, "B T"]) -> Bool[Array, "B T"]:
@@ -55,6 +58,14 @@ def document_scores(
 
     A row with more than `documents` documents scores NaN rather than leaving some out.
     """
+    return document_outputs(scores.scores[..., None], segments, documents)[..., 0]
+
+
+def document_outputs(
+    outputs: Float[Array, "B T O"], segments: Int[Array, "B T"], documents: int
+) -> Float[Array, "B K O"]:
+    """`document_scores` of every output of the head."""
     own = segments[:, None] == jnp.arange(1, documents + 1)[None, :, None]  # [B, K, T]
-    found = jnp.where(own & scores.last[:, None], scores.scores[:, None], 0.0).sum(axis=2)
-    return jnp.where(segments.max(axis=1, keepdims=True) > documents, jnp.nan, found)
+    kept = (own & last_tokens(segments)[:, None])[..., None]
+    found = jnp.where(kept, outputs[:, None], 0.0).sum(axis=2)
+    return jnp.where(segments.max(axis=1)[:, None, None] > documents, jnp.nan, found)

@@ -77,11 +77,13 @@ class Comparisons(NamedTuple):
     """What is known of the `K` replies to each prompt, as weights over ordered pairs.
 
     `wins[b, i, j]` is how much reply `i` was preferred to `j`: shares of annotators, 0 where the
-    two were not compared. A plain pair is `wins[b, 0, 1] = 1`; a tie is 0.5 both ways.
+    two were not compared. A plain pair is `wins[b, 0, 1] = 1`; one that 3 of 4 preferred has 0.25
+    at `[b, 1, 0]` too. A tie of all is `ties = 1` both ways.
     """
 
     wins: Float[Array, "B K K"]
-    margin: Float[Array, "B K K"]  # of i over j; zeros where none is asked for
+    ties: Float[Array, "B K K"]  # symmetric
+    margin: Float[Array, "B K K"]  # of i over j: antisymmetric, so that P(i, j) + P(j, i) = 1
 
 
 def comparison_loss(
@@ -89,13 +91,15 @@ def comparison_loss(
     known: Comparisons,
     beta: float | Float[Array, ""] = 1.0,
     centring: float = 0.0,
+    ties: Ties = "half",
+    threshold: float | Float[Array, ""] = 0.5,
 ) -> tuple[Mean, dict[str, Mean]]:
     """Bradley-Terry over every comparison of a prompt's replies, each prompt counting as one.
 
     All comparisons of one prompt stand in one row: spread over rows, the prompt's replies would be
     fitted as often as they occur (Ouyang et al., 2022). `centring` adds
     `eta (r_i + r_j)^2` per comparison, which alone makes the loss depend on the scores' offset
-    (Eisenstein et al., 2023).
+    (Eisenstein et al., 2023). `ties` and `threshold` as in `pair_loss`.
 
     Returns:
       The loss in nats per prompt that compares anything, and the metrics `accuracy` (equal scores
@@ -103,11 +107,16 @@ def comparison_loss(
     """
     first, second = scores[:, :, None], scores[:, None, :]
     d = difference(first, second, beta, known.margin)
-    each = -jax.nn.log_sigmoid(d) + centring * (first + second) ** 2
-    weight = known.wins.sum(axis=(1, 2), keepdims=True)
-    share = jnp.where(weight > 0, known.wins / jnp.where(weight > 0, weight, 1.0), 0.0)
-    prompts = (weight > 0).sum().astype(jnp.float32)
-    total = jnp.where(share > 0, share * each, 0.0).sum()
+    won, _, tied = _log_shares(d, ties, threshold)
+    halves = known.wins + known.ties / 2  # a tie is counted from both sides
+    weight = halves.sum(axis=(1, 2), keepdims=True)
+    scale = jnp.where(weight > 0, 1 / jnp.where(weight > 0, weight, 1.0), 0.0)
+    share, prompts = scale * halves, (weight > 0).sum().astype(jnp.float32)
+    if ties == "half":
+        total = _kept_sum(share, -won)
+    else:
+        total = _kept_sum(scale * known.wins, -won) + _kept_sum(scale * known.ties / 2, -tied)
+    total = total + _kept_sum(share, centring * (first + second) ** 2)
     ahead = 0.5 * (1 + jnp.sign(first - second))
     compared = (share + share.swapaxes(1, 2)) > 0
     seen = compared.any(axis=2)

@@ -1,6 +1,7 @@
 """`hen export`: a run's weights in Hugging Face or PEFT format, read back and compared."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,17 +21,17 @@ from hen_jax.io import hf, peft
 from hen_jax.io.cards import Card
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
-from hen_jax.recipes.reward_report import REPORT
+from hen_jax.recipes import regression_report, reward_report
 from hen_jax.runs.card import HeldOut, export_card, held_out_loss
-from hen_jax.runs.earlier import beside, previous_run, saved_params, trained_scores
-from hen_jax.runs.known_tokenizers import known_tokenizer
-from hen_jax.runs.model import (
-    BaseModel,
-    ModelSettings,
-    base_dtype,
-    open_model,
-    with_score_head,
+from hen_jax.runs.earlier import (
+    as_trained,
+    beside,
+    previous_run,
+    saved_adapters,
+    saved_params,
 )
+from hen_jax.runs.known_tokenizers import known_tokenizer
+from hen_jax.runs.model import BaseModel, ModelSettings, base_dtype, open_model
 from hen_jax.runs.origin import Origin, origin_of, public_id, without_paths
 from hen_jax.runs.settings import settings
 from hen_jax.text.chat import stop_ids
@@ -41,7 +42,11 @@ ExportFormat = Literal["hf", "peft"]
 EXPORTS = "export"
 """The folder of a run that is free for its exports."""
 
-DTYPE_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1}
+REPORTS = {"reward": reward_report.REPORT, "regression": regression_report.REPORT}
+"""What says how much scores are worth, by its name in `hen_jax.json`: a reward model's calibration
+by task travels with it so."""
+
+DTYPE_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1, "q8_0": 0.5}
 """How far reloaded logits may lie from the run's own, by the dtype the weights are stored in."""
 
 
@@ -53,7 +58,7 @@ class TrainedModel(NamedTuple):
     lora: LoraConfig | None
     params: Tree  # the adapter, or all parameters
     held_out: HeldOut | None = None
-    report: dict[str, Any] | None = None  # of a reward model: what its scores are worth
+    reports: Mapping[str, Any] = {}  # of a model with a score head: what its scores are worth
 
 
 class Exported(NamedTuple):
@@ -66,24 +71,34 @@ class Exported(NamedTuple):
     what: str = "logits"  # "scores" of a reward model
 
 
-def open_trained(run: Path) -> TrainedModel:
-    """The newest checkpoint of the run in folder `run`.
+def open_trained(run: Path, expert: str | None = None) -> TrainedModel:
+    """The newest checkpoint of the run in folder `run`; of several experts the one of that name.
 
     Raises:
-      InputError: no run there, no checkpoint, or its base model is gone or another one.
+      InputError: no run there, no checkpoint, its base model is gone or another one, or no such
+        expert, or none named where there are several.
     """
-    record, lora, base = previous_run(run)
+    record, lora, adapters, base = previous_run(run)
+    if expert is not None or adapters:
+        if expert is None or expert not in adapters:
+            raise InputError(
+                f"{run} trained {', '.join(adapters) or 'no experts'}; expert {expert!r} is none "
+                f"of them: {'give --expert NAME' if adapters else 'leave --expert out'}"
+            )
+        lora = adapters[expert]
     if not base.is_dir():
         raise InputError(f"the base model of {run} is no longer at {base}; put it back there")
     held = base_dtype(settings(ModelSettings, record["config"]["model"]), lora)
-    config = hf.read_config(base)
-    if trained_scores(run):
-        config = with_score_head(config)
+    config = as_trained(run, hf.read_config(base))
     model = open_model(base, make_mesh(MeshConfig()), lora=lora, dtype=held, config=config)
-    report = read_json(run / REPORT) if (run / REPORT).exists() else None
-    params = saved_params(run, model, lora)
+    reports = {name: read_json(run / of) for name, of in REPORTS.items() if (run / of).exists()}
+    params = (
+        saved_params(run, model, lora)
+        if expert is None
+        else saved_adapters(run, model, {expert: adapters[expert]})[expert]
+    )
     held_out = held_out_loss(run, saved_steps(run / "checkpoints")[0])
-    return TrainedModel(record, model, lora, params, held_out, report)
+    return TrainedModel(record, model, lora, params, held_out, reports)
 
 
 def export(
@@ -92,13 +107,15 @@ def export(
     format_: ExportFormat,
     dtype: str | None = None,
     base_model: str | None = None,
+    expert: str | None = None,
 ) -> Exported:
     """Writes the export, reads it back, and checks that it speaks as the run does.
 
     "hf" is a whole model, the adapter merged in float32 and rounded once; "peft" is the adapter.
     `dtype` None stores what the run held: a merged model as its base, one that trained whole in
     float32 even where its base was bfloat16. `base_model` is the hub id of the base, where its
-    folder does not say it. No file of the export names a path of this machine.
+    folder does not say it. Of a run of several experts `expert` names the one to write. No file of
+    the export names a path of this machine.
 
     Raises:
       InputError: nothing to export, PEFT asked of a run without an adapter, an `out` that may not
@@ -108,9 +125,9 @@ def export(
     if base_model is not None:
         public_id(base_model)
     require_replaceable(out, {"hf": hf.MODEL_KIND, "peft": peft.ADAPTER_KIND}[format_])
-    _require_apart_from_run(out, run)
+    require_apart_from_run(out, run)
     require_apart(out, previous_run(run).base)
-    return export_trained(open_trained(run), out, format_, dtype, base_model)
+    return export_trained(open_trained(run, expert), out, format_, dtype, base_model)
 
 
 def export_trained(
@@ -121,13 +138,13 @@ def export_trained(
     base_model: str | None = None,
 ) -> Exported:
     """`export` of a run that is already open."""
-    origin = _origin(trained, out, base_model)
+    origin = base_origin(trained, out, base_model)
     if format_ == "peft":
         return _export_peft(trained, out, dtype, origin)
     return _export_hf(trained, out, dtype, origin)
 
 
-def _require_apart_from_run(out: Path, run: Path) -> None:
+def require_apart_from_run(out: Path, run: Path) -> None:
     """Within a run only its own folder `export` is free for exports."""
     if (run / EXPORTS).resolve() not in out.resolve().parents:
         require_apart(out, run)
@@ -135,7 +152,7 @@ def _require_apart_from_run(out: Path, run: Path) -> None:
 
 def _export_hf(trained: TrainedModel, out: Path, dtype: str | None, origin: Origin) -> Exported:
     model, lora = trained.model, trained.lora
-    _require_finite(trained)
+    require_finite_params(trained)
     merged, rounding = trained.params, 0.0
     if lora is not None:
         merged = merge_adapter(model.base, trained.params, lora.scale)
@@ -144,7 +161,7 @@ def _export_hf(trained: TrainedModel, out: Path, dtype: str | None, origin: Orig
 
     def check(folder: Path, dtype: str) -> None:
         reloaded = hf.read_params(folder, model.config)
-        found.append(_checked(trained, out, rounding, _logits(model, None, reloaded), dtype))
+        found.append(checked(trained, out, rounding, probe_logits(model, None, reloaded), dtype))
 
     hf.write_model(
         out,
@@ -157,7 +174,7 @@ def _export_hf(trained: TrainedModel, out: Path, dtype: str | None, origin: Orig
         record={
             "run": without_paths(trained.record),
             "largest_rounding": rounding,
-            **_reported(trained),
+            **trained.reports,
             # These weights have no public name yet; the rest is as of the base.
             "origin": dataclasses.asdict(
                 dataclasses.replace(origin, base_model=None, revision=None)
@@ -172,12 +189,12 @@ def _export_peft(trained: TrainedModel, out: Path, dtype: str | None, origin: Or
     model, lora = trained.model, trained.lora
     if lora is None:
         raise InputError("the run trained all parameters and has no adapter; use --format hf")
-    _require_finite(trained)
+    require_finite_params(trained)
     found: list[Exported] = []
 
     def check(folder: Path, dtype: str) -> None:
         read_lora, adapter = peft.read_adapter(folder, model.config)
-        found.append(_checked(trained, out, 0.0, _logits(model, read_lora, adapter), dtype))
+        found.append(checked(trained, out, 0.0, probe_logits(model, read_lora, adapter), dtype))
 
     peft.write_adapter(
         out,
@@ -192,14 +209,14 @@ def _export_peft(trained: TrainedModel, out: Path, dtype: str | None, origin: Or
         record={
             "run": without_paths(trained.record),
             "origin": dataclasses.asdict(origin),
-            **_reported(trained),
+            **trained.reports,
         },
         check=check,
     )
     return found[0]
 
 
-def _require_finite(trained: TrainedModel) -> None:
+def require_finite_params(trained: TrainedModel) -> None:
     """Refuses what a run that went astray has left."""
     for path, leaf in flatten(trained.params).items():
         if not bool(jnp.isfinite(leaf).all()):
@@ -209,16 +226,17 @@ def _require_finite(trained: TrainedModel) -> None:
             )
 
 
-def _checked(
+def checked(
     trained: TrainedModel, out: Path, rounding: float, reloaded: Float[Array, "B T V"], dtype: str
 ) -> Exported:
+    """What a reload's logits say of an export. Raises `RuntimeError` where it is not the run's."""
     model, lora = trained.model, trained.lora
     ours, what = (
-        _logits(model, lora, trained.params),
+        probe_logits(model, lora, trained.params),
         "scores" if model.config.score_head else "logits",
     )
     still = model.base if lora is None else zero_adapter(trained.params)
-    before = _logits(model, lora, still)
+    before = probe_logits(model, lora, still)
     for whose, logits in (("run", ours), ("base model", before)):
         if not bool(jnp.isfinite(logits).all()):
             raise InputError(f"the {what} of the {whose} are not finite; nothing was exported")
@@ -240,10 +258,10 @@ def _distance(left: Float[Array, "B T V"], right: Float[Array, "B T V"]) -> floa
     return float(jnp.where(jnp.isfinite(apart), apart, jnp.inf).max())
 
 
-def _logits(model: BaseModel, lora: LoraConfig | None, params: Tree) -> Float[Array, "B T V"]:
+def probe_logits(model: BaseModel, lora: LoraConfig | None, params: Tree) -> Float[Array, "B T V"]:
     """Logits of a few fixed tokens; `params` is an adapter over the base, or all parameters.
 
-    Of a reward model its score at each position, `[B, T, 1]`.
+    Of a reward model its outputs at each position, `[B, T, O]`.
     """
     parts = split(abstract(model.config, lora, Execution(remat="none")))
     frozen = beside({}, model.base).frozen if lora is not None else {}
@@ -256,25 +274,23 @@ def _logits(model: BaseModel, lora: LoraConfig | None, params: Tree) -> Float[Ar
         segments = np.ones_like(tokens)
         hidden = decoder.hidden(tokens, positions, segments)
         if decoder.score is not None:
-            return decoder.score(hidden, segments).scores[..., None]
+            return decoder.score.outputs(hidden)
         return decoder.logits(hidden)
 
     return run(jax.tree.map(jnp.asarray, params), frozen)
 
 
-def _reported(trained: TrainedModel) -> dict[str, Any]:
-    """What a reward model's scores are worth travels with it, its calibration by task included."""
-    return {} if trained.report is None else {"reward": trained.report}
-
-
 def _card(trained: TrainedModel, out: Path, origin: Origin, relation: str) -> Card:
     config, lora = trained.record["config"], trained.lora
     method = trained.record.get("method", config["recipe"])  # older runs do not say it
-    unit = "prompt" if trained.model.config.score_head else "assistant token"
+    model = trained.model.config
+    unit = "nats per prompt" if model.score_head else "nats per assistant token"
+    if model.rates:
+        unit = "squared error of ratings in [0, 1]"
     return export_card(out.name, config, method, lora, origin, trained.held_out, relation, unit)
 
 
-def _origin(trained: TrainedModel, out: Path, base_model: str | None) -> Origin:
+def base_origin(trained: TrainedModel, out: Path, base_model: str | None) -> Origin:
     """Of the base, under the name that it was given; says so where it has none."""
     origin = origin_of(trained.model.folder)
     if base_model is not None:

@@ -6,29 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import jax.numpy as jnp
-import numpy as np
-
-from hen_jax.adapters.lora import merge_adapter
 from hen_jax.core.errors import InputError
-from hen_jax.core.rounding import rounded
-from hen_jax.core.trees import map_with_path
-from hen_jax.io import companions, hf, peft
-from hen_jax.models.config import DecoderConfig, Execution
-from hen_jax.models.decoder import abstract, split
+from hen_jax.io import companions, hf
+from hen_jax.models.config import DecoderConfig
+from hen_jax.runs.decoding import read_weights, require_room
 from hen_jax.sampling.generate import Generating
 from hen_jax.sampling.logits import Sampling
 from hen_jax.sampling.speaker import continued
-from hen_jax.sampling.weights import Weights, weights_from
+from hen_jax.sampling.weights import Weights
 from hen_jax.text.chat import render_prompt, stop_ids
 from hen_jax.text.conversation import Message, Reply
 from hen_jax.text.detect import detect_format
 from hen_jax.text.tokenizer import ChatTokenizer, load_tokenizer
 
 DType = Literal["float32", "bfloat16"]
-
-LONG = 2048
-"""Tokens of a prompt from which on attention is worked out in pieces."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +61,7 @@ def generate_replies(request: Request) -> list[Reply]:
         for prompt in request.prompts
     ]
     longest = max(map(len, rows))
-    _require_room(longest, request.max_new_tokens, config)
+    require_room(longest, request.max_new_tokens, config)
     stops = companions.all_ends(request.model, () if chat is None else stop_ids(chat))
     settings = Generating(request.max_new_tokens, stops, sampling=sampling)
     weights = open_weights(request, config, longest)
@@ -86,36 +77,15 @@ def _asked(prompt: str, request: Request) -> list[Message]:
 
 
 def open_weights(request: Request, config: DecoderConfig, longest: int) -> Weights:
-    """The model's weights, with the adapter merged in or beside them, laid out for decoding.
-
-    `longest` is the number of tokens of the longest prompt: beyond `LONG` the scores of its
-    attention are not formed all at once, so that memory is linear in it.
-    """
-    # A merged kernel is formed in float32 and rounded once, to the dtype asked for.
-    merging = request.adapter is not None and request.merge
-    base = hf.read_params(request.model, config, "float32" if merging else request.dtype)
-    lora, adapter = None, {}
-    if request.adapter is not None:
-        lora, adapter = peft.read_adapter(request.adapter, config, "float32")
-        if request.merge:
-            base, lora, adapter = merge_adapter(base, adapter, lora.scale), None, {}
-    attention = "chunked" if longest > LONG else "xla"
-    execution = Execution(request.dtype, remat="none", attention=attention)
-    structure = split(abstract(config, lora, execution)).graphdef
-    dtype = jnp.dtype(request.dtype)
-    placed = map_with_path(
-        lambda path, leaf: jnp.asarray(rounded(np.asarray(leaf), dtype, path)),
-        {"adapter": adapter, "base": base},
+    """`runs.decoding.read_weights` of the request."""
+    return read_weights(
+        request.model,
+        config,
+        longest,
+        adapter=request.adapter,
+        dtype=request.dtype,
+        merge=request.merge,
     )
-    return weights_from(structure)(placed["adapter"], placed["base"])
-
-
-def _require_room(longest: int, max_new_tokens: int, config: DecoderConfig) -> None:
-    if longest + max_new_tokens > config.max_length:
-        raise InputError(
-            f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed the model's "
-            f"{config.max_length} positions; shorten the prompt or lower --max-new-tokens"
-        )
 
 
 def _show(prompts: Sequence[str], replies: Sequence[Reply], seconds: float) -> None:

@@ -49,7 +49,7 @@ def plan(
     settings = read_settings(stage_of(config.get("recipe")).settings, config)
     stages = _stages_of(settings, stage)
     for name in stages:
-        wanted = STAGES[name].model_config(read_architecture(settings.model.source))
+        wanted = STAGES[name].model_config(settings, read_architecture(settings.model.source))
         STAGES[name].check_model(settings, wanted)
     topology = open_topology(topology_name)
     plans, written = [], []

@@ -1,11 +1,11 @@
 """Reward models: a scalar head on a trunk, trained on compared replies (the reward model of HEN).
 
-Left out: ranks of more than two as one event (Plackett-Luce; all their pairs are compared instead)
-and shares of annotators, which the shipped data do not have.
+Left out: ranks of more than two as one event (Plackett-Luce); all their pairs are compared instead.
 """
 
 import dataclasses
 from functools import partial
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -94,10 +94,9 @@ def load(settings: RewardSettings, config: DecoderConfig, mesh: Mesh) -> Load:
     """Rows without padding, of two replies each."""
     data, where = settings.data, NamedSharding(mesh, PartitionSpec(BATCH))
     B, K = data.batch_size, 2
-    batch = ComparedBatch(
-        abstract_batch((B,), data.row_length, mesh, (BATCH,)),
-        jax.ShapeDtypeStruct((B, K, K), jnp.float32, sharding=where),  # pyright: ignore
-    )
+    known = jax.ShapeDtypeStruct((B, K, K), jnp.float32, sharding=where)
+    rows: Any = abstract_batch((B,), data.row_length, mesh, (BATCH,))
+    batch = ComparedBatch(rows, *(cast(Any, known) for _ in ("wins", "ties", "margin")))
     return Load(batch, ComparisonBounds(data.row_length, K))
 
 
@@ -130,7 +129,7 @@ STAGE = Stage(
     load=load,
     flops=flops,
     summary=lambda one: f"reward modelling (Bradley-Terry, {one.epochs:g} epochs),",
-    model_config=with_score_head,
+    model_config=lambda settings, config: with_score_head(config),
     check=check,
     check_model=check_model,
     rows=lambda settings: settings.data.batch_size,

@@ -49,7 +49,7 @@ def export_card(
     origin: Origin,
     held_out: HeldOut | None,
     relation: str,
-    unit: str = "assistant token",
+    unit: str = "nats per assistant token",
 ) -> Card:
     """The card of an export called `name`.
 
@@ -58,7 +58,7 @@ def export_card(
       method: how it trained, as its record says it.
       origin: of the base model.
       relation: the Hub's `base_model_relation`: "adapter", "merge" or "finetune".
-      unit: what the held-out loss is in nats per.
+      unit: of the held-out loss.
     """
     front = _front(origin)
     if origin.base_model is not None:
@@ -116,6 +116,6 @@ def _evaluation(held_out: HeldOut | None, unit: str) -> str:
     if held_out is None:
         return ""
     return (
-        f"Held-out loss of the run's own evaluation: {held_out.before:.4f} nats per {unit} "
-        f"before training, {held_out.after:.4f} after."
+        f"Held-out loss of the run's own evaluation: {held_out.before:.4f} {unit} before training, "
+        f"{held_out.after:.4f} after."
     )

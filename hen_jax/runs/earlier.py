@@ -1,6 +1,7 @@
 """What a run trains and what it does not: made anew, or as an earlier run left it."""
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from hen_jax.core.files import RECORD
 from hen_jax.core.records import require_record
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Tree
-from hen_jax.models.config import Execution, LoraConfig
+from hen_jax.models.config import SCORE_LABELS, DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import Decoder, abstract, split
 from hen_jax.runs.model import SCORE, WEIGHT_FILES, BaseModel, fingerprint
 from hen_jax.runs.record import RUN_KIND, read_back
@@ -33,7 +34,8 @@ class PreviousRun(NamedTuple):
     """What the record of a run says of it."""
 
     record: dict[str, Any]
-    lora: LoraConfig | None
+    lora: LoraConfig | None  # None: all parameters trained, or `adapters`
+    adapters: Mapping[str, LoraConfig]  # that it trained side by side, by name; else empty
     base: Path  # the folder of its base model
 
 
@@ -52,6 +54,17 @@ def trainable_and_frozen(
     return beside(adapter, model.base)
 
 
+def side_by_side(
+    model: BaseModel, adapters: Mapping[str, LoraConfig], execution: Execution, seed: int
+) -> Partition:
+    """A new adapter for each name, and the base; the n-th starts as one alone with `seed + n`."""
+    made = {
+        name: trainable_and_frozen(model, lora, execution, seed + index).trainable
+        for index, (name, lora) in enumerate(adapters.items())
+    }
+    return Partition(made, model.base)
+
+
 def beside(adapter: Tree, base: Tree) -> Partition:
     """What trains with an adapter: a score head of the base moves over to it."""
     head = {SCORE: base[SCORE]} if SCORE in base else {}
@@ -61,7 +74,7 @@ def beside(adapter: Tree, base: Tree) -> Partition:
 def continued(run: Path, model: BaseModel, lora: LoraConfig | None) -> Partition:
     """`trainable_and_frozen`, but with what the run in folder `run` learnt.
 
-    A score head that it lacks is that of `model`.
+    A score head that it lacks, or whose outputs mean something else, is that of `model`.
 
     Raises:
       InputError: as `saved_params`, or a reward model asked to go on as a language model.
@@ -71,11 +84,12 @@ def continued(run: Path, model: BaseModel, lora: LoraConfig | None) -> Partition
             f"config.start: the run in {run} trained a reward model, which has no language head; "
             "start from the run that it began with"
         )
-    kept = {
-        key: leaves
-        for key, leaves in saved_params(run, model, lora).items()
-        if key != "head" or not model.config.score_head
-    }
+    left_out = set()
+    if model.config.score_head:
+        other = as_trained(run, model.config).score_labels != model.config.score_labels
+        left_out = {"head", SCORE} if other else {"head"}
+    saved = saved_params(run, model, lora)
+    kept = {key: leaves for key, leaves in saved.items() if key not in left_out}
     fresh = beside({}, model.base)
     return Partition(fresh.trainable | kept, {} if lora is None else fresh.frozen)
 
@@ -85,14 +99,29 @@ def trained_scores(run: Path) -> bool:
     return bool(previous_run(run).record["base"]["model"].get("score_head", False))
 
 
+def as_trained(run: Path, config: DecoderConfig) -> DecoderConfig:
+    """`config` with the head that the run in folder `run` trained."""
+    before = previous_run(run).record["base"]["model"]
+    labels = tuple(before.get("score_labels", SCORE_LABELS))
+    return dataclasses.replace(config, score_head=trained_scores(run), score_labels=labels)
+
+
+HEAD = ("score_head", "score_labels")
+"""The fields of a model's config that a run may change."""
+
+
 def previous_run(run: Path) -> PreviousRun:
     """The run in folder `run`. Raises `InputError` where there is none, or a damaged record."""
     if not (run / RECORD).exists():
         raise InputError(f"{run} holds no run (no {RECORD}); give the --workdir of `hen run`")
     record = require_record(run, RUN_KIND)
     adapter = record["config"]["adapter"]
-    lora = None if adapter is None else settings(LoraConfig, adapter, "adapter")
-    return PreviousRun(record, lora, Path(record["base"]["folder"]))
+    adapters = {
+        name: settings(LoraConfig, one, f"adapters.{name}")
+        for name, one in record.get("adapters", {}).items()
+    }
+    lora = None if adapter is None or adapters else settings(LoraConfig, adapter, "adapter")
+    return PreviousRun(record, lora, adapters, Path(record["base"]["folder"]))
 
 
 def saved_params(run: Path, model: BaseModel, lora: LoraConfig | None) -> Tree:
@@ -103,7 +132,7 @@ def saved_params(run: Path, model: BaseModel, lora: LoraConfig | None) -> Tree:
         when the run trained on it.
     """
     _require_same_base(run, model)
-    left = dataclasses.replace(model.config, score_head=trained_scores(run))
+    left = as_trained(run, model.config)
     parts, dtype = split(abstract(left, lora)), model.base["embed"]["embedding"].dtype
 
     def saved(path: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
@@ -116,13 +145,34 @@ def saved_params(run: Path, model: BaseModel, lora: LoraConfig | None) -> Tree:
         return checkpoints.params(like)
 
 
+def saved_adapters(
+    run: Path, model: BaseModel, adapters: Mapping[str, LoraConfig]
+) -> dict[str, Tree]:
+    """The adapters of that name and shape in the newest checkpoint of `run`.
+
+    Raises:
+      InputError: as `saved_params`.
+    """
+    _require_same_base(run, model)
+
+    def saved(path: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=model.shardings[path])
+
+    like = {
+        name: map_with_path(saved, split(abstract(model.config, lora)).adapter)
+        for name, lora in adapters.items()
+    }
+    with closing(Checkpoints(run / "checkpoints", keep=1, asynchronous=False)) as checkpoints:
+        return checkpoints.params(like)
+
+
 def _require_same_base(run: Path, model: BaseModel) -> None:
     before = previous_run(run).record["base"]
     config = read_back(dataclasses.asdict(model.config))
     other = sorted(
         name
         for name, value in before["model"].items()
-        if name != "score_head" and config.get(name, value) != value  # weights are compared below
+        if name not in HEAD and config.get(name, value) != value  # weights are compared below
     )
     if other:
         field = other[0]

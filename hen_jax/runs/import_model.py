@@ -95,10 +95,10 @@ def _import_gguf(
     path: Path, out: Path, dtype: str | None, wheel: packages.Wheel | None = None
 ) -> Written:
     # Imported here: the package gguf takes a tenth of a second, and a run of a folder needs none.
-    from hen_jax.io import gguf, gguf_tokenizer
+    from hen_jax.io import gguf, gguf_config, gguf_tokenizer
 
     reader = gguf.open_gguf(path)
-    config = gguf.read_gguf_config(reader)
+    config = gguf_config.read_gguf_config(reader)
     origin = gguf_origin(reader, wheel.origin if wheel else None)
     source = path.name if wheel is None else f"{wheel.requirement} {wheel.member}"
     title = gguf.field(reader, "general.name") or out.name

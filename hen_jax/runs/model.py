@@ -18,7 +18,7 @@ from hen_jax.core.records import require_record, verify
 from hen_jax.core.types import Tree
 from hen_jax.io import hf
 from hen_jax.io.packages import cache_folder
-from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
+from hen_jax.models.config import SCORE_LABELS, DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import abstract, split
 from hen_jax.models.heads import ScoreHead
 from hen_jax.runs.import_model import write_import
@@ -168,9 +168,9 @@ def language_model(config: DecoderConfig) -> DecoderConfig:
     return config
 
 
-def with_score_head(config: DecoderConfig) -> DecoderConfig:
+def with_score_head(config: DecoderConfig, labels: tuple[str, ...] = SCORE_LABELS) -> DecoderConfig:
     """The same trunk with a score head in place of the language head."""
-    return dataclasses.replace(config, score_head=True)
+    return dataclasses.replace(config, score_head=True, score_labels=labels)
 
 
 SCORE = "score"

@@ -11,7 +11,7 @@ from hen_jax.core.types import Array, Mean, RowLimits, Tree
 from hen_jax.data.comparisons import ComparedBatch
 from hen_jax.models.decoder import merge
 from hen_jax.models.heads import document_scores
-from hen_jax.objectives.preference import Comparisons, comparison_loss
+from hen_jax.objectives.preference import Comparisons, Ties, comparison_loss
 from hen_jax.steps.update import Loss, Metrics
 
 
@@ -20,11 +20,14 @@ class RewardConfig:
     """The objective of a reward model; scores are differences of these units over `beta`."""
 
     beta: float = 1.0  # temperature: P(i over j) = sigmoid((r_i - r_j) / beta - margin)
-    margin: float = 0.0  # in units of the sigmoid's argument
+    margin: float = 0.0  # of the better reply, beside each pair's own; in the sigmoid's units
     centring: float = 0.01  # eta of eta (r_i + r_j)^2; 0 leaves the offset of scores free
+    ties: Ties = "half"  # half a win for each, or an outcome of its own by one of two models
+    tie_threshold: float = 0.5  # log theta of rao_kupper, log nu of davidson; "half" has none
 
     def __post_init__(self):
-        for name, low in {"beta": 1e-6, "margin": 0.0, "centring": 0.0}.items():
+        lowest = {"beta": 1e-6, "margin": 0.0, "centring": 0.0, "tie_threshold": 1e-6}
+        for name, low in lowest.items():
             value = dataclasses.asdict(self)[name]
             if not low <= value <= 1e6:
                 raise InputError(f"{name} is {value}; allowed: a number from {low:g} to 1e6")
@@ -45,8 +48,11 @@ def reward_loss(
 
     def loss(params: Tree, frozen: Tree, batch: ComparedBatch) -> tuple[Mean, Metrics]:
         scores = row_of_scores(graphdef, replies, params, frozen, batch, reach)
-        known = Comparisons(batch.wins, jnp.full_like(batch.wins, config.margin))
-        return comparison_loss(scores, known, config.beta, config.centring)
+        better = jnp.sign(batch.wins - batch.wins.swapaxes(1, 2))
+        known = Comparisons(batch.wins, batch.ties, batch.margin + config.margin * better)
+        return comparison_loss(
+            scores, known, config.beta, config.centring, config.ties, config.tie_threshold
+        )
 
     return loss
 

@@ -6,13 +6,13 @@ from typing import Literal, NamedTuple, get_args
 
 from hen_jax.core.errors import InputError
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclasses.dataclass(frozen=True)
 class Message:
-    """One turn of one speaker.
+    """One turn of one speaker; a `tool` gives what it found, and never trains.
 
     `thought` is what the assistant thought before it spoke, apart from `content`; a format that has
     no place for thoughts refuses it. `trains` says whether a reply trains: None, as every reply
@@ -81,6 +81,18 @@ class Reply(NamedTuple):
     mean_log_prob: float | None = None  # per token, in nats, the model's own
 
 
+class UnansweredError(InputError):
+    """Some conversations of a call have no reply; what came is kept in `replies`.
+
+    `replies` is as long as the call's conversations, with None where there is none.
+    """
+
+    def __init__(self, message: str, replies: Sequence[Reply | None]):
+        super().__init__(message)
+        self.replies = tuple(replies)
+
+
 Chat = Callable[[Sequence[Sequence[Message]]], list[Reply]]
 """`chat(conversations)`: a reply to each conversation so far, in their order; a model of ours
-(`hen_jax.sampling.speaker`), or recorded replies (`hen_jax.text.replay`)."""
+(`hen_jax.sampling.speaker`), one behind an endpoint (`hen_jax.io.endpoint`), or recorded replies
+(`hen_jax.text.replay`); `hen_jax.runs.chats` opens each. Raises `UnansweredError`."""

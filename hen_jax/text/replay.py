@@ -10,19 +10,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hen_jax.core.errors import InputError
-from hen_jax.text.conversation import Chat, Message, Reply, message_row
+from hen_jax.text.conversation import Chat, Message, Reply, UnansweredError, message_row
 
 
 def recorded(chat: Chat, path: Path) -> Chat:
-    """`chat`, with every reply also written to the end of the file at `path`."""
+    """`chat`, with every reply also written to the end of the file at `path`; those, too, that came
+    in a call in which others did not."""
 
-    def ask(asked: Sequence[Sequence[Message]]) -> list[Reply]:
-        replies = chat(asked)
+    def write(asked: Sequence[Sequence[Message]], replies: Sequence[Reply | None]) -> None:
         with path.open("a", encoding="utf-8") as file:
             for messages, reply in zip(asked, replies, strict=True):
-                given = {key: x for key, x in reply._asdict().items() if key != "text"}
-                row = {"messages": list(map(message_row, messages)), "reply": reply.text, **given}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                if reply is not None:
+                    given = {key: x for key, x in reply._asdict().items() if key != "text"}
+                    rows = list(map(message_row, messages))
+                    row = {"messages": rows, "reply": reply.text, **given}
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def ask(asked: Sequence[Sequence[Message]]) -> list[Reply]:
+        try:
+            replies = chat(asked)
+        except UnansweredError as error:
+            write(asked, error.replies)
+            raise
+        write(asked, replies)
         return replies
 
     return ask

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.models.config import DecoderConfig
+from hen_jax.models.config import DIMENSION_LABELS, RATING_LABELS, DecoderConfig
 
 NEUTRAL = frozenset(
     {
@@ -157,7 +157,7 @@ def sizes(
         "max_length": integer(config, "max_position_embeddings", default=max_length),
         "norm_eps": number(config, "rms_norm_eps", default=norm_eps),
         "tied_head": boolean(config, "tie_word_embeddings", default=tied),
-        "score_head": _is_classifier(config),
+        **_score_head(config),
     }
 
 
@@ -175,7 +175,7 @@ def size_fields(config: DecoderConfig) -> dict[str, Any]:
         "rms_norm_eps": config.norm_eps,
         "tie_word_embeddings": config.tied_head,
         "vocab_size": config.vocab_size,
-        **({"id2label": {"0": "score"}, "label2id": {"score": 0}} if config.score_head else {}),
+        **(_labels(config.score_labels) if config.score_head else {}),
     }
 
 
@@ -189,14 +189,29 @@ def architecture(prefix: str, config: DecoderConfig) -> list[str]:
     return [prefix + (CLASSIFIER if config.score_head else LANGUAGE_MODEL)]
 
 
-def _is_classifier(config: Mapping[str, Any]) -> bool:
-    found = str((config.get("architectures") or [""])[0]).endswith(CLASSIFIER)
-    labels = len(config.get("id2label") or {}) or config.get("num_labels", 2)
-    if found and labels != 1:
+def _labels(names: tuple[str, ...]) -> dict[str, Any]:
+    numbered = {str(number): name for number, name in enumerate(names)}
+    return {"id2label": numbered, "label2id": {name: int(at) for at, name in numbered.items()}}
+
+
+def _score_head(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether there is a score head, and what its outputs are: ratings, where they are called so.
+
+    A single output of any other name is a reward.
+    """
+    if not str((config.get("architectures") or [""])[0]).endswith(CLASSIFIER):
+        return {"score_head": False}
+    given = config.get("id2label") or {}
+    count = len(given) or config.get("num_labels", 2)
+    names = tuple(str(given.get(str(number))) for number in range(len(given)))
+    if names in (RATING_LABELS, DIMENSION_LABELS):
+        return {"score_head": True, "score_labels": names}
+    if count != 1:
         raise InputError(
-            f"the classifier has {labels} labels; only a reward head of 1 is supported"
+            f"the classifier has {count} labels; only a reward head of 1 is supported, or one of "
+            f"the ratings {', '.join(DIMENSION_LABELS)}"
         )
-    return found
+    return {"score_head": True}
 
 
 def _present(config: Mapping[str, Any], key: str, default: Any) -> Any:

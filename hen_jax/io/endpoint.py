@@ -1,0 +1,299 @@
+"""An OpenAI-compatible endpoint as a `Chat`: several requests at once, tried again where it helps.
+
+The key is taken from the environment (`HEN_API_KEY`, else `OPENAI_API_KEY`) and from nowhere else;
+no message shows it. A server that asks for none may go without.
+"""
+
+import asyncio
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from hen_jax.core.errors import InputError
+from hen_jax.text.conversation import Chat, Message, Reply, UnansweredError
+
+if TYPE_CHECKING:
+    import openai
+
+KEYS = ("HEN_API_KEY", "OPENAI_API_KEY")
+"""Environment variables that may hold the key; the first that is set counts."""
+
+PASSING = (408, 409, 425, 429)
+"""HTTP states, besides all from 500 on, that may be over at the next try."""
+
+LONGEST_PAUSE = 60.0
+"""Seconds before a next try at most, whatever the server asks for."""
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """A model behind a server, and how it is asked.
+
+    Raises:
+      InputError: an address that is none or holds a password, no model, or a number out of range.
+    """
+
+    url: str  # up to and including /v1
+    model: str
+    max_new_tokens: int = 512
+    temperature: float | None = 0.0  # None: the server's default, as some models allow no other
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    at_once: int = 8  # requests under way at a time
+    per_minute: float = 0.0  # requests begun in a minute at most; 0: any number
+    timeout: float = 120.0  # seconds for one request as a whole
+    tries: int = 5  # of each conversation
+    backoff: float = 1.0  # seconds before the second try; doubled before each further one
+
+    def __post_init__(self):
+        _require_address(self.url)
+        if not self.model:
+            raise InputError(f"endpoint {self.url}: no model is named; write URL#MODEL")
+        low = min(self.max_new_tokens, self.at_once, self.tries)
+        if low < 1 or self.timeout <= 0 or min(self.per_minute, self.backoff) < 0:
+            raise InputError(
+                f"endpoint {self.url}: max_new_tokens, at_once and tries must be 1 or more, "
+                "timeout positive, per_minute and backoff not negative"
+            )
+
+
+def _require_address(url: str) -> None:
+    try:
+        address = urlsplit(url)
+        well = address.scheme in ("http", "https") and address.hostname and not address.query
+        _ = address.port  # raises where it is no number
+    except ValueError:
+        well, address = False, urlsplit("")
+    if "@" in address.netloc:
+        raise InputError(
+            f"the endpoint at {address.hostname} is given with a user or a password; set "
+            f"{KEYS[0]} in the environment instead"
+        )
+    if not well:
+        raise InputError(f"endpoint {url!r}: give an address such as http://HOST:8000/v1")
+
+
+class _GivenUpError(Exception):
+    """No reply to one conversation, after how many tries and why."""
+
+
+class _NonsenseError(ValueError):
+    """An answer with state 200 that is no chat completion."""
+
+
+def endpoint_chat(endpoint: Endpoint) -> Chat:
+    """The model behind the endpoint; the conversations of a call are asked `at_once` at a time.
+
+    What may pass (no connection, a timeout, a cut answer, 429, 5xx, an answer that is no chat
+    completion) is tried again, after `backoff` or as long as the server's `Retry-After` says. At
+    the first conversation that is given up no further one is begun, and what is under way is
+    waited for. Thoughts of earlier turns are not sent.
+
+    Raises:
+      UnansweredError: when asked: one line with the cause; holds the replies that came.
+    """
+    pause = pacing(endpoint.per_minute)
+
+    def chat(asked: Sequence[Sequence[Message]]) -> list[Reply]:
+        if not asked:
+            return []
+        replies, failures = _run(_ask_all(asked, endpoint, pause))
+        if failures:
+            done = sum(reply is not None for reply in replies)
+            raise UnansweredError(
+                f"endpoint {endpoint.url}, model {endpoint.model}: {failures[0]}; {done} of "
+                f"{len(asked)} conversations of this call were answered",
+                replies,
+            )
+        return [reply for reply in replies if reply is not None]
+
+    return chat
+
+
+def pacing(per_minute: float, clock: Callable[[], float] = time.monotonic) -> Callable[[], float]:
+    """How many seconds the next request has to wait, each one booked as it is asked for.
+
+    At 60 a minute, three requests asked for at once wait 0, 1 and 2 seconds.
+    """
+    gap = 60 / per_minute if per_minute else 0.0
+    free = clock()
+
+    def wait() -> float:
+        nonlocal free
+        now = clock()
+        start = max(now, free)
+        free = start + gap
+        return start - now
+
+    return wait
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs it to its end, also where a loop runs already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
+async def _ask_all(
+    asked: Sequence[Sequence[Message]], endpoint: Endpoint, pause: Callable[[], float]
+) -> tuple[list[Reply | None], list[_GivenUpError]]:
+    """A reply or None to each, and why some have none."""
+    import openai  # takes most of a second, and only who asks an endpoint needs it
+
+    replies: list[Reply | None] = [None] * len(asked)
+    failures: list[_GivenUpError] = []
+    waiting = iter(enumerate(asked))
+
+    async def work(client: "openai.AsyncOpenAI") -> None:
+        for place, messages in waiting:  # all workers draw from one iterator
+            try:
+                replies[place] = await _ask(client, messages, endpoint, pause)
+            except _GivenUpError as error:
+                failures.append(error)
+            if failures:
+                return
+
+    async with openai.AsyncOpenAI(
+        base_url=endpoint.url, api_key=_key() or "none", timeout=endpoint.timeout, max_retries=0
+    ) as client:
+        await asyncio.gather(*(work(client) for _ in range(min(endpoint.at_once, len(asked)))))
+    return replies, failures
+
+
+async def _ask(
+    client: "openai.AsyncOpenAI",
+    messages: Sequence[Message],
+    endpoint: Endpoint,
+    pause: Callable[[], float],
+) -> Reply:
+    """One reply, tried for again as long as that may help. Raises `_GivenUpError`."""
+    import openai
+
+    request = _request(messages, endpoint)
+    for tried in range(1, endpoint.tries + 1):
+        await asyncio.sleep(pause())
+        try:
+            async with asyncio.timeout(endpoint.timeout):
+                answer = await client.chat.completions.with_raw_response.create(**request)
+                return _reply(answer.text)
+        except (openai.APIError, TimeoutError, _NonsenseError) as error:
+            trouble = _trouble(error, endpoint, endpoint.backoff * 2 ** (tried - 1))
+        if trouble.pause is None or tried == endpoint.tries:
+            raise _GivenUpError(f"{trouble.line} (tries: {tried})")
+        await asyncio.sleep(trouble.pause)
+    raise AssertionError("the last try returns or raises")
+
+
+def _request(messages: Sequence[Message], endpoint: Endpoint) -> dict[str, Any]:
+    given = {
+        "temperature": endpoint.temperature,
+        "top_p": endpoint.top_p,
+        "seed": endpoint.seed,
+        "stop": list(endpoint.stop) or None,
+    }
+    return {
+        "model": endpoint.model,
+        "messages": [{"role": one.role, "content": one.content} for one in messages],
+        _limit_name(endpoint.url): endpoint.max_new_tokens,
+        **{name: value for name, value in given.items() if value is not None},
+    }
+
+
+def _limit_name(url: str) -> str:
+    """OpenAI's newer models refuse the field that all other servers know."""
+    host = urlsplit(url).hostname or ""
+    return "max_completion_tokens" if host.endswith("openai.com") else "max_tokens"
+
+
+def _reply(body: str) -> Reply:
+    """The first choice of a chat completion; no content (a refusal, say) is an empty reply."""
+    try:
+        answer = json.loads(body)
+        choice = answer["choices"][0]
+        text, end = choice["message"].get("content"), choice.get("finish_reason")
+        tokens = (answer.get("usage") or {}).get("completion_tokens")
+        if not isinstance(text, str | None):
+            raise TypeError("the content is no text")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        raise _NonsenseError(f"no chat completion: {_short(body)!r}") from None
+    # A reply cut inside an emoji may hold half of a surrogate pair, which is no character.
+    text = (text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    cut = end in ("length", "content_filter")
+    return Reply(text, tokens if isinstance(tokens, int) else None, stopped=not cut)
+
+
+class _Trouble(NamedTuple):
+    line: str
+    pause: float | None  # seconds before the next try; None: it would not help
+
+
+def _trouble(error: Exception, endpoint: Endpoint, pause: float) -> _Trouble:
+    """What went wrong in one line, without the key, and whether to try again."""
+    import openai
+
+    pause = min(pause, LONGEST_PAUSE)
+    if isinstance(error, openai.APIStatusError):
+        state = error.status_code
+        line = f"HTTP {state}: {_said(error)}{_remedy(state)}"
+        if state not in PASSING and state < 500:
+            return _Trouble(line, None)
+        return _Trouble(line, max(pause, _asked_pause(error.response.headers.get("retry-after"))))
+    if isinstance(error, TimeoutError | openai.APITimeoutError):
+        return _Trouble(f"no whole answer within {endpoint.timeout:g} s", pause)
+    if isinstance(error, openai.APIConnectionError):
+        why = _short(str(error.__cause__ or error)) or type(error.__cause__).__name__
+        return _Trouble(f"no connection, or it was cut ({why})", pause)
+    return _Trouble(_short(str(error), 160), pause)
+
+
+def _said(error: "openai.APIStatusError") -> str:
+    """The server's own words, out of the object they come in as a rule."""
+    body = error.body
+    words = body.get("message") if isinstance(body, dict) else None
+    return _short(words if isinstance(words, str) else error.message)
+
+
+def _remedy(state: int) -> str:
+    if state in (401, 403):
+        return f"; set {' or '.join(KEYS)} in the environment to a key that it takes"
+    if state == 404:
+        return "; look at the address, which ends in /v1 as a rule, and at the model's name"
+    return ""
+
+
+def _asked_pause(header: str | None) -> float:
+    """Seconds of a `Retry-After`; 0 where it has none, or a date."""
+    try:
+        return min(max(float(header or 0), 0.0), LONGEST_PAUSE)
+    except ValueError:
+        return 0.0
+
+
+def _short(text: str, longest: int = 120) -> str:
+    """The text on one line, cut, without the key."""
+    key = _key()
+    line = " ".join((text.replace(key, "[key]") if key else text).split())
+    return line if len(line) <= longest else f"{line[:longest]}..."
+
+
+def _key() -> str:
+    """The key, "" where none is set. Raises `InputError` for one that no header can hold."""
+    for name in KEYS:
+        key = os.environ.get(name, "").strip()
+        if key and not (key.isascii() and key.isprintable()):
+            raise InputError(f"{name} in the environment holds a character that no key has")
+        if key:
+            return key
+    return ""

@@ -1,0 +1,92 @@
+"""A line that names a back-end becomes a `Chat`, and what it cannot be is refused in one line."""
+
+import dataclasses
+import json
+
+import pytest
+import tiny_folder
+from endpoint_server import said, serving
+
+from hen_jax.core.errors import InputError
+from hen_jax.recipes.generate import Request, generate_replies
+from hen_jax.runs.chats import Answering, back_end, open_chat, open_speaker, revision
+from hen_jax.text.conversation import Message, Reply
+
+HI = (Message("user", "Hi"),)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_folder.write_tiny_folder(tmp_path_factory.mktemp("chats") / "tiny")
+
+
+HOT = Answering(max_new_tokens=4, temperature=5.0, seed=1)
+
+
+def test_a_model_answers_as_generate_does(folder):
+    chat = open_chat(f"model:{folder}", HOT)
+    [reply] = chat([HI])
+    assert chat([]) == []
+    request = Request(model=folder, prompts=("Hi",), max_new_tokens=4, temperature=5.0, seed=1)
+    assert generate_replies(request) == [reply]
+
+
+def test_a_reply_ends_before_a_stop_string_and_draws_depend_on_the_seed(folder):
+    speaker = open_speaker(f"model:{folder}", HOT)
+    texts = [speaker(seed)([HI])[0].text for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+    stop = texts[0][len(texts[0]) // 2 :]
+    [reply] = open_chat(f"model:{folder}", dataclasses.replace(HOT, stop=(stop,)))([HI])
+    assert reply.text == texts[0].partition(stop)[0]
+    assert reply.stopped
+
+
+def test_a_prompt_without_room_for_its_reply_is_refused(folder):
+    with pytest.raises(InputError, match="exceed the model's"):
+        open_chat(f"model:{folder}", Answering(max_new_tokens=10**6))([HI])
+
+
+def test_an_endpoint_and_a_replay_are_opened(tmp_path, monkeypatch):
+    monkeypatch.delenv("HTTP_PROXY", raising=False)
+    monkeypatch.delenv("http_proxy", raising=False)
+    with serving(lambda *_: said("ok")) as server:
+        answering = Answering(max_new_tokens=7, seed=3, stop=("x",))
+        chat = open_chat(f"endpoint:{server.url}/#org/name", answering)
+        assert chat([HI]) == [Reply("ok", 3)]
+    sent = server.requests[0]
+    assert (sent["model"], sent["max_tokens"], sent["seed"]) == ("org/name", 7, 3)
+    assert "top_p" not in sent
+    path = tmp_path / "said.jsonl"
+    row = {"messages": [{"role": "user", "content": "Hi"}], "reply": "Ho"}
+    path.write_text(json.dumps(row) + "\n")
+    assert open_chat(f"replay:{path}")([HI]) == [Reply("Ho")]
+
+
+@pytest.mark.parametrize(
+    "line", ["", "gpt-4", "model:", "endpoint:http://h/v1", "endpoint:#name", "file:x"]
+)
+def test_another_line_is_refused(line):
+    with pytest.raises(InputError, match="give model:FOLDER, endpoint:URL#MODEL or replay:FILE"):
+        back_end(line)
+
+
+def test_settings_that_a_back_end_has_not_are_refused(tmp_path):
+    with pytest.raises(InputError, match="--adapter goes with model:FOLDER"):
+        open_chat("endpoint:http://h/v1#name", Answering(adapter=tmp_path))
+    with pytest.raises(InputError, match="no top-k"):
+        open_chat("endpoint:http://h/v1#name", Answering(top_k=3))
+    with pytest.raises(InputError, match="a stop string is empty"):
+        Answering(stop=("x", ""))
+
+
+def test_a_revision_changes_with_what_it_names(folder, tmp_path):
+    assert revision("endpoint:http://h/v1#name") == "name"
+    of_model = revision(f"model:{folder}")
+    assert of_model != revision(f"model:{folder}", folder)
+    said_file = tmp_path / "said.jsonl"
+    said_file.write_text("\n")
+    before = revision(f"replay:{said_file}")
+    said_file.write_text("\n\n")
+    assert before != revision(f"replay:{said_file}")
+    with pytest.raises(InputError, match="no such file or folder"):
+        revision("model:nowhere")
