@@ -32,8 +32,8 @@ from hen_jax.runs import tiny_model
 from hen_jax.runs.earlier import beside
 from hen_jax.runs.model import SCORE, base_dtype, language_model
 from hen_jax.runs.stage import RunSettings, Stage, beginning
+from hen_jax.training.counted import batches_in, counting
 from hen_jax.training.guards import reporting
-from hen_jax.training.loop import batches_in, counting
 from hen_jax.training.placement import abstract_state, parameter_shardings, placed
 
 UPDATES = 1000

@@ -70,6 +70,9 @@ class Feed(NamedTuple):
     batches: BatchSource  # endless, and knows its place
     held_out: Callable[[], Iterator[Any]]  # batches of one evaluation
     records: Callable[[int], Sequence[str]] = lambda number: ()  # ids in the n-th batch, from 0
+    beyond: Callable[[Any], Sequence[str]] = (
+        lambda batch: ()
+    )  # which rows exceed `bounds`, in words
 
 
 class Work(NamedTuple):
@@ -167,6 +170,10 @@ class Stage(NamedTuple):
 
     check_model: Callable[[Any, DecoderConfig], None] = lambda settings, config: None
     """`(settings, config)`: raises `InputError` for what this model cannot do."""
+
+    first: Callable[[Job, Mapping[str, float]], None] = lambda job, values: None
+    """`(job, values)`: sees the held-out loss and metrics before the first update, and raises
+    `InputError` for what must not train."""
 
     before: Callable[[Job], None] = lambda job: None
     after: Callable[[Job], None] = lambda job: None
