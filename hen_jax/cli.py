@@ -163,18 +163,19 @@ def _add_model_verbs(verbs: Any) -> None:
     verb.set_defaults(verb=commands.import_verb)
 
     verb = verbs.add_parser("generate", help="reply to prompts")
-    verb.add_argument("--model", required=True, type=Path, help="a Hugging Face folder")
-    verb.add_argument("--adapter", type=Path, help="a PEFT adapter folder for that model")
-    verb.add_argument("--prompt", required=True, action="append", help="repeat for a batch")
-    verb.add_argument("--system", help="a system message")
-    verb.add_argument("--max-new-tokens", type=int, default=128)
-    verb.add_argument("--temperature", type=float, default=0.7, help="0 is greedy")
-    verb.add_argument("--top-k", type=int, default=0, help="0 keeps all")
-    verb.add_argument("--top-p", type=float, default=1.0, help="1 keeps all")
-    verb.add_argument("--seed", type=int, default=0)
-    verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    _add_speaker(verb)
+    verb.add_argument("--prompt", action="append", default=[], help="repeat for a batch")
+    verb.add_argument("--messages", type=Path, help="or a JSON file with one conversation")
+    verb.add_argument("--input", type=Path, help="or a file of prompt or messages, with --out")
+    verb.add_argument("--out", type=Path, help="a line per reply, in order; goes on where it was")
+    verb.add_argument("--n", type=int, default=1, help="replies to each prompt")
+    verb.add_argument("--json", action="store_true", help="print replies as JSON lines")
     verb.add_argument("--raw", action="store_true", help="continue the text; no chat format")
     verb.set_defaults(verb=commands.generate_verb)
+
+    verb = verbs.add_parser("chat", help="talk to a model in the terminal; /help there")
+    _add_speaker(verb)
+    verb.set_defaults(verb=commands.chat_verb)
 
     verb = verbs.add_parser("score", help="what a reward model gives each reply of a file")
     verb.add_argument("--model", required=True, type=Path, help="a folder; of a reward model")
@@ -196,6 +197,20 @@ def _add_model_verbs(verbs: Any) -> None:
     verb.add_argument("--dtype", help=dtypes)
     verb.add_argument("--base-model", help="hub id OWNER/NAME of the base, where not recorded")
     verb.set_defaults(verb=commands.export_verb)
+
+
+def _add_speaker(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--model", type=Path, help="a Hugging Face folder")
+    verb.add_argument("--backend", help="or model:FOLDER, endpoint:URL#MODEL, replay:FILE")
+    verb.add_argument("--adapter", type=Path, help="a PEFT adapter folder for that model")
+    verb.add_argument("--system", help="a system message")
+    verb.add_argument("--max-new-tokens", type=int, default=128)
+    verb.add_argument("--temperature", type=float, default=0.7, help="0 is greedy")
+    verb.add_argument("--top-k", type=int, default=0, help="0 keeps all")
+    verb.add_argument("--top-p", type=float, default=1.0, help="1 keeps all")
+    verb.add_argument("--stop", action="append", default=[], help="a text before which to end")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -154,6 +154,7 @@ def _model_speaker(folder: Path, answering: Answering) -> Speaker:
         answering.max_new_tokens,
         companions.all_ends(folder, stop_ids(tokenizer)),
         sampling=Sampling(answering.temperature, answering.top_k, answering.top_p),
+        stop_strings=answering.stop,
     )
 
     @functools.cache
