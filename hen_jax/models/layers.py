@@ -74,9 +74,13 @@ class Linear(nnx.Module):
         self.lora_a = self.lora_b = nnx.data(None)
         if lora is not None:
             self.scale = lora.scale
-            a = _normal(adapter_key, (fan_in, lora.rank), fan_in)
+            a, b = jnp.zeros((fan_in, lora.rank)), jnp.zeros((lora.rank, fan_out))
+            if lora.init == "b_random":
+                b = _normal(adapter_key, b.shape, lora.rank)
+            else:
+                a = _normal(adapter_key, a.shape, fan_in)
             self.lora_a = nnx.LoRAParam(a, axes=(axes[0], "rank"))
-            self.lora_b = nnx.LoRAParam(jnp.zeros((lora.rank, fan_out)), axes=("rank", axes[1]))
+            self.lora_b = nnx.LoRAParam(b, axes=("rank", axes[1]))
 
     def __call__(
         self,

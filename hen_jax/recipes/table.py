@@ -3,7 +3,7 @@
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.recipes import emcl, quickstart, regression, reward, sft
+from hen_jax.recipes import emcl, experts, policy, preference, quickstart, regression, reward, sft
 from hen_jax.runs.stage import Stage
 
 STAGES: dict[str, Stage] = {
@@ -11,7 +11,10 @@ STAGES: dict[str, Stage] = {
     "quickstart": quickstart.STAGE,
     "emcl": emcl.STAGE,
     "reward": reward.STAGE,
+    "preference": preference.STAGE,
     "regression": regression.STAGE,
+    "experts": experts.STAGE,
+    "policy": policy.STAGE,
 }
 
 
