@@ -126,6 +126,10 @@ def _request(chosen: argparse.Namespace) -> "Request":
         stop=tuple(chosen.stop),
         seed=chosen.seed,
         dtype=chosen.dtype,
+        at_once=chosen.at_once,
+        per_minute=chosen.per_minute,
+        timeout=chosen.timeout,
+        tries=chosen.tries,
     )
 
 

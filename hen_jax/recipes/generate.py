@@ -45,6 +45,10 @@ class Request:
     n: int = 1  # replies to each
     stop: tuple[str, ...] = ()  # a reply ends before the first of these
     json: bool = False  # print each reply as a line of JSON
+    at_once: int = 8  # this and what follows: of an endpoint (`io.endpoint`)
+    per_minute: float = 0.0
+    timeout: float = 120.0
+    tries: int = 5
 
     @property
     def line(self) -> str:
@@ -98,6 +102,10 @@ def open_speaker_of(request: Request) -> Speaker:
         stop=request.stop,
         adapter=request.adapter,
         dtype=request.dtype,
+        at_once=request.at_once,
+        per_minute=request.per_minute,
+        timeout=request.timeout,
+        tries=request.tries,
     )
     return open_speaker(request.line, answering)
 

@@ -32,6 +32,10 @@ CHUNK = 32
 """Replies that are asked for, and written, together."""
 
 
+_NEUTRAL = {"model", "backend", "adapter", "json", "n", "at_once", "per_minute", "timeout", "tries"}
+"""Fields of a request that change no reply, or are told otherwise in `_made_by`."""
+
+
 class Asked(NamedTuple):
     """One reply that is wanted."""
 
@@ -118,7 +122,7 @@ def _made_by(request: Request) -> str:
     told = {
         field.name: str(vars(request)[field.name])
         for field in dataclasses.fields(request)
-        if field.name not in ("model", "backend", "adapter", "json", "n")
+        if field.name not in _NEUTRAL
     }
     kind, where, model = back_end(request.line)
     of = model if kind == "endpoint" else revision(request.line, request.adapter)
