@@ -9,7 +9,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check xllamacpp==2026.10.11549 gguf==0.19.0 numpy==2.3.5 2>/dev/null
-cat > "$work/show.py" <<'PY'import json
+cat > "$work/show.py" <<'PY'
+import json
 import sys
 import urllib.request
 

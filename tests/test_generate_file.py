@@ -5,6 +5,7 @@ import json
 
 import pytest
 import tiny_folder
+from endpoint_server import said, serving
 
 from hen_jax import cli
 from hen_jax.core.errors import InputError
@@ -238,3 +239,17 @@ def test_a_prompt_longer_than_the_model_has_positions_is_named(folder, tmp_path,
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("hen: long: a prompt of ")
     assert "exceed the model's" in line
+
+
+def test_an_endpoint_is_asked_for_each_sample_with_a_seed_of_its_own(tmp_path, monkeypatch, capsys):
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    source, out = tmp_path / "p.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    with serving(lambda asked, _: said(f"drawn from {asked['seed']}")) as server:
+        line = f"endpoint:{server.url}#m"
+        asked = ["generate", "--backend", line, "--input", str(source), "--out", str(out)]
+        assert cli.main([*asked, "--n", "2"]) == 0
+    texts = [row["reply"] for row in replies(out)]
+    assert texts[0] != texts[1]
+    assert "4 replies; 12 tokens" in capsys.readouterr().out
