@@ -65,6 +65,7 @@ class Unchanged(nnx.Module):
     """In place of the last norm: what comes below another layer is not normalised."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """As it is."""
         return x
 
 
