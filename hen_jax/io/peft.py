@@ -20,7 +20,7 @@ from hen_jax.io.peft_modules import PREFIX, A, B, PeftModule, linear_rows, modul
 from hen_jax.io.peft_pairs import LoraPair, level, same_rank, split_pairs
 from hen_jax.io.peft_pairs import leaves as low_rank_leaves
 from hen_jax.io.peft_settings import PeftSettings
-from hen_jax.io.peft_tensors import SCORE, adapter_tensors
+from hen_jax.io.peft_tensors import SCORE_KERNEL, adapter_tensors
 from hen_jax.io.reward_pad import Pad, choose_pad, write_pad
 from hen_jax.models.config import DecoderConfig, LoraConfig
 
@@ -194,7 +194,7 @@ def assemble_adapter(
             )
     if config.score_head:
         shape = (len(config.score_labels), config.width)
-        leaves[SCORE] = read(PREFIX + "score.weight", shape).T
+        leaves[SCORE_KERNEL] = read(PREFIX + "score.weight", shape).T
     return lora, unflatten(leaves)
 
 
