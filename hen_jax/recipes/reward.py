@@ -99,9 +99,7 @@ def work(
     schedule = make_schedule(settings.optimizer, steps)
     optimizer = guarded(settings, schedule)
     loss = reward_loss(graphdef, bounds.replies, settings.reward, bounds.reach)
-    return Work(
-        update_step(loss, optimizer, settings.microbatches), optimizer, schedule, score=loss
-    )
+    return Work(update_step(loss, optimizer, settings.microbatches), optimizer, schedule, loss)
 
 
 def load(settings: RewardSettings, config: DecoderConfig, mesh: Mesh) -> Load:
