@@ -36,7 +36,7 @@ def joint_lora(experts: Mapping[str, LoraConfig]) -> LoraConfig:
             "give all the same"
         )
     rank = sum(lora.rank for lora in experts.values())
-    return LoraConfig(rank, float(rank), *targets)
+    return LoraConfig(rank, float(rank), targets.pop())
 
 
 def joint_adapter(experts: Sequence[Tree]) -> Tree:

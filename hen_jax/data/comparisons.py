@@ -15,6 +15,7 @@ from hen_jax.core.types import Batch, RowLimits
 from hen_jax.data.examples import Shifted
 from hen_jax.data.packing import lay_out_row, stack_rows
 from hen_jax.data.preferences import Pair
+from hen_jax.data.rated import HIDDEN, Reads, replies_only
 from hen_jax.text.chat import render_all
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.tokenizer import ChatTokenizer
@@ -22,7 +23,11 @@ from hen_jax.text.tokenizer import ChatTokenizer
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Compared:
-    """The replies to one prompt, rendered with it, and who was preferred to whom."""
+    """The replies to one prompt, rendered with it, and who was preferred to whom.
+
+    What scores are read off holds whole documents; what trains a policy (see `data.continuations`)
+    holds inputs, and `targets`, `weights` and `marks` beside them.
+    """
 
     id: str
     group: str
@@ -33,6 +38,9 @@ class Compared:
     ties: np.ndarray  # the same of ties, equal both ways
     margin: np.ndarray  # the same of margins, opposite both ways
     judged: tuple["Judged", ...] = ()  # the pairs that it was made from
+    targets: tuple[np.ndarray, ...] = ()  # K of [n] int32: the token after each
+    weights: tuple[np.ndarray, ...] = ()  # K of [n] float32: what each target counts for
+    marks: np.ndarray | None = None  # [K, 2] float32: times called wanted, and unwanted
 
     @property
     def length(self) -> int:
@@ -62,6 +70,7 @@ class Taken(NamedTuple):
 
     compared: list[Compared]
     dropped: tuple[str, ...]
+    silent: tuple[str, ...] = ()  # a side of them has nothing that trains
 
 
 def compare(
@@ -70,12 +79,14 @@ def compare(
     *,
     row_length: int,
     shared: bool = True,
+    reads: Reads = "conversation",
 ) -> Taken:
     """Brings the pairs of each prompt together and renders them.
 
     A prompt with three replies compared pairwise is one item: its replies are computed once and
     its comparisons weigh as much as another prompt's single pair. What does not fit in a row is
     left out and named; a reply is never cut. Without `shared` each reply has the prompt to itself.
+    What reads "replies" sees none of what was said before: the control of any accuracy.
 
     Raises:
       InputError: two replies of a pair that are the same tokens.
@@ -83,9 +94,9 @@ def compare(
     by_prompt: dict[tuple[Message, ...], list[Pair]] = {}
     for pair in pairs:
         by_prompt.setdefault(pair.prompt, []).append(pair)
-    prompts = [_replies(of_prompt) for of_prompt in by_prompt.values()]
+    prompts = [replies_of(of_prompt) for of_prompt in by_prompt.values()]
     conversations = [
-        Conversation(prompt + reply)
+        Conversation(prompt + reply) if reads == "conversation" else alone(reply)
         for prompt, replies in zip(by_prompt, prompts, strict=True)
         for reply in replies
     ]
@@ -96,6 +107,11 @@ def compare(
     ]
     fitting = [one for one in found if one.length <= row_length]
     return Taken(fitting, tuple(one.id for one in found if one.length > row_length))
+
+
+def alone(reply: tuple[Message, ...]) -> Conversation:
+    """A reply behind a prompt that says nothing; of several turns the user's are hidden too."""
+    return replies_only(Conversation((Message("user", HIDDEN), *reply)))
 
 
 def turn_pairs(pair: Pair) -> list[Pair]:
@@ -154,7 +170,7 @@ def reach_of(compared: Iterable[Compared]) -> RowLimits:
     return RowLimits(own, prefix, held)
 
 
-def _replies(pairs: Sequence[Pair]) -> list[tuple[Message, ...]]:
+def replies_of(pairs: Sequence[Pair]) -> list[tuple[Message, ...]]:
     """The different replies to a prompt, in the order in which they are met."""
     return list(dict.fromkeys(reply for pair in pairs for reply in (pair.chosen, pair.rejected)))
 
@@ -172,7 +188,7 @@ def _compared(
             raise InputError(f"record {pair.id}: both sides are the same tokens; leave it out")
         judged.append(Judged(first, second, pair))
     name, group, kind = pairs[0].id, pairs[0].group, pairs[0].kind
-    prefix = _common(documents) if shared else 0
+    prefix = common_start(documents) if shared else 0
     known = known_of(judged, len(replies))
     return Compared(name, group, kind, documents, prefix, *known, judged=tuple(judged))
 
@@ -194,7 +210,7 @@ def known_of(judged: Sequence[Judged], replies: int) -> tuple[np.ndarray, np.nda
     return wins, ties, margin / np.maximum(count, 1)
 
 
-def _common(documents: Sequence[np.ndarray]) -> int:
+def common_start(documents: Sequence[np.ndarray]) -> int:
     """Tokens that all begin with, leaving each at least one."""
     most = min(map(len, documents)) - 1
     first = documents[0][:most]

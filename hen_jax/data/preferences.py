@@ -40,6 +40,7 @@ class Pair:
     share: float = 1.0  # in [0, 1]; with half of `tie` at least one half
     tie: float = 0.0  # in [0, 1 - share]
     margin: float = 0.0  # by how much the first should lead, in units of the sigmoid's argument
+    turn_weights: tuple[float, ...] = ()  # of the assistant's turns after the prompt; (): all 1
 
     @property
     def wins(self) -> float:
@@ -109,7 +110,23 @@ def parse_pair(row: Row) -> Pair:
         share=share,
         tie=tie,
         margin=margin,
+        turn_weights=_turn_weights(row, max(map(_replied, (chosen, rejected)))),
     )
+
+
+def _turn_weights(row: Row, turns: int) -> tuple[float, ...]:
+    """`turn_weights`: what each assistant turn counts for when a policy is trained."""
+    given = row.get("turn_weights")
+    if given is None:
+        return ()
+    if not isinstance(given, list) or len(given) != turns:
+        raise InputError(f"turn_weights: {given!r}; allowed: a list of {turns}, one per reply")
+    keyed = [{"turn_weights": weight} for weight in given]
+    return tuple(fields.number_field(one, "turn_weights", 0, 1e6) for one in keyed)
+
+
+def _replied(turns: tuple[Message, ...]) -> int:
+    return sum(message.role == "assistant" for message in turns)
 
 
 def parse_labelled(row: Row) -> Labelled:

@@ -118,10 +118,12 @@ def is_usable(scale: float) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
-    """Low-rank adapters: `y = x W + (alpha / rank) (x A) B`; `A [in, R]`, `B [R, out]` starts at 0.
+    """Low-rank adapters: `y = x W + (alpha / rank) (x A) B`; `A [in, R]`, `B [R, out]`.
 
     `targets` name linear layers of a block: any of q, k, v, o, gate, up, down. `rank_stabilised`
-    divides by the root of the rank instead (rsLoRA; Kalajdzievski, 2023).
+    divides by the root of the rank instead (rsLoRA; Kalajdzievski, 2023). One of the two factors
+    starts at 0, so that the adapter changes nothing at first: B, or under `init="b_random"` A, with
+    B normal of variance 1 / R (Hayou et al., 2024, "Init[B]").
 
     Raises:
       InputError: a rank below 1, no target or one named twice, or a factor that trains nothing (0),
@@ -132,6 +134,7 @@ class LoraConfig:
     alpha: float = 32.0  # over the rank: the factor on the product
     targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")  # which layers
     rank_stabilised: bool = False  # divide alpha by the root of the rank (rsLoRA)
+    init: Literal["a_random", "b_random"] = "a_random"  # which factor starts at random; other: 0
 
     def __post_init__(self):
         check_ranges(self)

@@ -21,18 +21,28 @@ def training_flops(config: DecoderConfig, lora: LoraConfig | None, rows: RowShap
     twice (no gradient of the matrix), attention three times. Each row counts as one document: what
     packing leaves out, no kernel here skips.
     """
+    return _flops(config, lora, rows, matrices=3 if lora is None else 2, rest=3)
+
+
+def scoring_flops(config: DecoderConfig, lora: LoraConfig | None, rows: RowShape) -> float:
+    """The forward pass alone, as of a reference policy."""
+    return _flops(config, lora, rows, matrices=1, rest=1)
+
+
+def _flops(
+    config: DecoderConfig, lora: LoraConfig | None, rows: RowShape, *, matrices: int, rest: int
+) -> float:
+    """`matrices` and `rest` are how often products with the model's matrices, and all others, cost
+    their forward pass."""
     tokens = rows.rows * rows.length
-    full = 3 if lora is None else 2
-    blocks = full * 2 * config.layers * sum(linear_sizes(config).values()) * tokens
+    blocks = 2 * config.layers * sum(linear_sizes(config).values()) * tokens
     outputs = len(config.score_labels) if config.score_head else config.vocab_size
-    head = full * 2 * config.width * outputs * rows.rows * rows.trained
-    attention = (
-        3
-        * rows.rows
-        * sum(attention_flops(config, rows.length, window) for window in config.windows)
+    head = 2 * config.width * outputs * rows.rows * rows.trained
+    attention = rows.rows * sum(
+        attention_flops(config, rows.length, window) for window in config.windows
     )
-    adapters = 0 if lora is None else 3 * 2 * config.layers * _adapter_size(config, lora) * tokens
-    return float(blocks + head + attention + adapters)
+    adapters = 0 if lora is None else 2 * config.layers * _adapter_size(config, lora) * tokens
+    return float(matrices * (blocks + head) + rest * (attention + adapters))
 
 
 def row_flops(config: DecoderConfig, lora: LoraConfig | None, length: int) -> float:

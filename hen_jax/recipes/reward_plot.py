@@ -7,10 +7,8 @@ import numpy as np
 
 from hen_jax.core.files import staged_file
 
-FILE = "reward.png"
 
-
-def draw_reward(workdir: Path, report: dict[str, Any], scores: np.ndarray) -> None:
+def draw_reward(path: Path, report: dict[str, Any], scores: np.ndarray) -> None:
     """Draws the reliability of held-out pairs and the two distributions of `scores [n, 2]`."""
     from matplotlib.figure import Figure  # a second to load; no window system is asked for
 
@@ -30,5 +28,5 @@ def draw_reward(workdir: Path, report: dict[str, Any], scores: np.ndarray) -> No
         sides.hist(side, edges, color=colour, alpha=0.6, label=name)
     sides.set(xlabel="score", ylabel="held-out replies")
     sides.legend(frameon=False)
-    with staged_file(workdir / FILE) as staged:
+    with staged_file(path) as staged:
         figure.savefig(staged, dpi=150, format="png")

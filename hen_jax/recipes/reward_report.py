@@ -1,5 +1,8 @@
 """The evaluator of a reward model: what its scores say of held-out pairs, in `reward.json`."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import jax
 import numpy as np
 
@@ -13,7 +16,7 @@ from hen_jax.data.word_ranker import cross_validated_margins, word_margins
 from hen_jax.evaluation.preference_report import Held, TaskScores, report
 from hen_jax.evaluation.preferences import pair_accuracy
 from hen_jax.recipes.reward_plot import draw_reward
-from hen_jax.runs.compared import ComparedPart, ComparedParts, compared_parts
+from hen_jax.runs.compared import ComparedPart, ComparedParts
 from hen_jax.runs.stage import Job
 from hen_jax.steps.reward import row_of_scores
 from hen_jax.steps.state import State
@@ -32,9 +35,6 @@ def preferences(job: Job) -> Evaluator:
     scores by which a reward is to be calibrated, and which stay as they are from then on.
     """
     settings, bounds, put = job.settings, job.feed.bounds, to_devices(job.mesh)
-    parts = compared_parts(settings.asked(), settings.data, job.tokenizer)
-    held = _held(parts)
-    mixture = float(pair_accuracy(cross_validated_margins(parts.train.pairs())).mean())
 
     def score(params, frozen, batch):
         graphdef, replies = job.model.graphdef, bounds.replies
@@ -42,16 +42,30 @@ def preferences(job: Job) -> Evaluator:
 
     scored = jax.jit(score, out_shardings=replicated(job.mesh))
 
-    def look(state: State) -> dict[str, float]:
+    def scores(state: State) -> np.ndarray:
         rows = [scored(state.params, job.frozen, put(batch)) for batch in job.feed.held_out()]
-        scores = np.concatenate([np.asarray(row) for row in rows])
+        return np.concatenate([np.asarray(row) for row in rows])
+
+    return reporting(job, settings.parts(job.tokenizer), scores, REPORT)
+
+
+def reporting(
+    job: Job, parts: ComparedParts, scored: Callable[[State], np.ndarray], name: str
+) -> Evaluator:
+    """What `scored(state) [rows, K]` says of the held-out pairs: in `name`, a JSON file, and in a
+    drawing beside it. `preferences` of a reward model, and of a policy's implicit reward."""
+    held, drawing = _held(parts), Path(name).with_suffix(".png")
+    mixture = float(pair_accuracy(cross_validated_margins(parts.train.pairs())).mean())
+
+    def look(state: State) -> dict[str, float]:
+        scores = scored(state)
         sides = pair_scores(parts.valid, scores)
         found = report(sides, held, task_scores(parts.valid, scores))
         found |= {"step": int(state.step), "bag_of_words_on_training_mixture": mixture}
         if is_primary():
-            write_json(job.workdir / REPORT, found)
+            write_json(job.workdir / name, found)
             if found["step"] == job.feed.steps:
-                draw_reward(job.workdir, found, sides)
+                draw_reward(job.workdir / drawing, found, sides)
         calibration = found["calibration"] or {"brier": np.nan, "ece": np.nan}
         return {
             **{

@@ -32,8 +32,8 @@ from hen_jax.runs import tiny_model
 from hen_jax.runs.earlier import beside
 from hen_jax.runs.model import SCORE, base_dtype, language_model
 from hen_jax.runs.stage import RunSettings, Stage, beginning
+from hen_jax.training.counted import batches_in, counting
 from hen_jax.training.guards import reporting
-from hen_jax.training.loop import batches_in, counting
 from hen_jax.training.placement import abstract_state, parameter_shardings, placed
 
 UPDATES = 1000
@@ -66,7 +66,7 @@ def program(stage: Stage, settings: Any, topology: Topology) -> Program:
     load = stage.load(settings, model.config, model.mesh)
     work = stage.work(settings, model.config, model.graphdef, load.bounds, UPDATES)
     params, frozen = beginning(
-        stage, model.config, model.trainable, model.frozen, _extra(stage, model, settings.seed)
+        stage, settings, model.trainable, model.frozen, _extra(stage, model, settings)
     )
     state = abstract_state(params, work.optimizer, settings.seed, model.mesh, work.memory)
     return Program(
@@ -149,9 +149,10 @@ def abstract_batch(
     return Batch(ids, ids, mask, ids, ids, task=leaf(jnp.int32))
 
 
-def _extra(stage: Stage, model: Placed, seed: int) -> dict[str, Tree]:
+def _extra(stage: Stage, model: Placed, settings: Any) -> dict[str, Tree]:
     here = replicated(model.mesh)
-    shapes = jax.eval_shape(lambda: stage.extra(model.config, jax.random.key(seed)))
+    key = jax.random.key(settings.seed)
+    shapes = jax.eval_shape(lambda: stage.extra(settings, model.config, key))
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes
     )

@@ -1,15 +1,15 @@
 """Which compared replies a run reads: settings -> pairs of each part, with crossings built."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import RowLimits
 from hen_jax.data.comparison_batches import ComparisonBounds, ComparisonConfig, Comparisons
-from hen_jax.data.comparisons import compare, most_replies, reach_of, turn_pairs
+from hen_jax.data.comparisons import Taken, compare, most_replies, reach_of, turn_pairs
 from hen_jax.data.crossed import BUILT, crossed_pairs, is_crossed
-from hen_jax.data.preferences import Pair
+from hen_jax.data.preferences import Labelled, Pair
 from hen_jax.data.schemas import check_records, pairs_of, schema_named
 from hen_jax.data.splits import Part, part_of, why_empty
 from hen_jax.runs.sources import Source, locate_source
@@ -28,13 +28,19 @@ class Asked(NamedTuple):
     level: Level  # of pairs that are whole conversations
     crossings: tuple[str, ...]  # built from the records of the sources
     plain: bool = True  # pairs that are not crossed, too
+    labels: bool = False  # also of single replies, of sources of the schema "label"
 
 
 class Tasked(NamedTuple):
-    """A pair, and the task (or kind, or schema) under whose calibration its replies fall."""
+    """A record, and the task (or kind, or schema) under whose calibration its replies fall."""
 
-    pair: Pair
+    pair: Pair | Labelled
     task: str
+
+
+Take = Callable[..., Taken]
+"""`take(records, tokenizer, row_length=, shared=)`: records brought together by prompt, rendered;
+`data.comparisons.compare` for scores, `data.continuations.continuations` for a policy."""
 
 
 class ComparedPart(NamedTuple):
@@ -43,6 +49,7 @@ class ComparedPart(NamedTuple):
     found: Comparisons
     tasks: dict[str, str]  # id of a pair -> its task
     dropped: int  # prompts that with their replies are longer than a row
+    silent: int = 0  # prompts left out as a side of them has nothing that trains
 
     def pairs(self) -> list[Pair]:
         """All pairs that are compared."""
@@ -57,7 +64,7 @@ class ComparedParts(NamedTuple):
 
 
 def compared_parts(
-    asked: Asked, config: ComparisonConfig, tokenizer: ChatTokenizer
+    asked: Asked, config: ComparisonConfig, tokenizer: ChatTokenizer, take: Take = compare
 ) -> ComparedParts:
     """The sources' pairs, dealt to their parts by group, rendered.
 
@@ -69,10 +76,12 @@ def compared_parts(
         gives, a bad record (file:line:field), or a part without anything.
     """
     _check(asked)
-    records = [_records(source) for source in asked.sources]
-    return ComparedParts(
-        *(_part(cast(Part, part), asked, records, config, tokenizer) for part in ("train", "valid"))
-    )
+    records = [_records(source, asked) for source in asked.sources]
+
+    def part(name: Part) -> ComparedPart:
+        return _part(name, asked, records, config, tokenizer, take)
+
+    return ComparedParts(part("train"), part("valid"))
 
 
 def bounds_of(parts: ComparedParts, config: ComparisonConfig) -> ComparisonBounds:
@@ -88,10 +97,11 @@ def describe(name: str, part: ComparedPart, config: ComparisonConfig) -> str:
     """One line for a log: nothing is left out silently."""
     pairs = part.pairs()
     crossed = sum(is_crossed(pair.kind) for pair in pairs)
+    silent = f", {part.silent} as a side has nothing that trains" if part.silent else ""
     return (
         f"{name}: {len(part.found.all())} prompts, {len(pairs)} comparisons, {crossed} of them "
         f"crossed; {part.dropped} prompts left out as longer than data.row_length "
-        f"{config.row_length}"
+        f"{config.row_length}{silent}"
     )
 
 
@@ -115,8 +125,9 @@ def _check(asked: Asked) -> None:
             )
 
 
-def _records(source: Source) -> list[Any]:
-    pairs_of(source.schema)  # refuses before anything is read
+def _records(source: Source, asked: Asked) -> list[Any]:
+    if not _labelled(source, asked):
+        pairs_of(source.schema)  # refuses before anything is read
     path = locate_source(source.path)
     return check_records(path, source.schema, source.columns.given()).whole(path)
 
@@ -127,6 +138,7 @@ def _part(
     records: Sequence[list[Any]],
     config: ComparisonConfig,
     tokenizer: ChatTokenizer,
+    take: Take,
 ) -> ComparedPart:
     weighted = asked.sources[0].weight is not None
     each = [
@@ -137,7 +149,7 @@ def _part(
         each = [[one for of_source in each for one in of_source]]
     tasks = {one.pair.id: one.task for of_set in each for one in of_set}
     taken = [
-        compare(
+        take(
             [one.pair for one in of_set],
             tokenizer,
             row_length=config.row_length,
@@ -150,7 +162,8 @@ def _part(
         raise InputError(_nothing(part, asked, records, tasks, config.row_length))
     weights = tuple(source.weight or 1.0 for source in asked.sources)
     found = Comparisons(sets, weights if len(sets) == len(weights) else (1.0,))
-    return ComparedPart(found, tasks, sum(len(one.dropped) for one in taken))
+    dropped, silent = (sum(map(len, one)) for one in zip(*(t[1:] for t in taken), strict=True))
+    return ComparedPart(found, tasks, dropped, silent)
 
 
 def _pairs(source: Source, part: Part, asked: Asked, records: Iterable[Any]) -> Iterator[Tasked]:
@@ -158,8 +171,10 @@ def _pairs(source: Source, part: Part, asked: Asked, records: Iterable[Any]) -> 
     schema = schema_named(source.schema)
     mine = [one for one in records if part_of(schema.document(one).group) == part]
     for record in mine:
-        labels = schema.labels(record)
-        task = labels.get("task", labels.get("crossing", source.schema))
+        task = task_of(source.schema, record)
+        if _labelled(source, asked):
+            yield Tasked(record, task)
+            continue
         for pair in pairs_of(source.schema)(record):
             if not asked.plain and not is_crossed(pair.kind):
                 continue
@@ -170,6 +185,16 @@ def _pairs(source: Source, part: Part, asked: Asked, records: Iterable[Any]) -> 
         if built_from == source.schema:
             for crossing in build(mine):
                 yield from (Tasked(one, name) for one in crossed_pairs(crossing))
+
+
+def task_of(schema: str, record: Any) -> str:
+    """The task (or kind, or else schema) of a record, under whose calibration its replies fall."""
+    labels = schema_named(schema).labels(record)
+    return labels.get("task", labels.get("crossing", schema))
+
+
+def _labelled(source: Source, asked: Asked) -> bool:
+    return asked.labels and source.schema == "label"
 
 
 def _nothing(

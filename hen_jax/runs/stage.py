@@ -25,10 +25,11 @@ from hen_jax.steps.state import Optimizer, State
 from hen_jax.steps.update import Metrics
 from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.guards import GuardConfig, guard
-from hen_jax.training.loop import BatchSource, Evaluator, LoopConfig, Prepare
+from hen_jax.training.loop import BatchSource, Evaluator, LoopConfig, Prepare, no_bounds
 from hen_jax.training.optimizers import OptimizerConfig, Schedule, make_optimizer
 from hen_jax.training.placement import InitMemory, no_memory, to_devices
 from hen_jax.training.processes import Share
+from hen_jax.training.red_flags import Flags, no_flags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,7 @@ class Feed(NamedTuple):
     batches: BatchSource  # endless, and knows its place
     held_out: Callable[[], Iterator[Any]]  # batches of one evaluation
     records: Callable[[int], Sequence[str]] = lambda number: ()  # ids in the n-th batch, from 0
+    beyond: Callable[[Any], Sequence[str]] = no_bounds  # which rows of a batch exceed `bounds`
 
 
 class Work(NamedTuple):
@@ -109,7 +111,7 @@ def rows_to_devices(job: Job) -> Prepare:
     return lambda state, frozen, batch: put(batch)
 
 
-def nothing_more(config: DecoderConfig, key: PRNGKeyArray) -> dict[str, Tree]:
+def nothing_more(settings: Any, config: DecoderConfig, key: PRNGKeyArray) -> dict[str, Tree]:
     """Nothing trains but the decoder's own parameters."""
     return {}
 
@@ -143,6 +145,9 @@ class Stage(NamedTuple):
     arranges leaves, so that a plan can call it; whatever is in both is copied by the run. `params`
     are the decoder's own, without `extra`."""
 
+    keeps: Callable[[Any], bool] = lambda settings: True
+    """`(settings)`: whether `kept` is asked; else what does not train stays as it is."""
+
     model_config: Callable[[Any, DecoderConfig], DecoderConfig] = lambda settings, config: (
         language_model(config)
     )
@@ -154,15 +159,19 @@ class Stage(NamedTuple):
     """`(settings)`: adapters that train side by side, by name, in place of `config.adapter`:
     `params` is then `{name: adapter}`, and the decoder has room for all (`joint_lora`)."""
 
-    extra: Callable[[DecoderConfig, PRNGKeyArray], dict[str, Tree]] = nothing_more
-    """What trains beside the decoder's own parameters, such as a score head: more keys of `params`,
-    whole on every device."""
+    extra: Callable[[Any, DecoderConfig, PRNGKeyArray], dict[str, Tree]] = nothing_more
+    """`(settings, config, key)`: what trains beside the decoder's own parameters, such as a score
+    head: more keys of `params`, whole on every device."""
 
     check: Callable[[Any, Mesh], None] = lambda settings, mesh: None
     """`(settings, mesh)`: raises `InputError` for what is wrong whatever the model is."""
 
     check_model: Callable[[Any, DecoderConfig], None] = lambda settings, config: None
     """`(settings, config)`: raises `InputError` for what this model cannot do."""
+
+    first: Callable[[Job, Mapping[str, float]], None] = lambda job, values: None
+    """`(job, values)`: sees the held-out loss and metrics before the first update, and raises
+    `InputError` for what must not train."""
 
     before: Callable[[Job], None] = lambda job: None
     after: Callable[[Job], None] = lambda job: None
@@ -173,6 +182,9 @@ class Stage(NamedTuple):
 
     changes: tuple[Change, ...] = ()
     """What `hen plan` may try besides the common ones to make a step fit."""
+
+    flags: Callable[[Any], Flags] = lambda settings: no_flags
+    """`(settings)`: what the loop asks about each update's metrics; may warn or end the run."""
 
     rows: Callable[[Any], int] | None = None
     """`(settings)`: rows of a batch, which microbatches divide; None where there are none."""
@@ -194,7 +206,8 @@ def decoder_lora(stage: Stage, settings: RunSettings) -> LoraConfig | None:
 
 
 def beginning(
-    stage: Stage, config: DecoderConfig, params: Tree, frozen: Tree, extra: dict[str, Tree]
+    stage: Stage, settings: Any, params: Tree, frozen: Tree, extra: dict[str, Tree]
 ) -> tuple[Tree, Tree]:
     """What trains and what does not when the first update begins; leaves may be abstract."""
-    return {**params, **extra}, stage.kept(params, frozen)
+    kept = stage.kept(params, frozen) if stage.keeps(settings) else frozen
+    return {**params, **extra}, kept

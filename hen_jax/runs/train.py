@@ -8,8 +8,10 @@ The order of start-up, written down once:
 4. `fit`: the newest checkpoint, or the first state; then the updates that are left.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,10 @@ from hen_jax.runs.record import claim, run_record
 from hen_jax.runs.stage import Job, RunSettings, Stage, Work, beginning, decoder_lora
 from hen_jax.steps.state import State
 from hen_jax.training.checkpoints import Checkpoints
+from hen_jax.training.counted import counting
 from hen_jax.training.guards import reporting
-from hen_jax.training.loop import Run, counting, evaluator, train
+from hen_jax.training.held_out import evaluator
+from hen_jax.training.loop import Run, train
 from hen_jax.training.metrics import MetricLog
 from hen_jax.training.placement import abstract_state, initial_state, placed
 from hen_jax.training.processes import primary_first, row_share
@@ -106,8 +110,9 @@ def fit(job: Job) -> State:
     """
     settings, feed, stage, config = job.settings, job.feed, job.stage, job.model.config
     work = stage.work(settings, config, job.model.graphdef, feed.bounds, feed.steps)
-    extra = jax.device_put(stage.extra(config, jax.random.key(settings.seed)), replicated(job.mesh))
-    params, frozen = beginning(stage, config, job.trainable, job.frozen, extra)
+    begun = stage.extra(settings, config, jax.random.key(settings.seed))
+    extra = jax.device_put(begun, replicated(job.mesh))
+    params, frozen = beginning(stage, settings, job.trainable, job.frozen, extra)
     frozen = _apart(frozen, params)
     like = abstract_state(params, work.optimizer, settings.seed, job.mesh, work.memory)
     prepare = stage.prepare(job)
@@ -126,8 +131,11 @@ def fit(job: Job) -> State:
                 log=log,
                 record=job.record,
                 records=feed.records,
+                beyond=feed.beyond,
                 flops=lambda number: stage.flops(settings, config, number),
                 evaluators=named_evaluators(job),
+                flags=stage.flags(settings),
+                first=partial(stage.first, job),
             )
             state = _state(job, work, loop, like, params)
             return train(settings.loop, loop, state, frozen, feed.steps)
@@ -171,7 +179,7 @@ def _divide(settings: RunSettings, model: BaseModel) -> Partition:
         return trainable_and_frozen(model, settings.adapter, settings.execution, settings.seed)
     run = Path(settings.start)
     earlier = previous_run(run)
-    if earlier.lora != settings.adapter or earlier.base != model.folder.absolute():
+    if not _same_shapes(earlier.lora, settings.adapter) or earlier.base != model.folder.absolute():
         raise InputError(
             f"config.start: the run in {run} trained {earlier.lora} on {earlier.base}; give the "
             "same config.adapter and config.model here"
@@ -203,3 +211,10 @@ def _experts(
             "here, and the same config.model"
         )
     return made._replace(trainable=made.trainable | saved_adapters(run, model, known))
+
+
+def _same_shapes(one: LoraConfig | None, other: LoraConfig | None) -> bool:
+    """Whether the adapters compute the same; what they once began with does not matter."""
+    if one is None or other is None:
+        return one is other
+    return dataclasses.replace(one, init=other.init) == other

@@ -81,12 +81,12 @@ def experts_step(
     def step(state: State, frozen: Tree, batch: Tree) -> tuple[State, Metrics]:
         grads, mean, metrics = summed_gradients(loss, state.params, frozen, batch, microbatches)
         key = jax.random.fold_in(state.key, state.step)
-        made = {}
+        made, moments = {}, _by_name(state.opt_state)
         for name, optimizer in optimizers.items():
-            old, count = (state.params[name], state.opt_state[name]), metrics[loss_of(name)].count
+            old, count = (state.params[name], moments[name]), metrics[loss_of(name)].count
             mean_grads = jax.tree.map(partial(_divided, count=count), grads[name])
-            updates, moments = optimizer.update(mean_grads, old[1], widened(old[0]))
-            new = apply_updates(old[0], updates, key), moments
+            updates, own = optimizer.update(mean_grads, old[1], widened(old[0]))
+            new = apply_updates(old[0], updates, key), own
             made[name] = jax.tree.map(partial(jnp.where, count > 0), new, old)
         one = jnp.ones((), jnp.float32)
         metrics |= {"loss": mean, "grad_norm": Mean(optax.tree.norm(grads), one)}
@@ -101,3 +101,7 @@ def experts_step(
 
 def _divided(grad: Array, count: Float[Array, ""]) -> Array:
     return Mean(grad, count.astype(grad.dtype)).value
+
+
+def _by_name(moments: Tree) -> dict[str, Tree]:
+    return dict(moments)

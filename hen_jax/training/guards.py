@@ -89,6 +89,7 @@ def reporting(guarded: AnyStep) -> AnyStep:
             SKIPPED: Mean(in_row.astype(jnp.float32), jnp.ones((), jnp.float32))
         }
 
+    step.__name__ = guarded.__name__
     return step
 
 

@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray
 
 from hen_jax.core.mesh import Rules, Shardings, batch_sharding, parameter_sharding, replicated
 from hen_jax.core.trees import map_with_path
-from hen_jax.core.types import Array, Batch, Tree
+from hen_jax.core.types import Array, Tree
 from hen_jax.models.decoder import Decoder, split
 from hen_jax.models.parameters import parameter_table
 from hen_jax.steps.state import Optimizer, State, init_state
@@ -106,8 +106,8 @@ def placed(step: _Step, state: State) -> _Step:
     return jax.jit(step, donate_argnums=0, out_shardings=(where, None))  # pyright: ignore
 
 
-def to_devices(mesh: Mesh) -> Callable[[Batch], Batch]:
-    """A function that spreads the rows of a batch of this process's numpy arrays over the mesh."""
+def to_devices(mesh: Mesh) -> Callable[[Tree], Tree]:
+    """Spreads rows over the mesh: a batch, or a tree of them, of this process's numpy arrays."""
     where = batch_sharding(mesh)
 
     def put(leaf: np.ndarray) -> Array:
