@@ -108,10 +108,10 @@ def endpoint_chat(endpoint: Endpoint) -> Chat:
             return []
         replies, failures = _run(_ask_all(asked, endpoint, pause))
         if failures:
-            done = sum(reply is not None for reply in replies)
             raise UnansweredError(
-                f"endpoint {endpoint.url}, model {endpoint.model}: {failures[0]}; {done} of "
-                f"{len(asked)} conversations of this call were answered",
+                f"endpoint {endpoint.url}, model {endpoint.model}: {failures[0]}; "
+                f"{len(asked) - replies.count(None)} of {len(asked)} conversations of this call "
+                "were answered",
                 replies,
             )
         return [reply for reply in replies if reply is not None]
