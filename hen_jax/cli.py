@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hen_jax import commands
-from hen_jax.flags import add_columns, add_endpoint, add_speaker
+from hen_jax.flags import add_columns, add_endpoint, add_judge_flags, add_speaker
 
 EPILOG = """\
 examples:
@@ -206,27 +206,8 @@ def _add_model_verbs(verbs: Any) -> None:
 
 def _add_judge_verb(verbs: Any) -> None:
     verb = verbs.add_parser("judge", help="grade, compare or rank replies by a language model")
-    verb.add_argument("--input", required=True, type=Path, help="replies, pairs or conversations")
-    verb.add_argument("--rubric", required=True, help="distress, general, ..., by_context, FILE")
-    verb.add_argument("--backend", required=True, help="model:DIR, endpoint:URL#NAME, replay:FILE")
-    verb.add_argument("--out", required=True, type=Path, help="folder; the same one to go on")
-    verb.add_argument("--mode", choices=("pointwise", "pairwise", "groupwise"), default="pointwise")
-    verb.add_argument("--schema", default="replies", help="or preference, crossed, messages, ...")
-    verb.add_argument("--language", choices=("en", "zh"), default="en", help="of the rubric")
-    verb.add_argument("--by-dimension", action="store_true", help="pointwise: each dimension, too")
-    verb.add_argument("--repeats", type=int, default=2, help="of each question")
-    verb.add_argument("--probes", type=int, default=20, help="items to probe the judge with")
-    verb.add_argument("--seed", type=int, default=0)
-    verb.add_argument("--nonce-seed", type=int, help="marks from a seed, for recordings only")
-    verb.add_argument("--max-new-tokens", type=int, default=96)
-    verb.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
-    verb.add_argument("--top-p", type=float, default=1.0)
-    verb.add_argument("--adapter", type=Path, help="a PEFT adapter folder for model:DIR")
-    verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    verb.add_argument("--batch-size", type=int, default=16, help="questions at a time to model:DIR")
-    add_endpoint(verb)
+    add_judge_flags(verb)
     add_columns(verb)
-    verb.epilog = "An endpoint's key: HEN_API_KEY or OPENAI_API_KEY in the environment."
     verb.set_defaults(verb=commands.judge_verb)
 
 

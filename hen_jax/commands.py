@@ -200,7 +200,8 @@ def doctor_verb(chosen: argparse.Namespace, _: list[str]) -> int:
 
 def judge_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen judge`."""
-    from hen_jax.recipes.judge import from_flags, judge
+    from hen_jax.recipes.judge import judge
+    from hen_jax.recipes.judge_settings import from_flags
 
     judge(from_flags(vars(chosen)))
 
