@@ -94,9 +94,8 @@ def endpoint_chat(endpoint: Endpoint) -> Chat:
 
     What may pass (no connection, a timeout, a cut answer, 429, 5xx, an answer that is no chat
     completion) is tried again, after `backoff` or as long as the server's `Retry-After` says. At
-    the first conversation that is given up no further one is begun, and what is under way is
-    waited for. Thoughts of earlier turns are not sent. A conversation that stands several times in
-    a call draws from the endpoint's seed, the number after it, and so on.
+    the first conversation that is given up no further one is begun, and what is under way waited
+    for. Thoughts are not sent. Equal conversations draw from the seed and the numbers after it.
 
     Raises:
       UnansweredError: when asked: one line with the cause; holds the replies that came.
@@ -108,7 +107,7 @@ def endpoint_chat(endpoint: Endpoint) -> Chat:
             return []
         replies, failures = _run(_ask_all(asked, endpoint, pause))
         if failures:
-            done = sum(reply is not None for reply in replies)
+            done = len(asked) - replies.count(None)
             raise UnansweredError(
                 f"endpoint {endpoint.url}, model {endpoint.model}: {failures[0]}; {done} of "
                 f"{len(asked)} conversations of this call were answered",
