@@ -39,7 +39,7 @@ from hen_jax.runs.compared import (
     describe,
 )
 from hen_jax.runs.model import with_score_head
-from hen_jax.runs.packed import require_shared
+from hen_jax.runs.packed import check_shared_prompts
 from hen_jax.runs.stage import Feed, Load, RunSettings, Stage, Work, guarded
 from hen_jax.steps.reward import RewardConfig, reward_loss
 from hen_jax.steps.update import update_step
@@ -127,15 +127,6 @@ def check(settings: RewardSettings, mesh: Mesh) -> None:
         raise InputError("config.loop.evaluators: a reward model makes no 'replies'; leave it out")
 
 
-def check_model(settings: RewardSettings, config: DecoderConfig) -> None:
-    """Raises `InputError` where replies cannot share their prompt in this model."""
-    if settings.data.shared_prompts:
-        refused = "config.data.shared_prompts is True, which"
-        plain = "config.data.shared_prompts=False"
-        row = settings.data.row_length
-        require_shared(settings.execution.attention, row, config, refused, plain)
-
-
 STAGE = Stage(
     settings=RewardSettings,
     feed=feed,
@@ -145,7 +136,7 @@ STAGE = Stage(
     summary=lambda one: f"reward modelling (Bradley-Terry, {one.epochs:g} epochs),",
     model_config=lambda settings, config: with_score_head(config),
     check=check,
-    check_model=check_model,
+    check_model=check_shared_prompts,
     rows=lambda settings: settings.data.batch_size,
     changes=(NARROW,),
     evaluators={"preferences": preferences},
