@@ -211,6 +211,18 @@ def _of_layers(put: Callable[..., Array], *layers: Layers) -> Layers:
     return jax.tree.map(one, *layers, is_leaf=lambda x: isinstance(x, LayerCache))
 
 
+def compacted(recent: Recent) -> Layers:
+    """What is recent with the filled places of each row first, in their order."""
+    order = jnp.argsort(recent.positions == NOWHERE, axis=1, stable=True)
+
+    def sorted_(leaf: Array, axis: int) -> Array:
+        shape = [1] * leaf.ndim
+        shape[-4], shape[axis] = order.shape
+        return jnp.take_along_axis(leaf, order.reshape(shape), axis=axis)
+
+    return _of_layers(sorted_, recent.layers)
+
+
 def take_rows(layers: Layers, rows: Int[Array, "P"]) -> Layers:
     """The given rows of the cache, in that order."""
     return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=leaf.ndim - 4), layers)
