@@ -35,11 +35,11 @@ CAP = 8.0
 """Nats per reply from the start that a policy may end at."""
 
 GRPO = PolicyConfig(
-    objective=ObjectiveConfig(aggregate="sequence"), kl=KlConfig(0.01), truncated="keep"
+    objective=ObjectiveConfig(aggregate="sequence"), kl=KlConfig(0.1), truncated="keep"
 )
 PPO = PolicyConfig(
     advantage=AdvantageConfig(kind="gae", trace=1.0),
-    kl=KlConfig(0.01, "reward"),
+    kl=KlConfig(0.1, "reward"),
     value=ValueConfig(coefficient=0.5),
     epochs=2,
 )
@@ -63,7 +63,7 @@ class Bench:
         slots = Slots(ROWS, PROMPT + LONGEST, 6, (8,), 64, stops=1, biases=0)
         self.speak = own_speech(self.parts.graphdef, slots, Sampling(), (STOP,), LONGEST)
         self.steps: dict[PolicyConfig, Callable] = {}
-        self.optimizer = optax.adam(0.05)
+        self.optimizer = optax.adam(0.03)
 
     def step(self, config: PolicyConfig) -> Callable:
         if config not in self.steps:
