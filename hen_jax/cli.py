@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_config_verbs(verbs)
     _add_model_verbs(verbs)
+    _add_judge_verb(verbs)
 
     verb = verbs.add_parser("doctor", help="devices, versions, network, cache; exit 2 if not well")
     verb.add_argument("--dry", action="store_true", help="do not connect to other processes")
@@ -195,7 +196,37 @@ def _add_model_verbs(verbs: Any) -> None:
     dtypes = "float32, bfloat16 or float16 (default: the run's); gguf: q8_0 too"
     verb.add_argument("--dtype", help=dtypes)
     verb.add_argument("--base-model", help="hub id OWNER/NAME of the base, where not recorded")
+    verb.add_argument("--expert", help="which one, of a run that trained several")
     verb.set_defaults(verb=commands.export_verb)
+
+
+def _add_judge_verb(verbs: Any) -> None:
+    verb = verbs.add_parser("judge", help="grade, compare or rank replies by a language model")
+    verb.add_argument("--input", required=True, type=Path, help="replies, pairs or conversations")
+    verb.add_argument("--rubric", required=True, help="distress, general, ..., by_context, FILE")
+    verb.add_argument("--backend", required=True, help="model:DIR, endpoint:URL#NAME, replay:FILE")
+    verb.add_argument("--out", required=True, type=Path, help="folder; the same one to go on")
+    verb.add_argument("--mode", choices=("pointwise", "pairwise", "groupwise"), default="pointwise")
+    verb.add_argument("--schema", default="replies", help="or preference, crossed, messages, ...")
+    verb.add_argument("--language", choices=("en", "zh"), default="en", help="of the rubric")
+    verb.add_argument("--by-dimension", action="store_true", help="pointwise: each dimension, too")
+    verb.add_argument("--repeats", type=int, default=2, help="of each question")
+    verb.add_argument("--probes", type=int, default=20, help="items to probe the judge with")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--nonce-seed", type=int, help="marks from a seed, for recordings only")
+    verb.add_argument("--max-new-tokens", type=int, default=96)
+    verb.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    verb.add_argument("--top-p", type=float, default=1.0)
+    verb.add_argument("--adapter", type=Path, help="a PEFT adapter folder for model:DIR")
+    verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    verb.add_argument("--batch-size", type=int, default=16, help="questions at a time to model:DIR")
+    verb.add_argument("--at-once", type=int, default=8, help="requests at a time to an endpoint")
+    verb.add_argument("--per-minute", type=float, default=0, help="requests at most; 0: no limit")
+    verb.add_argument("--timeout", type=float, default=120, help="seconds of one request")
+    verb.add_argument("--tries", type=int, default=5, help="of each request")
+    _add_columns(verb)
+    verb.epilog = "An endpoint's key: HEN_API_KEY or OPENAI_API_KEY in the environment."
+    verb.set_defaults(verb=commands.judge_verb)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -240,6 +271,25 @@ def _add_data_verbs(verbs: Any) -> None:
     verb.add_argument("file", type=Path)
     verb.add_argument("--out", required=True, type=Path, help="the masked file")
     verb.set_defaults(verb=commands.scrub_verb)
+
+    verb = verbs.add_parser("ratings", help="people's ratings or choices: agreement, soft labels")
+    verb.add_argument("files", nargs="*", type=Path, help="of votes: CSV, JSON lines, Excel, ...")
+    verb.add_argument("--kind", required=True, choices=("ratings", "choices"))
+    verb.add_argument("--items", type=Path, help="what was rated; choices: pairs")
+    verb.add_argument("--export-items", type=Path, help="instead: write these as blind sheets")
+    verb.add_argument("--schema", required=True, help=f"of the items: {schema}")
+    verb.add_argument("--out", required=True, type=Path, help="folder for labels, or for sheets")
+    verb.add_argument("--key", type=Path, help="which item a name on a sheet is; keep it apart")
+    verb.add_argument("--sheets", type=int, default=2, help="how many, one for each annotator")
+    verb.add_argument("--scale", nargs=2, type=float, default=(1, 5), metavar=("LOW", "HIGH"))
+    verb.add_argument("--annotators", nargs="+", default=[], help="columns of a wide file")
+    verb.add_argument(
+        "--weights", choices=("equal", "dawid_skene", "bradley_terry"), default="equal"
+    )
+    verb.add_argument("--no-agreement", action="store_true", help="take votes as they are")
+    verb.add_argument("--seed", type=int, default=0, help="of orders, or of the bootstrap")
+    _add_columns(verb)
+    verb.set_defaults(verb=commands.ratings_verb)
 
     verb = verbs.add_parser("sense7", help="desired against perceived empathy of a workbook")
     verb.add_argument("file", type=Path, help=".xlsx or .jsonl with the SENSE-7 columns")

@@ -123,7 +123,8 @@ def export_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     from hen_jax.recipes.export_gguf import export_gguf
 
     write = export_gguf if chosen.format.startswith("gguf") else export
-    exported = write(chosen.run, chosen.out, chosen.format, chosen.dtype, chosen.base_model)
+    given = chosen.run, chosen.out, chosen.format, chosen.dtype, chosen.base_model, chosen.expert
+    exported = write(*given)
     print(describe_export(exported))
 
 
@@ -157,6 +158,13 @@ def doctor_verb(chosen: argparse.Namespace, _: list[str]) -> int:
     from hen_jax.recipes.doctor import doctor
 
     return 0 if doctor(dry=chosen.dry) else 2
+
+
+def judge_verb(chosen: argparse.Namespace, _: list[str]) -> None:
+    """`hen judge`."""
+    from hen_jax.recipes.judge import from_flags, judge
+
+    judge(from_flags(vars(chosen)))
 
 
 def validate_verb(chosen: argparse.Namespace, _: list[str]) -> int:
@@ -193,6 +201,13 @@ def sense7_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     from hen_jax.recipes.data_sense7 import analyse
 
     analyse(chosen.file, chosen.out, chosen.contexts, chosen.seed)
+
+
+def ratings_verb(chosen: argparse.Namespace, _: list[str]) -> None:
+    """`hen data ratings`."""
+    from hen_jax.recipes.data_rating_sheets import run_ratings
+
+    run_ratings(chosen)
 
 
 OF_A_CONFIG = (run_verb, plan_verb, show_verb, config_verb)

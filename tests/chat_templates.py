@@ -1,7 +1,7 @@
 """What the chat templates of the public checkpoints write for plain conversations.
 
 Each is the behaviour of the `chat_template` in that checkpoint's tokenizer files, without the
-branches for tools and pictures.
+branches for pictures and for the calling of tools; what a tool answers is there.
 """
 
 TURNS = (
@@ -22,23 +22,44 @@ SPLIT_SYSTEM = (
 )
 
 
-def by_default(system: str) -> str:
+def by_default(system: str, turns: str = TURNS) -> str:
     """ChatML with a system message of its own where the conversation has none."""
     return (
         "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
         + system
         + "<|im_end|>\n' }}{% endif %}"
-        + TURNS
+        + turns
         + CHATML_PROMPT
     )
 
 
+QWEN_TOOL = r"""
+    {%- if message.role == "tool" %}
+        {%- if (loop.index0 == 0) or (messages[loop.index0 - 1].role != "tool") %}
+            {{- '<|im_start|>user' }}
+        {%- endif %}
+        {{- '\n<tool_response>\n' }}
+        {{- message.content }}
+        {{- '\n</tool_response>' }}
+        {%- if loop.last or (messages[loop.index0 + 1].role != "tool") %}
+            {{- '<|im_end|>\n' }}
+        {%- endif %}
+    {%- endif %}"""
+QWEN_TURNS = (
+    "{% for message in messages %}{% if message.role != 'tool' %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}"
+    "{% endif %}" + QWEN_TOOL + "{% endfor %}"
+)
+
 CHATML = TURNS + CHATML_PROMPT
 QWEN2 = by_default("You are a helpful assistant.")
-QWEN25 = by_default("You are Qwen, created by Alibaba Cloud. You are a helpful assistant.")
+QWEN25 = by_default(
+    "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", QWEN_TURNS
+)
 SMOLLM2 = by_default("You are a helpful AI assistant named SmolLM, trained by Hugging Face")
 
-QWEN3 = r"""
+QWEN3 = (
+    r"""
 {%- if messages[0].role == 'system' %}
     {{- '<|im_start|>system\n' + messages[0].content + '<|im_end|>\n' }}
 {%- endif %}
@@ -70,7 +91,9 @@ QWEN3 = r"""
             {{- content }}
         {%- endif %}
         {{- '<|im_end|>\n' }}
-    {%- endif %}
+    {%- endif %}"""
+    + QWEN_TOOL
+    + r"""
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- '<|im_start|>assistant\n' }}
@@ -78,6 +101,7 @@ QWEN3 = r"""
         {{- '<think>\n\n</think>\n\n' }}
     {%- endif %}
 {%- endif %}"""
+)
 
 LLAMA3_TURNS = (
     "{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>"
@@ -86,13 +110,19 @@ LLAMA3_TURNS = (
     "{% endif %}"
 )
 LLAMA3 = "{{ bos_token }}" + LLAMA3_TURNS
+LLAMA31_TURNS = LLAMA3_TURNS.replace(
+    "{% for message in messages %}{{",
+    "{% for message in messages %}{% if message.role == 'tool' or message.role == 'ipython' %}"
+    "{{ '<|start_header_id|>ipython<|end_header_id|>\n\n' + message.content | tojson"
+    " + '<|eot_id|>' }}{% else %}{{",
+).replace("{% endfor %}", "{% endif %}{% endfor %}")
 LLAMA31 = (
     "{{ bos_token }}{% if not date_string is defined %}{% set date_string = '26 Jul 2024' %}"
     "{% endif %}"
     "{% if messages[0]['role'] == 'system' %}{% set system_message = messages[0]['content']|trim %}"
     "{% set messages = messages[1:] %}{% else %}{% set system_message = '' %}{% endif %}"
     "{{ '<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
-    "Today Date: ' + date_string + '\n\n' + system_message + '<|eot_id|>' }}" + LLAMA3_TURNS
+    "Today Date: ' + date_string + '\n\n' + system_message + '<|eot_id|>' }}" + LLAMA31_TURNS
 )
 LLAMA32 = LLAMA31.replace("'26 Jul 2024'", 'strftime_now("%d %b %Y")')
 

@@ -55,6 +55,6 @@ STAGE = Stage(
     flops=packed.packed_flops,
     summary=lambda settings: f"distillation to a bias of {settings.bias}",
     kept=lambda params, frozen: {"base": frozen, "teacher": params},
-    extra=lambda config, key: {"sharpness": jnp.zeros(())},
+    extra=lambda settings, config, key: {"sharpness": jnp.zeros(())},
     rows=packed.packed_rows,
 )

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from hen_jax.evaluation.calibration import calibration_of
 from hen_jax.evaluation.preferences import (
     brier,
     estimate,
@@ -94,3 +95,14 @@ def test_a_smaller_beta_gives_levels_further_from_one_half():
     soft, sharp = level(scores, 1.0, 2.0), level(scores, 0.1, 2.0)
     assert soft == pytest.approx([0.3775, 0.5, 0.6225], abs=1e-4)
     assert sharp == pytest.approx([0.0067, 0.5, 0.9933], abs=1e-4)
+
+
+def test_a_frozen_calibration_is_in_spreads_of_its_task():
+    report = {"temperature": 0.5, "centre": 1.0, "tasks": {"SER": {"mean": 2.0, "spread": 4.0}}}
+    frozen = calibration_of(report)
+    assert frozen.reward(4.0, "SER") == pytest.approx(0.5, rel=1e-5)
+    assert frozen.reward(4.0, "SRER") is None
+    assert frozen.level(1.5) == pytest.approx(1 / (1 + np.exp(-1)))
+    assert frozen.share(2.0, 1.0) == pytest.approx(1 / (1 + np.exp(-2)))
+    assert frozen.share(2.0, 1.0) + frozen.share(1.0, 2.0) == pytest.approx(1, abs=1e-15)
+    assert calibration_of(report | {"temperature": None}).level(1.5) is None

@@ -126,7 +126,7 @@ EXAMPLES = {"mine.py", "FILE.py"}
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_path_in_the_docs_is_there(page):
     text = page.read_text()
-    folders = "hen_jax|tests|docs|configs|benchmarks|examples|launch"
+    folders = "hen_jax|tests|docs|configs|benchmarks|studies|examples|launch"
     paths = set(re.findall(rf"(?<![\w/.-])(?:(?:{folders})/)[\w/.-]*[\w/]", text))
     paths |= set(re.findall(r"(?<![\w/.*-])[\w/]+\.(?:py|toml)\b", text)) - EXAMPLES
     paths |= {link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link}

@@ -24,7 +24,8 @@ from hen_jax.planning.model_flops import RowShape, training_flops, visible_pairs
 from hen_jax.planning.roofline import Workload, mfu, roofline
 from hen_jax.planning.search import Change, candidates, meshes
 from hen_jax.planning.topologies import GIB, Topology, open_topology
-from hen_jax.recipes.emcl import STAGE, EmclSettings
+from hen_jax.recipes.emcl import STAGE
+from hen_jax.recipes.emcl_settings import EmclSettings
 from hen_jax.recipes.launch import load_config
 from hen_jax.recipes.plan import plan
 from hen_jax.runs.abstract import program

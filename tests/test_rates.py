@@ -5,6 +5,7 @@ import socket
 import struct
 import time
 from contextlib import closing
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -17,8 +18,10 @@ from hen_jax.core.errors import InputError, told
 from hen_jax.core.types import Batch, Mean
 from hen_jax.planning.roofline import utilisation
 from hen_jax.planning.topologies import CHIPS, chip_of
+from hen_jax.steps.limits import beyond_limits
 from hen_jax.steps.state import State
 from hen_jax.training import loop, pace
+from hen_jax.training.counted import counting
 from hen_jax.training.guards import SKIPPED, Guarded
 from hen_jax.training.metrics import MetricLog, read_metrics
 from hen_jax.training.pace import Pace
@@ -67,7 +70,7 @@ def fake_run(folder, clock: Clock, steps: int, late: bool = False, good: int = 1
     state = State({}, guarded, zero, jax.random.key(0))
     log = MetricLog(folder, 0, steps)
     run = loop.Run(
-        step=loop.counting(step),
+        step=counting(step),
         evaluate=slow,
         prepare=lambda state, frozen, batch: batch,
         schedule=lambda number: 0.1,
@@ -219,6 +222,16 @@ def test_a_run_that_learnt_nothing_does_not_end_well(tmp_path):
         done = state._replace(step=state.step + (2 if folder == "again" else 0))
         with closing(log), pytest.raises(InputError, match=r"nothing was learnt: all 2 updates"):
             loop.train(loop.LoopConfig(), run, done, {}, 2)
+
+
+def test_a_skipped_update_tells_which_rows_exceed_what_the_step_was_compiled_for(tmp_path):
+    beyond = partial(beyond_limits, capacity=TOKENS - 1)
+    run, state, log = fake_run(tmp_path, Clock(), 2, good=0, beyond=beyond)
+    said = rf"row 0 trains {TOKENS} positions, capacity is {TOKENS - 1}"
+    with closing(log), pytest.raises(InputError, match=rf"step 1: 1 update.*; {said}$"):
+        loop.train(loop.LoopConfig(skip_limit=1), run, state, {}, 2)
+    (line,) = (line for line in read_metrics(tmp_path) if line["kind"] == "skipped")
+    assert line["beyond"] == [said]
 
 
 def test_numbers_that_are_none_are_null(tmp_path):

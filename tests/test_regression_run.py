@@ -96,6 +96,9 @@ def test_the_report_has_controls_and_dimensions(finished):
     ratio = found["model"]["mse"]["value"] / found["controls"]["constant"]["mse"]
     assert found["model"]["mse_ratio"]["value"] == pytest.approx(ratio, rel=0.02)
     assert (finished / "regression.png").stat().st_size > 1000
+    rows = [json.loads(line) for line in (finished / "held_out.jsonl").read_text().splitlines()]
+    error = np.mean([(row["rating"] - row["predicted"]) ** 2 for row in rows])
+    assert error == pytest.approx(found["model"]["mse"]["value"], abs=1e-4)
 
 
 def test_the_export_rates_as_the_run_does_and_says_what(finished, exports):

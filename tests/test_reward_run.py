@@ -238,6 +238,10 @@ def test_a_file_is_scored_in_its_order_by_folder_and_by_adapter(
         [[one[side] for side in ("chosen", "rejected")] for one in beside], sides, atol=1e-4
     )
     assert np.std(sides) > 1e-2
+    beta = json.loads((finished / "reward.json").read_text())["temperature"]
+    expected = [1 / (1 + np.exp((second - first) / beta)) for first, second in sides]
+    for scores in (whole, beside):
+        np.testing.assert_allclose([one["share"] for one in scores], expected, atol=1e-3)
     # One by one, as transformers would see them.
     reward = open_reward(exports["hf"])
     for pair, expected in list(zip(pairs, sides, strict=True))[:3]:
@@ -263,6 +267,8 @@ def test_conversations_are_scored_too_and_too_long_ones_are_counted(
     assert [one["id"] for one in found] == ["a", "b", "c"]
     assert found[0]["score"] == found[2]["score"] != 0
     assert found[1]["score"] is None
+    assert 0 < found[0]["level"] < 1
+    assert found[0]["reward"] is None  # no task of these conversations was held out
     assert "1 longer than the model's 2048 positions" in capsys.readouterr().out
 
 

@@ -135,9 +135,7 @@ def test_one_item_of_a_list_can_be_set():
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
 def test_every_field_of_every_recipe_can_be_set_to_what_it_is(record):
     """For each field: a flag with its own value changes nothing."""
-    name = {"SftSettings": "sft", "EmclSettings": "emcl", "RewardSettings": "reward"}[
-        record.__name__
-    ]
+    name = record.__name__.removesuffix("Settings").lower()
     whole = read(name)
     for field in fields_of([record]):
         value = whole

@@ -145,9 +145,10 @@ def test_a_tokenizer_that_truncates_and_pads_does_not_touch_a_conversation():
 
 
 def test_detects_each_format_and_refuses_an_unknown_one():
-    assert detect_format(tiny_tokenizer(CHATML_TEMPLATE)) == CHATML
+    found = dataclasses.replace(CHATML, tools="own")  # this template writes every role as it is
+    assert detect_format(tiny_tokenizer(CHATML_TEMPLATE)) == found
     said = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-    assert dataclasses.replace(CHATML, default_system=said) == SMOLLM2
+    assert dataclasses.replace(found, default_system=said) == SMOLLM2
     with pytest.raises(InputError, match=r"none of the known formats \(chatml, qwen3, "):
         detect_format(tiny_tokenizer(CHATML_TEMPLATE.replace("+ '\n'}}", "}}")))
     no_system = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
@@ -177,6 +178,8 @@ def test_a_format_of_another_family_is_refused():
 def test_bad_messages_are_refused():
     with pytest.raises(InputError, match="allowed: system, user, assistant"):
         Message("bot", "Hi")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="message of the tool trains; only the assistant"):
+        Message("tool", "7", trains=True)
     with pytest.raises(InputError, match="no character"):
         Message("user", "\ud800")
     with pytest.raises(InputError, match="at least one"):

@@ -11,7 +11,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.types import Batch, Mean
 from hen_jax.planning.topologies import Topology
 from hen_jax.recipes import sft
-from hen_jax.recipes.emcl import EmclSettings
+from hen_jax.recipes.emcl_settings import EmclSettings
 from hen_jax.recipes.export import open_trained
 from hen_jax.runs.abstract import placed_model
 from hen_jax.runs.settings import settings

@@ -2,13 +2,14 @@
 
 import functools
 import hashlib
+import io
 import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 THREADS = 8
 
@@ -84,10 +85,10 @@ def code_sha256(*folders: str) -> str:
     return digest.hexdigest()
 
 
-def _digest(file: IO[bytes], cancelled: threading.Event | None) -> str:
+def _digest(file: io.FileIO, cancelled: threading.Event | None) -> str:
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(min(READ_BYTES, max(1, os.fstat(file.fileno()).st_size))))
-    while count := file.readinto(buffer):  # pyright: ignore[reportAttributeAccessIssue]
+    while count := file.readinto(buffer):
         digest.update(buffer[:count])
         if cancelled is not None and cancelled.is_set():
             raise CancelledError

@@ -42,12 +42,12 @@ def fields_of(records: Records, prefix: str = "") -> Iterator[Field]:
         said = _comments(record)
         for field in dataclasses.fields(record):
             inner = bare(hints[field.name])
-            group = inner if dataclasses.is_dataclass(inner) else None
+            group = inner if isinstance(inner, type) and dataclasses.is_dataclass(inner) else None
             path = f"{prefix}{field.name}"
             meaning = said.get(field.name, "") or (headline(group) if group else "")
-            yield Field(path, hints[field.name], default_of(field), meaning, group)  # pyright: ignore
+            yield Field(path, hints[field.name], default_of(field), meaning, group)
             if group is not None:
-                yield from fields_of([group], f"{path}.")  # pyright: ignore
+                yield from fields_of([group], f"{path}.")
 
 
 def default_of(field: dataclasses.Field) -> Any:

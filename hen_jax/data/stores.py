@@ -198,10 +198,8 @@ def _take(examples: Sequence[Example], places: Sequence[int]) -> list[Example]:
 
 
 def _write_array_record(examples: Iterable[Example], path: Path) -> None:
-    from array_record.python import array_record_module  # pyright: ignore
-
     options = f"group_size:{ARRAY_GROUP},zstd:1"
-    writer = array_record_module.ArrayRecordWriter(str(path), options)
+    writer = _array_records().ArrayRecordWriter(str(path), options)
     try:
         for example in examples:
             writer.write(to_bytes(example))
@@ -212,12 +210,17 @@ def _write_array_record(examples: Iterable[Example], path: Path) -> None:
 @functools.lru_cache(maxsize=32)  # in each process that reads, as an open file cannot be sent
 def _array_record(path: Path, _: str) -> Any:
     """The open file; the checksum tells one that was written anew from that of before."""
-    from array_record.python import array_record_module  # pyright: ignore
-
     # Reading ahead is for those who read in order; here it would hold memory for nothing.
-    return array_record_module.ArrayRecordReader(
+    return _array_records().ArrayRecordReader(
         str(path), "readahead_buffer_size:0,max_parallelism:0"
     )
+
+
+def _array_records() -> Any:
+    """The library, which most commands never need; it has no types."""
+    from array_record.python import array_record_module  # pyright: ignore
+
+    return array_record_module
 
 
 def _read_array_record(path: Path, content: str, places: Sequence[int]) -> list[Example]:

@@ -87,7 +87,7 @@ def _kinds(held: Held) -> dict[str, np.ndarray]:
 
 def _accuracies(d: np.ndarray, held: Held, places: np.ndarray) -> dict[str, Any]:
     groups = [held.groups[place] for place in places]
-    value = _rounded(estimate(pair_accuracy(d[places]), groups))
+    value = estimate_row(estimate(pair_accuracy(d[places]), groups))
     controls = {
         name: round(float(pair_accuracy(margins[places]).mean()), 4)
         for name, margins in held.controls.items()
@@ -95,7 +95,8 @@ def _accuracies(d: np.ndarray, held: Held, places: np.ndarray) -> dict[str, Any]
     return {"model": value, "pairs": len(places), **controls}
 
 
-def _rounded(one: Estimate) -> dict[str, Any]:
+def estimate_row(one: Estimate) -> dict[str, Any]:
+    """An estimate as JSON."""
     return {
         "value": round(one.value, 4),
         "low": round(one.low, 4),

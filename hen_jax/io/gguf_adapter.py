@@ -9,7 +9,7 @@ from gguf.quants import dequantize
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import Tree
-from hen_jax.io import gguf_keys, names, peft
+from hen_jax.io import gguf_keys, names, peft, peft_modules
 from hen_jax.io.gguf import as_ours, field, open_gguf
 from hen_jax.io.peft_settings import PeftSettings
 from hen_jax.models.config import DecoderConfig, LoraConfig
@@ -69,7 +69,7 @@ def _by_peft_name(stored: dict[str, ReaderTensor], config: DecoderConfig) -> dic
             strict=True,
         )
         for ours, theirs in both:
-            for name, end in zip(peft.pair_names(ours), ("lora_a", "lora_b"), strict=True):
+            for name, end in zip(peft_modules.pair_names(ours), ("lora_a", "lora_b"), strict=True):
                 tensor = stored.pop(f"{theirs}.{end}", None)
                 if tensor is not None:
                     found[name] = _Part(tensor, fused, end == "lora_b")

@@ -14,10 +14,11 @@ from gguf.quants import quantize
 from hen_jax.core.errors import InputError
 from hen_jax.core.rounding import rounded
 from hen_jax.core.types import Tree
-from hen_jax.io import gguf_fields, gguf_keys, names, peft
+from hen_jax.io import gguf_fields, gguf_keys, names, peft_modules
 from hen_jax.io.gguf import as_stored
 from hen_jax.io.gguf_fields import GgufValue
 from hen_jax.io.gguf_vocabulary import Vocabulary
+from hen_jax.io.peft_tensors import adapter_tensors
 from hen_jax.io.shards import DTYPES, Tensor, require_finite
 from hen_jax.models.config import DecoderConfig, LoraConfig
 
@@ -100,7 +101,8 @@ def write_gguf_adapter(
     if kind is Kind.Q8_0:
         raise InputError("an adapter is stored as float32, bfloat16 or float16, not as q8_0")
     gguf_fields.require_computable(config)
-    stored = _adapter_tensors(config, lora, peft.adapter_tensors(config, lora, adapter), kind)
+    theirs = adapter_tensors(config, lora, adapter)
+    stored = _adapter_tensors(config, lora, theirs, kind)
     writer = GGUFWriter(None, gguf_keys.architecture_of(config))
     writer.add_type("adapter")
     writer.add_file_type(file_type)
@@ -153,7 +155,7 @@ def _adapter_tensors(
             strict=True,
         )
         for ours, theirs in both:
-            low, high = (given.get(name) for name in peft.pair_names(ours))
+            low, high = (given.get(name) for name in peft_modules.pair_names(ours))
             if low is None or high is None:
                 continue
             parts = low.shape[0] // lora.rank

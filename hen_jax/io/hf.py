@@ -16,7 +16,7 @@ from hen_jax.core.records import verified, verify, write_record
 from hen_jax.core.types import Tree
 from hen_jax.io import companions, layout, names, shards
 from hen_jax.io.cards import Card, write_card
-from hen_jax.io.reward_pad import choose_pad, write_pad
+from hen_jax.io.reward_pad import Pad, choose_pad, write_pad
 from hen_jax.io.shards import Tensor
 from hen_jax.io.vocabulary import require_vectors
 from hen_jax.models.config import DecoderConfig
@@ -148,32 +148,51 @@ def write_model(
         folder that is not ours, or a reward model without a token that can pad (`reward_pad`).
     """
     require_apart(folder, source_folder)
-    ends = companions.all_ends(source_folder, stops) if stops else ()
-    ids = companions.with_ends(companions.token_ids(source_folder), ends)
+    tensors = _tensors(params, config, dtype)
     pad = choose_pad(config, source_folder, stops)
-    if pad is not None:
-        ids["pad_token_id"] = pad.index
-    fields = table.to_hf(config) | ids
-    if isinstance(params, Mapping):
-        tensors = layout.hf_tensors(params, config, dtype)
-    else:
-        tensors = [tensor.cast(dtype) for tensor in params]
+    fields = table.to_hf(config)
     with staged_folder(Path(folder), MODEL_KIND) as staged:
         written = shards.write_shards(staged, tensors, max_shard_bytes)
-        fields["dtype"] = written.dtype
-        write_json(staged / "config.json", fields)
-        companions.copy_files(source_folder, staged)
-        companions.complete_generation(staged, ids, ends)
-        if pad is not None:
-            write_pad(staged, pad)
-        card = card or Card(Path(folder).name, "Weights in Hugging Face format.")
-        usage = _USAGE.format(name=Path(folder).name, model=auto_class(config))
-        write_card(staged, card, "transformers", [config.family], usage, config.score_head)
+        _write_companions(staged, fields | {"dtype": written.dtype}, source_folder, stops, pad)
+        _write_card(staged, card, config, Path(folder).name)
         made = {"config": dataclasses.asdict(config)} | written._asdict()
         write_record(staged, MODEL_KIND, made | dict(record or {}))
         if check is not None:
             check(staged, written.dtype)
     return written
+
+
+def _tensors(
+    params: Tree | Sequence[Tensor], config: DecoderConfig, dtype: str | None
+) -> Sequence[Tensor]:
+    if isinstance(params, Mapping):
+        return layout.hf_tensors(params, config, dtype)
+    return [tensor.cast(dtype) for tensor in params]
+
+
+def _write_card(staged: Path, card: Card | None, config: DecoderConfig, name: str) -> None:
+    card = card or Card(name, "Weights in Hugging Face format.")
+    usage = _USAGE.format(name=name, model=auto_class(config))
+    write_card(staged, card, "transformers", [config.family], usage, config.score_head)
+
+
+def _write_companions(
+    staged: Path,
+    fields: dict[str, Any],
+    source_folder: Path | None,
+    stops: Sequence[int],
+    pad: Pad | None,
+) -> None:
+    """`config.json`, and what of the source travels along."""
+    ends = companions.all_ends(source_folder, stops) if stops else ()
+    ids = companions.with_ends(companions.token_ids(source_folder), ends)
+    if pad is not None:
+        ids["pad_token_id"] = pad.index
+    write_json(staged / "config.json", fields | ids)
+    companions.copy_files(source_folder, staged)
+    companions.complete_generation(staged, ids, ends)
+    if pad is not None:
+        write_pad(staged, pad)
 
 
 def auto_class(config: DecoderConfig) -> str:

@@ -1,10 +1,9 @@
 """LoRA adapters as PEFT stores them, both ways."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -12,14 +11,16 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
 from hen_jax.core.folders import require_apart, staged_folder
 from hen_jax.core.records import verified, write_record
-from hen_jax.core.trees import flatten, unflatten
-from hen_jax.core.types import Array, Tree
+from hen_jax.core.trees import unflatten
+from hen_jax.core.types import Tree
 from hen_jax.io import companions, names, peft_settings, shards
 from hen_jax.io.cards import Card, write_card
 from hen_jax.io.hf import auto_class
-from hen_jax.io.peft_pairs import LoraPair, level, same_rank, split_pairs, stacked
+from hen_jax.io.peft_modules import PREFIX, A, B, PeftModule, linear_rows, modules_of
+from hen_jax.io.peft_pairs import LoraPair, level, same_rank, split_pairs
 from hen_jax.io.peft_pairs import leaves as low_rank_leaves
 from hen_jax.io.peft_settings import PeftSettings
+from hen_jax.io.peft_tensors import SCORE, adapter_tensors
 from hen_jax.io.reward_pad import Pad, choose_pad, write_pad
 from hen_jax.models.config import DecoderConfig, LoraConfig
 
@@ -29,10 +30,6 @@ ADAPTER_KIND = "peft_adapter"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
-_PREFIX = "base_model.model."
-_A, _B = ".lora_A.weight", ".lora_B.weight"
-_KINDS = ("lora_a", "lora_b")
-_SCORE = "score/kernel"
 
 _USAGE = """
 from peft import PeftModel
@@ -87,31 +84,39 @@ def write_adapter(
         a folder that is not ours, or a reward model without a token that can pad.
     """
     require_apart(folder, source_folder)
-    leaves = _checked(config, lora, adapter)
-    tensors = [tensor.cast(dtype) for tensor in _tensors(config, lora, leaves)]
-    modules = _modules(config, lora.targets)
-    settings = _settings(lora, modules)
-    ends = companions.all_ends(source_folder, stops)
+    tensors = [tensor.cast(dtype) for tensor in adapter_tensors(config, lora, adapter)]
     pad = choose_pad(config, source_folder, stops)
+    card = card or Card(Path(folder).name, f"A LoRA adapter of rank {lora.rank}.")
+    made: dict[str, Any] = {"lora": dataclasses.asdict(lora)}
+    if config.score_head:  # adapter_config.json has no place for them
+        made["score_labels"] = list(config.score_labels)
     with staged_folder(Path(folder), ADAPTER_KIND) as staged:
         written = shards.write_file(staged / ADAPTER_WEIGHTS, tensors)
-        targets = [module.leaf_name for module in modules]
-        fields = peft_settings.fields(settings, targets, base_model, config.score_head)
-        write_json(staged / ADAPTER_CONFIG, fields)
-        companions.copy_files(source_folder, staged, companions.TEXT_COMPANIONS)
-        if ends:
-            companions.complete_generation(staged, companions.token_ids(source_folder), ends)
-        if pad is not None:
-            write_pad(staged, pad)
-        card = card or Card(Path(folder).name, f"A LoRA adapter of rank {lora.rank}.")
+        write_json(staged / ADAPTER_CONFIG, _settings_fields(config, lora, base_model))
+        _write_companions(staged, source_folder, stops, pad)
         _write_card(staged, card, config, base_model, Path(folder).name, pad)
-        made = {"lora": dataclasses.asdict(lora)} | written._asdict()
-        if config.score_head:  # adapter_config.json has no place for them
-            made["score_labels"] = list(config.score_labels)
-        write_record(staged, ADAPTER_KIND, made | dict(record or {}))
+        write_record(staged, ADAPTER_KIND, made | written._asdict() | dict(record or {}))
         if check is not None:
             check(staged, written.dtype)
     return written
+
+
+def _settings_fields(config: DecoderConfig, lora: LoraConfig, base: str | None) -> dict[str, Any]:
+    """The fields of `adapter_config.json`."""
+    modules = modules_of(config, lora.targets)
+    targets = [module.leaf_name for module in modules]
+    return peft_settings.fields(_settings(lora, modules), targets, base, config.score_head)
+
+
+def _write_companions(
+    staged: Path, source_folder: Path | None, stops: Sequence[int], pad: Pad | None
+) -> None:
+    """What of the base's text files travels along."""
+    companions.copy_files(source_folder, staged, companions.TEXT_COMPANIONS)
+    if ends := companions.all_ends(source_folder, stops):
+        companions.complete_generation(staged, companions.token_ids(source_folder), ends)
+    if pad is not None:
+        write_pad(staged, pad)
 
 
 def _write_card(
@@ -181,7 +186,7 @@ def assemble_adapter(
                 targets[target] = own
     lora = level(settings, targets)
     leaves = {}
-    for target, row in _linear_rows(config).items():
+    for target, row in linear_rows(config).items():
         if target in targets:
             layer = row.path.removesuffix("kernel")
             leaves[layer + "lora_a"], leaves[layer + "lora_b"] = low_rank_leaves(
@@ -189,7 +194,7 @@ def assemble_adapter(
             )
     if config.score_head:
         shape = (len(config.score_labels), config.width)
-        leaves[_SCORE] = read(_PREFIX + "score.weight", shape).T
+        leaves[SCORE] = read(PREFIX + "score.weight", shape).T
     return lora, unflatten(leaves)
 
 
@@ -198,109 +203,35 @@ def _adapted_modules(
     stored: Collection[str],
     config: DecoderConfig,
     settings: PeftSettings,
-) -> list["_Module"]:
+) -> list[PeftModule]:
     """The modules that a file's tensors adapt; they must be those its settings name."""
-    every = tuple(target for module in _modules(config) for target in module.targets)
+    every = tuple(target for module in modules_of(config) for target in module.targets)
     modules = [
         m
-        for m in _modules(config, every)
-        if set(stored) & set(m.names(config, _A)) and any(m.adapted(config, settings))
+        for m in modules_of(config, every)
+        if set(stored) & set(m.names(config, A)) and any(m.adapted(config, settings))
     ]
     if not modules:
         raise InputError(
             f"{path} adapts no linear layer of a {config.family} model that its settings name; its "
             f"tensors are called {min(stored, default='nothing')}, ours "
-            f"{_modules(config)[0].names(config, _A)[0]}"
+            f"{modules_of(config)[0].names(config, A)[0]}"
         )
     expected = {
         name
         for m in modules
-        for end in (_A, _B)
+        for end in (A, B)
         for name, adapted in zip(m.names(config, end), m.adapted(config, settings), strict=True)
         if adapted
     }
-    score = {_PREFIX + "score.weight"} if config.score_head else set()
+    score = {PREFIX + "score.weight"} if config.score_head else set()
     names.require_names(
         set(stored), expected | score, str(path), "the adapter is for another model"
     )
     return modules
 
 
-def adapter_tensors(config: DecoderConfig, lora: LoraConfig, adapter: Tree) -> list[shards.Tensor]:
-    """The tensors of PEFT's file of an adapter. Raises as `write_adapter`."""
-    return list(_tensors(config, lora, _checked(config, lora, adapter)))
-
-
-def pair_names(name: str) -> tuple[str, str]:
-    """PEFT's names of the `A` and the `B` of a Hugging Face tensor."""
-    module = _PREFIX + name.removesuffix(".weight")
-    return module + _A, module + _B
-
-
-class _Module(NamedTuple):
-    """A linear layer of the Hugging Face model, and the targets whose kernels lie in it."""
-
-    name: str  # {layer} left in
-    targets: tuple[str, ...]  # those that are adapted
-    spans: tuple[slice, ...]  # where each lies along the output
-    shape: tuple[int, int]  # [out, in]
-
-    @property
-    def leaf_name(self) -> str:
-        """The last part, by which `target_modules` and patterns name it."""
-        return self.name.rpartition(".")[2]
-
-    def names(self, config: DecoderConfig, end: str) -> list[str]:
-        """The names of its `A` or `B`, one per layer."""
-        return [f"{_PREFIX}{self.name}{end}".format(layer=i) for i in range(config.layers)]
-
-    def adapted(self, config: DecoderConfig, settings: PeftSettings) -> list[bool]:
-        """Whether its own adapter stands in each layer."""
-        every = (self.name.format(layer=i) for i in range(config.layers))
-        return [settings.targets.adapts(name) for name in every]
-
-
-def _modules(config: DecoderConfig, targets: tuple[str, ...] | None = None) -> list[_Module]:
-    """The linear layers of a block that hold any of `targets`; None is all of them."""
-    modules = []
-    for fused in names.fused(config):
-        places = [
-            (row.path.split("/")[-2], span)
-            for row, span in names.parts(fused, config)
-            if row.stacked and row.transposed
-        ]
-        chosen = [(name, span) for name, span in places if targets is None or name in targets]
-        if chosen:
-            held, spans = zip(*chosen, strict=True)
-            out, width = names.fused_shape(fused, config)
-            modules.append(_Module(fused.rows[0].module, held, spans, (out, width)))
-    return modules
-
-
-def _linear_rows(config: DecoderConfig) -> dict[str, names.Weight]:
-    """The linear layers of a block by the name `LoraConfig.targets` gives them."""
-    rows = (row for row in names.table(config) if row.stacked and row.transposed)
-    return {row.path.split("/")[-2]: row for row in rows}
-
-
-def _checked(config: DecoderConfig, lora: LoraConfig, adapter: Tree) -> dict[str, Array]:
-    """The adapter's leaves by path, which must be those of `lora`."""
-    rows = _linear_rows(config)
-    unknown = sorted(set(lora.targets) - set(rows))
-    if unknown or not lora.targets:
-        raise InputError(f"LoRA targets {unknown} match nothing; there are {', '.join(rows)}")
-    given, shapes = flatten(adapter), names.tensor_shapes(config, lora)
-    expected = {path for path in shapes if path.endswith(("/lora_a", "/lora_b"))}
-    if config.score_head:
-        expected.add(_SCORE)
-    where = f"its targets are {', '.join(lora.targets)}"
-    names.require_names(set(given), expected, "the adapter tree", where)
-    for path, leaf in given.items():
-        names.require_shape(leaf.shape, shapes[path], path)
-    return given
-
-
-def _settings(lora: LoraConfig, modules: list[_Module]) -> PeftSettings:
+def _settings(lora: LoraConfig, modules: list[PeftModule]) -> PeftSettings:
     """Rank and alpha of a fused module grow so that the factor stays that of its parts."""
     fused = {m.leaf_name: len(m.targets) for m in modules if len(m.targets) > 1}
     return PeftSettings(
@@ -312,33 +243,8 @@ def _settings(lora: LoraConfig, modules: list[_Module]) -> PeftSettings:
     )
 
 
-def _tensors(
-    config: DecoderConfig, lora: LoraConfig, leaves: Mapping[str, Array]
-) -> Iterator[shards.Tensor]:
-    rows = _linear_rows(config)
-    for module in _modules(config, lora.targets):
-        layers = [rows[target].path.removesuffix("kernel") for target in module.targets]
-        low, high = ([np.asarray(leaves[at + kind]) for at in layers] for kind in _KINDS)
-        both = zip(module.names(config, _A), module.names(config, _B), strict=True)
-        for layer, (name_a, name_b) in enumerate(both):
-            a, b = stacked(
-                [part[layer].T for part in low],
-                [part[layer].T for part in high],
-                module.spans,
-                module.shape[0],
-            )
-            yield _kept(name_a, a)
-            yield _kept(name_b, b)
-    if _SCORE in leaves:
-        yield _kept(_PREFIX + "score.weight", np.asarray(leaves[_SCORE]).T)
-
-
-def _kept(name: str, array: np.ndarray) -> shards.Tensor:
-    return shards.Tensor(name, array.shape, array.dtype, partial(np.copyto, src=array))
-
-
 def _pairs(
-    module: _Module,
+    module: PeftModule,
     config: DecoderConfig,
     settings: PeftSettings,
     read: Callable[[str, tuple[int, ...]], np.ndarray],
@@ -346,7 +252,7 @@ def _pairs(
     """The module's pair of each layer, without effect where it has none; all of one rank."""
     out, width = module.shape
     pairs: list[LoraPair | None] = []
-    both = zip(module.names(config, _A), module.names(config, _B), strict=True)
+    both = zip(module.names(config, A), module.names(config, B), strict=True)
     for layer, ((a, b), adapted) in enumerate(
         zip(both, module.adapted(config, settings), strict=True)
     ):

@@ -85,7 +85,13 @@ def meta_gradient(
         return _implicit(inner, outer_loss, solver or conjugate_gradient(), bound)
     if mode not in get_args(Rule):
         raise InputError(f"unknown mode {mode!r}; use one of {', '.join(get_args(Mode))}")
-    rule = cast(Rule, mode)
+    return _exact(inner, outer_loss, cast(Rule, mode), window)
+
+
+def _exact(
+    inner: InnerLoop, outer_loss: OuterLoss, rule: Rule, window: int | None
+) -> Callable[..., MetaGradient]:
+    """The derivatives of the outer loss through the inner loop, by the rule's way of doing so."""
 
     def objective(theta: Tree, eta: Tree, batches: Tree, query: Tree, state: Tree | None):
         trained = inner(theta, eta, batches, state, rule=rule, window=window)
@@ -94,7 +100,7 @@ def meta_gradient(
     def gradient(
         theta: Tree, eta: Tree, batches: Tree, query: Tree, state: Tree | None = None
     ) -> MetaGradient:
-        if mode == "mixflow":
+        if rule == "mixflow":
             require_symmetric_if_known(inner.loss, theta, eta, _one(inner, batches))
         differentiate = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
         (value, trained), (d_theta, d_eta) = differentiate(theta, eta, batches, query, state)

@@ -94,20 +94,7 @@ def asymmetry(
         u, w = _signs(keys[0], start[0]), _signs(keys[1], start[0])
         of_eta = _signs(keys[2], start[1])
 
-        # One compiled product for all four directions, and never two of them in memory.
-        def product(weights: Array) -> tuple[Array, ...]:
-            moved = jax.tree.map(lambda a, b: weights[0] * a + weights[1] * b, u, w)
-            direction = moved, jax.tree.map(lambda leaf: weights[2] * leaf, of_eta)
-            direction = jax.tree.map(lambda d, x: d.astype(x.dtype), direction, start)
-            to_theta, to_eta = jax.jvp(gradient, start, direction)[1]
-            return (
-                _dot(to_theta, u),
-                _dot(to_theta, w),
-                _dot(to_eta, of_eta),
-                _dot(to_theta, to_theta) ** 0.5,
-                _dot(to_eta, to_eta) ** 0.5,
-            )
-
+        product = _product(gradient, start, (u, w, of_eta))
         directions = jnp.asarray([[1, 0, 0], [0, 1, 0], [0, 0, 1], [3, 0, 0]], jnp.float32)
         along_u, along_w, along_eta, again = zip(
             *(list(column) for column in jax.lax.map(product, directions)), strict=True
@@ -122,6 +109,33 @@ def asymmetry(
 
     found = jax.lax.map(of_pair, jax.random.split(jax.random.key(seed), pairs))
     return Asymmetry(*(jnp.sqrt(jnp.mean(x**2, axis=0)).max() for x in found))
+
+
+def _product(
+    gradient: Callable[[Tree, Tree], tuple[Tree, Tree]],
+    start: tuple[Tree, Tree],
+    signs: tuple[Tree, Tree, Tree],
+) -> Callable[[Array], tuple[Array, ...]]:
+    """The derivative along a weighted sum of the signs `u`, `w` and that of `eta`, met by each.
+
+    One compiled product for all directions, and never two of them in memory.
+    """
+    u, w, of_eta = signs
+
+    def product(weights: Array) -> tuple[Array, ...]:
+        moved = jax.tree.map(lambda a, b: weights[0] * a + weights[1] * b, u, w)
+        direction = moved, jax.tree.map(lambda leaf: weights[2] * leaf, of_eta)
+        direction = jax.tree.map(lambda d, x: d.astype(x.dtype), direction, start)
+        to_theta, to_eta = jax.jvp(gradient, start, direction)[1]
+        return (
+            _dot(to_theta, u),
+            _dot(to_theta, w),
+            _dot(to_eta, of_eta),
+            _dot(to_theta, to_theta) ** 0.5,
+            _dot(to_eta, to_eta) ** 0.5,
+        )
+
+    return product
 
 
 def _signs(key: Array, tree: Tree) -> Tree:

@@ -37,9 +37,9 @@ def splash(
     """Causal attention within documents by the splash kernel (Pallas, TPU only).
 
     Query `t` sees key `s` where `segments` are equal and `0 <= t - s < window`. Rows are padded to
-    a multiple of 128 with segment 0, which nothing before it can see. On a mesh the kernel runs
-    once per device, on its rows and its heads. There is no forward-mode derivative, nor a second
-    one: the meta-gradients need "xla" or "chunked".
+    a multiple of 128 with segment 0, which nothing before it can see. On a mesh each device runs
+    it on its rows and heads. No forward-mode or second derivative: meta-gradients need "xla" or
+    "chunked".
 
     Args:
       segments: document of each position; 0 is padding.
@@ -59,10 +59,8 @@ def splash(
         )
         ids = jnp.pad(segments, [(0, 0), (0, padding)])
         kernel = _kernel(q.shape[1], T + padding, window, softcap, interpret)
-        out = jax.vmap(lambda q, k, v, ids: kernel(q, k, v, splash_kernel.SegmentIds(ids, ids)))(
-            q, k, v, ids
-        )
-        return out.swapaxes(1, 2)[:, :T]
+        one = lambda q, k, v, ids: kernel(q, k, v, splash_kernel.SegmentIds(ids, ids))  # noqa: E731
+        return jax.vmap(one)(q, k, v, ids).swapaxes(1, 2)[:, :T]
 
     if mesh is None or mesh.size == 1:
         return lambda q, k, v: attend(q, k, v, segments)

@@ -1,7 +1,7 @@
 """Log-probabilities of trained positions, without ever building all logits."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,16 @@ class TokenScores(NamedTuple):
     correct: Float[Array, "B T"]  # 1 where the target has the highest logit
 
 
+_Measured = TypeVar("_Measured", bound=tuple)
+
+
+def _scored(logits: Float[Array, "B C V"], targets: Int[Array, "B C"]) -> TokenScores:
+    at_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    log_probs = at_target - jax.nn.logsumexp(logits, axis=-1)
+    correct = (at_target >= logits.max(axis=-1)).astype(jnp.float32)
+    return TokenScores(log_probs, correct)
+
+
 def score_tokens(
     logits: Callable[[Float[Array, "B C D"]], Float[Array, "B C V"]],
     hidden: Float[Array, "B T D"],
@@ -25,7 +35,8 @@ def score_tokens(
     mask: Float[Array, "B T"],
     capacity: int | None = None,
     chunk: int = 64,
-) -> TokenScores:
+    measure: Callable[[Float[Array, "B C V"], Int[Array, "B C"]], _Measured] = _scored,
+) -> _Measured:
     """Scores the targets of the positions with mask > 0; `logits` is the decoder's, in float32.
 
     In each row these positions are moved to the front and only the first `capacity` of a row (the
@@ -33,7 +44,7 @@ def score_tokens(
     vocabulary product, `chunk` at a time: the largest temporary is `[B, chunk, V]`, the backward
     pass recomputes it if there are several chunks, and rows stay on their device when `B` is
     sharded. A row that trains more positions than `capacity` scores NaN rather than being cut
-    short.
+    short. `measure(logits, targets)` is what is computed: a NamedTuple of `[B, C]` arrays.
 
     Worked example: with `T = 512` and 22 % trained, `capacity = 128` runs 2 chunks of 64, not 8.
     """
@@ -51,9 +62,9 @@ def score_tokens(
     # Logits of a single chunk are needed again at once: no memory would be spared.
     several = most > chunk
 
-    def score(_: None, part: tuple[Array, Array]) -> tuple[None, TokenScores]:
+    def score(_: None, part: tuple[Array, Array]) -> tuple[None, _Measured]:
         h, y = part
-        return None, _scored(logits(h) if several else save_for_backward(logits(h)), y)
+        return None, measure(logits(h) if several else save_for_backward(logits(h)), y)
 
     step = jax.checkpoint(score) if several else score
     _, scored = jax.lax.scan(step, None, (to_chunks(hidden), to_chunks(targets)))
@@ -65,14 +76,7 @@ def score_tokens(
         placed = jnp.zeros(targets.shape, x.dtype).at[rows, order].set(front)
         return jnp.where(mask > 0, jnp.where(overfull, jnp.nan, placed), 0.0)
 
-    return TokenScores(*map(to_rows, scored))
-
-
-def _scored(logits: Float[Array, "B C V"], targets: Int[Array, "B C"]) -> TokenScores:
-    at_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    log_probs = at_target - jax.nn.logsumexp(logits, axis=-1)
-    correct = (at_target >= logits.max(axis=-1)).astype(jnp.float32)
-    return TokenScores(log_probs, correct)
+    return jax.tree.map(to_rows, scored)
 
 
 def negative_log_likelihood(

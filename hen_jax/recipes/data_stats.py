@@ -48,29 +48,17 @@ def stats(
     documents = [found.document(record) for record in records]
     lengths, trained = _lengths(documents, model)
     unit = "characters" if model is None else "tokens"
-    said = list(map(spoken, documents))
-    parts = split_records(documents, lambda document: document.group)
-    shared = leaks(parts.train, [*parts.valid, *parts.test])
-    report = {
-        "file": str(file),
-        "records": len(records),
-        "groups": len({document.group for document in documents}),
-        "parts": {name: len(part) for name, part in parts._asdict().items()},
+    report = {"file": str(file), "records": len(records)} | _counts(documents)
+    report |= {
         "unit": unit,
         "total": int(lengths.sum()),
         "trained": int(trained.sum()),
         "length": _spread(lengths),
         "trained_length": _spread(trained),
-        "turns": _spread(np.asarray([len(d.conversation.messages) for d in documents])),
-        "scripts": dict(Counter(map(script_of, said)).most_common()),
         "labels": _tables([found.labels(record) for record in records]),
-        "duplicates": len(duplicates(said)),
-        "near_duplicates": len(duplicates(said, NEAR)),
-        "same_text_in_train_and_held_out": len(shared.texts),
     }
     if found.pairs is not None:
-        pairs = [pair for record in records for pair in found.pairs(record)]
-        report["cues"] = _cues(pairs)
+        report["cues"] = _cues([pair for record in records for pair in found.pairs(record)])
     if out is not None:
         with output_files(out / "stats.json", out / "lengths.png") as (numbers, picture):
             write_json(numbers, report)
@@ -127,6 +115,22 @@ def script_of(text: str) -> str:
     letters = len(_LETTER.findall(text))
     share = len(_HAN.findall(text)) / letters if letters else 0.0
     return "han" if share > 0.7 else "mixed" if share > 0.1 else "other"
+
+
+def _counts(documents: Sequence[Document]) -> dict[str, Any]:
+    """Groups and parts, turns and scripts, and what stands twice."""
+    said = list(map(spoken, documents))
+    parts = split_records(documents, lambda document: document.group)
+    shared = leaks(parts.train, [*parts.valid, *parts.test])
+    return {
+        "groups": len({document.group for document in documents}),
+        "parts": {name: len(part) for name, part in parts._asdict().items()},
+        "turns": _spread(np.asarray([len(d.conversation.messages) for d in documents])),
+        "scripts": dict(Counter(map(script_of, said)).most_common()),
+        "duplicates": len(duplicates(said)),
+        "near_duplicates": len(duplicates(said, NEAR)),
+        "same_text_in_train_and_held_out": len(shared.texts),
+    }
 
 
 def _lengths(documents: Sequence[Document], model: Path | None) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,5 @@
 """Meta-curriculum learning (EMCL) on labelled dialogues: the EMCL stage of HEN."""
 
-import dataclasses
 from functools import partial
 
 import grain
@@ -9,27 +8,24 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from hen_jax.core.errors import InputError
-from hen_jax.core.ranges import Count
-from hen_jax.core.rows import check_episode
 from hen_jax.curricula.emcl import emcl_step, init_memory
-from hen_jax.curricula.evaluations import EvaluationRows, evaluations, outer_updates
+from hen_jax.curricula.evaluations import outer_updates
 from hen_jax.curricula.learnt import reply_features
-from hen_jax.curricula.shared import EmclConfig, evaluation, require_gradient
+from hen_jax.curricula.shared import evaluation, require_gradient
 from hen_jax.models.config import DecoderConfig
 from hen_jax.planning.model_flops import row_flops
 from hen_jax.planning.search import Change
 from hen_jax.recipes.changes import replaced
 from hen_jax.recipes.curriculum_plot import draw_curriculum
 from hen_jax.recipes.emcl_data import (
-    EpisodeSettings,
     abstract_episode,
     draw_episode,
     most_trained,
     put_episode,
     read_tasks,
 )
-from hen_jax.runs.stage import Feed, Job, Load, RunSettings, Stage, Work, guarded
+from hen_jax.recipes.emcl_settings import EmclSettings, check
+from hen_jax.runs.stage import Feed, Job, Load, Stage, Work, guarded
 from hen_jax.steps.sft import sft_loss
 from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.checkpoints import saved_steps
@@ -38,29 +34,10 @@ from hen_jax.training.optimizers import make_schedule
 from hen_jax.training.processes import Share, primary_first
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EmclSettings(RunSettings):
-    """Everything that decides what an EMCL run computes; `optimizer` makes the outer updates."""
-
-    tasks: tuple[str, ...]  # labels of the records, easiest first
-    steps: Count  # episodes
-    emcl: EmclConfig = EmclConfig()
-    episode: EpisodeSettings = EpisodeSettings()
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.tasks:
-            raise InputError("tasks is empty; name at least one label, easiest first")
-        if (trained := self.model.trained_dtype) != "float32":
-            raise InputError(
-                f"config.model.trained_dtype is {trained!r}; meta-gradients need 'float32'"
-            )
-
-
 def feed(settings: EmclSettings, tokenizer: ChatTokenizer, share: Share) -> Feed:
     """Episodes, which every process draws whole."""
     found = read_tasks(settings.sources, settings.tasks, settings.episode, tokenizer)
-    print(f"{settings.emcl.curriculum}: {_gradients(settings).sum():,.0f} gradients of a row")
+    print(f"{settings.emcl.curriculum}: {settings.gradients().sum():,.0f} gradients of a row")
     numbers = grain.MapDataset.range(settings.steps)
     draw = partial(draw_episode, settings.episode, settings.emcl.inner_steps)
     drawn = numbers.map(lambda number: draw(found.train, settings.seed, int(number)))
@@ -106,15 +83,7 @@ def load(settings: EmclSettings, config: DecoderConfig, mesh: Mesh) -> Load:
 def step_flops(settings: EmclSettings, config: DecoderConfig, number: int) -> float:
     """The model's operations in step `number`: gradients of a row, each as in fine-tuning."""
     each = row_flops(config, settings.adapter, settings.episode.row_length)
-    return float(_gradients(settings)[number] * each)
-
-
-def check(settings: EmclSettings, mesh: Mesh) -> None:
-    """Raises `InputError` for microbatches, of which an episode has none, and rows left over."""
-    if settings.microbatches != 1:
-        raise InputError(f"config.microbatches is {settings.microbatches}; episodes need 1")
-    drawn = settings.episode
-    check_episode(len(settings.tasks), drawn.support_rows, drawn.query_rows, drawn.task_axis, mesh)
+    return float(settings.gradients()[number] * each)
 
 
 def before(job: Job) -> None:
@@ -127,11 +96,6 @@ def before(job: Job) -> None:
     require_gradient(
         settings.emcl, loss, job.trainable, job.frozen, lambda: put(next(job.feed.held_out()))
     )
-
-
-def _gradients(settings: EmclSettings) -> np.ndarray:
-    rows = EvaluationRows(settings.episode.support_rows, settings.episode.query_rows)
-    return evaluations(settings.emcl, rows, len(settings.tasks), settings.steps)
 
 
 def _prepare(job: Job) -> Prepare:

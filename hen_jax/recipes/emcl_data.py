@@ -1,40 +1,24 @@
 """The examples of each task, and episodes on the mesh."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import BATCH
-from hen_jax.core.ranges import Count, check_ranges
 from hen_jax.core.types import Array
 from hen_jax.data.episodes import Episode, episode, episode_batches
 from hen_jax.data.examples import Document, Example, encode
 from hen_jax.data.schemas import check_records, schema_named
 from hen_jax.data.splits import split_records
+from hen_jax.recipes.emcl_settings import EpisodeSettings
 from hen_jax.runs.abstract import abstract_batch
 from hen_jax.runs.sources import Source, locate_source
 from hen_jax.text.tokenizer import ChatTokenizer
 
 TaskExamples = Mapping[str, Sequence[Example]]
-
-
-@dataclasses.dataclass(frozen=True)
-class EpisodeSettings:
-    """How an episode is drawn and where its rows live."""
-
-    label: str = "task"  # which label of a record names its task
-    support_rows: Count = 4  # of one task in one inner step
-    query_rows: Count = 4  # of one task
-    row_length: Count = 256  # T; an example has a row of its own
-    held_out: Count = 4  # episodes of held-out groups that measure the loss after adaptation
-    task_axis: Literal["data", "fsdp"] | None = None  # tasks spread over this mesh axis
-
-    def __post_init__(self):
-        check_ranges(self)
 
 
 class TaskParts(NamedTuple):

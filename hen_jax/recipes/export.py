@@ -23,7 +23,13 @@ from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
 from hen_jax.recipes import regression_report, reward_report
 from hen_jax.runs.card import HeldOut, export_card, held_out_loss
-from hen_jax.runs.earlier import as_trained, beside, previous_run, saved_params
+from hen_jax.runs.earlier import (
+    as_trained,
+    beside,
+    previous_run,
+    saved_adapters,
+    saved_params,
+)
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.model import BaseModel, ModelSettings, base_dtype, open_model
 from hen_jax.runs.origin import Origin, origin_of, public_id, without_paths
@@ -65,20 +71,32 @@ class Exported(NamedTuple):
     what: str = "logits"  # "scores" of a reward model
 
 
-def open_trained(run: Path) -> TrainedModel:
-    """The newest checkpoint of the run in folder `run`.
+def open_trained(run: Path, expert: str | None = None) -> TrainedModel:
+    """The newest checkpoint of the run in folder `run`; of several experts the one of that name.
 
     Raises:
-      InputError: no run there, no checkpoint, or its base model is gone or another one.
+      InputError: no run there, no checkpoint, its base model is gone or another one, or no such
+        expert, or none named where there are several.
     """
-    record, lora, base = previous_run(run)
+    record, lora, adapters, base = previous_run(run)
+    if expert is not None or adapters:
+        if expert is None or expert not in adapters:
+            raise InputError(
+                f"{run} trained {', '.join(adapters) or 'no experts'}; expert {expert!r} is none "
+                f"of them: {'give --expert NAME' if adapters else 'leave --expert out'}"
+            )
+        lora = adapters[expert]
     if not base.is_dir():
         raise InputError(f"the base model of {run} is no longer at {base}; put it back there")
     held = base_dtype(settings(ModelSettings, record["config"]["model"]), lora)
     config = as_trained(run, hf.read_config(base))
     model = open_model(base, make_mesh(MeshConfig()), lora=lora, dtype=held, config=config)
     reports = {name: read_json(run / of) for name, of in REPORTS.items() if (run / of).exists()}
-    params = saved_params(run, model, lora)
+    params = (
+        saved_params(run, model, lora)
+        if expert is None
+        else saved_adapters(run, model, {expert: adapters[expert]})[expert]
+    )
     held_out = held_out_loss(run, saved_steps(run / "checkpoints")[0])
     return TrainedModel(record, model, lora, params, held_out, reports)
 
@@ -89,13 +107,15 @@ def export(
     format_: ExportFormat,
     dtype: str | None = None,
     base_model: str | None = None,
+    expert: str | None = None,
 ) -> Exported:
     """Writes the export, reads it back, and checks that it speaks as the run does.
 
     "hf" is a whole model, the adapter merged in float32 and rounded once; "peft" is the adapter.
     `dtype` None stores what the run held: a merged model as its base, one that trained whole in
     float32 even where its base was bfloat16. `base_model` is the hub id of the base, where its
-    folder does not say it. No file of the export names a path of this machine.
+    folder does not say it. Of a run of several experts `expert` names the one to write. No file of
+    the export names a path of this machine.
 
     Raises:
       InputError: nothing to export, PEFT asked of a run without an adapter, an `out` that may not
@@ -107,7 +127,7 @@ def export(
     require_replaceable(out, {"hf": hf.MODEL_KIND, "peft": peft.ADAPTER_KIND}[format_])
     require_apart_from_run(out, run)
     require_apart(out, previous_run(run).base)
-    return export_trained(open_trained(run), out, format_, dtype, base_model)
+    return export_trained(open_trained(run, expert), out, format_, dtype, base_model)
 
 
 def export_trained(

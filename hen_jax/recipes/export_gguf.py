@@ -43,6 +43,7 @@ def export_gguf(
     format_: GgufFormat,
     dtype: str | None = None,
     base_model: str | None = None,
+    expert: str | None = None,
 ) -> Exported:
     """Writes one GGUF file, reads it back, and checks that it speaks as the run does.
 
@@ -55,6 +56,7 @@ def export_gguf(
       format_: which of the two.
       dtype: float32, bfloat16, float16, or of a whole model q8_0; None as the run holds it.
       base_model: hub id of the base, where its folder does not say it.
+      expert: which of several that the run trained.
 
     Raises:
       InputError: nothing to export, a model or tokenizer that llama.cpp does not know, an `out`
@@ -72,7 +74,7 @@ def export_gguf(
     require_ours(out)
     require_apart_from_run(out, run)
     require_apart(out, previous_run(run).base)
-    trained = open_trained(run)
+    trained = open_trained(run, expert)
     require_computable(trained.model.config)
     require_finite_params(trained)
     about = _about(trained, out, base_origin(trained, out, base_model))

@@ -18,9 +18,12 @@ def closing_words(workdir: Path) -> str:
     """How a finished run in `workdir` is told: its updates, its files, the next commands."""
     record = read_json(workdir / RECORD)
     lora = record["config"]["adapter"] is not None
-    out = workdir / "export" / ("peft" if lora else "hf")
+    format_ = "peft" if lora else "hf"
+    expert = next(iter(record.get("adapters", {})), None)  # of several the first, as an example
+    which = [] if expert is None else ["--expert", expert]
+    out = workdir / "export" / (expert or format_)
     model = ["--model", record["base"]["folder"], "--adapter", out] if lora else ["--model", out]
-    export = ["hen", "export", "--run", workdir, "--format", out.name, "--out", out]
+    export = ["hen", "export", "--run", workdir, *which, "--format", format_, "--out", out]
     use = ["hen", "generate", *model, "--prompt", "My scooter broke down in the rain."]
     if record["base"]["model"].get("score_head"):
         rates = record["base"]["model"].get("score_labels", ["score"]) != ["score"]

@@ -48,9 +48,7 @@ class RegressionSettings(RunSettings):
 
     epochs: Positive  # passes over the rows; a part of one is allowed
     data: RatedConfig = RatedConfig()
-    level: Level = (
-        "conversation"  # "turn": each rated reply is learnt, a conversation is their mean
-    )
+    level: Level = "conversation"  # "turn": each rated reply is learnt, their mean is told
     reads: Reads = "conversation"  # "replies": the user's side is hidden, as a control
     predicts: Predicts = "overall"  # "dimensions": one output for each of the seven of SENSE-7
     folds: Folds = Folds()  # which groups are held out

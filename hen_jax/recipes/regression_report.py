@@ -1,12 +1,14 @@
 """The evaluator of a rating model: what its ratings of held-out conversations are worth."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from hen_jax.core.files import write_json
+from hen_jax.core.files import staged_file, write_json
 from hen_jax.core.mesh import replicated
 from hen_jax.data.rated import RatedDocument
 from hen_jax.data.rated_batches import Row, pack_rated
@@ -24,12 +26,16 @@ from hen_jax.training.processes import is_primary
 REPORT = "regression.json"
 """In the work directory of a run; an export carries it on."""
 
+RATED = "held_out.jsonl"
+"""Beside it: what was predicted of each held-out conversation."""
+
 
 def ratings(job: Job) -> Evaluator:
     """Errors, correlations and classes of held-out ratings, beside predictors that understand
     nothing.
 
-    The last report is `regression.json`, drawn in `regression.png`.
+    The last report is `regression.json`, drawn in `regression.png`; what was predicted of each
+    conversation is in `held_out.jsonl`.
     """
     settings, bounds, put = job.settings, job.feed.bounds, to_devices(job.mesh)
     parts = rated_parts(settings.asked(), settings.data, job.tokenizer)
@@ -57,6 +63,7 @@ def ratings(job: Job) -> Evaluator:
         if is_primary():
             write_json(job.workdir / REPORT, report)
             if report["step"] == job.feed.steps:
+                _write_rated(job.workdir / RATED, parts.valid.rated, overall)
                 draw_regression(job.workdir, report, held.truth, overall)
         return {
             name: one["value"] if one["value"] is not None else np.nan
@@ -111,6 +118,13 @@ def dimension_scores(
                 "conversations": int(known.sum()),
             }
     return found
+
+
+def _write_rated(path: Path, rated: Sequence[RatedDocument], predicted: np.ndarray) -> None:
+    with staged_file(path) as staged, staged.open("w", encoding="utf-8") as file:
+        for one, value in zip(rated, predicted.tolist(), strict=True):
+            row = {"id": one.document.id, "rating": one.level.overall, "predicted": value}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _overall(rated: Sequence[RatedDocument]) -> np.ndarray:

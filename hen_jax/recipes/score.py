@@ -16,15 +16,18 @@ from scipy.special import expit
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh, replicated, rows_over
 from hen_jax.core.outputs import output_files, require_ours
+from hen_jax.core.records import read_record
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Array, Batch, RowLimits, Tree
 from hen_jax.data.comparisons import unshifted
 from hen_jax.data.packing import lay_out_row, pack_all, stack_rows
 from hen_jax.data.schemas import check_records, schema_named
+from hen_jax.evaluation.calibration import Calibration, calibration_of
 from hen_jax.io import hf, peft, peft_settings
 from hen_jax.models.config import DecoderConfig, Execution
 from hen_jax.models.decoder import merge
 from hen_jax.models.heads import document_outputs
+from hen_jax.runs.compared import task_of
 from hen_jax.runs.earlier import beside
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.model import BaseModel, open_model, with_score_head
@@ -74,7 +77,9 @@ def score(scoring: Scoring) -> Scored:
     Of a schema of pairs a line is `{"id", "kind", "chosen", "rejected"}`, else `{"id", "score"}`.
     The score of a rating model is its rating in [0, 1], and one of a head with an output for each
     dimension their mean, with these beside it under `dimensions` (of pairs, `chosen_dimensions`).
-    A document longer than the model has positions scores null, and is counted.
+    A reward model that brings its calibration adds `share` to pairs, else `level` and `reward`: see
+    `evaluation.calibration`. A document longer than the model has positions scores null, and is
+    counted.
 
     Raises:
       InputError: no reward model, a bad record (file:line:field), or an output of somebody else.
@@ -92,13 +97,13 @@ def score(scoring: Scoring) -> Scored:
     labels = reward.opened.config.score_labels
     found = np.full((len(documents), len(labels)), np.nan)
     found[fitting] = document_values(reward, [documents[at] for at in fitting], scoring.batch_size)
-    values = iter(found)
+    values, frozen = iter(found), _calibration(scoring.adapter or scoring.model)
     with output_files(scoring.out) as (staged,), staged.open("w", encoding="utf-8") as file:
         for line in lines:
             row: dict[str, Any] = {}
             for key, value in line.items():
                 row |= _cells(key, next(values), labels) if key in _SCORES else {key: value}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json.dumps(_told(row, frozen), ensure_ascii=False) + "\n")
     seconds, tokens = time.perf_counter() - began, sum(len(documents[at]) for at in fitting)
     done = Scored(len(documents), len(documents) - len(fitting), tokens, seconds)
     print(
@@ -165,7 +170,7 @@ def document_values(
     row = max(ROW, -(-longest // 64) * 64)
     rows = pack_all(lengths, row)
     held = int(np.diff(rows.ends, prepend=0).max())
-    run = _compiled(reward, held, RowLimits(longest, 0, held))
+    run = compiled_scores(reward, held, RowLimits(longest, 0, held))
     size, put = batch_size * rows_over(reward.mesh), to_devices(reward.mesh)
     found = np.zeros((len(documents), outputs))
     for start in range(0, len(rows), size):
@@ -177,7 +182,9 @@ def document_values(
     return expit(found) if reward.opened.config.rates else found
 
 
-def _compiled(reward: RewardModel, held: int, reach: RowLimits) -> Any:
+def compiled_scores(reward: RewardModel, held: int, reach: RowLimits) -> Any:
+    """`scores(params, frozen, batch)`: `[B, held]`, those of each row's documents; jitted."""
+
     def scores(params: Tree, frozen: Tree, batch: Batch) -> Array:
         model = merge(reward.opened.graphdef, params, frozen)
         assert model.score is not None
@@ -192,21 +199,41 @@ _SCORES = ("score", "chosen", "rejected")
 
 def _read(scoring: Scoring) -> tuple[list[dict[str, Any]], list[Conversation]]:
     """The lines to be written, with what is to be scored under the keys of `_SCORES`."""
-    schema = schema_named(scoring.schema)
     records = check_records(scoring.input, scoring.schema, scoring.columns).whole(scoring.input)
-    lines = list(_lines(schema.pairs, schema.document, records))
+    lines = list(_lines(scoring.schema, records))
     return lines, [line[key] for line in lines for key in _SCORES if key in line]
 
 
-def _lines(pairs: Any, document: Any, records: Iterable[Any]) -> Iterator[dict[str, Any]]:
+def _lines(name: str, records: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    schema = schema_named(name)
     for record in records:
-        if pairs is None:
-            one = document(record)
-            yield {"id": one.id, "score": one.conversation}
+        if schema.pairs is None:
+            one = schema.document(record)
+            yield {"id": one.id, "task": task_of(name, record), "score": one.conversation}
             continue
-        for pair in pairs(record):
+        for pair in schema.pairs(record):
             chosen, rejected = pair.conversations()
             yield {"id": pair.id, "kind": pair.kind, "chosen": chosen, "rejected": rejected}
+
+
+def _calibration(folder: Path) -> Calibration | None:
+    """What the export in `folder` brings; None of a rating model, or where another tool made it."""
+    report = (read_record(folder) or {}).get("reward")
+    return None if report is None else calibration_of(report)
+
+
+def _told(row: dict[str, Any], frozen: Calibration | None) -> dict[str, Any]:
+    """The line as it is written: scores, and what the calibration makes of them."""
+    task, scores = row.pop("task", None), [row[key] for key in _SCORES if key in row]
+    if frozen is None or None in scores:
+        return row
+    if "score" not in row:
+        return row | {"share": _rounded(frozen.share(*scores))}
+    (score,) = scores
+    return row | {
+        "level": _rounded(frozen.level(score)),
+        "reward": _rounded(frozen.reward(score, task)),
+    }
 
 
 def _cells(key: str, values: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
@@ -220,3 +247,7 @@ def _cells(key: str, values: np.ndarray, labels: Sequence[str]) -> dict[str, Any
 
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else round(value, 6)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)

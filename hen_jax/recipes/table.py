@@ -3,7 +3,7 @@
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.recipes import emcl, preference, quickstart, regression, reward, sft
+from hen_jax.recipes import emcl, experts, policy, preference, quickstart, regression, reward, sft
 from hen_jax.runs.stage import Stage
 
 STAGES: dict[str, Stage] = {
@@ -13,6 +13,8 @@ STAGES: dict[str, Stage] = {
     "reward": reward.STAGE,
     "preference": preference.STAGE,
     "regression": regression.STAGE,
+    "experts": experts.STAGE,
+    "policy": policy.STAGE,
 }
 
 

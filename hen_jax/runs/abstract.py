@@ -3,9 +3,10 @@
 No weights, no data, no hub.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -13,13 +14,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from hen_jax.adapters.experts import joint_lora
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import Layout, make_mesh, replicated
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Array, Batch, Tree
 from hen_jax.io import hf
 from hen_jax.io.packages import cache_folder
-from hen_jax.models.config import DecoderConfig
+from hen_jax.models.config import DecoderConfig, LoraConfig
 from hen_jax.models.decoder import abstract, split
 from hen_jax.models.families.table import from_hf
 from hen_jax.models.quantised import SCALE
@@ -30,8 +32,8 @@ from hen_jax.runs import tiny_model
 from hen_jax.runs.earlier import beside
 from hen_jax.runs.model import SCORE, base_dtype, language_model
 from hen_jax.runs.stage import RunSettings, Stage, beginning
+from hen_jax.training.counted import batches_in, counting
 from hen_jax.training.guards import reporting
-from hen_jax.training.loop import batches_in, counting
 from hen_jax.training.placement import abstract_state, parameter_shardings, placed
 
 UPDATES = 1000
@@ -57,13 +59,14 @@ def program(stage: Stage, settings: Any, topology: Topology) -> Program:
     # Imported here: with Pallas it takes a fourteenth of a second, and only a plan asks for it.
     from hen_jax.models.fused_attention import kernel_flops
 
-    model = placed_model(settings, topology, partial(stage.model_config, settings))
+    adapters = {} if stage.adapters is None else stage.adapters(settings)
+    model = placed_model(settings, topology, partial(stage.model_config, settings), adapters)
     stage.check(settings, model.mesh)
     stage.check_model(settings, model.config)
     load = stage.load(settings, model.config, model.mesh)
     work = stage.work(settings, model.config, model.graphdef, load.bounds, UPDATES)
     params, frozen = beginning(
-        stage, settings, model.trainable, model.frozen, _extra(stage, model, settings.seed)
+        stage, settings, model.trainable, model.frozen, _extra(stage, model, settings)
     )
     state = abstract_state(params, work.optimizer, settings.seed, model.mesh, work.memory)
     return Program(
@@ -79,12 +82,17 @@ def placed_model(
     settings: RunSettings,
     topology: Topology,
     model_config: Callable[[DecoderConfig], DecoderConfig] = language_model,
+    adapters: Mapping[str, LoraConfig] = MappingProxyType({}),
 ) -> Placed:
-    """The model of a config: adapters in float32, the base in `base_dtype`, as stored bfloat16."""
+    """The model of a config: adapters in float32, the base in `base_dtype`, as stored bfloat16.
+
+    `adapters` train side by side in place of the config's one.
+    """
     config = model_config(read_architecture(settings.model.source))
     mesh = make_mesh(settings.mesh, topology.devices)
     layout = Layout(mesh, settings.mesh.rules)
-    model = abstract(config, settings.adapter, settings.execution, layout)
+    lora = joint_lora(adapters) if adapters else settings.adapter
+    model = abstract(config, lora, settings.execution, layout)
     shardings = parameter_shardings(model, mesh, settings.mesh.rules)
 
     def place(tree: Tree, dtype: str) -> Tree:
@@ -99,6 +107,10 @@ def placed_model(
     parts = split(model)
     dtype = base_dtype(settings.model, settings.adapter) or "bfloat16"
     base, adapter = place(parts.base, dtype), parts.adapter
+    if adapters:
+        own = {name: split(abstract(config, one)).adapter for name, one in adapters.items()}
+        several = {name: place(tree, "float32") for name, tree in own.items()}
+        return Placed(config, parts.graphdef, mesh, several, base)
     if settings.adapter is None:
         return Placed(config, parts.graphdef, mesh, base, {})
     return Placed(config, parts.graphdef, mesh, *beside(place(adapter, "float32"), base))
@@ -137,9 +149,10 @@ def abstract_batch(
     return Batch(ids, ids, mask, ids, ids, task=leaf(jnp.int32))
 
 
-def _extra(stage: Stage, model: Placed, seed: int) -> dict[str, Tree]:
+def _extra(stage: Stage, model: Placed, settings: Any) -> dict[str, Tree]:
     here = replicated(model.mesh)
-    shapes = jax.eval_shape(lambda: stage.extra(model.config, jax.random.key(seed)))
+    key = jax.random.key(settings.seed)
+    shapes = jax.eval_shape(lambda: stage.extra(settings, model.config, key))
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes
     )

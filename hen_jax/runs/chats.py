@@ -154,6 +154,7 @@ def _model_speaker(folder: Path, answering: Answering) -> Speaker:
         answering.max_new_tokens,
         companions.all_ends(folder, stop_ids(tokenizer)),
         sampling=Sampling(answering.temperature, answering.top_k, answering.top_p),
+        stop_strings=answering.stop,
     )
 
     @functools.cache
@@ -171,15 +172,8 @@ def _model_speaker(folder: Path, answering: Answering) -> Speaker:
             longest = max(map(len, rows))
             require_room(longest, answering.max_new_tokens, config)
             held, decode = weights(longest > LONG), tokenizer.tokenizer.decode
-            said = continued(rows, held, decode, settings, seed % 2**32)
-            return [_before_stop(reply, answering.stop) for reply in said]
+            return continued(rows, held, decode, settings, seed % 2**32)
 
         return chat
 
     return speaker
-
-
-def _before_stop(reply: Reply, stop: Sequence[str]) -> Reply:
-    """The reply up to the first of the stop strings; its figures stay those of what was drawn."""
-    found = [at for at in map(reply.text.find, stop) if at >= 0]
-    return reply._replace(text=reply.text[: min(found)], stopped=True) if found else reply

@@ -171,8 +171,7 @@ def _pairs(source: Source, part: Part, asked: Asked, records: Iterable[Any]) -> 
     schema = schema_named(source.schema)
     mine = [one for one in records if part_of(schema.document(one).group) == part]
     for record in mine:
-        labels = schema.labels(record)
-        task = labels.get("task", labels.get("crossing", source.schema))
+        task = task_of(source.schema, record)
         if _labelled(source, asked):
             yield Tasked(record, task)
             continue
@@ -186,6 +185,12 @@ def _pairs(source: Source, part: Part, asked: Asked, records: Iterable[Any]) -> 
         if built_from == source.schema:
             for crossing in build(mine):
                 yield from (Tasked(one, name) for one in crossed_pairs(crossing))
+
+
+def task_of(schema: str, record: Any) -> str:
+    """The task (or kind, or else schema) of a record, under whose calibration its replies fall."""
+    labels = schema_named(schema).labels(record)
+    return labels.get("task", labels.get("crossing", schema))
 
 
 def _labelled(source: Source, asked: Asked) -> bool:

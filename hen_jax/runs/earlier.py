@@ -1,6 +1,7 @@
 """What a run trains and what it does not: made anew, or as an earlier run left it."""
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +34,8 @@ class PreviousRun(NamedTuple):
     """What the record of a run says of it."""
 
     record: dict[str, Any]
-    lora: LoraConfig | None
+    lora: LoraConfig | None  # None: all parameters trained, or `adapters`
+    adapters: Mapping[str, LoraConfig]  # that it trained side by side, by name; else empty
     base: Path  # the folder of its base model
 
 
@@ -50,6 +52,17 @@ def trainable_and_frozen(
     adapter = initial_adapter(build, model.shardings, seed)
     check_targets(lora, adapter)
     return beside(adapter, model.base)
+
+
+def side_by_side(
+    model: BaseModel, adapters: Mapping[str, LoraConfig], execution: Execution, seed: int
+) -> Partition:
+    """A new adapter for each name, and the base; the n-th starts as one alone with `seed + n`."""
+    made = {
+        name: trainable_and_frozen(model, lora, execution, seed + index).trainable
+        for index, (name, lora) in enumerate(adapters.items())
+    }
+    return Partition(made, model.base)
 
 
 def beside(adapter: Tree, base: Tree) -> Partition:
@@ -103,8 +116,12 @@ def previous_run(run: Path) -> PreviousRun:
         raise InputError(f"{run} holds no run (no {RECORD}); give the --workdir of `hen run`")
     record = require_record(run, RUN_KIND)
     adapter = record["config"]["adapter"]
-    lora = None if adapter is None else settings(LoraConfig, adapter, "adapter")
-    return PreviousRun(record, lora, Path(record["base"]["folder"]))
+    adapters = {
+        name: settings(LoraConfig, one, f"adapters.{name}")
+        for name, one in record.get("adapters", {}).items()
+    }
+    lora = None if adapter is None or adapters else settings(LoraConfig, adapter, "adapter")
+    return PreviousRun(record, lora, adapters, Path(record["base"]["folder"]))
 
 
 def saved_params(run: Path, model: BaseModel, lora: LoraConfig | None) -> Tree:
@@ -124,6 +141,27 @@ def saved_params(run: Path, model: BaseModel, lora: LoraConfig | None) -> Tree:
 
     shapes = parts.base if lora is None else beside(parts.adapter, parts.base).trainable
     like = map_with_path(saved, shapes)
+    with closing(Checkpoints(run / "checkpoints", keep=1, asynchronous=False)) as checkpoints:
+        return checkpoints.params(like)
+
+
+def saved_adapters(
+    run: Path, model: BaseModel, adapters: Mapping[str, LoraConfig]
+) -> dict[str, Tree]:
+    """The adapters of that name and shape in the newest checkpoint of `run`.
+
+    Raises:
+      InputError: as `saved_params`.
+    """
+    _require_same_base(run, model)
+
+    def saved(path: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=model.shardings[path])
+
+    like = {
+        name: map_with_path(saved, split(abstract(model.config, lora)).adapter)
+        for name, lora in adapters.items()
+    }
     with closing(Checkpoints(run / "checkpoints", keep=1, asynchronous=False)) as checkpoints:
         return checkpoints.params(like)
 

@@ -49,6 +49,7 @@ def _write(folder: Path, new: Path) -> None:
         "eos_token": ours.eos_token,
         "format": found.name,
         "default_system": found.default_system,
+        "tools": found.tools,
     }
     write_record(new, KIND, fields)
 
@@ -59,5 +60,5 @@ def _read(place: Path) -> ChatTokenizer:
     told = require_record(place, KIND)
     bos, eos = told["bos_token"], told["eos_token"]
     backend = Tokenizer.from_file(str(place / "tokenizer.json"))
-    found = format_named(told["format"], bos, eos, told["default_system"])
+    found = format_named(told["format"], bos, eos, told["default_system"], told["tools"])
     return ChatTokenizer(FastTokenizer(backend, bos, eos), found)

@@ -28,6 +28,7 @@ from hen_jax.planning.model_flops import row_flops
 from hen_jax.runs.abstract import abstract_batch
 from hen_jax.runs.sources import prepared
 from hen_jax.runs.stage import Feed, Load, RunSettings
+from hen_jax.steps.limits import beyond_limits
 from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.processes import Share
 
@@ -44,12 +45,14 @@ def packed_feed(settings: PackedSettings, tokenizer: ChatTokenizer, share: Share
     """The sources' documents, rendered, dealt to their parts and packed into rows."""
     data, shards = settings.data, {"process_index": share.index, "process_count": share.count}
     examples = prepared(settings.sources, data, tokenizer)
+    bounds = widest(row_bounds(part, data) for part in examples)
     return Feed(
         steps=max(1, round(settings.epochs * batches_per_epoch(examples.train, data))),
-        bounds=widest(row_bounds(part, data) for part in examples),
+        bounds=bounds,
         batches=train_batches(examples.train, data, **shards),
         held_out=partial(eval_batches, examples.valid, data, **shards),
         records=partial(train_records, examples.train, data),
+        beyond=partial(beyond_limits, capacity=bounds.trained, reach=bounds.reach),
     )
 
 

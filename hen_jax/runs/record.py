@@ -5,6 +5,7 @@ import importlib.metadata
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD
 from hen_jax.core.folders import require_run_folder
 from hen_jax.core.records import require_record, write_record
-from hen_jax.models.config import DecoderConfig
+from hen_jax.models.config import DecoderConfig, LoraConfig
 from hen_jax.runs.model import TEXT_FILES, WEIGHT_FILES, fingerprint
 from hen_jax.training.locks import LOCK
 
@@ -44,12 +45,20 @@ MAY_CHANGE = (
 """Where and how a run goes on; what it computes, but for rounding, is the same."""
 
 
-def run_record(config: Any, base: Path, model: DecoderConfig, method: str) -> dict[str, Any]:
+def run_record(
+    config: Any,
+    base: Path,
+    model: DecoderConfig,
+    method: str,
+    adapters: Mapping[str, LoraConfig] | None = None,
+) -> dict[str, Any]:
     """The record of a run with the settings `config` on the base model in folder `base`.
 
-    `method` says in words how it trains, so that whoever exports it need not know its stage.
+    `method` says in words how it trains, and `adapters` what trains side by side, so that whoever
+    exports it need not know its stage.
     """
-    return {
+    several = {name: dataclasses.asdict(lora) for name, lora in (adapters or {}).items()}
+    return ({"adapters": several} if several else {}) | {
         "config": dataclasses.asdict(config),
         "method": method,
         "base": {

@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
+from hen_jax.adapters.experts import joint_lora
 from hen_jax.core.mesh import MeshConfig
 from hen_jax.core.ranges import Count, Natural, check_ranges
 from hen_jax.core.types import Mean, Tree
@@ -20,7 +21,7 @@ from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.planning.search import Change
 from hen_jax.runs.model import BaseModel, ModelSettings, base_dtype, language_model
 from hen_jax.runs.sources import Source
-from hen_jax.steps.state import State
+from hen_jax.steps.state import Optimizer, State
 from hen_jax.steps.update import Metrics
 from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.guards import GuardConfig, guard
@@ -28,6 +29,7 @@ from hen_jax.training.loop import BatchSource, Evaluator, LoopConfig, Prepare
 from hen_jax.training.optimizers import OptimizerConfig, Schedule, make_optimizer
 from hen_jax.training.placement import InitMemory, no_memory, to_devices
 from hen_jax.training.processes import Share
+from hen_jax.training.red_flags import Flags, no_flags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,13 +70,16 @@ class Feed(NamedTuple):
     batches: BatchSource  # endless, and knows its place
     held_out: Callable[[], Iterator[Any]]  # batches of one evaluation
     records: Callable[[int], Sequence[str]] = lambda number: ()  # ids in the n-th batch, from 0
+    beyond: Callable[[Any], Sequence[str]] = (
+        lambda batch: ()
+    )  # which rows exceed `bounds`, in words
 
 
 class Work(NamedTuple):
     """What is computed: pure functions, which a run jits and `hen plan` compiles."""
 
     step: Callable[[State, Tree, Any], tuple[State, Metrics]]
-    optimizer: optax.GradientTransformation  # from `guarded`
+    optimizer: Optimizer  # from `guarded`
     schedule: Schedule  # learning rate by step, for the log
     score: Score  # what an evaluation sums over the held-out batches
     memory: InitMemory = no_memory
@@ -108,7 +113,7 @@ def rows_to_devices(job: Job) -> Prepare:
     return lambda state, frozen, batch: put(batch)
 
 
-def nothing_more(config: DecoderConfig, key: PRNGKeyArray) -> dict[str, Tree]:
+def nothing_more(settings: Any, config: DecoderConfig, key: PRNGKeyArray) -> dict[str, Tree]:
     """Nothing trains but the decoder's own parameters."""
     return {}
 
@@ -152,9 +157,13 @@ class Stage(NamedTuple):
     has a score head, which then is a parameter of the decoder like others, and trains beside an
     adapter."""
 
-    extra: Callable[[DecoderConfig, PRNGKeyArray], dict[str, Tree]] = nothing_more
-    """What trains beside the decoder's own parameters, such as a score head: more keys of `params`,
-    whole on every device."""
+    adapters: Callable[[Any], Mapping[str, LoraConfig]] | None = None
+    """`(settings)`: adapters that train side by side, by name, in place of `config.adapter`:
+    `params` is then `{name: adapter}`, and the decoder has room for all (`joint_lora`)."""
+
+    extra: Callable[[Any, DecoderConfig, PRNGKeyArray], dict[str, Tree]] = nothing_more
+    """`(settings, config, key)`: what trains beside the decoder's own parameters, such as a score
+    head: more keys of `params`, whole on every device."""
 
     check: Callable[[Any, Mesh], None] = lambda settings, mesh: None
     """`(settings, mesh)`: raises `InputError` for what is wrong whatever the model is."""
@@ -176,6 +185,9 @@ class Stage(NamedTuple):
     changes: tuple[Change, ...] = ()
     """What `hen plan` may try besides the common ones to make a step fit."""
 
+    flags: Callable[[Any], Flags] = lambda settings: no_flags
+    """`(settings)`: what the loop asks about each update's metrics; may warn or end the run."""
+
     rows: Callable[[Any], int] | None = None
     """`(settings)`: rows of a batch, which microbatches divide; None where there are none."""
 
@@ -186,6 +198,13 @@ class Stage(NamedTuple):
 def guarded(settings: RunSettings, schedule: Schedule) -> optax.GradientTransformation:
     """The optimizer of a run, with its guard: that of `Work`."""
     return guard(make_optimizer(settings.optimizer, schedule), settings.guard)
+
+
+def decoder_lora(stage: Stage, settings: RunSettings) -> LoraConfig | None:
+    """The adapter that the decoder is built with."""
+    if stage.adapters is None:
+        return settings.adapter
+    return joint_lora(stage.adapters(settings))
 
 
 def beginning(

@@ -9,6 +9,7 @@ The order of start-up, written down once:
 """
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -24,16 +25,25 @@ from hen_jax.core.trees import count
 from hen_jax.core.types import Tree
 from hen_jax.io import hf
 from hen_jax.models.config import LoraConfig
-from hen_jax.runs.earlier import Partition, continued, previous_run, trainable_and_frozen
+from hen_jax.runs.earlier import (
+    Partition,
+    continued,
+    previous_run,
+    saved_adapters,
+    side_by_side,
+    trainable_and_frozen,
+)
 from hen_jax.runs.evaluators import named_evaluators, require_evaluators
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.model import BaseModel, base_dtype, ensure_model, open_model
 from hen_jax.runs.record import claim, run_record
-from hen_jax.runs.stage import Job, RunSettings, Stage, Work, beginning
+from hen_jax.runs.stage import Job, RunSettings, Stage, Work, beginning, decoder_lora
 from hen_jax.steps.state import State
 from hen_jax.training.checkpoints import Checkpoints
+from hen_jax.training.counted import counting
 from hen_jax.training.guards import reporting
-from hen_jax.training.loop import Run, counting, evaluator, train
+from hen_jax.training.held_out import evaluator
+from hen_jax.training.loop import Run, train
 from hen_jax.training.metrics import MetricLog
 from hen_jax.training.placement import abstract_state, initial_state, placed
 from hen_jax.training.processes import primary_first, row_share
@@ -72,15 +82,18 @@ def open_job(stage: Stage, settings: Any, mesh: Mesh, folder: Path, workdir: Pat
     model = open_model(
         folder,
         mesh,
-        lora=settings.adapter,
+        lora=decoder_lora(stage, settings),
         execution=settings.execution,
         dtype=base_dtype(settings.model, settings.adapter),
         rules=settings.mesh.rules,
         config=config,
         seed=settings.seed,
     )
-    trainable, frozen = _divide(settings, model)
-    record = run_record(settings, folder, model.config, stage.summary(settings))
+    adapters = None if stage.adapters is None else stage.adapters(settings)
+    trainable, frozen = (
+        _divide(settings, model) if adapters is None else _experts(settings, adapters, model)
+    )
+    record = run_record(settings, folder, model.config, stage.summary(settings), adapters)
     primary_first(lambda: claim(workdir, record))
     print(
         f"{count(trainable):,} of {count(trainable) + count(frozen):,} parameters train; "
@@ -97,7 +110,8 @@ def fit(job: Job) -> State:
     """
     settings, feed, stage, config = job.settings, job.feed, job.stage, job.model.config
     work = stage.work(settings, config, job.model.graphdef, feed.bounds, feed.steps)
-    extra = jax.device_put(stage.extra(config, jax.random.key(settings.seed)), replicated(job.mesh))
+    begun = stage.extra(settings, config, jax.random.key(settings.seed))
+    extra = jax.device_put(begun, replicated(job.mesh))
     params, frozen = beginning(stage, settings, job.trainable, job.frozen, extra)
     frozen = _apart(frozen, params)
     like = abstract_state(params, work.optimizer, settings.seed, job.mesh, work.memory)
@@ -117,8 +131,10 @@ def fit(job: Job) -> State:
                 log=log,
                 record=job.record,
                 records=feed.records,
+                beyond=feed.beyond,
                 flops=lambda number: stage.flops(settings, config, number),
                 evaluators=named_evaluators(job),
+                flags=stage.flags(settings),
                 first=partial(stage.first, job),
             )
             state = _state(job, work, loop, like, params)
@@ -169,6 +185,32 @@ def _divide(settings: RunSettings, model: BaseModel) -> Partition:
             "same config.adapter and config.model here"
         )
     return continued(run, model, settings.adapter)
+
+
+def _experts(
+    settings: RunSettings, adapters: Mapping[str, LoraConfig], model: BaseModel
+) -> Partition:
+    """Adapters side by side: fresh, or as the run `config.start` left those of the same name.
+
+    If that run trained a single adapter of their shape, all of them start from it.
+    """
+    made = side_by_side(model, adapters, settings.execution, settings.seed)
+    if settings.start is None:
+        return made
+    run = Path(settings.start)
+    earlier = previous_run(run)
+    same_base = earlier.base == model.folder.absolute()
+    if same_base and earlier.lora is not None and {earlier.lora} == set(adapters.values()):
+        one = continued(run, model, earlier.lora).trainable
+        return made._replace(trainable={name: jax.tree.map(jnp.copy, one) for name in adapters})
+    known = {name: lora for name, lora in earlier.adapters.items() if name in adapters}
+    if not same_base or not known or any(adapters[name] != lora for name, lora in known.items()):
+        raise InputError(
+            f"config.start: the run in {run} trained {earlier.lora or dict(earlier.adapters)} on "
+            f"{earlier.base}; give the experts that go on the same name, rank, alpha and targets "
+            "here, and the same config.model"
+        )
+    return made._replace(trainable=made.trainable | saved_adapters(run, model, known))
 
 
 def _same_shapes(one: LoraConfig | None, other: LoraConfig | None) -> bool:

@@ -13,6 +13,7 @@ Two rules decide everything here:
   `hen_jax.text.detect` only ever answers with a format for which that was seen.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -73,6 +74,25 @@ def render_prompt(messages: Sequence[Message], tokenizer: ChatTokenizer) -> np.n
     messages = Conversation(tuple(messages)).messages
     pieces = script(messages, tokenizer.chat_format, prompt=True)
     return _render_scripts([pieces], tokenizer)[0].tokens
+
+
+def render_bridge(messages: Sequence[Message], tokenizer: ChatTokenizer) -> np.ndarray:
+    """`[n]` int32 ids from behind the last reply of a conversation to its next one.
+
+    Behind the ids that the model itself drew, its stop token included, they go on as
+    `render_prompt` of all messages would; drawn ids need not be those of the rendered text. In
+    ChatML the messages `..., assistant: Hello, user: So?` give
+    `\n <|im_start|> user \n So? <|im_end|> \n <|im_start|> assistant \n`.
+
+    Raises:
+      InputError: no reply among the messages, or as `render_prompt`.
+    """
+    plain = [dataclasses.replace(message, trains=None) for message in messages]
+    pieces = script(Conversation(tuple(plain)).messages, tokenizer.chat_format, prompt=True)
+    whole = _render_scripts([pieces], tokenizer)[0]
+    if not whole.mask.any():
+        raise InputError("a conversation without a reply has nothing to go on from")
+    return whole.tokens[int(np.flatnonzero(whole.mask)[-1]) + 1 :]
 
 
 def stop_ids(tokenizer: ChatTokenizer) -> tuple[int, ...]:

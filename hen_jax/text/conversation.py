@@ -6,13 +6,13 @@ from typing import Literal, NamedTuple, get_args
 
 from hen_jax.core.errors import InputError
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclasses.dataclass(frozen=True)
 class Message:
-    """One turn of one speaker.
+    """One turn of one speaker; a `tool` gives what it found, and never trains.
 
     `thought` is what the assistant thought before it spoke, apart from `content`; a format that has
     no place for thoughts refuses it. `trains` says whether a reply trains: None, as every reply

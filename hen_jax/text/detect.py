@@ -3,12 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from hen_jax.core.errors import InputError
 from hen_jax.text.chat import render, render_prompt
 from hen_jax.text.conversation import Conversation, Message
-from hen_jax.text.formats import FORMATS, ChatFormat, with_tokens
+from hen_jax.text.formats import FORMATS, ChatFormat, Tools, with_tokens
 from hen_jax.text.tokenizer import ChatTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -22,6 +22,12 @@ _PROBES: tuple[tuple[Message, ...], ...] = (
     (_KIND, _HELLO, _REPLY),
     (_HELLO, _REPLY, Message("user", "\nAnd you?"), Message("assistant", "Fine.")),
     (_KIND, _HELLO, _REPLY, Message("user", " And you?\n"), Message("assistant", "Fine.")),
+)
+
+_FOUND = Message("tool", ' {"seats": 3, "一": "\\""}\n')
+_TOOL_PROBES = (
+    (_HELLO, Message("assistant", "I look."), _FOUND, _REPLY),
+    (_KIND, _HELLO, Message("assistant", "I look."), _FOUND, Message("tool", "7"), _REPLY),
 )
 
 SETTINGS: dict[str, Any] = {"enable_thinking": False, "date_string": "26 Jul 2024"}
@@ -42,7 +48,8 @@ def detect_format(
 ) -> ChatFormat:
     """The format that writes probe conversations exactly as the tokenizer's own template does.
 
-    What the template says where there is no system message becomes its `default_system`.
+    What the template says where there is no system message becomes its `default_system`, and where
+    it writes what tools answer its `tools`.
 
     Raises:
       InputError: the tokenizer has no chat template, or no known format equals it.
@@ -57,7 +64,7 @@ def detect_format(
         chat_format = with_tokens(chat_format, bos, eos)
         chat_format = _with_default_system(tokenizer, chat_format)
         if _equals_template(tokenizer, chat_format):
-            return chat_format
+            return _with_tools(tokenizer, chat_format)
     raise InputError(
         "this tokenizer's chat template is none of the known formats "
         f"({', '.join(chat_format.name for chat_format in formats)}); "
@@ -80,11 +87,24 @@ def _with_default_system(
     return dataclasses.replace(chat_format, default_system=said)
 
 
-def _equals_template(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> bool:
+def _with_tools(tokenizer: "PreTrainedTokenizerFast", chat_format: ChatFormat) -> ChatFormat:
+    """The format with the place that the template has for what tools answer, if it has one."""
+    for tools in get_args(Tools):
+        found = dataclasses.replace(chat_format, tools=tools)
+        if tools != "refused" and _equals_template(tokenizer, found, _TOOL_PROBES):
+            return found
+    return chat_format
+
+
+def _equals_template(
+    tokenizer: "PreTrainedTokenizerFast",
+    chat_format: ChatFormat,
+    probes: Sequence[tuple[Message, ...]] = _PROBES,
+) -> bool:
     try:
         return all(
             _agree(tokenizer, chat_format, messages, prompt=prompt)
-            for probe in _PROBES
+            for probe in probes
             for messages, prompt in [(probe, False), (probe[:-1], True)]
         )
     except InputError:

@@ -39,6 +39,22 @@ class ReplyTurn:
 
 
 @dataclasses.dataclass(frozen=True)
+class ToolTurn:
+    """What stands around what a tool answered."""
+
+    before: str
+    after: str
+    between: str | None = None  # two answers in a row with this between them are one turn
+    trim: bool = False
+    quoted: bool = False  # the answer is written as a JSON string
+
+
+Tools = Literal["refused", "own", "user", "quoted"]
+"""Where the template puts a tool's answer: nowhere; in a turn of the role `tool`; in a turn of the
+user between `<tool_response>` tags (Qwen2.5, Qwen3); quoted in a turn of `ipython` (Llama 3.1)."""
+
+
+@dataclasses.dataclass(frozen=True)
 class ChatFormat:
     """How a conversation becomes text."""
 
@@ -52,6 +68,7 @@ class ChatFormat:
     end: str = ""  # closes an answered conversation; does not train
     open_end: bool = False  # what follows a reply's stop is left out at the very end
     alternates: bool = False  # the user begins, and speakers take turns
+    tools: Tools = "refused"  # detection finds it
     thinks: bool = False  # the last reply stands after a block of thought, which may be empty
 
 
@@ -222,9 +239,24 @@ def with_tokens(chat_format: ChatFormat, bos: str | None, eos: str | None) -> Ch
 CHATML = FORMATS[0]
 
 
+def tool_turn(chat_format: ChatFormat) -> ToolTurn | None:
+    """How the format writes a tool's answer; None where it has no place for one."""
+    user = chat_format.user
+    if chat_format.tools == "user":
+        begin, end = "<tool_response>\n", "\n</tool_response>"
+        return ToolTurn(user.before + begin, end + user.after, between=f"{end}\n{begin}")
+    if chat_format.tools == "quoted":
+        return ToolTurn(user.before.replace("user", "ipython"), user.after, quoted=True)
+    if chat_format.tools == "own":
+        trim = user.trim == "said"
+        return ToolTurn(user.before.replace("user", "tool"), user.after, trim=trim)
+    return None
+
+
 def format_named(
-    name: str, bos: str | None, eos: str | None, default_system: str | None
+    name: str, bos: str | None, eos: str | None, default_system: str | None, tools: Tools
 ) -> ChatFormat:
     """One of `FORMATS` as a tokenizer with these tokens uses it."""
     (found,) = (one for one in FORMATS if one.name == name)
-    return dataclasses.replace(with_tokens(found, bos, eos), default_system=default_system)
+    found = with_tokens(found, bos, eos)
+    return dataclasses.replace(found, default_system=default_system, tools=tools)

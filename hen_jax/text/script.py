@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.text.conversation import Message
-from hen_jax.text.formats import ChatFormat
+from hen_jax.text.formats import ChatFormat, tool_turn
 
 
 class Piece(NamedTuple):
@@ -25,8 +26,8 @@ def script(
     """The pieces of a conversation in their order; a prompt ends where the reply would begin.
 
     Raises:
-      InputError: a thought that the format has no place for, or two replies that it joins of which
-        one trains.
+      InputError: a thought or a tool's answer that the format has no place for, or two replies
+        that it joins of which one trains.
     """
     turns = list(_arranged(messages, chat_format))
     pieces = [_written(chat_format.begin)]
@@ -37,6 +38,10 @@ def script(
         if message.role == "assistant":
             last = not prompt and at == len(turns) - 1
             pieces += _reply(message, chat_format, newest=at > asked, last=last)
+        elif message.role == "tool":
+            follows = at > 0 and turns[at - 1].role == "tool"
+            followed = at + 1 < len(turns) and turns[at + 1].role == "tool"
+            pieces += _tool(message, chat_format, follows=follows, followed=followed)
         elif message.role == "system" and chat_format.system_in != "turn":
             held = message.content
         else:
@@ -56,6 +61,12 @@ NO_THOUGHT = "<think>\n\n</think>\n\n"
 NO_PLACE = (
     "a reply has a thought (reasoning_content, thinking), and the chat format {} has no place for "
     "one; remove it, or train a model whose template writes thoughts"
+)
+
+
+NO_TOOL = (
+    "a message of the tool, and the template of this chat format ({!r}) has no place for one; "
+    "leave such conversations out, or train a model whose template writes what tools answer"
 )
 
 
@@ -105,6 +116,21 @@ def _turn(message: Message, chat_format: ChatFormat, system: str | None) -> Iter
     yield _written(turn.before, opens=True)
     yield from _stripped(words) if turn.trim == "turn" else words
     yield _written(turn.after)
+
+
+def _tool(
+    message: Message, chat_format: ChatFormat, *, follows: bool, followed: bool
+) -> Iterator[Piece]:
+    """A tool's answer; `follows`, `followed`: beside another one."""
+    turn, said = tool_turn(chat_format), message.content
+    if turn is None:
+        raise InputError(NO_TOOL.format(chat_format.name))
+    if turn.quoted:
+        said = json.dumps(said, ensure_ascii=False)
+    one_turn = turn.between is not None
+    yield _written(turn.between or "" if follows and one_turn else turn.before, opens=True)
+    yield Piece(said.strip() if turn.trim else said, said=True, trains=False)
+    yield _written("" if followed and one_turn else turn.after)
 
 
 def _asks(message: Message) -> bool:

@@ -77,21 +77,31 @@ AnyStep = Callable[[State, Tree, Any], tuple[State, Metrics]]
 
 
 def reporting(guarded: AnyStep) -> AnyStep:
-    """The step `guarded`, whose optimizer is a `guard`, with the metric `skipped`."""
+    """The step `guarded`, whose optimizer is a `guard`, with the metric `skipped`.
+
+    Where there are several guards, as of experts that train together, the worst counts.
+    """
 
     def step(state: State, frozen: Tree, batch: Any) -> tuple[State, Metrics]:
         state, metrics = guarded(state, frozen, batch)
-        in_row = state.opt_state.in_row.astype(jnp.float32)  # pyright: ignore
-        return state, metrics | {SKIPPED: Mean(in_row, jnp.ones((), jnp.float32))}
+        in_row = jnp.stack([one.in_row for one in _guards(state.opt_state)]).max()
+        return state, metrics | {
+            SKIPPED: Mean(in_row.astype(jnp.float32), jnp.ones((), jnp.float32))
+        }
 
+    step.__name__ = guarded.__name__
     return step
 
 
 def made_updates(state: Tree) -> int | None:
     """How many updates of the run were made, over all its attempts; None where no guard counts."""
-    leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, Guarded))
-    counts = [int(leaf.good) for leaf in leaves if isinstance(leaf, Guarded)]
+    counts = [int(one.good) for one in _guards(state)]
     return sum(counts) if counts else None
+
+
+def _guards(state: Tree) -> list[Guarded]:
+    leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, Guarded))
+    return [leaf for leaf in leaves if isinstance(leaf, Guarded)]
 
 
 def _all_finite(tree: Tree) -> Array:

@@ -2,26 +2,27 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 
 from hen_jax.core.errors import InputError, StoppedError
 from hen_jax.core.ranges import Count, Natural, NotNegative, check_ranges
 from hen_jax.core.records import Record
-from hen_jax.core.types import Batch, Mean, Tree
+from hen_jax.core.types import Tree
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Metrics
 from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.compiles import Compilations, compilations
+from hen_jax.training.counted import TOKENS
 from hen_jax.training.goodput import Ended, Goodput
 from hen_jax.training.guards import SKIPPED, made_updates
 from hen_jax.training.metrics import MetricLog, fetch_metrics
 from hen_jax.training.pace import Clock, Pace, device_memory, run_mfu
 from hen_jax.training.profiler import Look, profiler
 from hen_jax.training.progress import Tell, progress
+from hen_jax.training.red_flags import Flags, no_flags
 from hen_jax.training.signals import Asked, stop_requests
 from hen_jax.training.watchdog import watchdog
 
@@ -48,9 +49,6 @@ Prepare = Callable[[State, Tree, Any], Any]
 
 Evaluator = Callable[[State], dict[str, float]]
 """What looks at a state now and then, and gives numbers for the log."""
-
-TOKENS = "tokens"
-"""The metric of a step that says how many tokens its batch holds, over all processes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +85,10 @@ class Run(NamedTuple):
     evaluators: Mapping[str, Evaluator] = {}
     first: Callable[[Mapping[str, float]], None] = lambda values: None  # may refuse to go on
     flops: Callable[[int], float] = lambda number: 0.0  # the model's, on all devices; 0: not known
+    flags: Flags = no_flags  # what an update's metrics give cause for
+    beyond: Callable[[Any], Sequence[str]] = (
+        lambda batch: ()
+    )  # the bounds its rows exceed, in words
     clock: Clock = time.perf_counter
 
 
@@ -95,6 +97,7 @@ class _Pending(NamedTuple):
     metrics: Metrics
     ended: float | None  # when, if the call that started it only returned then
     compiled: bool  # in that call
+    batch: Any  # of the host
 
 
 class _Watch(NamedTuple):
@@ -156,47 +159,29 @@ def _updates(
         state, metrics, compiled = _step(run, watch, state, frozen, batch)
         number += 1
         ended = watch.pace.now() if _is_ready(metrics) else None
-        _write(config, run, watch, pending)
-        pending = _Pending(number, metrics, ended, compiled)
+        alarm = _write(config, run, watch, pending)
+        pending = _Pending(number, metrics, ended, compiled, batch)
         last = number == steps
         stops = watch.asked_to_stop(number) and not last
-        saves = last or stops or number % config.checkpoint_every == 0
+        saves = last or stops or alarm is not None or number % config.checkpoint_every == 0
         evaluates, looks = (
             last or (every > 0 and number % every == 0)
             for every in (config.eval_every, config.evaluate_every)
         )
         if saves or evaluates or looks:
-            _write(config, run, watch, pending)
-            pending = None
+            alarm = _write(config, run, watch, pending) or alarm
+            saves, pending = saves or alarm is not None, None
         if evaluates and not stops:
             _evaluate(run, watch, state, number)
         if looks and not stops:
             _look(run, watch, state, number)
         if saves:
             _save(run, watch, state, number, "finished" if last else "running")
+        if alarm is not None:
+            raise InputError(f"{alarm}; the state after step {number} is saved")
         if stops:
             raise _stopped(run, watch, number, steps)
     return state
-
-
-def counting(plain: Callable[[State, Tree, Any], tuple[State, Metrics]]) -> Callable:
-    """The step with the metric `TOKENS`: what stands in the batch, or in all of a tree of them.
-
-    The step counts and not the host: only the step sees a batch that was made of replies.
-    """
-
-    def step(state: State, frozen: Tree, batch: Tree) -> tuple[State, Metrics]:
-        state, metrics = plain(state, frozen, batch)
-        tokens = sum((one.segments != 0).sum(dtype=jnp.float32) for one in batches_in(batch))
-        return state, metrics | {TOKENS: Mean(jnp.float32(tokens), jnp.ones((), jnp.float32))}
-
-    return step
-
-
-def batches_in(tree: Tree) -> list[Batch]:
-    """Each `Batch` of a tree that may hold other arrays beside them."""
-    nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Batch))
-    return [node for node in nodes if isinstance(node, Batch)]
 
 
 def _is_ready(metrics: Metrics) -> bool:
@@ -218,9 +203,10 @@ def _step(
     return state, metrics, compiled
 
 
-def _write(config: LoopConfig, run: Run, watch: _Watch, pending: _Pending | None) -> None:
+def _write(config: LoopConfig, run: Run, watch: _Watch, pending: _Pending | None) -> str | None:
+    """Writes an update's metrics; why the run must end, if they give cause for it."""
     if pending is None:
-        return
+        return None
     values = fetch_metrics(pending.metrics)
     watch.alive()
     values["learning_rate"] = float(run.schedule(pending.number - 1))
@@ -229,15 +215,23 @@ def _write(config: LoopConfig, run: Run, watch: _Watch, pending: _Pending | None
     watch.tell(pending.number, values)
     skipped = round(values.get(SKIPPED, 0.0))
     if skipped:
-        records = run.records(pending.number - 1)
-        run.log.skipped(pending.number, records)
-        if skipped >= config.skip_limit:
-            raise InputError(
-                f"step {pending.number}: {skipped} update(s) in a row had a gradient that is not "
-                f"finite or far larger than usual (config.loop.skip_limit); records of the last "
-                f"batch: {', '.join(records) or 'not known'}. Mend or remove them, or lower "
-                "config.optimizer.learning_rate"
-            )
+        _tell_skipped(config, run, pending, skipped)
+    raised = run.flags(pending.number, values)
+    for flag in raised:
+        run.log.say(f"step {pending.number}: {flag.text}")
+    return next((f"step {pending.number}: {flag.text}" for flag in raised if flag.stops), None)
+
+
+def _tell_skipped(config: LoopConfig, run: Run, pending: _Pending, in_row: int) -> None:
+    records, beyond = run.records(pending.number - 1), run.beyond(pending.batch)
+    run.log.skipped(pending.number, records, beyond)
+    if in_row >= config.skip_limit:
+        raise InputError(
+            f"step {pending.number}: {in_row} update(s) in a row had a gradient that is not "
+            f"finite or far larger than usual (config.loop.skip_limit); records of the last "
+            f"batch: {', '.join(records) or 'not known'}. Mend or remove them, or lower "
+            "config.optimizer.learning_rate" + "".join(f"; {line}" for line in beyond)
+        )
 
 
 def _speed(run: Run, watch: _Watch, pending: _Pending, tokens: int) -> dict[str, float]:
@@ -296,27 +290,3 @@ def _require_learning(state: State, steps: int) -> None:
             "each; mend or remove them, or lower config.optimizer.learning_rate, and start again "
             "in another --workdir"
         )
-
-
-def evaluator(
-    loss: Callable[[Tree, Tree, Any], tuple[Mean, Metrics]],
-    frozen: Tree,
-    prepare: Prepare,
-    batches: Callable[[], Iterator[Any]],
-) -> Evaluator:
-    """A function from a state to the loss and metrics over all of `batches()`."""
-
-    def score(params: Tree, frozen: Tree, batch: Tree) -> Metrics:
-        mean, metrics = loss(params, frozen, batch)
-        return metrics | {"loss": mean}
-
-    jitted = jax.jit(score)
-
-    def evaluate(state: State) -> dict[str, float]:
-        sums: Metrics | None = None
-        for batch in batches():
-            part = jitted(state.params, frozen, prepare(state, frozen, batch))
-            sums = part if sums is None else jax.tree.map(jnp.add, sums, part)
-        return fetch_metrics(sums) if sums is not None else {}
-
-    return evaluate

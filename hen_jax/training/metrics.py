@@ -97,12 +97,17 @@ class MetricLog:
         told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.say(f"step {step}: {evaluator}: {told}")
 
-    def skipped(self, step: int, records: Sequence[str]) -> None:
-        """Writes and tells that an update was left out, and which records its batch held."""
-        self._line({"step": step, "kind": "skipped", "records": list(records)})
+    def skipped(self, step: int, records: Sequence[str], beyond: Sequence[str] = ()) -> None:
+        """Writes and tells that an update was left out, and which records its batch held.
+
+        `beyond` says which rows exceed what the step was compiled for, as their loss is NaN.
+        """
+        told = {"beyond": list(beyond)} if beyond else {}
+        self._line({"step": step, "kind": "skipped", "records": list(records)} | told)
         self.say(
             f"step {step}: the gradient is not finite or far larger than usual; the update was "
             f"skipped. Records of its batch: {', '.join(records) or 'not known'}"
+            + "".join(f"; {line}" for line in beyond)
         )
 
     def _write(self, step: int, kind: str, values: dict[str, float]) -> None:

@@ -1,6 +1,6 @@
 """Where every array of a run lives: parameters by their logical axes, the rest by theirs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -14,7 +14,7 @@ from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Array, Tree
 from hen_jax.models.decoder import Decoder, split
 from hen_jax.models.parameters import parameter_table
-from hen_jax.steps.state import State, init_state
+from hen_jax.steps.state import Optimizer, State, init_state
 
 _Step = TypeVar("_Step", bound=Callable[..., tuple[State, Any]])
 
@@ -48,7 +48,7 @@ def no_memory(key: PRNGKeyArray) -> Tree:
 
 def initial_state(
     params: Tree,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     seed: int,
     mesh: Mesh,
     memory: InitMemory = no_memory,
@@ -66,7 +66,7 @@ def initial_state(
 
 def abstract_state(
     params: Tree,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     seed: int,
     mesh: Mesh,
     memory: InitMemory = no_memory,
@@ -75,17 +75,22 @@ def abstract_state(
     here = replicated(mesh)
     shapes = jax.eval_shape(lambda p: init_state(p, optimizer, seed), params)
     like_params = jax.tree.map(lambda leaf: leaf.sharding, params)
-    moments = optax.tree_map_params(
-        optimizer,
-        lambda _, where: where,
-        shapes.opt_state,
-        like_params,
-        transform_non_params=lambda _: here,
-    )
+    moments = _moments(optimizer, shapes.opt_state, like_params, here)
     where = shapes._replace(params=like_params, opt_state=moments, step=here, key=here)  # pyright: ignore
     state = jax.tree.map(_at, shapes, where)
     remembered = jax.eval_shape(memory, shapes.key)
     return state._replace(memory=jax.tree.map(lambda leaf: _at(leaf, here), remembered))
+
+
+def _moments(optimizer: Optimizer, state: Tree, params: Tree, here: NamedSharding) -> Tree:
+    """The shardings of an optimizer's state: those of the parameters, or `here`."""
+    if isinstance(optimizer, Mapping):
+        return {
+            name: _moments(one, state[name], params[name], here) for name, one in optimizer.items()
+        }
+    return optax.tree_map_params(
+        optimizer, lambda _, where: where, state, params, transform_non_params=lambda _: here
+    )
 
 
 def _at(leaf: Array, where: NamedSharding) -> jax.ShapeDtypeStruct:
@@ -102,8 +107,7 @@ def placed(step: _Step, state: State) -> _Step:
 
 
 def to_devices(mesh: Mesh) -> Callable[[Tree], Tree]:
-    """A function that spreads rows over the mesh: a batch, or a tree of them, of this process's
-    numpy arrays."""
+    """A function that spreads the rows of a batch of this process's numpy arrays over the mesh."""
     where = batch_sharding(mesh)
 
     def put(leaf: np.ndarray) -> Array:

@@ -1,6 +1,6 @@
 """Does a learnt order of tasks help? EMCL-A, B and C against their baselines, at equal compute.
 
-    python benchmarks/emcl_effect.py --model models/smollm2-135m --out runs/emcl-effect
+    python studies/emcl_effect.py --model models/smollm2-135m --out runs/emcl-effect
 
 SmolLM2-135M, adapters in the last layers (see `emcl_bench.py`), the four English HED tasks. Every
 method gets the same number of gradient evaluations (of one row; a forward pass counts 0.5, the

@@ -1,0 +1,124 @@
+"""What the experts of a run are, and the batches that hold rows of each."""
+
+import dataclasses
+from typing import NamedTuple
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.ranges import Count, Positive, check_ranges
+from hen_jax.data.joined import JoinedBatches, Stream, join_all
+from hen_jax.data.pipeline import (
+    Mixture,
+    RowBounds,
+    batches_per_epoch,
+    eval_batches,
+    row_bounds,
+    train_batches,
+    train_records,
+    widest,
+)
+from hen_jax.models.config import LoraConfig
+from hen_jax.runs.packed import PackedSettings
+from hen_jax.runs.sources import Prepared, Source, prepared
+from hen_jax.runs.stage import Feed
+from hen_jax.text.tokenizer import ChatTokenizer
+from hen_jax.training.processes import Share
+
+
+@dataclasses.dataclass(frozen=True)
+class Expert:
+    """One adapter and what it learns from; what is left out is as in the config."""
+
+    name: str
+    sources: tuple[Source, ...] = ()  # none: it stays as config.start left it
+    rank: Count | None = None
+    alpha: float | None = None
+    epochs: Positive | None = None
+
+    def __post_init__(self):
+        check_ranges(self)
+        if not self.name.isidentifier():
+            raise InputError(f"expert name {self.name!r}; give letters, digits and underscores")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExpertsSettings(PackedSettings):
+    """Everything that decides what experts become; `data.batch_size` rows of each a batch."""
+
+    experts: tuple[Expert, ...]  # at least one, each with a name of its own
+    sources: tuple[Source, ...] = ()  # none here: each expert has its own
+
+    def __post_init__(self):
+        super().__post_init__()
+        names = [expert.name for expert in self.experts]
+        if self.adapter is None or self.sources:
+            raise InputError("experts are adapters: give config.adapter, and each its own sources")
+        if not names or len(set(names)) < len(names):
+            raise InputError(f"config.experts are {names}; give one or more, each its own name")
+        idle = [expert.name for expert in self.experts if not expert.sources]
+        if len(idle) == len(names) or (idle and self.start is None):
+            raise InputError(f"experts {idle} have no sources; only config.start can make them")
+
+
+def adapters(settings: ExpertsSettings) -> dict[str, LoraConfig]:
+    """The shape of each expert's adapter."""
+    usual = settings.adapter
+    assert usual is not None
+    return {
+        expert.name: dataclasses.replace(
+            usual,
+            rank=usual.rank if expert.rank is None else expert.rank,
+            alpha=usual.alpha if expert.alpha is None else expert.alpha,
+        )
+        for expert in settings.experts
+    }
+
+
+def rows(settings: ExpertsSettings) -> int:
+    """Rows of a batch: `data.batch_size` of each expert that learns."""
+    return settings.data.batch_size * sum(bool(expert.sources) for expert in settings.experts)
+
+
+class ExpertBounds(NamedTuple):
+    """What no row exceeds, and the updates of each expert."""
+
+    rows: RowBounds
+    steps: tuple[int, ...]
+
+
+def feed(settings: ExpertsSettings, tokenizer: ChatTokenizer, share: Share) -> Feed:
+    """The rows of every expert side by side, each packed, shuffled and repeated as if alone."""
+    data, shards = settings.data, {"process_index": share.index, "process_count": share.count}
+    found: dict[int, Prepared] = {}
+    for number, expert in enumerate(settings.experts):
+        if expert.sources:
+            print(f"expert {expert.name}:")
+            found[number] = prepared(expert.sources, data, tokenizer)
+    steps = tuple(
+        _steps(settings, expert, found[number].train) if number in found else 0
+        for number, expert in enumerate(settings.experts)
+    )
+    streams = [
+        Stream(number, steps[number], train_batches(one.train, data, **shards))
+        for number, one in found.items()
+    ]
+    return Feed(
+        steps=max(steps),
+        bounds=ExpertBounds(
+            widest(row_bounds(part, data) for one in found.values() for part in one), steps
+        ),
+        batches=JoinedBatches(streams),
+        held_out=lambda: join_all(
+            {number: eval_batches(one.valid, data, **shards) for number, one in found.items()}
+        ),
+        records=lambda number: [
+            record
+            for index, one in found.items()
+            if number < steps[index]
+            for record in train_records(one.train, data, number)
+        ],
+    )
+
+
+def _steps(settings: ExpertsSettings, expert: Expert, train: Mixture) -> int:
+    epochs = settings.epochs if expert.epochs is None else expert.epochs
+    return max(1, round(epochs * batches_per_epoch(train, settings.data)))
