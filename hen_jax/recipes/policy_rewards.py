@@ -94,7 +94,7 @@ def function_of(source: RewardSource) -> Plain:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     found: Any = vars(module).get(name)
-    if not callable(found):
+    if found is None or not callable(found):
         raise InputError(f"reward {source.called!r}: {file} has no function {name!r}")
     return found
 
