@@ -9,7 +9,7 @@ stand the constant predictor, length, a bag of words, the same model on replies 
 a time, and a quarter or half of the training groups. `--runs DIR ...` adds runs of the stage itself
 (`hen run --config=regression --config.folds.held=K`), one for each fold, by their `held_out.jsonl`.
 
-A minute of computing states, and two of fitting heads.
+Minutes on two cores: two passes over the set for the states, and seconds for each head.
 """
 
 import argparse
@@ -61,8 +61,10 @@ class States(NamedTuple):
     levels: np.ndarray  # [m] ratings of the replies
 
 
-def trunk_states(folder: Path, rated: Sequence[RatedDocument], reads: str) -> list[States]:
-    """Normed states after each of `LAYERS`, read where a rating is read off."""
+def trunk_states(
+    folder: Path, rated: Sequence[RatedDocument], reads: str, cache: Path
+) -> list[States]:
+    """Normed states after each of `LAYERS`, where a rating is read off; kept in `cache`."""
     tokenizer = known_tokenizer(folder)
     read = replies_only if reads == "replies" else lambda conversation: conversation
     rendered = render_all([read(one.document.conversation) for one in rated], tokenizer)
@@ -75,9 +77,13 @@ def trunk_states(folder: Path, rated: Sequence[RatedDocument], reads: str) -> li
     bounds = bounds_of_rows(rows, 1)
     found: dict[str, dict[int, np.ndarray]] = {one.id: {} for one in whole}
     for layer in LAYERS:
-        at_marks = _states_after(folder, layer, bounds.reach)
-        batches = [np.asarray(at_marks(batch)) for batch in eval_rated(rows, config, bounds)]
-        for row, values in zip(rows, np.concatenate(batches), strict=False):
+        path = cache / f"{reads}-{layer}.npy"
+        if not path.exists():
+            at_marks = _states_after(folder, layer, bounds.reach)
+            batches = [np.asarray(at_marks(batch)) for batch in eval_rated(rows, config, bounds)]
+            np.save(path, np.concatenate(batches))
+            print(f"states after layer {layer} ({reads})", flush=True)
+        for row, values in zip(rows, np.load(path), strict=False):
             start = 0
             for one in row:
                 found[one.id][layer] = values[start : start + len(one.marks)]
@@ -134,7 +140,14 @@ def fit_head(train: Sequence[States], setting: Setting) -> Callable[[Sequence[St
     """The sigmoid head with the least squared error and ridge; rates conversations, turn first."""
     x, y = _examples(train, setting)
     centre, scale = x.mean(axis=0), x.std()
-    x = np.c_[(x - centre) / scale, np.ones(len(x))]
+    # The best weights lie in the span of the examples, of which there are fewer than dimensions.
+    _, _, basis = np.linalg.svd((x - centre) / scale, full_matrices=False)
+    width = x.shape[1]
+
+    def seen(states: np.ndarray) -> np.ndarray:
+        return np.c_[((states - centre) / scale) @ basis.T, np.ones(len(states))]
+
+    x = seen(x)
     start = np.zeros(x.shape[1])
     start[-1] = np.log(y.mean() / (1 - y.mean()))
 
@@ -142,17 +155,14 @@ def fit_head(train: Sequence[States], setting: Setting) -> Callable[[Sequence[St
         p = expit(x @ w)
         error = p - y
         slope = x.T @ (2 * error * p * (1 - p)) / len(y)
-        penalty = setting.ridge / x.shape[1] * w
+        penalty = setting.ridge / width * w
         penalty[-1] = 0
         return float(np.mean(error**2) + penalty @ w / 2), slope + penalty
 
     w = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
 
     def rate(conversations: Sequence[States]) -> np.ndarray:
-        places = [_places(one, setting) for one in conversations]
-        return np.asarray(
-            [expit(np.c_[(own - centre) / scale, np.ones(len(own))] @ w).mean() for own in places]
-        )
+        return np.asarray([expit(seen(_places(one, setting)) @ w).mean() for one in conversations])
 
     return rate
 
@@ -290,6 +300,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", type=Path, nargs="+", default=[])
     asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
     records = read_sense7(samples.path("sense7/conversations.jsonl"))
     rated = [one for one in map(rated_sense7, records) if one is not None]
     seeds = range(SEEDS)
@@ -311,7 +322,7 @@ def main() -> None:
         for one in rated
     ]
     for reads in ("conversation", "replies"):
-        states = trunk_states(asked.model, rated, reads)
+        states = trunk_states(asked.model, rated, reads, asked.out)
         add(reads, states, every)
         whole = [one._replace(level="conversation") for one in every]
         add(f"{reads}, from its end alone", states, whole)
@@ -329,7 +340,6 @@ def main() -> None:
         if asked.runs:
             report["stage"] = from_runs(states, rated, asked.runs)
             print("stage:", report["stage"])
-    asked.out.mkdir(parents=True, exist_ok=True)
     write_json(asked.out / "regression_quality.json", report)
     (asked.out / "regression_quality.md").write_text(table(report), encoding="utf-8")
     print(table(report))

@@ -8,7 +8,14 @@ A random model, all parameters: half a minute, and no more than chance.
 
 SmolLM2-135M. `--config.start=runs/sft` starts from an SFT run with the same adapter. What the
 scores are worth stands in `runs/reward/reward.json`, beside what a bag of words reaches: read
-`crossed`, where that is one half.
+`crossed`, where that is one half. `--config.reads=replies` trains the control that never sees what
+was asked.
+
+    hen run --config=reward:distress --workdir=runs/reward-distress
+    hen run --config=reward:shared --workdir=runs/reward-shared --config.level=turn
+
+Preference models of the empathetic expert adapters: of one context, or one for all four, on steered
+conversations, whole or turn by turn.
 
     hen plan --config=reward:llama3_8b --topology=v5e:4x4
 
@@ -22,9 +29,15 @@ from typing import Literal
 
 from ml_collections import ConfigDict
 
+CONTEXTS = ("distress", "career", "learning", "writing")
 
-def get_config(variant: Literal["smollm2", "llama3_8b", "tiny"] = "smollm2") -> ConfigDict:
-    """`smollm2`, `llama3_8b` or `tiny`."""
+Variant = Literal[
+    "smollm2", "llama3_8b", "tiny", "shared", "distress", "career", "learning", "writing"
+]
+
+
+def get_config(variant: Variant = "smollm2") -> ConfigDict:
+    """`smollm2`, `llama3_8b`, `tiny`, a preference model of a context, or one `shared` by all."""
     config = ConfigDict()
     config.recipe = "reward"
     config.seed = 0
@@ -33,11 +46,8 @@ def get_config(variant: Literal["smollm2", "llama3_8b", "tiny"] = "smollm2") -> 
         {"schema": "crossed", "path": f"shipped:crossed/{kind}.en.jsonl"}
         for kind in ("level", "emotion", "role", "fact")
     )
-    steered = tuple(
-        {"schema": "steered", "path": f"shipped:eea/{context}.hard.jsonl"}
-        for context in ("distress", "career", "learning", "writing")
-    )
-    config.sources = (*crossed, {"schema": "hed", "path": "shipped:hed/hed.en.jsonl"}, *steered)
+    hard = _steered(CONTEXTS, "hard.jsonl")
+    config.sources = (*crossed, {"schema": "hed", "path": "shipped:hed/hed.en.jsonl"}, *hard)
     config.crossings = ("role", "personality", "statement", "turn")
     config.level = "turn"
     config.adapter = ConfigDict({"rank": 16, "alpha": 32.0})
@@ -59,6 +69,13 @@ def get_config(variant: Literal["smollm2", "llama3_8b", "tiny"] = "smollm2") -> 
         )
         config.optimizer.learning_rate = 1e-4
         config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+    if variant in ("shared", *CONTEXTS):
+        contexts = CONTEXTS if variant == "shared" else (variant,)
+        config.sources = (*_steered(contexts, "jsonl"), *_steered(contexts, "hard.jsonl"))
+        config.crossings = ("turn",)
+        config.level = "conversation"
+        config.data.row_length = 2048
+        config.execution.attention = "chunked"
     if variant == "tiny":
         config.model.source = "tiny"
         config.sources = crossed
@@ -68,3 +85,9 @@ def get_config(variant: Literal["smollm2", "llama3_8b", "tiny"] = "smollm2") -> 
         config.data.row_length = 512
         config.epochs = 1.0
     return config
+
+
+def _steered(contexts: tuple[str, ...], suffix: str) -> tuple[dict[str, str], ...]:
+    return tuple(
+        {"schema": "steered", "path": f"shipped:eea/{context}.{suffix}"} for context in contexts
+    )

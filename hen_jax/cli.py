@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hen_jax import commands
+from hen_jax.flags import add_columns, add_endpoint, add_judge_flags, add_speaker
 
 EPILOG = """\
 examples:
@@ -150,7 +151,7 @@ def _add_config_verbs(verbs: Any) -> None:
     verb.add_argument("--model", type=Path, help="instead: a model folder, with --data, --schema")
     verb.add_argument("--data", type=Path, help="a data file")
     verb.add_argument("--schema", help="of the data file")
-    _add_columns(verb)
+    add_columns(verb)
     verb.add_argument("--example", type=int, default=1, help="which of the train part, from 1")
     verb.add_argument("--no-color", action="store_true", help="marks what trains with brackets")
     verb.set_defaults(verb=commands.show_verb)
@@ -164,18 +165,21 @@ def _add_model_verbs(verbs: Any) -> None:
     verb.set_defaults(verb=commands.import_verb)
 
     verb = verbs.add_parser("generate", help="reply to prompts")
-    verb.add_argument("--model", required=True, type=Path, help="a Hugging Face folder")
-    verb.add_argument("--adapter", type=Path, help="a PEFT adapter folder for that model")
-    verb.add_argument("--prompt", required=True, action="append", help="repeat for a batch")
-    verb.add_argument("--system", help="a system message")
-    verb.add_argument("--max-new-tokens", type=int, default=128)
-    verb.add_argument("--temperature", type=float, default=0.7, help="0 is greedy")
-    verb.add_argument("--top-k", type=int, default=0, help="0 keeps all")
-    verb.add_argument("--top-p", type=float, default=1.0, help="1 keeps all")
-    verb.add_argument("--seed", type=int, default=0)
-    verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    add_speaker(verb)
+    add_endpoint(verb)
+    verb.add_argument("--prompt", action="append", default=[], help="repeat for a batch")
+    verb.add_argument("--messages", type=Path, help="or a JSON file with one conversation")
+    verb.add_argument("--input", type=Path, help="or a file of prompt or messages, with --out")
+    verb.add_argument("--out", type=Path, help="a line per reply, in order; goes on where it was")
+    verb.add_argument("--n", type=int, default=1, help="replies to each prompt")
+    verb.add_argument("--json", action="store_true", help="print replies as JSON lines")
     verb.add_argument("--raw", action="store_true", help="continue the text; no chat format")
     verb.set_defaults(verb=commands.generate_verb)
+
+    verb = verbs.add_parser("chat", help="talk to a model in the terminal; /help there")
+    add_speaker(verb)
+    add_endpoint(verb)
+    verb.set_defaults(verb=commands.chat_verb)
 
     verb = verbs.add_parser("score", help="what a reward model gives each reply of a file")
     verb.add_argument("--model", required=True, type=Path, help="a folder; of a reward model")
@@ -185,7 +189,7 @@ def _add_model_verbs(verbs: Any) -> None:
     verb.add_argument("--out", required=True, type=Path, help="a line per record, in its order")
     verb.add_argument("--batch-size", type=int, default=8, help="rows at a time on each device")
     verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    _add_columns(verb)
+    add_columns(verb)
     verb.set_defaults(verb=commands.score_verb)
 
     verb = verbs.add_parser("export", help="write a run's weights for other tools")
@@ -202,49 +206,9 @@ def _add_model_verbs(verbs: Any) -> None:
 
 def _add_judge_verb(verbs: Any) -> None:
     verb = verbs.add_parser("judge", help="grade, compare or rank replies by a language model")
-    verb.add_argument("--input", required=True, type=Path, help="replies, pairs or conversations")
-    verb.add_argument("--rubric", required=True, help="distress, general, ..., by_context, FILE")
-    verb.add_argument("--backend", required=True, help="model:DIR, endpoint:URL#NAME, replay:FILE")
-    verb.add_argument("--out", required=True, type=Path, help="folder; the same one to go on")
-    verb.add_argument("--mode", choices=("pointwise", "pairwise", "groupwise"), default="pointwise")
-    verb.add_argument("--schema", default="replies", help="or preference, crossed, messages, ...")
-    verb.add_argument("--language", choices=("en", "zh"), default="en", help="of the rubric")
-    verb.add_argument("--by-dimension", action="store_true", help="pointwise: each dimension, too")
-    verb.add_argument("--repeats", type=int, default=2, help="of each question")
-    verb.add_argument("--probes", type=int, default=20, help="items to probe the judge with")
-    verb.add_argument("--seed", type=int, default=0)
-    verb.add_argument("--nonce-seed", type=int, help="marks from a seed, for recordings only")
-    verb.add_argument("--max-new-tokens", type=int, default=96)
-    verb.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
-    verb.add_argument("--top-p", type=float, default=1.0)
-    verb.add_argument("--adapter", type=Path, help="a PEFT adapter folder for model:DIR")
-    verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    verb.add_argument("--batch-size", type=int, default=16, help="questions at a time to model:DIR")
-    verb.add_argument("--at-once", type=int, default=8, help="requests at a time to an endpoint")
-    verb.add_argument("--per-minute", type=float, default=0, help="requests at most; 0: no limit")
-    verb.add_argument("--timeout", type=float, default=120, help="seconds of one request")
-    verb.add_argument("--tries", type=int, default=5, help="of each request")
-    _add_columns(verb)
-    verb.epilog = "An endpoint's key: HEN_API_KEY or OPENAI_API_KEY in the environment."
+    add_judge_flags(verb)
+    add_columns(verb)
     verb.set_defaults(verb=commands.judge_verb)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    ours, equals, theirs = text.partition("=")
-    if not (ours and equals and theirs):
-        raise argparse.ArgumentTypeError(f"{text!r} is no OURS=THEIRS, such as prompt=question")
-    return ours, theirs
-
-
-def _add_columns(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--columns",
-        nargs="+",
-        default=[],
-        type=_pair,
-        metavar="OURS=THEIRS",
-        help="columns that the file calls otherwise, such as prompt=question",
-    )
 
 
 def _add_data_verbs(verbs: Any) -> None:
@@ -253,7 +217,7 @@ def _add_data_verbs(verbs: Any) -> None:
     verb.add_argument("file", type=Path)
     verb.add_argument("--schema", required=True, help=schema)
     verb.add_argument("--out", type=Path, help="folder for good.jsonl and quarantine.jsonl")
-    _add_columns(verb)
+    add_columns(verb)
     verb.set_defaults(verb=commands.validate_verb)
 
     verb = verbs.add_parser("schemas", help="the columns of each schema with examples, as Markdown")
@@ -264,7 +228,7 @@ def _add_data_verbs(verbs: Any) -> None:
     verb.add_argument("--schema", required=True, help=schema)
     verb.add_argument("--out", type=Path, help="folder for the figures and stats.json")
     verb.add_argument("--model", type=Path, help="model folder whose tokenizer counts tokens")
-    _add_columns(verb)
+    add_columns(verb)
     verb.set_defaults(verb=commands.stats_verb)
 
     verb = verbs.add_parser("scrub", help="mask e-mail addresses, telephone and ID numbers")
@@ -288,7 +252,7 @@ def _add_data_verbs(verbs: Any) -> None:
     )
     verb.add_argument("--no-agreement", action="store_true", help="take votes as they are")
     verb.add_argument("--seed", type=int, default=0, help="of orders, or of the bootstrap")
-    _add_columns(verb)
+    add_columns(verb)
     verb.set_defaults(verb=commands.ratings_verb)
 
     verb = verbs.add_parser("sense7", help="desired against perceived empathy of a workbook")

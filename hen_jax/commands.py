@@ -7,6 +7,10 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hen_jax.recipes.generate import Request
 
 
 def import_verb(chosen: argparse.Namespace, _: list[str]) -> None:
@@ -76,22 +80,56 @@ def config_verb(chosen: argparse.Namespace, overrides: list[str]) -> None:
 
 def generate_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen generate`."""
-    from hen_jax.recipes.generate import Request, generate_replies
+    import dataclasses
 
-    generate_replies(
-        Request(
-            model=chosen.model,
-            prompts=tuple(chosen.prompt),
-            adapter=chosen.adapter,
-            system=chosen.system,
-            max_new_tokens=chosen.max_new_tokens,
-            temperature=chosen.temperature,
-            top_k=chosen.top_k,
-            top_p=chosen.top_p,
-            seed=chosen.seed,
-            dtype=chosen.dtype,
-            raw=chosen.raw,
-        )
+    from hen_jax.core.errors import InputError
+    from hen_jax.recipes.generate import generate_replies
+
+    request = dataclasses.replace(
+        _request(chosen),
+        prompts=tuple(chosen.prompt),
+        messages=chosen.messages,
+        n=chosen.n,
+        json=chosen.json,
+        raw=chosen.raw,
+    )
+    if (chosen.input is None) != (chosen.out is None):
+        raise InputError("--input and --out go together: prompts from one file, replies to another")
+    if chosen.input is None:
+        generate_replies(request)
+    else:
+        from hen_jax.recipes.generate_file import generate_file
+
+        generate_file(request, chosen.input, chosen.out)
+
+
+def chat_verb(chosen: argparse.Namespace, _: list[str]) -> None:
+    """`hen chat`."""
+    from hen_jax.recipes.chat import chat
+
+    chat(_request(chosen))
+
+
+def _request(chosen: argparse.Namespace) -> "Request":
+    """Who answers, and how."""
+    from hen_jax.recipes.generate import Request
+
+    return Request(
+        model=chosen.model,
+        backend=chosen.backend,
+        adapter=chosen.adapter,
+        system=chosen.system,
+        max_new_tokens=chosen.max_new_tokens,
+        temperature=chosen.temperature,
+        top_k=chosen.top_k,
+        top_p=chosen.top_p,
+        stop=tuple(chosen.stop),
+        seed=chosen.seed,
+        dtype=chosen.dtype,
+        at_once=chosen.at_once,
+        per_minute=chosen.per_minute,
+        timeout=chosen.timeout,
+        tries=chosen.tries,
     )
 
 
@@ -162,7 +200,8 @@ def doctor_verb(chosen: argparse.Namespace, _: list[str]) -> int:
 
 def judge_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen judge`."""
-    from hen_jax.recipes.judge import from_flags, judge
+    from hen_jax.recipes.judge import judge
+    from hen_jax.recipes.judge_settings import from_flags
 
     judge(from_flags(vars(chosen)))
 

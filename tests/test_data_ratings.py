@@ -9,7 +9,7 @@ import pytest
 
 from hen_jax import cli
 from hen_jax.core.errors import InputError
-from hen_jax.data.rating_items import Item, lay_out_sheets, read_key
+from hen_jax.data.rating_sheets import Item, lay_out_sheets, read_key
 from hen_jax.data.schemas import read_pairs, read_records
 from hen_jax.data.votes import Reading, read_votes, require_good
 from hen_jax.empathy.scales import Scale
@@ -203,7 +203,10 @@ def test_choices_become_soft_pairs(tmp_path, pairs, weights):
     for row in rows:
         assert 0 <= row["share"] <= 1
         assert row["share"] + row["tie"] <= 1
-    assert [pair.id for pair in read_pairs(out / "pairs.jsonl", "preference")] == list("1234")
+    read = read_pairs(out / "pairs.jsonl", "preference")
+    assert [(pair.id, pair.share, pair.tie) for pair in read] == [
+        (row["id"], pytest.approx(row["share"]), pytest.approx(row["tie"])) for row in rows
+    ]
 
 
 def test_ratings_are_not_weighed_by_bradley_and_terry(tmp_path, said, capsys):

@@ -11,11 +11,14 @@ from hen_jax import cli
 from hen_jax.core.errors import InputError
 from hen_jax.data import samples
 from hen_jax.evaluation import judge_probes, judge_report
+from hen_jax.evaluation.judge_asking import begun_reply
 from hen_jax.evaluation.preferences import estimate
 from hen_jax.evaluation.ranking import rank
 from hen_jax.recipes import judge as recipe
-from hen_jax.recipes.judge import Judging, judge
+from hen_jax.recipes.judge import judge
+from hen_jax.recipes.judge_settings import Judging
 from hen_jax.text.conversation import Reply, UnansweredError
+from hen_jax.text.replay import replay
 
 MARKED = re.compile(r"<<<([0-9a-f]{12})\n(.*?)\n\1>>>", re.DOTALL)
 WARM = {"cold": "No.", "mild": "I see. Go on.", "warm": "I am with you, take your time."}
@@ -130,6 +133,14 @@ def test_a_second_run_asks_nothing_and_says_the_same(start, tmp_path, capsys):
     assert more.calls == 18  # the third repeat only
 
 
+def test_a_recorded_judge_says_the_same_again(start, tmp_path):
+    path = tmp_path / "said" / "replay.jsonl"
+    first = start(Judge(by_warmth), nonce_seed=1, record=path)
+    chat = replay(path)
+    again = start(lambda seed: chat, "again", nonce_seed=1, backend=f"replay:{path}")
+    assert {**again, "judge": first["judge"]} == first
+
+
 @pytest.mark.parametrize("mode", ["pairwise", "groupwise"])
 def test_a_right_judge_ranks(start, mode):
     found = start(Judge(by_warmth), mode=mode)
@@ -219,6 +230,20 @@ def test_prose_is_counted_and_said_in_one_line(start, tmp_path, capsys):
     assert speaker.calls == 36  # nothing is probed then
     assert not (tmp_path / "out" / "results.json").exists()
     assert len((tmp_path / "out" / "calls.jsonl").read_text().splitlines()) == 37
+
+
+def test_a_verdict_that_is_begun_for_the_judge_ends_with_its_object(start, tmp_path):
+    def chat(asked):
+        ends = [messages[-1].content for messages in asked if messages[-1].role == "assistant"]
+        assert set(ends) <= {'{"score":'}
+        return [Reply(" 4}\n\nBecause", 9, stopped=False) if ends else Reply("Mine.")] * len(asked)
+
+    found = start(lambda seed: chat, begin=True)
+    assert found["verdicts"]["parsed"] == 36
+    assert found["players"]["warm"]["value"] == 4
+    assert begun_reply('{"score":', Reply(" 4 of 5")).text == '{"score": 4 of 5'
+    with pytest.raises(InputError, match="--begin goes with --backend model:FOLDER"):
+        start(lambda seed: chat, begin=True, backend="endpoint:http://h/v1#x")
 
 
 def test_a_judge_that_goes_away_loses_nothing(start, tmp_path):

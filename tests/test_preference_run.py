@@ -13,7 +13,6 @@ from hen_jax.core.mesh import make_mesh
 from hen_jax.recipes import preference
 from hen_jax.recipes.export import open_trained
 from hen_jax.recipes.plan import plan
-from hen_jax.recipes.table import STAGES
 from hen_jax.runs import train
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.preferred import read_preferences, require_pairs
@@ -82,7 +81,7 @@ def test_what_is_cut_off_goes_on_bit_for_bit(
         return prepare
 
     with monkeypatch.context() as patch:
-        patch.setitem(STAGES, "preference", preference.STAGE._replace(prepare=cut))
+        patch.setattr(preference, "STAGE", preference.STAGE._replace(prepare=cut))
         with pytest.raises(RuntimeError, match="gone"):
             run(tiny_base, tmp_path / "cut", **fields)
     done = [one for one in read_metrics(tmp_path / "cut") if one["kind"] == "train"]
@@ -146,7 +145,7 @@ def test_a_policy_that_is_not_its_reference_does_not_start(
     def base_alone(params, frozen):
         return {BASE: frozen, REFERENCE: jax.tree.map(np.zeros_like, params)}
 
-    monkeypatch.setitem(STAGES, "preference", preference.STAGE._replace(kept=base_alone))
+    monkeypatch.setattr(preference, "STAGE", preference.STAGE._replace(kept=base_alone))
     with pytest.raises(
         InputError, match=r"before the first update dpo is 0\.\d+ .* it is 0\.693147"
     ):

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny_run import config, open_job, run
+from tiny_run import config, open_job, read, run
 
 from hen_jax import cli
 from hen_jax.core.errors import InputError
@@ -14,10 +14,12 @@ from hen_jax.core.mesh import make_mesh
 from hen_jax.data import samples
 from hen_jax.empathy.patterns import DIMENSIONS
 from hen_jax.io.peft_settings import adapter_labels
+from hen_jax.planning.topologies import Topology
 from hen_jax.recipes import score
 from hen_jax.recipes.export import export, open_trained
 from hen_jax.recipes.plan import plan
 from hen_jax.runs import train
+from hen_jax.runs.abstract import program
 from hen_jax.runs.earlier import previous_run
 from hen_jax.training.metrics import read_metrics
 
@@ -179,6 +181,16 @@ def test_ratings_off_the_scale_are_named_and_dimensions_need_some(tiny_base, tmp
         InputError, match=r"rated\.jsonl:3:rating: 6; allowed: a number from 1 to 5"
     ):
         attempt([*rows[:2], rows[2] | {"rating": 6}])
+
+
+def test_a_plan_has_the_step_of_a_run(tiny_base):
+    """Traced and not compiled: that is the slow test's."""
+    stage, parsed = read(config(tiny_base, **FIELDS))
+    made = program(stage, parsed, Topology("here", "v5e", "2x4", 1, tuple(jax.devices())))
+    _, metrics = jax.eval_shape(made.step, *made.arguments)
+    assert {"loss", "mae", "rating"} <= set(metrics)
+    assert made.tokens == 8 * 256
+    assert made.model_flops > 0
 
 
 @pytest.mark.slow

@@ -153,6 +153,19 @@ def test_shares_ties_and_margins_reach_the_loss(words):
     assert float(mean.total) == pytest.approx(expected, rel=1e-4)
 
 
+def test_what_reads_replies_alone_sees_nothing_of_the_prompt(words):
+    pairs = [
+        pair("Hi there.", "Come in.", "Go away.", "a"),
+        pair("No?", "Go away.", "Come in.", "b"),
+    ]
+    first, second = compare(pairs, words, row_length=256, reads="replies").compared
+    assert (first.id, second.id) == ("a", "b")  # still two prompts, each with its comparison
+    for one, other in zip(first.documents, second.documents[::-1], strict=True):
+        np.testing.assert_array_equal(one, other)
+    read = compare(pairs, words, row_length=256).compared
+    assert len(read[0].documents[0]) != len(read[1].documents[1])
+
+
 def test_both_sides_end_in_the_same_token(words):
     (one,) = compare(
         [pair("Hi.", "Short.", "A longer reply, with more.")], words, row_length=256

@@ -18,7 +18,6 @@ from hen_jax.recipes import reward, score
 from hen_jax.recipes.export import export, open_trained
 from hen_jax.recipes.plan import plan
 from hen_jax.recipes.score import open_reward, score_documents
-from hen_jax.recipes.table import STAGES
 from hen_jax.runs import train
 from hen_jax.runs.compared import Asked, bounds_of, compared_parts
 from hen_jax.runs.earlier import previous_run
@@ -89,7 +88,7 @@ def test_what_is_cut_off_goes_on_bit_for_bit(
         return prepare
 
     with monkeypatch.context() as patch:
-        patch.setitem(STAGES, "reward", reward.STAGE._replace(prepare=cut))
+        patch.setattr(reward, "STAGE", reward.STAGE._replace(prepare=cut))
         with pytest.raises(RuntimeError, match="gone"):
             run(tiny_base, tmp_path / "cut", **FIELDS)
     done = [one for one in read_metrics(tmp_path / "cut") if one["kind"] == "train"]

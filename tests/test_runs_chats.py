@@ -41,6 +41,14 @@ def test_a_reply_ends_before_a_stop_string_and_draws_depend_on_the_seed(folder):
     assert reply.stopped
 
 
+def test_a_reply_that_was_begun_is_gone_on_with(folder):
+    speaker = open_speaker(f"model:{folder}", HOT)
+    [whole] = speaker(1)([HI])
+    [rest] = speaker(1)([(*HI, Message("assistant", "Well"))])
+    assert rest.tokens == 4
+    assert rest.text != whole.text
+
+
 def test_a_prompt_without_room_for_its_reply_is_refused(folder):
     with pytest.raises(InputError, match="exceed the model's"):
         open_chat(f"model:{folder}", Answering(max_new_tokens=10**6))([HI])

@@ -6,10 +6,10 @@ import sys
 import types
 from pathlib import Path
 
+import distil_stage
 import jax
 import numpy as np
 import pytest
-from distil_stage import STAGE
 from tiny_run import config, open_job, run
 
 from hen_jax.core.errors import InputError
@@ -42,7 +42,7 @@ def one_device(monkeypatch):
 
 @pytest.fixture
 def distil(monkeypatch):
-    monkeypatch.setitem(STAGES, "distil", STAGE)
+    monkeypatch.setitem(STAGES, "distil", "distil_stage")
     return {"recipe": "distil", "epochs": 0.15, "adapter": None}
 
 
@@ -66,7 +66,7 @@ def test_a_stage_that_is_not_ours_trains_resumes_bit_for_bit_and_is_exported(
         return prepare
 
     with monkeypatch.context() as patch:
-        patch.setitem(STAGES, "distil", STAGE._replace(prepare=cut))
+        patch.setattr(distil_stage, "STAGE", distil_stage.STAGE._replace(prepare=cut))
         with pytest.raises(RuntimeError, match="gone"):
             run(base, tmp_path / "cut", loop={"checkpoint_every": 1}, **distil)
     done = [line for line in read_metrics(tmp_path / "cut") if line["kind"] == "train"]

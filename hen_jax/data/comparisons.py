@@ -15,6 +15,7 @@ from hen_jax.core.types import Batch, RowLimits
 from hen_jax.data.examples import Shifted
 from hen_jax.data.packing import lay_out_row, stack_rows
 from hen_jax.data.preferences import Pair
+from hen_jax.data.rated import HIDDEN, Reads, replies_only
 from hen_jax.text.chat import render_all
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.tokenizer import ChatTokenizer
@@ -78,12 +79,14 @@ def compare(
     *,
     row_length: int,
     shared: bool = True,
+    reads: Reads = "conversation",
 ) -> Taken:
     """Brings the pairs of each prompt together and renders them.
 
     A prompt with three replies compared pairwise is one item: its replies are computed once and
     its comparisons weigh as much as another prompt's single pair. What does not fit in a row is
     left out and named; a reply is never cut. Without `shared` each reply has the prompt to itself.
+    What reads "replies" sees none of what was said before: the control of any accuracy.
 
     Raises:
       InputError: two replies of a pair that are the same tokens.
@@ -93,7 +96,7 @@ def compare(
         by_prompt.setdefault(pair.prompt, []).append(pair)
     prompts = [replies_of(of_prompt) for of_prompt in by_prompt.values()]
     conversations = [
-        Conversation(prompt + reply)
+        Conversation(prompt + reply) if reads == "conversation" else alone(reply)
         for prompt, replies in zip(by_prompt, prompts, strict=True)
         for reply in replies
     ]
@@ -104,6 +107,11 @@ def compare(
     ]
     fitting = [one for one in found if one.length <= row_length]
     return Taken(fitting, tuple(one.id for one in found if one.length > row_length))
+
+
+def alone(reply: tuple[Message, ...]) -> Conversation:
+    """A reply behind a prompt that says nothing; of several turns the user's are hidden too."""
+    return replies_only(Conversation((Message("user", HIDDEN), *reply)))
 
 
 def turn_pairs(pair: Pair) -> list[Pair]:

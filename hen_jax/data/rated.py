@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from statistics import fmean
+from typing import Literal
 
 from hen_jax.data.examples import Document
 from hen_jax.data.preferences import Rated
@@ -72,6 +73,9 @@ def replies_only(conversation: Conversation) -> Conversation:
         )
     )
 
+
+Reads = Literal["conversation", "replies"]
+"""What a model sees: all, or by `replies_only` as a control."""
 
 HIDDEN = "..."
 """What stands for a message of the user or the system in `replies_only`."""

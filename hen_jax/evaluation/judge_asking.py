@@ -73,6 +73,20 @@ def ask_all(
     return {key: known[key] for key in wanted}
 
 
+def begun_reply(beginning: str, reply: Reply) -> Reply:
+    """A reply with the beginning it was given, up to the end of its first JSON object.
+
+    A model that was made to begin seldom stops by itself; without a whole object all of it stays,
+    and is no verdict.
+    """
+    text = beginning + reply.text
+    try:
+        end = json.JSONDecoder().raw_decode(text)[1]
+    except (ValueError, RecursionError):
+        return reply._replace(text=text)
+    return reply._replace(text=text[:end], stopped=True)
+
+
 def _keep(
     part: Sequence[Ask],
     replies: Sequence[Reply | None],

@@ -25,6 +25,13 @@ MODES: tuple[Mode, ...] = ("pointwise", "pairwise", "groupwise")
 NONCE = "\x00"
 """Stands for the nonce until there is one: a character that no graded text is let in with."""
 
+BEGINNINGS: Mapping[Mode, str] = {
+    "pointwise": '{"score":',
+    "pairwise": '{"winner": "',
+    "groupwise": '{"order": ["',
+}
+"""How a verdict begins, for models that must have its first words put into their mouth."""
+
 MOST_REPLIES = len(string.ascii_uppercase)
 """Replies of one question, each with a letter of its own."""
 
@@ -146,16 +153,16 @@ def _request(
     return asked.format(low=rubric.low, high=rubric.high, form=form)
 
 
-def with_nonce(question: str, seed: int | None, key: str) -> tuple[Message, ...]:
+def with_nonce(question: str, seed: int | None, named: str) -> tuple[Message, ...]:
     """The question as a conversation, with a nonce that stands nowhere in it.
 
     Args:
       seed: None draws the nonce from the system's randomness. With a number it follows from that
-        and `key`, and whoever knows both can forge the marks: for recordings only.
+        and `named`, and whoever knows both can forge the marks: for recordings only.
     """
     attempt = 0
     while True:
-        made = text_sha256(f"{seed} {attempt} {key}")[:12] if seed is not None else None
+        made = text_sha256(f"{seed} {attempt} {named}")[:12] if seed is not None else None
         nonce = made or secrets.token_hex(6)
         if nonce not in question:
             return (Message("user", question.replace(NONCE, nonce)),)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from hen_jax.core.errors import InputError
-from hen_jax.text.conversation import Chat, Message, Reply, UnansweredError
+from hen_jax.text.conversation import Chat, Message, Reply, UnansweredError, asked_before
 
 if TYPE_CHECKING:
     import openai
@@ -95,7 +95,8 @@ def endpoint_chat(endpoint: Endpoint) -> Chat:
     What may pass (no connection, a timeout, a cut answer, 429, 5xx, an answer that is no chat
     completion) is tried again, after `backoff` or as long as the server's `Retry-After` says. At
     the first conversation that is given up no further one is begun, and what is under way is
-    waited for. Thoughts of earlier turns are not sent.
+    waited for. Thoughts of earlier turns are not sent. A conversation that stands several times in
+    a call draws from the endpoint's seed, the number after it, and so on.
 
     Raises:
       UnansweredError: when asked: one line with the cause; holds the replies that came.
@@ -153,13 +154,14 @@ async def _ask_all(
     import openai  # takes most of a second, and only who asks an endpoint needs it
 
     replies: list[Reply | None] = [None] * len(asked)
+    again = asked_before(asked)
     failures: list[_GivenUpError] = []
     waiting = iter(enumerate(asked))
 
     async def work(client: "openai.AsyncOpenAI") -> None:
         for place, messages in waiting:  # all workers draw from one iterator
             try:
-                replies[place] = await _ask(client, messages, endpoint, pause)
+                replies[place] = await _ask(client, messages, endpoint, pause, again[place])
             except _GivenUpError as error:
                 failures.append(error)
             if failures:
@@ -177,11 +179,12 @@ async def _ask(
     messages: Sequence[Message],
     endpoint: Endpoint,
     pause: Callable[[], float],
+    again: int,
 ) -> Reply:
     """One reply, tried for again as long as that may help. Raises `_GivenUpError`."""
     import openai
 
-    request = _request(messages, endpoint)
+    request = _request(messages, endpoint, again)
     for tried in range(1, endpoint.tries + 1):
         await asyncio.sleep(pause())
         try:
@@ -196,11 +199,11 @@ async def _ask(
     raise AssertionError("the last try returns or raises")
 
 
-def _request(messages: Sequence[Message], endpoint: Endpoint) -> dict[str, Any]:
+def _request(messages: Sequence[Message], endpoint: Endpoint, again: int) -> dict[str, Any]:
     given = {
         "temperature": endpoint.temperature,
         "top_p": endpoint.top_p,
-        "seed": endpoint.seed,
+        "seed": None if endpoint.seed is None else endpoint.seed + again,
         "stop": list(endpoint.stop) or None,
     }
     return {

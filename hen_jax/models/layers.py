@@ -17,7 +17,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from hen_jax.core.types import Array
 from hen_jax.models.config import DecoderConfig, LoraConfig
-from hen_jax.models.products import matmul, save_cotangent, save_for_backward
+from hen_jax.models.products import matmul, save_cotangent, save_for_backward, turned_matmul
 from hen_jax.models.quantised import quantised
 from hen_jax.models.rope import rope_amplitude, rotate
 
@@ -69,6 +69,7 @@ class Linear(nnx.Module):
             kernel, scale = quantised(kernel)
             self.kernel_scale = nnx.Param(scale, axes=axes[1:])
         self.kernel = nnx.Param(kernel, axes=axes)
+        self.turned = False  # the kernel lies [O, I]: see `sampling.weights`
         self.bias = nnx.Param(jnp.zeros((fan_out,)), axes=axes[1:]) if bias else nnx.data(None)
         self.scale = 0.0
         self.lora_a = self.lora_b = nnx.data(None)
@@ -89,7 +90,8 @@ class Linear(nnx.Module):
         gate: Gate | None = None,
     ) -> Float[Array, "B T O"]:
         """Both products in the compute dtype; `low` is `x A`, where it is known."""
-        y = matmul(x, self.kernel[...].astype(self.dtype))
+        product = turned_matmul if self.turned else matmul
+        y = product(x, self.kernel[...].astype(self.dtype))
         if self.kernel_scale is not None:
             y = (y * self.kernel_scale[...]).astype(self.dtype)
         if self.bias is not None:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from hen_jax.core.types import Array
@@ -28,6 +29,27 @@ def matmul(x: Float[Array, "B T I"], kernel: Float[Array, "I O"]) -> Float[Array
     not.
     """
     return _summed(x, kernel)
+
+
+def turned_matmul(
+    x: Float[Array, "*B I"], kernel: Float[Array, "O I"], dtype: DTypeLike | None = None
+) -> Float[Array, "*B O"]:
+    """`x @ kernel.T`, summed in float32, of a kernel that lies by its outputs; for decoding only.
+
+    The result has the dtype of `x` where none is given.
+
+    XLA CPU: with 8 to 32 rows of float32 it takes three quarters of the time of `x @ kernel`, and
+    with one row of bfloat16 a fifth; with several rows of bfloat16 it takes twice as long.
+    """
+    flat = x.reshape(-1, x.shape[-1])
+    if flat.shape[0] == 1:
+        out = jnp.matmul(flat, kernel.T, preferred_element_type=jnp.float32)
+    else:
+        # Without the barrier XLA makes a product of rows of it again.
+        out = jax.lax.optimization_barrier(
+            jnp.matmul(kernel, flat.T, preferred_element_type=jnp.float32)
+        ).T
+    return out.astype(dtype or x.dtype).reshape(*x.shape[:-1], -1)
 
 
 def _summed(x: Array, kernel: Array) -> Array:

@@ -7,7 +7,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.core.ranges import Range, require_in
 from hen_jax.data.rated_items import read_items
-from hen_jax.data.rating_items import (
+from hen_jax.data.rating_sheets import (
     conversation_item,
     lay_out_sheets,
     pair_item,

@@ -14,7 +14,7 @@ from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.core.ranges import Range, require_in
 from hen_jax.data.preferences import Pair
 from hen_jax.data.rated_items import RatedItems, RatingSummary, pair_row, rated_row, read_items
-from hen_jax.data.rating_items import read_key
+from hen_jax.data.rating_sheets import read_key
 from hen_jax.data.votes import (
     OUTCOMES,
     Cast,

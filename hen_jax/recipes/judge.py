@@ -4,21 +4,20 @@ trust it."""
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hen_jax.core.checksums import file_sha256, text_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
 from hen_jax.core.journal import Journal, open_journal
 from hen_jax.core.outputs import output_files, require_no_link, require_ours
-from hen_jax.data.judged import REPLIES, Judged, read_judged
-from hen_jax.empathy.labels import Language
-from hen_jax.evaluation.judge_asking import KIND, Ask, JudgeIdentity, ask_all, call_key
+from hen_jax.data.judged import Judged, read_judged
+from hen_jax.evaluation.judge_asking import KIND, Ask, JudgeIdentity, ask_all, begun_reply, call_key
 from hen_jax.evaluation.judge_probes import probes
 from hen_jax.evaluation.judge_prompts import (
-    MODES,
+    BEGINNINGS,
     Mode,
     judge_prompt,
     nonce_policy,
@@ -37,67 +36,16 @@ from hen_jax.evaluation.judge_questions import (
 from hen_jax.evaluation.judge_report import parse_counts, said_of_replies
 from hen_jax.evaluation.rubrics import Rubric, load_rubric
 from hen_jax.evaluation.verdicts import FAILURES
+from hen_jax.recipes.judge_settings import Judging
 from hen_jax.recipes.judge_table import judge_table
-from hen_jax.runs.chats import Answering, Speaker, back_end, open_speaker, revision
-from hen_jax.text.conversation import Reply, message_row
+from hen_jax.runs.chats import Speaker, back_end, open_speaker, revision
+from hen_jax.text.conversation import Message, Reply, message_row
+from hen_jax.text.replay import recorded
 
 BY_CONTEXT = "by_context"
 """The rubric of each item's own context."""
 
 CALLS, RESULTS, VERDICTS, TABLE = "calls.jsonl", "results.json", "verdicts.jsonl", "table.md"
-
-
-@dataclasses.dataclass(frozen=True)
-class Judging:
-    """One `hen judge`; fields carry the names of its flags.
-
-    Raises:
-      InputError: a number out of range, or no such mode.
-    """
-
-    input: Path
-    rubric: str
-    backend: str
-    out: Path
-    schema: str = REPLIES
-    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    mode: Mode = "pointwise"
-    language: Language = "en"
-    by_dimension: bool = False
-    repeats: int = 2
-    probes: int = 20  # items that are probed for self-preference and injection
-    seed: int = 0
-    nonce_seed: int | None = None
-    max_new_tokens: int = 96
-    temperature: float = 0.0
-    top_p: float = 1.0
-    adapter: Path | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    batch_size: int = 16
-    at_once: int = 8
-    per_minute: float = 0.0
-    timeout: float = 120.0
-    tries: int = 5
-
-    def __post_init__(self):
-        if min(self.repeats, self.batch_size) < 1 or self.probes < 0:
-            raise InputError("--repeats and --batch-size must be 1 or more, --probes 0 or more")
-        if self.mode not in MODES:
-            raise InputError(f"--mode {self.mode!r}; allowed: {', '.join(MODES)}")
-        if self.by_dimension and self.mode != "pointwise":
-            raise InputError(f"--by-dimension goes with --mode pointwise, not with {self.mode}")
-
-    def answering(self) -> Answering:
-        """How the judge's replies are made."""
-        names = [field.name for field in dataclasses.fields(Answering) if field.name in vars(self)]
-        return Answering(**{name: vars(self)[name] for name in names})
-
-
-def from_flags(flags: Mapping[str, Any]) -> Judging:
-    """The flags of the command line, which carry the names of the fields."""
-    given: dict[str, Any] = {field.name: flags[field.name] for field in dataclasses.fields(Judging)}
-    given["columns"] = dict(given["columns"])
-    return Judging(**given)
 
 
 def judge(judging: Judging) -> dict[str, Any]:
@@ -117,7 +65,7 @@ def judge(judging: Judging) -> dict[str, Any]:
     rubric_of = _rubrics(judging, items)
     questions = questions_of(items, judging.mode, judging.repeats, judging.seed)
     identity = _identity(judging)
-    speaker = open_speaker(judging.backend, judging.answering())
+    speaker = _speaker(judging)
     with open_journal(judging.out / CALLS, KIND) as journal:
         asking = _Asking(judging, identity, speaker, journal, rubric_of)
         answers = asking.ask(questions)
@@ -152,8 +100,11 @@ class _Asking:
             by_dimension = judging.by_dimension
             text = judge_prompt(judging.mode, rubric, item.prompt, texts, by_dimension=by_dimension)
             key = call_key(self.identity, text, question.order, question.repeat)
-            asks.append(Ask(key, len(text), _asked(text, judging.nonce_seed, key)))
+            named = f"{question.order} {question.repeat} {text}"  # whoever judges, as a replay does
+            asks.append(Ask(key, len(text), _asked(text, judging, named)))
         replies = self.reply(asks)
+        if judging.begin:
+            replies = [begun_reply(BEGINNINGS[judging.mode], reply) for reply in replies]
         return [
             Answer(question, reply, self.verdict(question, reply))
             for question, reply in zip(questions, replies, strict=True)
@@ -183,8 +134,17 @@ class _Asking:
         return [found[ask.key] for ask in asks]
 
 
-def _asked(text: str, seed: int | None, key: str) -> Callable[[], Any]:
-    return lambda: with_nonce(text, seed, key)
+def _speaker(judging: Judging) -> Speaker:
+    speaker, record = open_speaker(judging.backend, judging.answering()), judging.record
+    if record is None:
+        return speaker
+    record.parent.mkdir(parents=True, exist_ok=True)
+    return lambda seed: recorded(speaker(seed), record)
+
+
+def _asked(text: str, judging: Judging, named: str) -> Callable[[], Any]:
+    begun = (Message("assistant", BEGINNINGS[judging.mode]),) if judging.begin else ()
+    return lambda: (*with_nonce(text, judging.nonce_seed, named), *begun)
 
 
 def _given(item: Judged) -> Callable[[], Any]:
@@ -215,7 +175,7 @@ def _rubrics(judging: Judging, items: Sequence[Judged]) -> Callable[[Judged], Ru
 
 
 def _identity(judging: Judging) -> JudgeIdentity:
-    names = ("max_new_tokens", "temperature", "top_p", "seed", "dtype")
+    names = ("max_new_tokens", "temperature", "top_p", "seed", "dtype", "begin")
     return JudgeIdentity(
         judging.backend if judging.adapter is None else f"{judging.backend} + {judging.adapter}",
         revision(judging.backend, judging.adapter),

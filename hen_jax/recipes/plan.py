@@ -20,7 +20,7 @@ from hen_jax.planning.stage import StagePlan, plan_program
 from hen_jax.planning.topologies import Topology, open_topology
 from hen_jax.recipes.changes import changes_of, replaced
 from hen_jax.recipes.launch import load_config
-from hen_jax.recipes.table import STAGES, stage_of
+from hen_jax.recipes.table import stage_of
 from hen_jax.runs.abstract import program, read_architecture
 from hen_jax.runs.settings import settings as read_settings
 from hen_jax.runs.stage import RunSettings
@@ -49,8 +49,8 @@ def plan(
     settings = read_settings(stage_of(config.get("recipe")).settings, config)
     stages = _stages_of(settings, stage)
     for name in stages:
-        wanted = STAGES[name].model_config(settings, read_architecture(settings.model.source))
-        STAGES[name].check_model(settings, wanted)
+        wanted = stage_of(name).model_config(settings, read_architecture(settings.model.source))
+        stage_of(name).check_model(settings, wanted)
     topology = open_topology(topology_name)
     plans, written = [], []
     for name in stages:
@@ -106,10 +106,10 @@ def _compiled(name: str, settings: Any, topology: Topology) -> StagePlan:
         )
     if topology.estimated:
         plain = replaced(settings, "execution", attention="chunked") if kernel else settings
-        made = program(STAGES[name], plain, topology)
+        made = program(stage_of(name), plain, topology)
         made.step.trace(*made.arguments).lower(lowering_platforms=("cuda",))
         settings = replaced(settings, "execution", attention="splash") if kernel else settings
-    return plan_program(name, program(STAGES[name], settings, topology), topology)
+    return plan_program(name, program(stage_of(name), settings, topology), topology)
 
 
 def _advice(name: str, settings: Any, topology: Topology) -> dict[str, Any] | None:
@@ -122,7 +122,7 @@ def _advice(name: str, settings: Any, topology: Topology) -> dict[str, Any] | No
             return None
         return found if found.fits else None
 
-    changes = changes_of(STAGES[name])
+    changes = changes_of(stage_of(name))
     found = first_that_fits(settings, changes, attempt)
     if found is None:
         print(f"  no change makes it fit; tried {', '.join(one.name for one in changes)}")
@@ -135,7 +135,7 @@ def _advice(name: str, settings: Any, topology: Topology) -> dict[str, Any] | No
 
 def _search(name: str, settings: Any, topology: Topology) -> list[StagePlan]:
     """Plans every mesh and microbatch; the one with the most tokens per second comes first."""
-    rows_of = STAGES[name].rows
+    rows_of = stage_of(name).rows
     if rows_of is None:
         raise InputError(f"--search divides the rows of a batch; {name} has no such rows")
     heads = read_architecture(settings.model.source).kv_heads

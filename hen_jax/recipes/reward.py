@@ -23,15 +23,23 @@ from hen_jax.data.comparison_batches import (
     train_comparisons,
     trained_ids,
 )
-from hen_jax.data.comparisons import ComparedBatch
+from hen_jax.data.comparisons import ComparedBatch, compare
+from hen_jax.data.rated import Reads
 from hen_jax.models.config import DecoderConfig
 from hen_jax.planning.model_flops import row_flops
 from hen_jax.recipes.changes import NARROW
 from hen_jax.recipes.reward_report import preferences
 from hen_jax.runs.abstract import abstract_batch
-from hen_jax.runs.compared import Asked, Level, bounds_of, compared_parts, describe
+from hen_jax.runs.compared import (
+    Asked,
+    ComparedParts,
+    Level,
+    bounds_of,
+    compared_parts,
+    describe,
+)
 from hen_jax.runs.model import with_score_head
-from hen_jax.runs.packed import require_shared
+from hen_jax.runs.packed import check_shared_prompts
 from hen_jax.runs.stage import Feed, Load, RunSettings, Stage, Work, guarded
 from hen_jax.steps.reward import RewardConfig, reward_loss
 from hen_jax.steps.update import update_step
@@ -51,17 +59,23 @@ class RewardSettings(RunSettings):
     level: Level = "conversation"  # pairs of whole conversations as they are, or turn by turn
     crossings: tuple[str, ...] = ()  # built from hed and steered sources; see `data.crossed.BUILT`
     plain: bool = True  # the sources' own pairs; False leaves only what is crossed
+    reads: Reads = "conversation"  # "replies": what was asked is hidden, as a control
     loop: LoopConfig = LoopConfig(evaluators=("preferences",))
 
-    def asked(self) -> Asked:
-        """What is compared."""
-        return Asked(self.sources, self.level, self.crossings, self.plain)
+    def parts(self, tokenizer: ChatTokenizer) -> ComparedParts:
+        """What is compared.
+
+        Raises:
+          InputError: as `compared_parts`.
+        """
+        asked = Asked(self.sources, self.level, self.crossings, self.plain)
+        return compared_parts(asked, self.data, tokenizer, partial(compare, reads=self.reads))
 
 
 def feed(settings: RewardSettings, tokenizer: ChatTokenizer, share: Share) -> Feed:
     """One prompt with its replies a row."""
     data, shards = settings.data, {"process_index": share.index, "process_count": share.count}
-    parts = compared_parts(settings.asked(), data, tokenizer)
+    parts = settings.parts(tokenizer)
     for name, part in parts._asdict().items():
         print(describe(name, part, data))
     train, bounds = parts.train.found, bounds_of(parts, data)
@@ -113,15 +127,6 @@ def check(settings: RewardSettings, mesh: Mesh) -> None:
         raise InputError("config.loop.evaluators: a reward model makes no 'replies'; leave it out")
 
 
-def check_model(settings: RewardSettings, config: DecoderConfig) -> None:
-    """Raises `InputError` where replies cannot share their prompt in this model."""
-    if settings.data.shared_prompts:
-        refused = "config.data.shared_prompts is True, which"
-        plain = "config.data.shared_prompts=False"
-        row = settings.data.row_length
-        require_shared(settings.execution.attention, row, config, refused, plain)
-
-
 STAGE = Stage(
     settings=RewardSettings,
     feed=feed,
@@ -131,7 +136,7 @@ STAGE = Stage(
     summary=lambda one: f"reward modelling (Bradley-Terry, {one.epochs:g} epochs),",
     model_config=lambda settings, config: with_score_head(config),
     check=check,
-    check_model=check_model,
+    check_model=check_shared_prompts,
     rows=lambda settings: settings.data.batch_size,
     changes=(NARROW,),
     evaluators={"preferences": preferences},

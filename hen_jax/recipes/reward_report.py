@@ -16,7 +16,7 @@ from hen_jax.data.word_ranker import cross_validated_margins, word_margins
 from hen_jax.evaluation.preference_report import Held, TaskScores, report
 from hen_jax.evaluation.preferences import pair_accuracy
 from hen_jax.recipes.reward_plot import draw_reward
-from hen_jax.runs.compared import ComparedPart, ComparedParts, compared_parts
+from hen_jax.runs.compared import ComparedPart, ComparedParts
 from hen_jax.runs.stage import Job
 from hen_jax.steps.reward import row_of_scores
 from hen_jax.steps.state import State
@@ -46,8 +46,7 @@ def preferences(job: Job) -> Evaluator:
         rows = [scored(state.params, job.frozen, put(batch)) for batch in job.feed.held_out()]
         return np.concatenate([np.asarray(row) for row in rows])
 
-    parts = compared_parts(settings.asked(), settings.data, job.tokenizer)
-    return reporting(job, parts, scores, REPORT)
+    return reporting(job, settings.parts(job.tokenizer), scores, REPORT)
 
 
 def reporting(

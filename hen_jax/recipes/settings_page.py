@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Iterable
 
 from hen_jax.core.fields import REQUIRED, Field, fields_of, may_be_none, words
-from hen_jax.recipes.table import STAGES
+from hen_jax.recipes.table import STAGES, stage_of
 from hen_jax.runs.sources import Source
 
 HEAD = """\
@@ -56,8 +56,8 @@ def page() -> str:
     """The whole page: a table per recipe, then one per group of fields."""
     parts, groups = [HEAD], {}
     by_record: dict[type, list[str]] = {}
-    for name, recipe in STAGES.items():
-        by_record.setdefault(recipe.settings, []).append(name)
+    for name in STAGES:
+        by_record.setdefault(stage_of(name).settings, []).append(name)
     for record, names in by_record.items():
         fields = list(fields_of([record]))
         told = " and ".join(f"`{name}`" for name in names)

@@ -23,6 +23,7 @@ from hen_jax.text.chat import render_prompt, stop_ids
 from hen_jax.text.conversation import Chat, Message, Reply
 from hen_jax.text.detect import open_chat_tokenizer
 from hen_jax.text.replay import replay
+from hen_jax.text.tokenizer import ChatTokenizer
 
 KINDS = ("model:FOLDER", "endpoint:URL#MODEL", "replay:FILE")
 
@@ -62,7 +63,10 @@ class BackEnd(NamedTuple):
 
 
 Speaker = Callable[[int], Chat]
-"""`speaker(seed)`: the `Chat` whose draws depend on that seed; the weights are shared."""
+"""`speaker(seed)`: the `Chat` whose draws depend on that seed; the weights are shared.
+
+A model of ours goes on with a conversation that ends with the assistant's words; the reply is what
+it adds. What an endpoint makes of one is its own affair."""
 
 
 def open_chat(line: str, answering: Answering = Answering()) -> Chat:
@@ -166,7 +170,7 @@ def _model_speaker(folder: Path, answering: Answering) -> Speaker:
 
     def speaker(seed: int) -> Chat:
         def chat(asked: Sequence[Sequence[Message]]) -> list[Reply]:
-            rows = [render_prompt(messages, tokenizer).tolist() for messages in asked]
+            rows = [_row(messages, tokenizer) for messages in asked]
             if not rows:
                 return []
             longest = max(map(len, rows))
@@ -177,3 +181,12 @@ def _model_speaker(folder: Path, answering: Answering) -> Speaker:
         return chat
 
     return speaker
+
+
+def _row(messages: Sequence[Message], tokenizer: ChatTokenizer) -> list[int]:
+    """The ids of a conversation; what an assistant's last message says is the reply's beginning."""
+    *earlier, last = messages
+    if last.role != "assistant":
+        return render_prompt(messages, tokenizer).tolist()
+    begun = tokenizer.tokenizer.encode(last.content, add_special_tokens=False)
+    return [*render_prompt(earlier, tokenizer).tolist(), *begun]

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.ranges import Natural, check_ranges
-from hen_jax.data.rated import RatedDocument, replies_only
+from hen_jax.data.rated import RatedDocument, Reads, replies_only
 from hen_jax.data.rated_batches import Marked, RatedConfig, mark
 from hen_jax.data.schemas import check_records, rated_of
 from hen_jax.data.splits import Part, part_number, part_of, why_empty
@@ -17,7 +17,6 @@ from hen_jax.text.chat import render_all
 from hen_jax.text.tokenizer import ChatTokenizer
 
 Level = Literal["conversation", "turn"]
-Reads = Literal["conversation", "replies"]
 Predicts = Literal["overall", "dimensions"]
 
 LABELS: dict[Predicts, tuple[str, ...]] = {

@@ -25,7 +25,7 @@ from hen_jax.steps.state import Optimizer, State
 from hen_jax.steps.update import Metrics
 from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.guards import GuardConfig, guard
-from hen_jax.training.loop import BatchSource, Evaluator, LoopConfig, Prepare
+from hen_jax.training.loop import BatchSource, Evaluator, LoopConfig, Prepare, no_bounds
 from hen_jax.training.optimizers import OptimizerConfig, Schedule, make_optimizer
 from hen_jax.training.placement import InitMemory, no_memory, to_devices
 from hen_jax.training.processes import Share
@@ -70,9 +70,7 @@ class Feed(NamedTuple):
     batches: BatchSource  # endless, and knows its place
     held_out: Callable[[], Iterator[Any]]  # batches of one evaluation
     records: Callable[[int], Sequence[str]] = lambda number: ()  # ids in the n-th batch, from 0
-    beyond: Callable[[Any], Sequence[str]] = (
-        lambda batch: ()
-    )  # which rows exceed `bounds`, in words
+    beyond: Callable[[Any], Sequence[str]] = no_bounds  # which rows of a batch exceed `bounds`
 
 
 class Work(NamedTuple):

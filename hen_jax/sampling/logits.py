@@ -153,12 +153,22 @@ def draw(
     own = jnp.asarray(logits, jnp.float32)
     shaped = shape_logits(own, rows, marks)
     greedy = rows.temperature == 0
-    best = jnp.argmax(shaped, axis=-1).astype(jnp.int32)
-    tokens = jax.lax.cond(
-        greedy.all(), lambda: best, lambda: jnp.where(greedy, best, categorical(shaped, uniforms))
-    )
-    sampled = jnp.where(greedy, 0.0, log_prob_of(shaped, tokens))
+    best = most_likely(shaped)
+
+    def mixed() -> tuple[Int[Array, "B"], Float[Array, "B"]]:
+        tokens = jnp.where(greedy, best, categorical(shaped, uniforms))
+        return tokens, jnp.where(greedy, 0.0, log_prob_of(shaped, tokens))
+
+    certain = best, jnp.zeros(best.shape, jnp.float32)
+    tokens, sampled = jax.lax.cond(greedy.all(), lambda: certain, mixed)
     return Drawn(tokens, log_prob_of(own, tokens), sampled, shaped)
+
+
+def most_likely(logits: Float[Array, "B V"]) -> Int[Array, "B"]:
+    """`argmax`, the first of those that tie. XLA CPU: two plain reductions, six times as fast."""
+    V = logits.shape[-1]
+    best = logits == logits.max(axis=-1, keepdims=True)
+    return jnp.where(best, jnp.arange(V, dtype=jnp.int32), V - 1).min(axis=-1)  # NaN: the last
 
 
 def shape_logits(

@@ -11,7 +11,14 @@ from jaxtyping import Float
 from hen_jax.core.types import Array, Tree
 from hen_jax.models.decoder import Decoder, merge, unstack_layers
 from hen_jax.models.dot_product import capped
-from hen_jax.models.layers import Block
+from hen_jax.models.layers import Block, Linear
+from hen_jax.models.products import turned_matmul
+
+
+class Turned(NamedTuple):
+    """A matrix that lies by its outputs."""
+
+    kernel: Float[Array, "V D"]
 
 
 class Weights(NamedTuple):
@@ -19,44 +26,66 @@ class Weights(NamedTuple):
 
     model: Decoder
     blocks: tuple[Block, ...] | None  # None: the stacked blocks of `model` are scanned
-    unembedding: Float[Array, "D V"] | None  # None: that of `model` is used as it lies
+    unembedding: Float[Array, "D V"] | Turned | None  # None: that of `model` is used as it lies
 
 
-def lay_out(model: Decoder, unroll_layers: bool | None = None) -> Weights:
-    """The model's weights as decoding reads them fastest.
+def lay_out(model: Decoder, unroll_layers: bool | None = None, rows: int = 8) -> Weights:
+    """The model's weights as decoding reads them fastest, for so many rows at a time.
 
     With `unroll_layers` each layer's weights become arrays of their own, once, and the layers are
     unrolled: XLA's CPU back-end copies the layer's slice of stacked weights at every token, which
-    costs as much as using it. A tied unembedding is transposed once for a like reason. Elsewhere
-    slices are read in place, and a scan compiles faster. None chooses by the default back-end.
+    costs as much as using it. Matrices are turned where `turned_matmul` is the faster product.
+    Elsewhere slices are read in place, and a scan compiles faster. None chooses by the default
+    back-end.
 
     The cost is a copy of the blocks and of the unembedding. Jit it alone to pay it once for many
-    generations; compose it with `generate` under one jit where weights change at every call.
+    generations; compose it with what follows under one jit where weights change at every call.
     """
     if unroll_layers is None:
         unroll_layers = jax.default_backend() == "cpu"
     if not unroll_layers:
         return Weights(model, None, None)
+    dtype = jnp.dtype(model.execution.compute_dtype)
+    turned = dtype == jnp.float32 or rows == 1
     blocks = unstack_layers(model.blocks, model.config.layers)
-    if model.head is not None:
-        return Weights(model, blocks, None)
-    vectors = model.embed.embedding[...].astype(model.execution.compute_dtype)
-    # Without the barrier XLA folds the transposition into every product.
-    return Weights(model, blocks, jax.lax.optimization_barrier(vectors.T))
+    for block in blocks if turned else ():
+        _turn(block)
+    return Weights(model, blocks, _unembedding(model, turned))
 
 
-def weights_from(structure: nnx.GraphDef) -> Callable[..., Weights]:
+def _turn(block: Block) -> None:
+    for _, module in nnx.iter_modules(block):
+        if isinstance(module, Linear):
+            module.kernel = module.kernel.replace(module.kernel[...].T)
+            module.turned = True
+
+
+def _unembedding(model: Decoder, turned: bool) -> Float[Array, "D V"] | Turned:
+    dtype = model.execution.compute_dtype
+    # Without the barrier XLA folds a transposition into every product.
+    if model.head is None:
+        vectors = model.embed.embedding[...].astype(dtype)
+        return Turned(vectors) if turned else jax.lax.optimization_barrier(vectors.T)
+    kernel = model.head.kernel[...].astype(dtype)
+    return Turned(jax.lax.optimization_barrier(kernel.T)) if turned else kernel
+
+
+def weights_from(structure: nnx.GraphDef, rows: int = 8) -> Callable[..., Weights]:
     """`weights(*trees)`: a decoder's leaves, in one tree or several, laid out for decoding."""
 
     def laid_out(*trees: Tree) -> Weights:
-        return lay_out(merge(structure, *trees))
+        return lay_out(merge(structure, *trees), rows=rows)
 
     return jax.jit(laid_out)
 
 
 def next_logits(weights: Weights, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
     """Logits in float32."""
-    if weights.unembedding is None:
-        return weights.model.logits(hidden)
-    raw = jnp.matmul(hidden, weights.unembedding, preferred_element_type=jnp.float32)
+    match weights.unembedding:
+        case None:
+            return weights.model.logits(hidden)
+        case Turned(kernel):
+            raw = turned_matmul(hidden, kernel, jnp.float32)
+        case kernel:
+            raw = jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)
     return capped(raw, weights.model.config.final_softcap)

@@ -1,6 +1,7 @@
 """A conversation: who said what, in order; and whoever answers one."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, get_args
 
@@ -90,6 +91,16 @@ class UnansweredError(InputError):
     def __init__(self, message: str, replies: Sequence[Reply | None]):
         super().__init__(message)
         self.replies = tuple(replies)
+
+
+def asked_before(asked: Sequence[Sequence[Message]]) -> list[int]:
+    """How often each conversation stands earlier in the list: `[a, b, a]` gives `[0, 0, 1]`."""
+    seen: Counter[tuple[Message, ...]] = Counter()
+    found = []
+    for messages in map(tuple, asked):
+        found.append(seen[messages])
+        seen[messages] += 1
+    return found
 
 
 Chat = Callable[[Sequence[Sequence[Message]]], list[Reply]]

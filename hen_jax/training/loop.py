@@ -70,6 +70,11 @@ class LoopConfig:
         check_ranges(self)
 
 
+def no_bounds(batch: Any) -> Sequence[str]:
+    """Of a stage whose rows cannot exceed what its step was compiled for."""
+    return ()
+
+
 class Run(NamedTuple):
     """What the loop needs besides the state."""
 
@@ -86,9 +91,7 @@ class Run(NamedTuple):
     first: Callable[[Mapping[str, float]], None] = lambda values: None  # may refuse to go on
     flops: Callable[[int], float] = lambda number: 0.0  # the model's, on all devices; 0: not known
     flags: Flags = no_flags  # what an update's metrics give cause for
-    beyond: Callable[[Any], Sequence[str]] = (
-        lambda batch: ()
-    )  # the bounds its rows exceed, in words
+    beyond: Callable[[Any], Sequence[str]] = no_bounds  # the bounds that a batch's rows exceed
     clock: Clock = time.perf_counter
 
 

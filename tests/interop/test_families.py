@@ -20,9 +20,9 @@ from tiny_families import CONFIGS, random_leaves
 
 from hen_jax.core.trees import flatten
 from hen_jax.io import hf
-from hen_jax.models.config import Execution
+from hen_jax.models.config import DIMENSION_LABELS, Execution
 from hen_jax.models.decoder import abstract, merge, split
-from hen_jax.models.heads import row_scores
+from hen_jax.models.heads import document_outputs, row_scores
 
 families = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 TOKENS = np.random.default_rng(5).integers(1, 96, (2, 40))
@@ -129,6 +129,24 @@ def test_a_reward_model_scores_the_same_there(tmp_path, config):
     assert hf.read_config(tmp_path / "theirs") == config
     read = flatten(hf.read_params(tmp_path / "theirs", config))
     assert all(np.array_equal(leaf, read[path]) for path, leaf in flatten(params).items())
+
+
+def test_ratings_by_dimension_are_the_same_there(tmp_path):
+    """And their names survive a save by transformers."""
+    config = dataclasses.replace(CONFIGS["llama"], score_head=True, score_labels=DIMENSION_LABELS)
+    params, _ = random_leaves(config)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/generation_config.json").write_text('{"pad_token_id": 0}')
+    hf.write_model(tmp_path / "m", config, params, source_folder=tmp_path / "source")
+    model = loaded(tmp_path / "m", AutoModelForSequenceClassification)
+    tokens, positions, segments = rows(33, 40)
+    decoder = merge(split(abstract(config, execution=Execution(remat="none"))).graphdef, params)
+    outputs = decoder.score.outputs(decoder.hidden(tokens, positions, segments))
+    expected = np.asarray(document_outputs(outputs, segments, 1))[:, 0]
+    assert expected.shape == (2, 7)
+    assert np.abs(theirs(model, tokens, positions, segments) - expected).max() <= 1e-4
+    model.save_pretrained(tmp_path / "theirs")
+    assert hf.read_config(tmp_path / "theirs") == config
 
 
 def test_rows_on_both_sides_of_longropes_length_are_each_read_as_alone(tmp_path):

@@ -1,0 +1,178 @@
+"""What reward models understand: crossed pairs, transfer and plain pairs, beside their controls.
+
+    python benchmarks/reward_quality.py --model models/smollm2-135m --out runs/reward-quality
+
+SmolLM2-135M with LoRA, the shipped sets, three seeds; seed `s` is tested on fold `s` of five and
+trained on the other four, so that each item is tested once, by a model that never saw it. Methods
+were settled on folds 3 and 4 (`--tune`), which are never tested. Every run is kept as a file, every
+twenty updates its state: started again, the study goes on. It writes `quality.json` and prints the
+table whenever a run ends; runs are in the order of their weight, `--only` names those to do.
+
+Where a bag of words is at one half, replies alone tell nothing: read those rows. The frozen
+likelihood of the reply at its prompt, its ratio to the last turn alone and its interaction (both
+questions of an item taken as one) stand beside them.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import quality_rows as ask
+from quality_model import (
+    Method,
+    Study,
+    asked,
+    margins,
+    open_study,
+    train,
+    write_result,
+)
+from quality_report import baselines, controls, table
+from quality_rows import Question
+
+from hen_jax.core.files import write_json
+
+TESTED, TUNED = (0, 1, 2), {3, 4}
+ALL = set(range(ask.FOLDS))
+
+
+class Plan(NamedTuple):
+    """A run: what it learns from and what it is asked."""
+
+    name: str
+    method: Method
+    train: list[Question]
+    test: list[Question]
+
+
+def main() -> None:
+    """Does what is missing, and reports."""
+    args = _arguments()
+    (args.out / "runs").mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(args.out / "xla"))
+    study = open_study(args.model, args.out, args.rank, args.dtype)
+    method = Method(**{name: vars(args)[name] for name in SETTINGS})
+    plans = tuning(method) if args.tune else [one for make in EXPERIMENTS for one in make(method)]
+    for plan in plans:
+        if args.only and not any(plan.name.startswith(only) for only in args.only):
+            continue
+        done = run(study, plan, args.out / "runs")
+        print(table({plan.name: done}, {}), flush=True)
+    if not args.tune:
+        report(study, args.out)
+
+
+def run(study: Study, plan: Plan, folder: Path) -> dict[str, Any]:
+    """Trains and asks, unless the file of this run is there and was asked the same."""
+    path = folder / f"{plan.name}.json"
+    wanted = {
+        "method": dataclasses.asdict(plan.method),
+        "train": ask.described(plan.train),
+        "test": ask.described(plan.test),
+    }
+    if path.exists() and (found := json.loads(path.read_text()))["asked"] == wanted:
+        return found
+    learnt = asked(study, plan.train, plan.method.nothing)
+    trained = train(study, plan.method, learnt, folder / f"{plan.name}.npz")
+    test = asked(study, plan.test, plan.method.nothing)
+    values = margins(study, plan.method, trained, test)
+    more = {"asked": wanted, "controls": controls(plan.train, plan.test)}
+    write_result(path, test, values, more)
+    return json.loads(path.read_text())
+
+
+def tuning(method: Method) -> list[Plan]:
+    """One run that settles the method: folds 0 to 2 train, 3 and 4 answer."""
+    given = dataclasses.asdict(method)
+    changed = [f"{name}={given[name]}" for name in SETTINGS if given[name] != DEFAULT[name]]
+    both = [*ask.crossed_questions(), *ask.hed_questions()]
+    name = "-".join(["tune", *changed]) or "tune"
+    return [Plan(name, method, ask.in_folds(both, ALL - TUNED), ask.in_folds(both, TUNED))]
+
+
+def mixed(method: Method) -> list[Plan]:
+    """Crossed items and the crossings of HED together: the first rows of the table."""
+    both = [*ask.crossed_questions(), *ask.hed_questions()]
+    return _by_fold("mixed", method, both, both)
+
+
+def hands(method: Method) -> list[Plan]:
+    """Trained on one writer's items, tested on the other's."""
+    both = ask.crossed_questions()
+    found = []
+    for seed in TESTED:
+        for hand in (1, 2):
+            train_on = [one for one in both if one.hand == hand]
+            test_on = [one for one in both if one.hand != hand]
+            name, own = f"hand-{hand}-seed-{seed}", dataclasses.replace(method, seed=seed)
+            found.append(Plan(name, own, train_on, test_on))
+    return found
+
+
+def transfers(method: Method) -> list[Plan]:
+    """Trained on HED's crossings, asked the hard pairs and plain ones; and the reverse."""
+    hed, plain, hard = ask.hed_questions(), ask.hed_plain(), ask.hard_questions()
+    found = []
+    for seed in TESTED:
+        own = dataclasses.replace(method, seed=seed)
+        rest = ask.in_folds(hed, ALL - {seed})
+        pairs = [one for one in hard if one.set == "hard"]
+        tested = [*pairs, *ask.in_folds(plain, {seed})]
+        found.append(Plan(f"hed-seed-{seed}", own, rest, tested))
+        found.append(Plan(f"hard-seed-{seed}", own, hard, ask.in_folds(plain, {seed})))
+    return found
+
+
+def _by_fold(
+    name: str, method: Method, train_on: Sequence[Question], test_on: Sequence[Question]
+) -> list[Plan]:
+    return [
+        Plan(
+            f"{name}-seed-{seed}",
+            dataclasses.replace(method, seed=seed),
+            ask.in_folds(train_on, ALL - {seed}),
+            ask.in_folds(test_on, {seed}),
+        )
+        for seed in TESTED
+    ]
+
+
+EXPERIMENTS: tuple[Callable[[Method], list[Plan]], ...] = (mixed, hands, transfers)
+"""In the order of their weight."""
+
+
+def report(study: Study, out: Path) -> None:
+    """`quality.json` of all runs there are, and the table."""
+    paths = sorted((out / "runs").glob("*.json"))
+    runs = {
+        path.stem: json.loads(path.read_text())
+        for path in paths
+        if not path.stem.startswith("tune")
+    }
+    frozen = baselines(study, [*ask.crossed_questions(), *ask.hed_questions()])
+    write_json(out / "quality.json", {"runs": runs, "frozen": frozen})
+    print(table(runs, frozen))
+
+
+DEFAULT = dataclasses.asdict(Method())
+SETTINGS = tuple(name for name in DEFAULT if name != "seed")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", type=Path, required=True, help="folder of SmolLM2-135M")
+    parser.add_argument("--out", type=Path, required=True, help="folder of runs and the report")
+    parser.add_argument("--only", nargs="*", help="beginnings of names: mixed, hand, hed, hard")
+    parser.add_argument("--tune", action="store_true", help="settle the method on folds 3 and 4")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    for name in SETTINGS:
+        parser.add_argument(f"--{name}", type=type(DEFAULT[name]), default=DEFAULT[name])
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
