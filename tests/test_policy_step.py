@@ -145,6 +145,7 @@ def test_unshared_prompts_eight_devices_and_microbatches_change_no_number(grpo):
     same(grpo, stepped(GRPO, shared=False, microbatches=2, mesh=mesh))
 
 
+@pytest.mark.slow
 def test_ppo_on_eight_devices_and_in_microbatches_changes_no_number(ppo):
     mesh = make_mesh(MeshConfig(data=8))
     assert np.abs(ppo[0].params[VALUE]["kernel"] - with_value({})[VALUE]["kernel"]).max() > 1e-4
