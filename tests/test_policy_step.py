@@ -18,18 +18,10 @@ from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import merge
 from hen_jax.objectives.advantages import AdvantageConfig
 from hen_jax.objectives.policy import KlConfig, ObjectiveConfig
-from hen_jax.steps.policy import (
-    BASE,
-    REFERENCE,
-    VALUE,
-    Before,
-    PolicyConfig,
-    ValueConfig,
-    first_memory,
-    lesson_of,
-    policy_says,
-    policy_step,
-)
+from hen_jax.steps.lessons import Before, lesson_of
+from hen_jax.steps.policy import first_memory, policy_says, policy_step
+from hen_jax.steps.policy_config import VALUE, PolicyConfig, ValueConfig
+from hen_jax.steps.preference import BASE, REFERENCE
 from hen_jax.steps.state import init_state
 from hen_jax.training.placement import to_devices
 
@@ -153,6 +145,7 @@ def test_unshared_prompts_eight_devices_and_microbatches_change_no_number(grpo):
     same(grpo, stepped(GRPO, shared=False, microbatches=2, mesh=mesh))
 
 
+@pytest.mark.slow
 def test_ppo_on_eight_devices_and_in_microbatches_changes_no_number(ppo):
     mesh = make_mesh(MeshConfig(data=8))
     assert np.abs(ppo[0].params[VALUE]["kernel"] - with_value({})[VALUE]["kernel"]).max() > 1e-4

@@ -23,7 +23,7 @@ from hen_jax.data.rollouts import Judged, Rollout, RolloutBounds, Sampled, rollo
 from hen_jax.evaluation.rewards import Answered, Earned, Term, mixed
 from hen_jax.runs.prompts import Asked, Prompt
 from hen_jax.runs.speech import Speak, Spoken, Voice
-from hen_jax.steps.policy import BEHAVIOUR, base_of, decoder_of
+from hen_jax.steps.policy_config import BEHAVIOUR, base_of, decoder_of
 from hen_jax.steps.state import State
 from hen_jax.text.chat import render_bridge
 from hen_jax.text.conversation import Chat, Message
