@@ -188,6 +188,5 @@ def _row(messages: Sequence[Message], tokenizer: ChatTokenizer) -> list[int]:
     *earlier, last = messages
     if last.role != "assistant":
         return render_prompt(messages, tokenizer).tolist()
-    backend = tokenizer.tokenizer.backend_tokenizer
-    begun = backend.encode(last.content, add_special_tokens=False).ids
-    return [*render_prompt(earlier, tokenizer).tolist(), *begun]
+    begun = tokenizer.tokenizer.backend_tokenizer.encode(last.content, add_special_tokens=False)
+    return [*render_prompt(earlier, tokenizer).tolist(), *begun.ids]
