@@ -71,9 +71,7 @@ def control_accuracies(settings: Any) -> dict[str, float]:
     theirs = previous_run(folder).record["config"]
     ours = read_back(dataclasses.asdict(settings))
     if theirs.get("reads") != "replies":
-        raise InputError(
-            f"config.control: the run in {folder} does not have config.reads='replies'"
-        )
+        raise InputError(f"config.control: {folder} holds no run with config.reads='replies'")
     for name in SAME:
         if theirs[name] != ours[name]:
             raise InputError(f"config.control: the run in {folder} has another config.{name}")
