@@ -1,11 +1,14 @@
 """What the study of reward quality asks: which of two replies is right at a prompt.
 
-Folds keep items (crossed sets), statements (HED) and base conversations (steered) whole.
+An item has one prompt or, if it is crossed, two, its two replies, and contrasts: the same
+conversation under other conditions of the kind that is asked about (other roles, wishes, emotions,
+personalities, statements). Folds keep items (crossed sets), statements (HED) and base conversations
+(steered) whole.
 """
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +18,6 @@ from hen_jax.data.comparisons import turn_pairs
 from hen_jax.data.crossed import (
     CROSSINGS,
     Crossing,
-    crossed_pairs,
     personality_crossings,
     role_crossings,
     statement_crossings,
@@ -28,31 +30,37 @@ from hen_jax.data.preferences import Pair, hed_pairs, steered_pair
 from hen_jax.data.rated import HIDDEN
 from hen_jax.data.schemas import read_records
 from hen_jax.empathy.clusters import CONTEXTS
+from hen_jax.empathy.labels import PERSONALITIES, ROLE_WORDS, Language
 from hen_jax.text.chat import render_all, render_prompt
 from hen_jax.text.conversation import Conversation, Message
+from hen_jax.text.prompts import hed_messages
 from hen_jax.text.tokenizer import ChatTokenizer
 
 FOLDS = 5
-WIDTHS = (96, 128, 160, 192, 224, 288, 384, 512, 768)
+WIDTHS: tuple[int, ...] = (96, 128, 160, 192, 224, 288, 384, 512, 768)
 """Rows are padded to one of these, so that few programs are compiled."""
 
-NOTHING = (Message("user", HIDDEN),)
-"""The prompt of a reply that nothing was said before."""
+Prompt = tuple[Message, ...]
 
 
-class Question(NamedTuple):
-    """A pair, and what is needed to deal it out and to train it."""
+class Item(NamedTuple):
+    """At prompt `i` reply `i` is right and the other wrong."""
 
-    pair: Pair  # the right reply is the chosen one
+    id: str
     set: str  # the row of the table it counts in
+    group: str  # what intervals draw whole
     fold: int
     hand: int  # 1 or 2: who wrote it
-    couple: str  # of a crossing both questions have the same; others have one of their own
+    prompts: tuple[Prompt, ...]  # one, or two of a crossing
+    replies: tuple[Prompt, Prompt]
+    contrasts: tuple[Prompt, ...]  # to draw from
 
-    @property
-    def replies(self) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-        """The right one first."""
-        return self.pair.chosen, self.pair.rejected
+    def pairs(self) -> list[Pair]:
+        """For rankers of replies: the right one first."""
+        return [
+            Pair(f"{self.id}/{at}", self.group, prompt, self.replies[at], self.replies[1 - at])
+            for at, prompt in enumerate(self.prompts)
+        ]
 
 
 class Row(NamedTuple):
@@ -72,59 +80,79 @@ class Row(NamedTuple):
         return sum(int(one.mask.sum()) for one in self.documents)
 
 
-def crossed_questions(language: str = "en") -> list[Question]:
-    """The shipped items of a language."""
+def crossed_items(language: Language = "en") -> list[Item]:
+    """The shipped items of a language; contrasts have the conditions of others of their fold."""
     found = []
     for kind in CROSSINGS:
         path = samples.path(f"crossed/{kind}.{language}.jsonl")
-        items: list[Crossing] = read_records(path, "crossed")
-        fold = folds_of(item.id for item in items)
-        found += [one for item in items for one in _both(item, f"crossed/{kind}", fold[item.id])]
+        read: list[Crossing] = read_records(path, "crossed")
+        fold = folds_of(item.id for item in read)
+        known: dict[int, set[Message]] = {}
+        for item in read:
+            known.setdefault(fold[item.id], set()).update(one[0] for one in item.prompts)
+        for item in read:
+            # Of a fact there is no other version that is known to be wrong.
+            others = with_others(item, 0, known[fold[item.id]])
+            others = hidden_prompts(item) if kind == "fact" else others
+            found.append(_item(item, f"crossed/{kind}", fold[item.id], others))
     return found
 
 
-def hed_questions(language: str = "en") -> list[Question]:
+def hed_items(language: Language = "en") -> list[Item]:
     """Crossings built from HED within each fold, so that no statement is in two."""
     records: list[HedRecord] = read_records(samples.path(f"hed/hed.{language}.jsonl"), "hed")
     fold = folds_of({record.statement_id for record in records})
-    builders = {
-        "statement": statement_crossings,
-        "role": role_crossings,
-        "personality": personality_crossings,
-    }
+    emotion = {record.statement_id: record.emotion for record in records}
     found = []
     for number in range(FOLDS):
         mine = [record for record in records if fold[record.statement_id] == number]
-        for name, build in builders.items():
-            for crossing in build(mine):
-                found += _both(crossing, f"hed/{name}", number)
+        stated = {Message("user", record.statement) for record in mine}
+        for item in statement_crossings(mine):
+            others = with_others(item, -1, stated)
+            found.append(_item(item, "hed/statement", number, others))
+        for item in [*role_crossings(mine), *personality_crossings(mine)]:
+            known = _conditions(item.kind, emotion[item.group], language)
+            found.append(_item(item, f"hed/{item.kind}", number, with_others(item, 0, known)))
     return found
 
 
-def hed_plain(language: str = "en") -> list[Question]:
+def _conditions(kind: str, emotion: str, language: Language) -> set[Message]:
+    """The system messages with each role, or each personality, and an emotion."""
+    labels = {"role": ROLE_WORDS, "personality": PERSONALITIES}[kind]
+    return {
+        hed_messages("", emotion=emotion, language=language, **{kind: label})[0] for label in labels
+    }
+
+
+def hed_plain(language: Language = "en") -> list[Item]:
     """Each HED reply against its own rejected ones: what a bag of words tells too."""
     records: list[HedRecord] = read_records(samples.path(f"hed/hed.{language}.jsonl"), "hed")
     fold = folds_of({record.statement_id for record in records})
+    said = {Message("user", record.statement) for record in records}
     return [
-        Question(pair, "plain/hed", fold[record.statement_id], 1, pair.id)
+        _single(pair, f"plain/{pair.kind}", fold[record.statement_id], said)
         for record in records
         for pair in hed_pairs(record)
     ]
 
 
-def hard_questions() -> list[Question]:
-    """The steered hard pairs turn by turn; a conversation is right by the sum over its turns."""
+def hard_items() -> list[Item]:
+    """The steered hard pairs turn by turn, and crossings of their turns.
+
+    A conversation is right by the sum over its turns; its turns are named after it.
+    """
     found = []
     for context in CONTEXTS:
         records = read_records(samples.path(f"eea/{context}.hard.jsonl"), "steered")
         fold = folds_of(record.group for record in records)
+        said = {Message("user", turn.user) for record in records for turn in record.turns}
         for record in records:
-            for pair in turn_pairs(steered_pair(record)):
-                found.append(Question(pair, "hard", fold[record.group], 1, pair.id))
+            pairs = turn_pairs(steered_pair(record))
+            found += [_single(pair, "hard", fold[record.group], said) for pair in pairs]
         for number in range(FOLDS):
             mine = [record for record in records if fold[record.group] == number]
-            for crossing in turn_crossings(mine):
-                found += _both(crossing, "hard/turn", number)
+            for item in turn_crossings(mine):
+                found.append(_item(item, "hard/turn", number, with_others(item, -1, said)))
     return found
 
 
@@ -137,10 +165,47 @@ def folds_of(names: Iterable[str]) -> dict[str, int]:
     return {name: at % FOLDS for at, name in enumerate(sorted(set(names), key=key))}
 
 
-def _both(crossing: Crossing, name: str, fold: int) -> list[Question]:
-    return [
-        Question(pair, name, fold, crossing.hand, crossing.id) for pair in crossed_pairs(crossing)
-    ]
+def _item(item: Crossing, name: str, fold: int, contrasts: tuple[Prompt, ...]) -> Item:
+    first, second = ((Message("assistant", reply),) for reply in item.replies)
+    given = (item.prompts, (first, second), contrasts)
+    return Item(item.id, name, item.group, fold, item.hand, *given)
+
+
+def _single(pair: Pair, name: str, fold: int, said: set[Message]) -> Item:
+    others = _replaced(pair.prompt, -1, said - {pair.prompt[-1]})
+    sides = (pair.chosen, pair.rejected)
+    return Item(pair.id, name, pair.group, fold, 1, (pair.prompt,), sides, others)
+
+
+def with_others(item: Crossing, place: int, known: set[Message]) -> tuple[Prompt, ...]:
+    """The first prompt with other messages of `known` at a place; none of the item's own."""
+    return _replaced(item.prompts[0], place, known - {prompt[place] for prompt in item.prompts})
+
+
+def _replaced(prompt: Prompt, place: int, known: set[Message]) -> tuple[Prompt, ...]:
+    at = place % len(prompt)
+    return tuple((*prompt[:at], one, *prompt[at + 1 :]) for one in sorted(known, key=_content))
+
+
+def hidden_prompts(item: Crossing) -> tuple[Prompt, ...]:
+    """The prompts without what was said before the last turn."""
+    return tuple(dict.fromkeys(map(hidden, item.prompts)))
+
+
+def _content(message: Message) -> str:
+    return message.content
+
+
+def hidden(prompt: Prompt) -> Prompt:
+    """A prompt of which only the last turn can be read."""
+    before = [one if one.role == "assistant" else Message(one.role, HIDDEN) for one in prompt[:-1]]
+    return (*before, prompt[-1])
+
+
+def contrasts_of(item: Item, number: int, random: np.random.Generator) -> list[Prompt]:
+    """So many of them, drawn without replacement; fewer where there are not so many."""
+    chosen = random.permutation(len(item.contrasts))[:number]
+    return [item.contrasts[at] for at in chosen]
 
 
 def laid_row(
@@ -177,14 +242,13 @@ def row_key(row: Row) -> str:
     return digest.hexdigest()[:24]
 
 
-def in_folds(questions: Iterable[Question], folds: set[int]) -> list[Question]:
+def in_folds(items: Iterable[Item], folds: set[int]) -> list[Item]:
     """Those of some folds."""
-    return [one for one in questions if one.fold in folds]
+    return [one for one in items if one.fold in folds]
 
 
-def described(questions: Sequence[Question]) -> dict[str, Any]:
-    """How many questions of each set."""
+def described(items: Sequence[Item]) -> dict[str, int]:
+    """How many items of each set."""
     return {
-        name: sum(one.set == name for one in questions)
-        for name in sorted({one.set for one in questions})
+        name: sum(one.set == name for one in items) for name in sorted({one.set for one in items})
     }

@@ -52,6 +52,7 @@ class RewardSettings(RunSettings):
     crossings: tuple[str, ...] = ()  # built from hed and steered sources; see `data.crossed.BUILT`
     plain: bool = True  # the sources' own pairs; False leaves only what is crossed
     reads: Reads = "conversation"  # "replies": what was asked is hidden, as a control
+    control: str | None = None  # a finished run of that kind on the same data: told beside this one
     loop: LoopConfig = LoopConfig(evaluators=("preferences",))
 
     def parts(self, tokenizer: ChatTokenizer) -> ComparedParts:
