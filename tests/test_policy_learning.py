@@ -32,9 +32,9 @@ GRPO = PolicyConfig(
 )
 PPO = PolicyConfig(
     advantage=AdvantageConfig(kind="gae", trace=1.0),
-    kl=KlConfig(0.03, "reward"),
+    kl=KlConfig(0.01, "reward"),
     value=ValueConfig(coefficient=0.5),
-    epochs=2,
+    epochs=4,
 )
 
 
