@@ -32,7 +32,7 @@ GRPO = PolicyConfig(
 )
 PPO = PolicyConfig(
     advantage=AdvantageConfig(kind="gae", trace=1.0),
-    kl=KlConfig(0.01, "reward"),
+    kl=KlConfig(0.02, "reward"),
     value=ValueConfig(coefficient=0.5),
     epochs=4,
 )

@@ -1,14 +1,16 @@
 """How the rollouts of a policy run are made: the engine, the rewards, and who speaks between."""
 
 from hen_jax.data.rollouts import MULTIPLE, RolloutBounds
+from hen_jax.io.endpoint import Endpoint
 from hen_jax.planning.stage import Program
 from hen_jax.recipes.policy_rewards import Circumstance, terms
 from hen_jax.recipes.policy_settings import PolicySettings
 from hen_jax.recipes.policy_users import open_user
 from hen_jax.runs.abstract import Placed
+from hen_jax.runs.chats import back_end
 from hen_jax.runs.rollout_program import drawing_program
-from hen_jax.runs.rollouts import Room, preparing
-from hen_jax.runs.speech import own_speech
+from hen_jax.runs.rollouts import RolloutConfig, Room, preparing
+from hen_jax.runs.speech import Speak, endpoint_speech, own_speech
 from hen_jax.runs.stage import Job
 from hen_jax.sampling.logits import Sampling
 from hen_jax.sampling.slots import Slots
@@ -48,6 +50,7 @@ def prepare(job: Job) -> Prepare:
     room = Room(
         made,
         sizes,
+        speak if made.sampler is None else _elsewhere(made, stops),
         speak,
         lambda tokens: str(job.tokenizer.tokenizer.decode(tokens)),
         job.tokenizer,
@@ -57,3 +60,8 @@ def prepare(job: Job) -> Prepare:
         settings.seed,
     )
     return preparing(room, to_devices(job.mesh), job.workdir)
+
+
+def _elsewhere(made: RolloutConfig, stops: tuple[int, ...]) -> Speak:
+    found = back_end(str(made.sampler))
+    return endpoint_speech(Endpoint(found.where, found.model, made.max_new_tokens), stops)
