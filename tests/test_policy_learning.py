@@ -34,6 +34,7 @@ PPO = PolicyConfig(
     advantage=AdvantageConfig(kind="gae", trace=1.0),
     kl=KlConfig(0.02, "reward"),
     value=ValueConfig(coefficient=0.5),
+    truncated="end",  # the limit is a part of these tasks
     epochs=4,
 )
 

@@ -234,6 +234,12 @@ def test_ppo_bootstraps_where_a_reply_was_cut_and_pays_where_it_ended():
     np.testing.assert_allclose(found.advantages[trained & (segments == 1)], -1.0)
     np.testing.assert_allclose(found.advantages[trained & (segments == 2)], 0.0)
     np.testing.assert_allclose(found.returns[trained & (segments == 2)], 1.0)
+    ended = dataclasses.replace(config, truncated="end")
+    found, _, _ = lesson(ended, groups, Before(zeros, zeros, ones))
+    np.testing.assert_allclose(found.advantages[trained], -1.0)
+    masked = dataclasses.replace(config, truncated="mask")
+    found, _, _ = lesson(masked, groups, Before(zeros, zeros, ones))
+    assert (found.batch.mask[segments == 2] == 0).all()
 
 
 def test_ppo_from_rewards_to_loss_is_its_float64_reference():
