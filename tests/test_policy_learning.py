@@ -32,9 +32,10 @@ GRPO = PolicyConfig(
 )
 PPO = PolicyConfig(
     advantage=AdvantageConfig(kind="gae", trace=1.0),
-    kl=KlConfig(0.03, "reward"),
+    kl=KlConfig(0.02, "reward"),
     value=ValueConfig(coefficient=0.5),
-    epochs=2,
+    truncated="end",  # the limit is a part of these tasks
+    epochs=4,
 )
 
 

@@ -261,6 +261,8 @@ def test_a_flag_is_up_after_so_many_updates_in_a_row():
         ({"rollout": {"turns": 2}}, "give config.user"),
         ({"rollout": {"top_p": 0.9}}, r"config\.rollout\.top_p: no such field"),
         ({"rollout": {"ahead": 1}}, "importance_cap=2.0"),
+        ({"rollout": {"sampler": "model:there"}}, "give endpoint:URL#MODEL"),
+        ({"rollout": {"sampler": "endpoint:http://localhost:1/v1#m"}}, "importance_cap=2.0"),
         ({"adapter": None, "policy": {"advantage": {"kind": "gae"}, "value": {"model": "adapter"}}},
          "needs config.adapter"),
         ({"policy": {"kl": {"estimator": "k1", "times_ratio": False}}}, "contain the reference"),

@@ -167,7 +167,7 @@ async def _ask_all(
                 return
 
     async with openai.AsyncOpenAI(
-        base_url=endpoint.url, api_key=_key() or "none", timeout=endpoint.timeout, max_retries=0
+        base_url=endpoint.url, api_key=api_key() or "none", timeout=endpoint.timeout, max_retries=0
     ) as client:
         await asyncio.gather(*(work(client) for _ in range(min(endpoint.at_once, len(asked)))))
     return replies, failures
@@ -285,12 +285,12 @@ def _asked_pause(header: str | None) -> float:
 
 def _short(text: str, longest: int = 120) -> str:
     """The text on one line, cut, without the key."""
-    key = _key()
+    key = api_key()
     line = " ".join((text.replace(key, "[key]") if key else text).split())
     return line if len(line) <= longest else f"{line[:longest]}..."
 
 
-def _key() -> str:
+def api_key() -> str:
     """The key, "" where none is set. Raises `InputError` for one that no header can hold."""
     for name in _KEYS:
         key = os.environ.get(name, "").strip()

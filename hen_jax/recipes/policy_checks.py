@@ -11,6 +11,7 @@ from hen_jax.models.config import DecoderConfig
 from hen_jax.recipes.policy_rewards import check_rewards
 from hen_jax.recipes.policy_settings import PolicySettings
 from hen_jax.recipes.policy_users import check_user
+from hen_jax.runs.chats import back_end
 from hen_jax.runs.packed import require_shared
 from hen_jax.runs.reference import hold_reference
 from hen_jax.runs.stage import Job
@@ -38,6 +39,15 @@ def check(settings: PolicySettings, mesh: Mesh) -> None:
             "config.rollout.ahead is 1, which keeps the older parameters and weights their "
             "replies; give config.adapter, and config.policy.objective.importance_cap=2.0"
         )
+    if made.sampler is not None:
+        if back_end(made.sampler).kind != "endpoint":
+            raise InputError(f"config.rollout.sampler is {made.sampler!r}; give endpoint:URL#MODEL")
+        if made.temperature != 1.0 or not policy.objective.importance_cap or made.ahead:
+            raise InputError(
+                "config.rollout.sampler draws at temperature 1 from weights of its own; give "
+                "config.rollout.temperature=1.0, config.rollout.ahead=0 and "
+                "config.policy.objective.importance_cap=2.0"
+            )
     if policy.valued and policy.value.model == "adapter" and settings.adapter is None:
         raise InputError("config.policy.value.model is 'adapter', which needs config.adapter")
 

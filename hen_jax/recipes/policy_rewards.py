@@ -7,7 +7,7 @@ import dataclasses
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -103,7 +103,7 @@ def function_of(source: RewardSource) -> Plain:
     found: Any = vars(module).get(name)
     if found is None or not callable(found):
         raise InputError(f"reward {source.called!r}: {file} has no function {name!r}")
-    return found
+    return cast(Plain, found)
 
 
 def reward_model(source: RewardSource, around: Circumstance) -> Reward:

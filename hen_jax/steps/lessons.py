@@ -8,7 +8,12 @@ from jaxtyping import Float, Int
 from hen_jax.core.types import Array, Batch, Mean
 from hen_jax.data.rollouts import Rollout
 from hen_jax.models.heads import last_tokens
-from hen_jax.objectives.advantages import group_advantages, traced_advantages
+from hen_jax.objectives.advantages import (
+    GroupAdvantages,
+    Traced,
+    group_advantages,
+    traced_advantages,
+)
 from hen_jax.objectives.policy import at_positions, reply_sums
 from hen_jax.steps.policy_config import PolicyConfig
 from hen_jax.steps.update import Metrics
@@ -41,41 +46,56 @@ def lesson_of(
     batch, mask = rollout.batch, rollout.batch.mask
     segments, G = batch.segments, rollout.rewards.shape[1]
     counts = rollout.valid & (reply_sums(mask, segments, G) > 0)
-    rewards, in_reward = rollout.rewards, config.kl.where == "reward"
-    penalty = coefficient * (before.old - before.reference) * mask if in_reward else 0.0 * mask
-    earned = rewards - reply_sums(penalty, segments, G)
-    found = group_advantages(earned if not config.valued else rewards, counts, config.advantage)
-    watched = rollout_metrics(rollout, counts) | {
-        "zero_spread": Mean(
-            found.flat.sum().astype(jnp.float32), found.counted.sum().astype(jnp.float32)
-        )
-    }
-    trains = counts
-    if config.flat_groups == "mask" and not config.valued:
-        trains &= ~found.flat[:, None]
-    if config.truncated == "mask" and not config.valued:
-        trains &= ~rollout.truncated
-    learnt = mask * at_positions(trains.astype(jnp.float32), segments)
+    plain = group_advantages(rollout.rewards, counts, config.advantage)
+    learnt = mask * at_positions(_trains(rollout, counts, plain, config), segments)
+    penalty = jnp.zeros_like(mask)
+    if config.kl.where == "reward":
+        penalty = coefficient * (before.old - before.reference) * mask
+    watched = rollout_metrics(rollout, counts) | {"zero_spread": _flat_share(plain)}
     if config.valued:
-        tokens = _token_rewards(rewards, mask, segments) - penalty
-        cut = last_tokens(segments) & (
-            at_positions(rollout.truncated.astype(jnp.float32), segments) > 0
-        )
-        traced = traced_advantages(tokens, before.values, learnt, segments, cut, config.advantage)
-        advantages, returns = traced
+        advantages, returns = _traced(rollout, before, config, penalty, learnt)
         watched["explained_variance"] = explained(before.values, returns, learnt)
     else:
-        advantages = at_positions(found.advantages, segments) * learnt
-        returns = jnp.zeros_like(mask)
-    lesson = Lesson(
+        earned = rollout.rewards - reply_sums(penalty, segments, G)
+        found = group_advantages(earned, counts, config.advantage)
+        advantages, returns = at_positions(found.advantages, segments), jnp.zeros_like(mask)
+    return Lesson(
         batch._replace(mask=learnt),
         rollout.sampler,
-        *before[:2],
+        before.old,
+        before.reference,
         before.values,
         returns,
-        advantages,
-    )
-    return lesson, watched
+        advantages * learnt,
+    ), watched
+
+
+def _trains(
+    rollout: Rollout, counts: Array, groups: GroupAdvantages, config: PolicyConfig
+) -> Float[Array, "B G"]:
+    """1 for the replies that an update learns from."""
+    trains = counts
+    if config.flat_groups == "mask" and not config.valued:
+        trains &= ~groups.flat[:, None]
+    if config.cut_replies == "mask":
+        trains &= ~rollout.truncated
+    return trains.astype(jnp.float32)
+
+
+def _traced(
+    rollout: Rollout, before: Before, config: PolicyConfig, penalty: Array, learnt: Array
+) -> Traced:
+    """GAE over the rewards of tokens; a reply that was cut goes on, unless the limit ends it."""
+    mask, segments = rollout.batch.mask, rollout.batch.segments
+    rewards = _token_rewards(rollout.rewards, mask, segments) - penalty
+    goes_on = rollout.truncated & (config.cut_replies == "keep")
+    cut = last_tokens(segments) & (at_positions(goes_on.astype(jnp.float32), segments) > 0)
+    return traced_advantages(rewards, before.values, learnt, segments, cut, config.advantage)
+
+
+def _flat_share(groups: GroupAdvantages) -> Mean:
+    flat, counted = (x.sum().astype(jnp.float32) for x in (groups.flat, groups.counted))
+    return Mean(flat, counted)
 
 
 def _token_rewards(

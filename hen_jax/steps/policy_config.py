@@ -33,13 +33,21 @@ class ValueConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig:
-    """Everything that decides what a rollout teaches."""
+    """Everything that decides what a rollout teaches.
+
+    A reply that was cut off by its length did not end. `truncated` "mask" leaves it out of the
+    update, "keep" learns from it, under gae going on with the value of its last state, and "end"
+    takes the limit for a part of the task: what it earned is all. None masks under advantages of
+    groups, and keeps under gae.
+    """
 
     advantage: AdvantageConfig = AdvantageConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     kl: KlConfig = KlConfig()
     value: ValueConfig = ValueConfig()
-    truncated: Literal["mask", "keep"] = "mask"  # replies cut by their length; gae: goes on from V
+    truncated: Literal["mask", "keep", "end"] | None = (
+        None  # replies cut by their length; see above
+    )
     flat_groups: Literal["keep", "mask"] = "keep"  # groups of equal rewards, in the denominator
     epochs: Count = 1  # passes over a rollout
     minibatches: Count = 1  # updates of a pass
@@ -51,6 +59,11 @@ class PolicyConfig:
     def valued(self) -> bool:
         """Whether there is a value model."""
         return self.advantage.kind == "gae"
+
+    @property
+    def cut_replies(self) -> Literal["mask", "keep", "end"]:
+        """What becomes of truncated replies."""
+        return self.truncated or ("keep" if self.valued else "mask")
 
     @property
     def updates(self) -> int:
