@@ -4,6 +4,7 @@ HEN's paper says that RL "adjusts the reward model's scoring"; the rest is our r
 Left out: rewards of single steps, tree search, and a critic with a trunk of its own.
 """
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -94,16 +95,7 @@ def prepare(job: Job) -> Prepare:
     """Between prompts and update: replies are drawn with the parameters of now, and judged."""
     settings: PolicySettings = job.settings
     made, sizes, stops = settings.rollout, job.feed.bounds, stop_ids(job.tokenizer)
-    places = sizes.prompt + sizes.longest
-    prefill = -(-sizes.prompt // MULTIPLE) * MULTIPLE
-    slots = Slots(
-        made.slots,
-        places,
-        prefill=(prefill,),
-        prefill_tokens=4 * prefill,
-        stops=len(stops),
-        biases=0,
-    )
+    slots = dataclasses.replace(engine_slots(settings, sizes), stops=len(stops))
     speak = own_speech(
         job.model.graphdef, slots, Sampling(made.temperature), stops, made.max_new_tokens
     )
@@ -113,12 +105,21 @@ def prepare(job: Job) -> Prepare:
         speak,
         lambda tokens: str(job.tokenizer.tokenizer.decode(tokens)),
         job.tokenizer,
-        terms(settings.rewards, Circumstance(made.reward_seconds, places + 8)),
+        terms(settings.rewards, Circumstance(made.reward_seconds, slots.places + 8)),
         open_user(settings.user),
         settings.policy.valued,
         settings.seed,
     )
     return preparing(room, to_devices(job.mesh), job.workdir)
+
+
+def engine_slots(settings: PolicySettings, sizes: RolloutBounds) -> Slots:
+    """What replies are drawn with."""
+    prefill = -(-sizes.prompt // MULTIPLE) * MULTIPLE
+    places = sizes.prompt + sizes.longest
+    return Slots(
+        settings.rollout.slots, places, prefill=(prefill,), prefill_tokens=4 * prefill, biases=0
+    )
 
 
 def check(settings: PolicySettings, mesh: Mesh) -> None:
@@ -181,6 +182,7 @@ STAGE = Stage(
     check_model=check_model,
     flags=red_flags,
     rows=lambda settings: settings.data.batch_size,
+    slots=engine_slots,
     changes=(NARROW,),
     headline="reward",
 )

@@ -21,6 +21,7 @@ from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.planning.search import Change
 from hen_jax.runs.model import BaseModel, ModelSettings, base_dtype, language_model
 from hen_jax.runs.sources import Source
+from hen_jax.sampling.slots import Slots
 from hen_jax.steps.state import Optimizer, State
 from hen_jax.steps.update import Metrics
 from hen_jax.text.tokenizer import ChatTokenizer
@@ -179,6 +180,9 @@ class Stage(NamedTuple):
 
     evaluators: Mapping[str, Callable[[Job], Evaluator]] = {}
     """More names for `config.loop.evaluators`, beside those of `runs.evaluators`."""
+
+    slots: Callable[[Any, Any], Slots] | None = None
+    """`(settings, bounds)`: what the engine draws the stage's replies with; None: it draws none."""
 
     changes: tuple[Change, ...] = ()
     """What `hen plan` may try besides the common ones to make a step fit."""
