@@ -1,5 +1,6 @@
 """The program that draws tokens, for shapes and shardings alone: a plan of decoding."""
 
+import math
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -23,8 +24,11 @@ from hen_jax.sampling.weights import Weights, lay_out
 Decoding = Literal["decode", "rollout"]
 DECODING: tuple[Decoding, ...] = get_args(Decoding)
 
-ROWS, PLACES = 16, 4096
-"""Of "decode": replies at a time on each device that rows are spread over, and tokens of each."""
+PLACES = 4096
+"""Tokens of a row of "decode", where the model was trained for as many."""
+
+CACHE_SHARE = 1 / 3
+"""Of a chip's memory, which the cache of "decode" may take: it has as many rows as fit in that."""
 
 
 def decoding_program(kind: Decoding, stage: Stage, settings: Any, topology: Topology) -> Program:
@@ -43,7 +47,7 @@ def decoding_program(kind: Decoding, stage: Stage, settings: Any, topology: Topo
     """
     model = placed_model(settings, topology, partial(stage.model_config, settings))
     stage.check(settings, model.mesh)
-    slots = _slots(kind, stage, settings, model)
+    slots = _slots(kind, stage, settings, model, topology.chip.hbm)
     trees = model.trainable, model.frozen
     if kind == "decode":
         trees = jax.tree.map(partial(_cast, dtype=settings.execution.compute_dtype), trees)
@@ -71,17 +75,26 @@ def decoding_program(kind: Decoding, stage: Stage, settings: Any, topology: Topo
     )
 
 
-def _slots(kind: Decoding, stage: Stage, settings: Any, model: Placed) -> Slots:
+def _slots(kind: Decoding, stage: Stage, settings: Any, model: Placed, memory: int) -> Slots:
     """Those of the stage, or of an engine that answers."""
     if kind == "decode":
-        return Slots(ROWS * rows_over(model.mesh), _places(model.config))
+        places = min(PLACES, model.config.max_length)
+        size = jnp.dtype(settings.execution.compute_dtype).itemsize * places
+        rows = cached_rows(model.config, size, model.mesh.shape["tensor"], memory)
+        return Slots(rows * rows_over(model.mesh), places)
     if stage.slots is None:
         raise InputError(f"--stage=rollout: the recipe {settings.recipe!r} draws no replies")
     return stage.slots(settings, stage.load(settings, model.config, model.mesh).bounds)
 
 
-def _places(config: DecoderConfig) -> int:
-    return min(PLACES, config.max_length)
+def cached_rows(config: DecoderConfig, size: int, parts: int, memory: int) -> int:
+    """The largest power of two of rows whose caches take `CACHE_SHARE` of a chip's memory at most.
+
+    `size` is that of one number at every place of a row, in bytes; `parts` divide the heads.
+    """
+    heads = config.kv_heads // parts if config.kv_heads % parts == 0 else config.kv_heads
+    row = 2 * config.layers * heads * config.head_dim * size
+    return 2 ** int(math.log2(max(1.0, CACHE_SHARE * memory / row)))
 
 
 def _cast(leaf: jax.ShapeDtypeStruct, dtype: str) -> jax.ShapeDtypeStruct:
