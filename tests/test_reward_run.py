@@ -31,8 +31,6 @@ from hen_jax.runs.stage import rows_to_devices
 from hen_jax.text.chat import render
 from hen_jax.training.metrics import read_metrics
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 FIELDS = {
     "recipe": "reward",
     "sources": ({"schema": "crossed", "path": "shipped:crossed/level.en.jsonl"},),

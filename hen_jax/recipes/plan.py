@@ -21,7 +21,7 @@ from hen_jax.planning.topologies import Topology, open_topology
 from hen_jax.recipes.changes import changes_of, replaced
 from hen_jax.recipes.launch import load_config
 from hen_jax.recipes.table import stage_of
-from hen_jax.runs.abstract import program, read_architecture
+from hen_jax.runs.abstract import placed_model, program, read_architecture
 from hen_jax.runs.settings import settings as read_settings
 from hen_jax.runs.stage import RunSettings
 
@@ -55,6 +55,7 @@ def plan(
     plans, written = [], []
     for name in stages:
         found = _search(name, settings, topology) if search else [_plan(name, settings, topology)]
+        found += [] if search else _phases(name, settings, topology)
         plans += found
         written += map(as_json, found)
         if not search and not found[0].fits:
@@ -76,6 +77,17 @@ def _stages_of(settings: RunSettings, chosen: str | None) -> tuple[str, ...]:
 def _plan(name: str, settings: Any, topology: Topology) -> StagePlan:
     found = _compiled(name, settings, topology)
     print("\n".join(lines(found, topology)), flush=True)
+    return found
+
+
+def _phases(name: str, settings: Any, topology: Topology) -> list[StagePlan]:
+    """What a run of the stage compiles beside its step."""
+    stage, found = stage_of(name), []
+    for phase, build in stage.phases.items():
+        _say_compiling(f"{name}: {phase}", settings, topology)
+        made = build(settings, placed_model(settings, topology))
+        found.append(plan_program(f"{name}: {phase}", made, topology))
+        print("\n".join(lines(found[-1], topology)), flush=True)
     return found
 
 

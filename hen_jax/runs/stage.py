@@ -19,6 +19,7 @@ from hen_jax.core.ranges import Count, Natural, check_ranges
 from hen_jax.core.types import Mean, Tree
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.planning.search import Change
+from hen_jax.planning.stage import Program
 from hen_jax.runs.model import BaseModel, ModelSettings, base_dtype, language_model
 from hen_jax.runs.sources import Source
 from hen_jax.steps.state import Optimizer, State
@@ -185,6 +186,10 @@ class Stage(NamedTuple):
 
     flags: Callable[[Any], Flags] = lambda settings: no_flags
     """`(settings)`: what the loop asks about each update's metrics; may warn or end the run."""
+
+    phases: Mapping[str, Callable[[Any, Any], Program]] = {}
+    """`(settings, placed)`, by name: what else a run compiles beside its step, such as the drawing
+    of a rollout; `placed` is a `runs.abstract.Placed`. For plans."""
 
     rows: Callable[[Any], int] | None = None
     """`(settings)`: rows of a batch, which microbatches divide; None where there are none."""

@@ -1,6 +1,6 @@
 """What reward models understand: crossed pairs, transfer and plain pairs, beside their controls.
 
-    python benchmarks/reward_quality.py --model models/smollm2-135m --out runs/reward-quality
+    python studies/reward_quality.py --model models/smollm2-135m --out runs/reward-quality
 
 SmolLM2-135M with LoRA, the shipped sets, three seeds; seed `s` is tested on fold `s` of five and
 trained on the other four, so that each item is tested once, by a model that never saw it. Methods
