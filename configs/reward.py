@@ -1,4 +1,4 @@
-"""A reward model with LoRA on the shipped preference pairs, plain and crossed.
+"""A reward model with LoRA on the shipped crossed pairs and on crossings built from other sets.
 
     hen run --config=reward:tiny --workdir=runs/reward-tiny
 
