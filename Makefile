@@ -6,7 +6,7 @@ MUTANTS ?= .venv-mutants
 BIN := $(VENV)/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup quickstart test plan-test docs lint mutants robustness interop bench
+.PHONY: setup quickstart test plan-test policy-test docs lint mutants robustness interop bench
 
 setup: $(VENV)/ready
 
@@ -26,6 +26,10 @@ test: setup
 # The large models compiled for CUDA and for a TPU slice, without either: minutes each.
 plan-test: setup
 	$(BIN)/python -m pytest -m slow tests/test_lowering.py tests/test_launch_commands.py
+
+# Policies that learn, a critic of its own, several turns, one step ahead: minutes.
+policy-test: setup
+	$(BIN)/python -m pytest -m slow tests/test_policy_learning.py tests/test_policy_run.py tests/test_policy_step.py
 
 # The pages that are written from the code.
 docs: setup
@@ -66,4 +70,5 @@ $(INTEROP)/ready: pyproject.toml constraints.txt
 bench: setup $(INTEROP)/ready
 	$(BIN)/hen import smollm2-135m models/smollm2-135m
 	$(BIN)/python benchmarks/sft_vs_trl.py --model models/smollm2-135m --peer-python $(INTEROP)/bin/python
+	$(BIN)/python benchmarks/grpo_vs_trl.py --model models/smollm2-135m --peer-python $(INTEROP)/bin/python
 	$(BIN)/python benchmarks/generate_vs_transformers.py --model models/smollm2-135m --peer-python $(INTEROP)/bin/python

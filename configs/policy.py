@@ -43,6 +43,7 @@ def get_config(
         config.execution = ConfigDict(
             {"compute_dtype": "bfloat16", "remat": "block", "attention": "chunked"}
         )
+        config.microbatches = 8
         config.optimizer.learning_rate = 1e-5
         config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
     if variant in ("tiny", "ppo_tiny"):

@@ -17,31 +17,25 @@ from hen_jax.objectives.policy import KlConfig, ObjectiveConfig
 from hen_jax.runs.speech import Spoken, own_speech
 from hen_jax.sampling.logits import Sampling
 from hen_jax.sampling.slots import Slots
-from hen_jax.steps.policy import (
-    BASE,
-    REFERENCE,
-    VALUE,
-    PolicyConfig,
-    ValueConfig,
-    first_memory,
-    policy_says,
-    policy_step,
-)
+from hen_jax.steps.policy import first_memory, policy_says, policy_step
+from hen_jax.steps.policy_config import VALUE, PolicyConfig, ValueConfig
+from hen_jax.steps.preference import BASE, REFERENCE
 from hen_jax.steps.state import init_state
 
-PROMPT, LONGEST, G, B, STOP = 4, 6, 8, 8, 2
+PROMPT, LONGEST, G, B, STOP = 4, 4, 8, 8, 2
 ROWS = G * B
-CAP = 8.0
+CAP = 10.0
 """Nats per reply from the start that a policy may end at."""
 
 GRPO = PolicyConfig(
-    objective=ObjectiveConfig(aggregate="sequence"), kl=KlConfig(0.1), truncated="keep"
+    objective=ObjectiveConfig(aggregate="sequence"), kl=KlConfig(0.05), truncated="keep"
 )
 PPO = PolicyConfig(
     advantage=AdvantageConfig(kind="gae", trace=1.0),
-    kl=KlConfig(0.1, "reward"),
+    kl=KlConfig(0.02, "reward"),
     value=ValueConfig(coefficient=0.5),
-    epochs=2,
+    truncated="end",  # the limit is a part of these tasks
+    epochs=4,
 )
 
 

@@ -17,19 +17,18 @@ from hen_jax.data.rollouts import Judged, Sampled, bounds, repeated_share, rollo
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import merge
 from hen_jax.objectives.advantages import AdvantageConfig
-from hen_jax.objectives.policy import KlConfig, ObjectiveConfig
-from hen_jax.steps.policy import (
-    BASE,
-    REFERENCE,
-    VALUE,
-    Before,
-    PolicyConfig,
-    ValueConfig,
-    first_memory,
-    lesson_of,
-    policy_says,
-    policy_step,
+from hen_jax.objectives.policy import (
+    KlConfig,
+    ObjectiveConfig,
+    Tokens,
+    aggregated,
+    policy_objective,
+    value_loss,
 )
+from hen_jax.steps.lessons import Before, lesson_of
+from hen_jax.steps.policy import first_memory, policy_says, policy_step
+from hen_jax.steps.policy_config import VALUE, PolicyConfig, ValueConfig
+from hen_jax.steps.preference import BASE, REFERENCE
 from hen_jax.steps.state import init_state
 from hen_jax.training.placement import to_devices
 
@@ -153,6 +152,7 @@ def test_unshared_prompts_eight_devices_and_microbatches_change_no_number(grpo):
     same(grpo, stepped(GRPO, shared=False, microbatches=2, mesh=mesh))
 
 
+@pytest.mark.slow
 def test_ppo_on_eight_devices_and_in_microbatches_changes_no_number(ppo):
     mesh = make_mesh(MeshConfig(data=8))
     assert np.abs(ppo[0].params[VALUE]["kernel"] - with_value({})[VALUE]["kernel"]).max() > 1e-4
@@ -234,6 +234,65 @@ def test_ppo_bootstraps_where_a_reply_was_cut_and_pays_where_it_ended():
     np.testing.assert_allclose(found.advantages[trained & (segments == 1)], -1.0)
     np.testing.assert_allclose(found.advantages[trained & (segments == 2)], 0.0)
     np.testing.assert_allclose(found.returns[trained & (segments == 2)], 1.0)
+    ended = dataclasses.replace(config, truncated="end")
+    found, _, _ = lesson(ended, groups, Before(zeros, zeros, ones))
+    np.testing.assert_allclose(found.advantages[trained], -1.0)
+    masked = dataclasses.replace(config, truncated="mask")
+    found, _, _ = lesson(masked, groups, Before(zeros, zeros, ones))
+    assert (found.batch.mask[segments == 2] == 0).all()
+
+
+def test_ppo_from_rewards_to_loss_is_its_float64_reference():
+    """KL in the reward, GAE that knows truncation, whitening, both clips: from scratch."""
+    config = dataclasses.replace(
+        PPO,
+        advantage=AdvantageConfig(kind="gae", gamma=0.98, trace=0.9),
+        kl=KlConfig(0.3, "reward"),
+    )
+    rng = np.random.default_rng(3)
+    rollout, _ = rolled(GROUPS[:4], valued=True)
+    shape = rollout.sampler.shape
+    old, reference, values = (rng.normal(-2, 0.5, shape).astype(np.float32) for _ in range(3))
+    now, later = old + 0.3 * rng.normal(size=shape), values + 0.3 * rng.normal(size=shape)
+    found, _, _ = lesson(config, GROUPS[:4], Before(old, reference, values))
+
+    places = [  # of each reply: what it drew, and what stands after it
+        (
+            row,
+            np.flatnonzero((rollout.batch.segments[row] == k + 1) & (rollout.batch.mask[row] > 0)),
+        )
+        for row in range(4)
+        for k in range(G)
+    ]
+    raw, returns = np.zeros(shape), np.zeros(shape)
+    for at, (row, own) in enumerate(places):
+        cut, earned = rollout.truncated[row, at % G], rollout.rewards[row, at % G]
+        following, gained = float(values[row, own[-1] + 1]) if cut else 0.0, 0.0
+        for t in own[::-1]:
+            reward = -0.3 * (float(old[row, t]) - float(reference[row, t]))
+            reward += float(earned) if t == own[-1] else 0.0
+            delta = reward + 0.98 * following - float(values[row, t])
+            gained = delta + 0.98 * 0.9 * gained
+            raw[row, t], following = gained, float(values[row, t])
+            returns[row, t] = gained + values[row, t]
+    trained = rollout.batch.mask > 0
+    white = (raw - raw[trained].mean()) / np.sqrt(raw[trained].var() + 1e-8) * trained
+    np.testing.assert_allclose(found.advantages, white, atol=1e-5)
+    np.testing.assert_allclose(found.returns, returns, atol=1e-5)
+
+    ratio = np.exp(now - old.astype(np.float64))
+    policy = -np.minimum(ratio * white, np.clip(ratio, 0.8, 1.2) * white)[trained].mean()
+    near = values + np.clip(later - values, -0.2, 0.2)
+    of_values = 0.5 * np.maximum((later - returns) ** 2, (near - returns) ** 2)[trained].mean()
+    tokens = Tokens(
+        now.astype(np.float32), old, reference, old, 0 * old, found.advantages,
+        found.batch.mask, rollout.batch.segments,
+    )  # fmt: skip
+    loss, _ = policy_objective(tokens, config.objective, config.kl, 0.0, G, LONGEST)
+    each, _ = value_loss(later.astype(np.float32), values, found.returns, 0.2)
+    own = aggregated(each, found.batch.mask, rollout.batch.segments, config.objective, G, LONGEST)
+    assert float(loss.value) == pytest.approx(policy, abs=1e-5)
+    assert float(own.value) == pytest.approx(of_values, abs=1e-5)
 
 
 def test_flat_groups_are_counted_and_masked_if_asked():

@@ -34,7 +34,7 @@ from hen_jax.steps.preference import (
     preference_step,
 )
 from hen_jax.steps.preference_config import PreferenceConfig
-from hen_jax.steps.reply_scores import reply_lengths
+from hen_jax.steps.reply_scores import reply_lengths, reply_sums, whole
 from hen_jax.steps.state import init_state
 from hen_jax.steps.update import update_step
 from hen_jax.text.chat import render_all
@@ -156,22 +156,18 @@ def test_a_change_in_one_reply_leaves_the_others_terms_bit_equal(found):
     """Of another prompt, and of the same."""
     batch, bounds = batch_of(found[True])
     plan = plan_of(bounds)
-    score = jax.jit(lambda b: preference_loss(plan)(POLICY, FROZEN, b)[1])
-    one, K = jax.jit(partial(_sums, plan)), 3
+    one = jax.jit(partial(_sums, plan))
     before = one(batch)
     rows = batch.rows
     third = (rows.batch.segments == 3) & (jnp.arange(len(rows.batch.tokens))[:, None] == 0)
     tokens = jnp.where(third, (rows.batch.tokens + 1) % 2000, rows.batch.tokens)
     after = one(batch._replace(rows=rows._replace(batch=rows.batch._replace(tokens=tokens))))
-    changed = np.zeros((4, K), bool)
+    changed = np.zeros((4, 3), bool)
     changed[0, 2] = True
     assert (np.asarray(before != after) == changed).all()
-    assert float(score(batch)["accuracy"].count) == 4
 
 
 def _sums(plan, batch):
-    from hen_jax.steps.reply_scores import reply_sums, whole
-
     return whole(reply_sums(plan.scoring, plan.bounds.rows, batch.rows, POLICY, PARTS.base))
 
 

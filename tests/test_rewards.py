@@ -9,6 +9,8 @@ import pytest
 
 from hen_jax.core.errors import InputError
 from hen_jax.empathy.formulas import FORMULAS, formulas_in
+from hen_jax.evaluation.calibration import Calibration, TaskScale
+from hen_jax.evaluation.judge_rewards import judged
 from hen_jax.evaluation.reply_rules import (
     in_language,
     length_band,
@@ -23,8 +25,8 @@ from hen_jax.evaluation.rewards import (
     each,
     emotion_change,
     mixed,
-    read_calibration,
 )
+from hen_jax.evaluation.rubrics import load_rubric
 from hen_jax.recipes.policy_rewards import (
     Circumstance,
     RewardSource,
@@ -33,7 +35,7 @@ from hen_jax.recipes.policy_rewards import (
     task_of,
     terms,
 )
-from hen_jax.text.conversation import Message
+from hen_jax.text.conversation import Message, Reply
 
 PROMPT = (Message("user", "My scooter broke down in the rain."),)
 
@@ -166,16 +168,14 @@ def test_a_function_that_hangs_is_left_to_itself():
 
 
 def test_a_frozen_calibration_puts_tasks_on_one_scale():
-    calibration = {"SER": (1.0, 2.0), "SRER": (-3.0, 0.5)}
-    reward = calibrated(lambda all_: [3.0, 3.0, 3.0], calibration, task_of)
+    tasks = {"SER": TaskScale(1.0, 2.0), "SRER": TaskScale(-3.0, 0.5)}
+    reward = calibrated(lambda all_: [3.0, 3.0, 3.0], Calibration(1.0, 0.0, tasks), task_of)
     asked = [Answered(PROMPT, "x", record) for record in ({"task": "SER"}, {"task": "SRER"}, {})]
     unseen = math.sqrt((4 + 0.25) / 2)
-    np.testing.assert_allclose(reward(asked), [1.0, 12.0, 4.0 / unseen])
-    for wrong in ({}, {"SER": (0.0, 0.0)}, {"SER": (math.nan, 1.0)}):
+    np.testing.assert_allclose(reward(asked), [1.0, 12.0, 4.0 / unseen], rtol=1e-5)
+    for wrong in ({}, {"SER": TaskScale(0.0, 0.0)}, {"SER": TaskScale(math.nan, 1.0)}):
         with pytest.raises(InputError, match="calibration"):
-            calibrated(lambda all_: [], wrong, task_of)
-    report = {"tasks": {"level": {"mean": 0.5, "spread": 2, "replies": 3}}}
-    assert read_calibration(report) == {"level": (0.5, 2.0)}
+            calibrated(lambda all_: [], Calibration(1.0, 0.0, wrong), task_of)
 
 
 def test_a_change_of_emotion_is_after_minus_before():
@@ -186,6 +186,35 @@ def test_a_change_of_emotion_is_after_minus_before():
     asked = answered("abcde", "a")
     reward = emotion_change(feel, lambda one: earlier if one.reply == "a" else None)
     np.testing.assert_allclose(reward(asked), [0.5, 0.1 - 0.3])
+
+
+@pytest.mark.parametrize("mode", ["pointwise", "groupwise"])
+def test_a_judge_is_a_reward_and_what_cannot_be_read_is_no_number(mode):
+    """This judge likes long replies, and says nothing sensible of the empty one."""
+
+    def chat(asked):
+        return [Reply(_verdict(messages[-1].content)) for messages in asked]
+
+    def _verdict(text):
+        shown = re.findall(r"Reply [A-Z]:\n<<<\w+\n(.*?)\n\w+>>>", text, re.S)
+        if mode == "pointwise":
+            return f'{{"score": {len(shown[0])}}}' if shown[0] else "well"
+        if any("?" in one for one in shown):
+            return "well"
+        order = sorted(range(len(shown)), key=lambda at: -len(shown[at]))
+        letters = ", ".join(f'"{chr(65 + at)}"' for at in order)
+        return f'{{"order": [{letters}]}}'
+
+    rubric = load_rubric("general")
+    reward = judged(chat, lambda record: rubric, mode)
+    if mode == "pointwise":
+        low, high = rubric.low, rubric.high
+        found = reward(answered("x" * low, "x" * high, "", "xx"))
+        np.testing.assert_allclose(found, [0.0, 1.0, math.nan, (2 - low) / (high - low)])
+    else:
+        np.testing.assert_allclose(
+            reward(answered("long one", "no", "?", "a?")), [1.0, 0.0, math.nan, math.nan]
+        )
 
 
 def test_a_function_is_read_from_a_file(tmp_path):

@@ -115,6 +115,8 @@ PAGES: Mapping[str, Page] = {
             "all who did not call it a tie",
             "tie?": "share of those who preferred neither; without it, 0",
             "margin?": "by how much the better one's score should lead, from 0; without it, 0",
+            "turn_weights?": "where a policy is trained, what each reply after the prompt counts "
+            "for: a list of numbers; without it, 1 each",
             "messages?": "in place of prompt",
             "conversations?": "in place of prompt",
             "instruction?": "in place of prompt",

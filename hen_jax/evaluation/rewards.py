@@ -10,11 +10,12 @@ import queue
 import statistics
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from hen_jax.core.errors import InputError
+from hen_jax.evaluation.calibration import Calibration, TaskScale
 from hen_jax.text.conversation import Message
 
 
@@ -168,14 +169,10 @@ class _Worker:
         self._asked.put(None)
 
 
-Calibration = Mapping[str, tuple[float, float]]
-"""Task -> mean and spread of a reward model's scores on held-out replies, from when it was made."""
-
-
 def calibrated(
     score: Reward, calibration: Calibration, label: Callable[[Mapping[str, str]], str]
 ) -> Reward:
-    """`(score - mean) / spread` of the record's task: in units that are the same for all tasks.
+    """A reward model's scores in spreads of their task's from its mean: one unit for all tasks.
 
     The numbers are frozen: with those of the replies at hand a reward would move while the policy
     learns. A task that the reward model never saw gets the middle of the known means and the root
@@ -184,26 +181,29 @@ def calibrated(
     Raises:
       InputError: nothing is known, or a spread is not positive.
     """
-    for task, (mean, spread) in calibration.items():
+    for task, (mean, spread) in calibration.tasks.items():
         if not (math.isfinite(mean) and math.isfinite(spread) and spread > 0):
             raise InputError(f"calibration of task {task!r}: mean {mean}, spread {spread}")
-    if not calibration:
+    if not calibration.tasks:
         raise InputError("a reward model without calibration; its reward.json holds no tasks")
-    means, spreads = zip(*calibration.values(), strict=True)
-    other = statistics.fmean(means), math.sqrt(statistics.fmean(s * s for s in spreads))
+    other = _middle(calibration)
 
     def reward(answered: Sequence[Answered]) -> list[float]:
-        scale = [calibration.get(label(one.record), other) for one in answered]
         scores = score(answered)
-        return [(x - mean) / spread for x, (mean, spread) in zip(scores, scale, strict=True)]
+        found = []
+        for one, value in zip(answered, scores, strict=True):
+            own = calibration.reward(value, label(one.record))
+            found.append(other.reward(value, "") if own is None else own)
+        return [math.nan if value is None else value for value in found]
 
     return reward
 
 
-def read_calibration(report: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """The tasks of a reward model's report (`reward.json`, or the record of its export)."""
-    tasks = report.get("tasks") or {}
-    return {task: (float(one["mean"]), float(one["spread"])) for task, one in tasks.items()}
+def _middle(calibration: Calibration) -> Calibration:
+    """For what has no task of its own."""
+    means, spreads = zip(*calibration.tasks.values(), strict=True)
+    root = math.sqrt(statistics.fmean(spread * spread for spread in spreads))
+    return calibration._replace(tasks={"": TaskScale(statistics.fmean(means), root)})
 
 
 def emotion_change(feel: Reward, before: Callable[[Answered], Answered | None]) -> Reward:

@@ -287,6 +287,8 @@ def _card(trained: TrainedModel, out: Path, origin: Origin, relation: str) -> Ca
     unit = "nats per prompt" if model.score_head else "nats per assistant token"
     if model.rates:
         unit = "squared error of ratings in [0, 1]"
+    if "preference" in config:
+        unit = f"{config['preference']['loss']} and its cross-entropy, if any, per prompt or mark"
     return export_card(out.name, config, method, lora, origin, trained.held_out, relation, unit)
 
 

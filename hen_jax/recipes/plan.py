@@ -68,11 +68,14 @@ def plan(
 
 
 def _stages_of(settings: RunSettings, chosen: str | None) -> tuple[str, ...]:
-    """The stage of a config, which has its recipe's name, or one of drawing tokens with it."""
-    known = (settings.recipe, *DECODING)
+    """The stage of a config, which has its recipe's name, with its rollouts; or the chosen one."""
+    name = settings.recipe
+    known = (name, *DECODING)
     if chosen not in (None, *known):
-        raise InputError(f"--stage={chosen}: the recipe {settings.recipe!r} has {', '.join(known)}")
-    return (chosen or settings.recipe,)
+        raise InputError(f"--stage={chosen}: the recipe {name!r} has {', '.join(known)}")
+    if chosen is not None:
+        return (chosen,)
+    return (name,) if stage_of(name).slots is None else (name, "rollout")
 
 
 def _program(name: str, settings: Any, topology: Topology) -> Program:

@@ -7,7 +7,7 @@ import dataclasses
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -19,7 +19,10 @@ from hen_jax.core.ranges import Count, Natural, check_ranges
 from hen_jax.core.types import RowLimits
 from hen_jax.data.comparisons import unshifted
 from hen_jax.data.packing import lay_out_row, stack_rows
+from hen_jax.empathy.labels import LANGUAGES
 from hen_jax.evaluation import reply_rules
+from hen_jax.evaluation.calibration import calibration_of
+from hen_jax.evaluation.judge_rewards import JudgeMode, judged
 from hen_jax.evaluation.rewards import (
     Answered,
     Plain,
@@ -27,9 +30,10 @@ from hen_jax.evaluation.rewards import (
     Term,
     calibrated,
     each,
-    read_calibration,
 )
+from hen_jax.evaluation.rubrics import Rubric, load_rubric
 from hen_jax.recipes.score import compiled_scores, open_reward
+from hen_jax.runs.chats import Answering, open_chat
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.text.chat import render_all
 from hen_jax.text.conversation import Conversation
@@ -51,6 +55,9 @@ class RewardSource:
     path: str | None = None  # model: its folder; function: FILE.py:NAME
     adapter: str | None = None  # model: the folder of its adapter
     calibration: str | None = None  # model: its reward.json; None: what its export says
+    judge: str | None = None  # judge: who judges, as `model:FOLDER`, `endpoint:URL#MODEL`, ...
+    mode: JudgeMode = "pointwise"  # judge: replies one by one, or a group by its order
+    rubric: str = "high_context"  # judge: a shipped rubric's name, or a file
 
     def __post_init__(self):
         check_ranges(self)
@@ -94,9 +101,9 @@ def function_of(source: RewardSource) -> Plain:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     found: Any = vars(module).get(name)
-    if not callable(found):
+    if found is None or not callable(found):
         raise InputError(f"reward {source.called!r}: {file} has no function {name!r}")
-    return found
+    return cast(Plain, found)
 
 
 def reward_model(source: RewardSource, around: Circumstance) -> Reward:
@@ -129,7 +136,23 @@ def reward_model(source: RewardSource, around: Circumstance) -> Reward:
             found[places] = scores[: len(places), 0]
         return found.tolist()
 
-    return calibrated(score, read_calibration(_report(source)), task_of)
+    return calibrated(score, calibration_of(_report(source)), task_of)
+
+
+def judge_reward(source: RewardSource, around: Circumstance) -> Reward:
+    """A language model that judges, by a rubric in the record's language.
+
+    Raises:
+      InputError: no judge is named, or no such rubric.
+    """
+    if source.judge is None:
+        raise InputError(f"reward {source.called!r} is a judge; say which one: judge=model:FOLDER")
+    rubrics = {language: load_rubric(source.rubric, language) for language in LANGUAGES}
+
+    def rubric_of(record: Mapping[str, str]) -> Rubric:
+        return rubrics["zh" if record.get("language") == "zh" else "en"]
+
+    return judged(open_chat(source.judge, Answering(max_new_tokens=64)), rubric_of, source.mode)
 
 
 def task_of(record: Mapping[str, str]) -> str:
@@ -141,7 +164,13 @@ def _report(source: RewardSource) -> Mapping[str, Any]:
     if source.calibration is not None:
         return read_json(Path(source.calibration))
     folder = Path(source.adapter or source.path or "")
-    return read_json(folder / RECORD).get("reward") or {}
+    found = read_json(folder / RECORD).get("reward")
+    if not found:
+        raise InputError(
+            f"reward {source.called!r}: {folder} says nothing of its calibration; give the "
+            "reward.json of the run that trained it as calibration"
+        )
+    return found
 
 
 REWARDS: dict[str, Build] = {
@@ -151,6 +180,7 @@ REWARDS: dict[str, Build] = {
     "formulas": _plain(lambda source: reply_rules.no_formulas(source.language)),
     "function": _plain(function_of),
     "model": reward_model,
+    "judge": judge_reward,
 }
 """Kinds of rewards, by name."""
 

@@ -12,7 +12,7 @@ from hen_jax.core.ranges import Positive
 from hen_jax.core.types import Array
 from hen_jax.data.rollouts import Rollout, RolloutBounds, bounds
 from hen_jax.models.config import DecoderConfig
-from hen_jax.planning.model_flops import RowShape, training_flops
+from hen_jax.planning.model_flops import RowShape, scoring_flops, training_flops
 from hen_jax.recipes.policy_rewards import RewardSource
 from hen_jax.runs.abstract import abstract_batch
 from hen_jax.runs.prompts import (
@@ -24,10 +24,10 @@ from hen_jax.runs.prompts import (
 )
 from hen_jax.runs.rollouts import RolloutConfig
 from hen_jax.runs.stage import Feed, Load, RunSettings
-from hen_jax.steps.policy import PolicyConfig
+from hen_jax.steps.policy_config import PolicyConfig
 from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.processes import Share
-from hen_jax.training.red_flags import RedFlag
+from hen_jax.training.red_flags import Flags, RedFlag, watchful
 
 FLAGS = (
     RedFlag("sampler_gap", above=0.02),
@@ -52,13 +52,20 @@ class PolicySettings(RunSettings):
     rollout: RolloutConfig = RolloutConfig()
     policy: PolicyConfig = PolicyConfig()
     flags: tuple[RedFlag, ...] = FLAGS  # limits on metrics, which warn or stop by name
-    user: str | None = None  # who speaks between the policy's turns: replay:FILE
+    user: str | None = None  # who speaks between turns: model:, endpoint: or replay:, as for judges
 
     def sizes(self, prompt: int) -> RolloutBounds:
         """What no row exceeds where no prompt is longer than `prompt` tokens."""
         made = self.rollout
         shared = made.shared_prompts and made.replies > 1
         return bounds(prompt, made.longest, made.replies, shared, self.policy.valued)
+
+
+def red_flags(settings: PolicySettings) -> Flags:
+    """Those of the settings, and one on each reward that gives all replies the same."""
+    trained = (one.called for one in settings.rewards if not one.held_out)
+    same = (RedFlag(f"spread/{name}", below=1e-6, updates=3) for name in trained)
+    return watchful((*settings.flags, *same))
 
 
 def names_of(settings: PolicySettings) -> tuple[str, ...]:
@@ -97,14 +104,11 @@ def load(settings: PolicySettings, config: DecoderConfig, mesh: Mesh) -> Load:
 
 
 def flops(settings: PolicySettings, config: DecoderConfig, number: int) -> float:
-    """The model's operations in the updates of one rollout; sampling is not counted.
-
-    A forward pass over the rollout, for old log-probabilities, a reference or values, counts as a
-    third of a full update's.
-    """
+    """The model's operations in the updates of one rollout, and in the forward passes before them:
+    for old log-probabilities or values, and for the reference. Sampling is not counted."""
     sizes, policy = settings.sizes(settings.data.prompt_length), settings.policy
     rows = RowShape(settings.data.batch_size, sizes.row, sizes.trained)
     update = training_flops(config, settings.adapter, rows)
-    forward = training_flops(config, None, rows) / 3
+    forward = scoring_flops(config, settings.adapter, rows)
     before = policy.valued or policy.updates > 1
     return policy.epochs * update + (before + policy.kl.needed) * forward

@@ -1,18 +1,15 @@
 """Who speaks between the turns of a policy: a simulated user."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from hen_jax.core.errors import InputError
+from hen_jax.runs.chats import Answering, open_chat
 from hen_jax.text.conversation import Chat, Message, Reply
-from hen_jax.text.replay import replay
 
 PERSONA = (
     "You are the person who asked for comfort. Stay in that role: answer what was just said to you "
     "in one or two short spoken sentences, in the same language."
 )
-
-REPLAY = "replay:"
 
 
 def check_user(turns: int, user: str | None) -> None:
@@ -25,17 +22,15 @@ def check_user(turns: int, user: str | None) -> None:
         raise InputError("config.user speaks between turns; give config.rollout.turns=2 or more")
 
 
-def open_user(line: str | None) -> Chat | None:
-    """The user that a line names: `replay:FILE` holds what it says to each conversation.
+def open_user(line: str | None, max_new_tokens: int, seed: int) -> Chat | None:
+    """The user that a line names (see `runs.chats`), who sees the conversation from their side.
 
     Raises:
-      InputError: another line, or a file that holds no replies.
+      InputError: no such back-end, or it cannot be opened.
     """
     if line is None:
         return None
-    if not line.startswith(REPLAY):
-        raise InputError(f"config.user is {line!r}; give replay:FILE")
-    return replay(Path(line.removeprefix(REPLAY)))
+    return as_user(open_chat(line, Answering(max_new_tokens, temperature=1.0, seed=seed)))
 
 
 def as_user(chat: Chat, persona: str = PERSONA) -> Chat:

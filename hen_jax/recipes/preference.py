@@ -14,9 +14,10 @@ from hen_jax.core.rows import check_batch
 from hen_jax.data.preference_batches import PreferenceBounds
 from hen_jax.models.config import DecoderConfig
 from hen_jax.planning.model_flops import RowShape, row_flops, scoring_flops
-from hen_jax.recipes.changes import NARROW
+from hen_jax.planning.search import Change
+from hen_jax.recipes.changes import NARROW, replaced
 from hen_jax.recipes.preference_report import preferences, stored_references
-from hen_jax.runs.packed import require_shared
+from hen_jax.runs.packed import check_shared_prompts
 from hen_jax.runs.preferred import PreferenceSettings, preference_feed, preference_load
 from hen_jax.runs.reference import require_same_reference
 from hen_jax.runs.stage import Job, Stage, Work, guarded
@@ -73,15 +74,6 @@ def check(settings: PreferenceSettings, mesh: Mesh) -> None:
         )
 
 
-def check_model(settings: PreferenceSettings, config: DecoderConfig) -> None:
-    """Raises `InputError` where replies cannot share their prompt in this model."""
-    if settings.data.shared_prompts:
-        refused = "config.data.shared_prompts is True, which"
-        plain = "config.data.shared_prompts=False"
-        row = settings.data.row_length
-        require_shared(settings.execution.attention, row, config, refused, plain)
-
-
 def require_start(job: Job, values: Mapping[str, float]) -> None:
     """Refuses a policy that is not its own reference before the first update.
 
@@ -107,6 +99,15 @@ def summary(settings: PreferenceSettings) -> str:
     return f"preference optimisation ({settings.preference.loss}, {settings.epochs:g} epochs),"
 
 
+def _stored(settings: PreferenceSettings) -> PreferenceSettings | None:
+    """Without a reference in memory; KTO needs one."""
+    if settings.kto or not settings.preference.keeps_reference:
+        return None
+    return replaced(settings, "preference", reference="precomputed")
+
+
+STORED = Change("preference.reference=precomputed", _stored)
+
 STAGE = Stage(
     settings=PreferenceSettings,
     feed=preference_feed,
@@ -118,10 +119,10 @@ STAGE = Stage(
     kept=lambda params, frozen: {BASE: frozen, REFERENCE: params},
     keeps=lambda settings: settings.preference.keeps_reference,
     check=check,
-    check_model=check_model,
+    check_model=check_shared_prompts,
     first=require_start,
     before=require_same_reference,
     rows=lambda settings: settings.data.batch_size,
-    changes=(NARROW,),
+    changes=(STORED, NARROW),
     evaluators={"preferences": preferences},
 )

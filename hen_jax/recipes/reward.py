@@ -26,20 +26,12 @@ from hen_jax.data.comparison_batches import (
 from hen_jax.data.comparisons import ComparedBatch, compare
 from hen_jax.data.rated import Reads
 from hen_jax.models.config import DecoderConfig
-from hen_jax.planning.model_flops import row_flops
 from hen_jax.recipes.changes import NARROW
 from hen_jax.recipes.reward_report import preferences
 from hen_jax.runs.abstract import abstract_batch
-from hen_jax.runs.compared import (
-    Asked,
-    ComparedParts,
-    Level,
-    bounds_of,
-    compared_parts,
-    describe,
-)
+from hen_jax.runs.compared import Asked, ComparedParts, Level, bounds_of, compared_parts, describe
 from hen_jax.runs.model import with_score_head
-from hen_jax.runs.packed import require_shared
+from hen_jax.runs.packed import check_shared_prompts, packed_flops, packed_rows
 from hen_jax.runs.stage import Feed, Load, RunSettings, Stage, Work, guarded
 from hen_jax.steps.reward import RewardConfig, reward_loss
 from hen_jax.steps.update import update_step
@@ -60,6 +52,7 @@ class RewardSettings(RunSettings):
     crossings: tuple[str, ...] = ()  # built from hed and steered sources; see `data.crossed.BUILT`
     plain: bool = True  # the sources' own pairs; False leaves only what is crossed
     reads: Reads = "conversation"  # "replies": what was asked is hidden, as a control
+    control: str | None = None  # a finished run of that kind on the same data: told beside this one
     loop: LoopConfig = LoopConfig(evaluators=("preferences",))
 
     def parts(self, tokenizer: ChatTokenizer) -> ComparedParts:
@@ -99,9 +92,7 @@ def work(
     schedule = make_schedule(settings.optimizer, steps)
     optimizer = guarded(settings, schedule)
     loss = reward_loss(graphdef, bounds.replies, settings.reward, bounds.reach)
-    return Work(
-        update_step(loss, optimizer, settings.microbatches), optimizer, schedule, score=loss
-    )
+    return Work(update_step(loss, optimizer, settings.microbatches), optimizer, schedule, loss)
 
 
 def load(settings: RewardSettings, config: DecoderConfig, mesh: Mesh) -> Load:
@@ -114,12 +105,6 @@ def load(settings: RewardSettings, config: DecoderConfig, mesh: Mesh) -> Load:
     return Load(batch, ComparisonBounds(data.row_length, K))
 
 
-def flops(settings: RewardSettings, config: DecoderConfig, number: int) -> float:
-    """The model's operations in one update, on rows without padding."""
-    data = settings.data
-    return data.batch_size * row_flops(config, settings.adapter, data.row_length)
-
-
 def check(settings: RewardSettings, mesh: Mesh) -> None:
     """Raises `InputError` for rows that do not divide, and for evaluators that need a language."""
     check_batch(settings.data.batch_size, settings.microbatches, mesh)
@@ -127,26 +112,17 @@ def check(settings: RewardSettings, mesh: Mesh) -> None:
         raise InputError("config.loop.evaluators: a reward model makes no 'replies'; leave it out")
 
 
-def check_model(settings: RewardSettings, config: DecoderConfig) -> None:
-    """Raises `InputError` where replies cannot share their prompt in this model."""
-    if settings.data.shared_prompts:
-        refused = "config.data.shared_prompts is True, which"
-        plain = "config.data.shared_prompts=False"
-        row = settings.data.row_length
-        require_shared(settings.execution.attention, row, config, refused, plain)
-
-
 STAGE = Stage(
     settings=RewardSettings,
     feed=feed,
     work=work,
     load=load,
-    flops=flops,
+    flops=packed_flops,
     summary=lambda one: f"reward modelling (Bradley-Terry, {one.epochs:g} epochs),",
     model_config=lambda settings, config: with_score_head(config),
     check=check,
-    check_model=check_model,
-    rows=lambda settings: settings.data.batch_size,
+    check_model=check_shared_prompts,
+    rows=packed_rows,
     changes=(NARROW,),
     evaluators={"preferences": preferences},
 )

@@ -5,6 +5,7 @@ A stage takes what fits and writes the rest itself.
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 from jax.sharding import Mesh
 
@@ -90,6 +91,21 @@ def check_packing(settings: PackedSettings, config: DecoderConfig) -> None:
     refused = "config.data.packing is 'shared_prefix', which"
     plain = "config.data.packing='fewest_rows'"
     require_shared(settings.execution.attention, settings.data.row_length, config, refused, plain)
+
+
+def check_shared_prompts(settings: Any, config: DecoderConfig) -> None:
+    """Refuses replies that share their prompt where the model cannot let each of them see it.
+
+    `settings.data` is a `ComparisonConfig`.
+
+    Raises:
+      InputError: as `check_packing`.
+    """
+    if settings.data.shared_prompts:
+        refused = "config.data.shared_prompts is True, which"
+        plain = "config.data.shared_prompts=False"
+        row = settings.data.row_length
+        require_shared(settings.execution.attention, row, config, refused, plain)
 
 
 def require_shared(

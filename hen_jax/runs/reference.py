@@ -47,8 +47,16 @@ def require_same_reference(job: Job) -> None:
     Raises:
       InputError: the run in `config.start` has another newest checkpoint than when this one began.
     """
-    if job.settings.preference.objective.start is None:
-        return
+    if job.settings.preference.objective.start is not None:
+        hold_reference(job)
+
+
+def hold_reference(job: Job) -> None:
+    """`require_same_reference` of any stage.
+
+    Raises:
+      InputError: as there.
+    """
     path, now = job.workdir / IDENTITY, identity(job)
     if not path.exists():
         if is_primary():

@@ -23,7 +23,7 @@ from hen_jax.data.rollouts import Judged, Rollout, RolloutBounds, Sampled, rollo
 from hen_jax.evaluation.rewards import Answered, Earned, Term, mixed
 from hen_jax.runs.prompts import Asked, Prompt
 from hen_jax.runs.speech import Speak, Spoken, Voice
-from hen_jax.steps.policy import BEHAVIOUR, base_of, decoder_of
+from hen_jax.steps.policy_config import BEHAVIOUR, base_of, decoder_of
 from hen_jax.steps.state import State
 from hen_jax.text.chat import render_bridge
 from hen_jax.text.conversation import Chat, Message
@@ -48,6 +48,7 @@ class RolloutConfig:
     slots: Count = 32  # replies drawn at a time; more wait for one that is done
     shared_prompts: bool = True  # the prompt once a group in the update; False: before each reply
     ahead: Literal[0, 1] = 0  # 1: drawn while the update before is computed, with older parameters
+    sampler: str | None = None  # endpoint:URL#MODEL draws in the policy's place; None: itself
     on_failure: Literal["leave_out", "stop"] = "leave_out"  # of a reward, for the replies concerned
     reward_seconds: NotNegative = 60.0  # that a plain reward may take for one reply; 0: any
     show_every: Natural = 10  # rollouts between two that are written to `rollouts/`; 0: none
@@ -73,7 +74,8 @@ class Room(NamedTuple):
 
     config: RolloutConfig
     sizes: RolloutBounds
-    speak: Speak
+    speak: Speak  # who draws what is trained on
+    own: Speak  # the policy itself, for evaluations
     decode: Callable[[list[int]], str]
     tokenizer: ChatTokenizer
     terms: tuple[Term, ...]
@@ -128,7 +130,8 @@ class _Ahead:
 def roll_out(room: Room, params: Tree, frozen: Tree, asked: Asked, folder: Path) -> Rollout:
     """The judged groups of all prompts, as numpy rows."""
     groups = [one for one in asked.prompts if one is not None]
-    voice = room.speak(params, base_of(frozen))
+    speak = room.own if asked.evaluating else room.speak
+    voice = speak(params, base_of(frozen))
     talks = converse(room, voice, groups, (room.seed, int(asked.evaluating), asked.number))
     earned = judge(room, groups, talks, asked.evaluating)
     judged = iter(_judged(groups, talks, earned, room.config.replies))

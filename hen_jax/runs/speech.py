@@ -9,6 +9,8 @@ import numpy as np
 from flax import nnx
 
 from hen_jax.core.types import Tree
+from hen_jax.io.endpoint import Endpoint
+from hen_jax.io.token_endpoint import draw_tokens
 from hen_jax.sampling.engine import Engine
 from hen_jax.sampling.logits import Sampling
 from hen_jax.sampling.requests import Request
@@ -60,6 +62,29 @@ def own_speech(
                     engines.append(Engine(laid_out, slots, name))
                 engines[0].use(laid_out, name)
                 return [_spoken(one) for one in engines[0].run(asked)]
+
+        return voice
+
+    return speak
+
+
+def endpoint_speech(endpoint: Endpoint, stop: tuple[int, ...]) -> Speak:
+    """A server that draws in the policy's place, whatever its weights are (`io.token_endpoint`).
+
+    What it draws must be weighted by `min(old / sampler, cap)`: it is another policy.
+    """
+
+    def speak(params: Tree, base: Tree) -> Voice:
+        def voice(prompts: Sequence[np.ndarray], seeds: Sequence[int]) -> list[Spoken]:
+            found = draw_tokens(endpoint, [one.tolist() for one in prompts], seeds, stop)
+            return [
+                Spoken(
+                    np.asarray(one.tokens, np.int32),
+                    np.asarray(one.log_probs, np.float32),
+                    one.stopped,
+                )
+                for one in found
+            ]
 
         return voice
 

@@ -12,7 +12,7 @@ from hen_jax.sampling.slots import Slots
 
 NOTHING = np.zeros(0, np.int32)
 
-SHARED = 16
+_SHARED = 16
 """Tokens from which on a common beginning is copied and not read again."""
 
 
@@ -89,7 +89,7 @@ def _best_source(
     """The slot whose tokens agree longest with the prompt, a free one if it can be."""
     common = [_common(one.tokens, prompt) if one.kind == kind else 0 for one in held]
     best = max(range(len(held)), key=lambda slot: (common[slot], slot in left))
-    return (best, common[best]) if common[best] >= SHARED else (None, 0)
+    return (best, common[best]) if common[best] >= _SHARED else (None, 0)
 
 
 def _common(held: np.ndarray, prompt: np.ndarray) -> int:

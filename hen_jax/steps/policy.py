@@ -4,9 +4,8 @@ One step is one rollout: the old log-probabilities, the reference's and the valu
 once, then come `epochs x minibatches` updates, all in one program.
 """
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,78 +13,31 @@ import optax
 from flax import nnx
 from jaxtyping import Float, Int
 
-from hen_jax.core.ranges import Count, NotNegative, check_ranges
 from hen_jax.core.types import Array, Batch, Mean, Tree
 from hen_jax.data.rollouts import Rollout, RolloutBounds
 from hen_jax.models.decoder import merge
-from hen_jax.models.heads import last_tokens
-from hen_jax.objectives.advantages import (
-    AdvantageConfig,
-    group_advantages,
-    traced_advantages,
-)
 from hen_jax.objectives.policy import (
-    KlConfig,
-    ObjectiveConfig,
     Tokens,
     adapted_coefficient,
     aggregated,
-    at_positions,
     policy_objective,
     reply_sums,
     value_loss,
 )
 from hen_jax.objectives.tokens import score_tokens
+from hen_jax.steps.lessons import Before, Lesson, lesson_of, part_metrics, rollout_metrics
+from hen_jax.steps.policy_config import (
+    BEHAVIOUR,
+    CRITIC,
+    DIALS,
+    VALUE,
+    PolicyConfig,
+    base_of,
+    decoder_of,
+)
+from hen_jax.steps.preference import BASE, REFERENCE
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Loss, Metrics, update_step
-
-VALUE, CRITIC = "value", "critic"
-"""Keys of `params` beside the decoder's own: the value head, and an adapter of its own for it."""
-
-BASE, REFERENCE, DIALS = "base", "reference", "dials"
-"""Keys of what is frozen."""
-
-BEHAVIOUR = "behaviour"
-"""Key of the memory: the parameters that the next rollout is drawn with, one update old."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ValueConfig:
-    """The value model of PPO."""
-
-    model: Literal["head", "adapter"] = "head"  # on the policy's states, or an adapter beside it
-    coefficient: NotNegative = 0.1  # of its loss
-    clip: NotNegative = 0.2  # how far a value may move at once; 0: anywhere
-
-    def __post_init__(self):
-        check_ranges(self)
-
-
-@dataclasses.dataclass(frozen=True)
-class PolicyConfig:
-    """Everything that decides what a rollout teaches."""
-
-    advantage: AdvantageConfig = AdvantageConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
-    kl: KlConfig = KlConfig()
-    value: ValueConfig = ValueConfig()
-    truncated: Literal["mask", "keep"] = "mask"  # replies cut by their length; gae: goes on from V
-    flat_groups: Literal["keep", "mask"] = "keep"  # groups of equal rewards, in the denominator
-    epochs: Count = 1  # passes over a rollout
-    minibatches: Count = 1  # updates of a pass
-
-    def __post_init__(self):
-        check_ranges(self)
-
-    @property
-    def valued(self) -> bool:
-        """Whether there is a value model."""
-        return self.advantage.kind == "gae"
-
-    @property
-    def updates(self) -> int:
-        """Updates of one rollout."""
-        return self.epochs * self.minibatches
 
 
 class Dials(NamedTuple):
@@ -101,18 +53,6 @@ class Said(NamedTuple):
     log_probs: Float[Array, "B T"]  # at the sampler's temperature
     entropy: Float[Array, "B T"]
     values: Float[Array, "B T"]  # of all positions of a reply; zeros without a value model
-
-
-class Lesson(NamedTuple):
-    """Rows of one or more groups, ready for an update."""
-
-    batch: Batch  # its mask is what trains
-    sampler: Float[Array, "B T"]
-    old: Float[Array, "B T"]
-    reference: Float[Array, "B T"]
-    values: Float[Array, "B T"]
-    returns: Float[Array, "B T"]
-    advantages: Float[Array, "B T"]
 
 
 class Speech(NamedTuple):
@@ -171,16 +111,6 @@ def policy_says(
         return Said(*said, jnp.where(batch.segments > 0, values, 0.0))
 
     return says
-
-
-def decoder_of(params: Tree) -> Tree:
-    """The decoder's own leaves among those that train."""
-    return {name: leaf for name, leaf in params.items() if name != VALUE}
-
-
-def base_of(frozen: Tree) -> Tree:
-    """The decoder's leaves that do not train; they are all there is where no reference is kept."""
-    return frozen.get(BASE, frozen)
 
 
 def policy_loss(says: Says, config: PolicyConfig, sizes: RolloutBounds) -> Loss:
@@ -250,14 +180,6 @@ def _looks(config: PolicyConfig) -> bool:
     return config.valued or config.updates > 1 or in_reward
 
 
-class Before(NamedTuple):
-    """What is known of a rollout before its first update; zeros where nothing needs it."""
-
-    old: Float[Array, "B T"]
-    reference: Float[Array, "B T"]
-    values: Float[Array, "B T"]
-
-
 def before_updates(
     says: Says, config: PolicyConfig, params: Tree, frozen: Tree, batch: Batch, parts: int
 ) -> Before:
@@ -283,109 +205,6 @@ def before_updates(
 def dealt(tree: Tree, parts: int) -> Tree:
     """Rows dealt out like cards, so that each part spans all devices: `[parts, B / parts, ...]`."""
     return jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), tree)
-
-
-def lesson_of(
-    rollout: Rollout, before: Before, config: PolicyConfig, coefficient: Float[Array, ""]
-) -> tuple[Lesson, Metrics]:
-    """Rewards become advantages, over the whole batch; and what there is to watch."""
-    batch, mask = rollout.batch, rollout.batch.mask
-    segments, G = batch.segments, rollout.rewards.shape[1]
-    counts = rollout.valid & (reply_sums(mask, segments, G) > 0)
-    rewards, in_reward = rollout.rewards, config.kl.where == "reward"
-    penalty = coefficient * (before.old - before.reference) * mask if in_reward else 0.0 * mask
-    earned = rewards - reply_sums(penalty, segments, G)
-    found = group_advantages(earned if not config.valued else rewards, counts, config.advantage)
-    watched = rollout_metrics(rollout, counts) | {
-        "zero_spread": Mean(
-            found.flat.sum().astype(jnp.float32), found.counted.sum().astype(jnp.float32)
-        )
-    }
-    trains = counts
-    if config.flat_groups == "mask" and not config.valued:
-        trains &= ~found.flat[:, None]
-    if config.truncated == "mask" and not config.valued:
-        trains &= ~rollout.truncated
-    learnt = mask * at_positions(trains.astype(jnp.float32), segments)
-    if config.valued:
-        tokens = _token_rewards(rewards, mask, segments) - penalty
-        cut = last_tokens(segments) & (
-            at_positions(rollout.truncated.astype(jnp.float32), segments) > 0
-        )
-        traced = traced_advantages(tokens, before.values, learnt, segments, cut, config.advantage)
-        advantages, returns = traced
-        watched["explained_variance"] = explained(before.values, returns, learnt)
-    else:
-        advantages = at_positions(found.advantages, segments) * learnt
-        returns = jnp.zeros_like(mask)
-    lesson = Lesson(
-        batch._replace(mask=learnt),
-        rollout.sampler,
-        *before[:2],
-        before.values,
-        returns,
-        advantages,
-    )
-    return lesson, watched
-
-
-def _token_rewards(
-    rewards: Float[Array, "B G"], mask: Float[Array, "B T"], segments: Int[Array, "B T"]
-) -> Float[Array, "B T"]:
-    """A reply's reward at its last token that the policy drew."""
-    T, G = mask.shape[1], rewards.shape[1]
-    at = jnp.where(mask > 0, jnp.arange(1, T + 1), 0)
-    own = segments[:, None] == jnp.arange(1, G + 1)[None, :, None]
-    last = jnp.where(own, at[:, None], 0).max(axis=2)  # [B, G], 0 where nothing was drawn
-    ends = (at > 0) & (at == at_positions(last.astype(jnp.float32), segments))
-    return jnp.where(ends, at_positions(rewards, segments), 0.0)
-
-
-def explained(values: Array, returns: Array, mask: Array) -> Mean:
-    """`1 - var(returns - values) / var(returns)`: 1 is a perfect value model, 0 a constant."""
-
-    def variance(x: Array) -> Array:
-        n = jnp.maximum(mask.sum(), 1.0)
-        mean = (x * mask).sum() / n
-        return (mask * (x - mean) ** 2).sum() / n
-
-    spread = variance(returns)
-    found = jnp.where(spread > 0, 1 - variance(returns - values) / jnp.maximum(spread, 1e-12), 0.0)
-    return Mean(found, jnp.ones((), jnp.float32))
-
-
-def rollout_metrics(rollout: Rollout, counts: Array) -> Metrics:
-    """Rewards, length in tokens, and the shares of replies cut off, repeating, or not judged."""
-    G = rollout.rewards.shape[1]
-    lengths = reply_sums(rollout.batch.mask, rollout.batch.segments, G)
-    drawn = (lengths > 0).astype(jnp.float32)
-    valid, n = counts.astype(jnp.float32), drawn.sum()
-    mean = (rollout.rewards * valid).sum() / jnp.maximum(valid.sum(), 1.0)
-    squares = (valid * (rollout.rewards - mean) ** 2).sum()
-    return {
-        "reward": Mean((rollout.rewards * valid).sum(), valid.sum()),
-        "reward_variance": Mean(squares, valid.sum()),
-        "reply_tokens": Mean(lengths.sum(), n),
-        "truncated": Mean((rollout.truncated * drawn).sum(), n),
-        "repeated": Mean((rollout.repeated * drawn).sum(), n),
-        "not_judged": Mean(n - valid.sum(), n),
-    }
-
-
-def part_metrics(rollout: Rollout, names: tuple[str | None, ...]) -> Metrics:
-    """The mean of each reward before its weight, over the replies that it judged, and the spread.
-
-    A name that is None is left out.
-    """
-    there = jnp.isfinite(rollout.parts)
-    counts = there.sum(axis=(0, 1)).astype(jnp.float32)
-    sums = jnp.where(there, rollout.parts, 0.0).sum(axis=(0, 1))
-    off = jnp.where(there, rollout.parts - sums / jnp.maximum(counts, 1.0), 0.0)
-    spreads = jnp.sqrt((off**2).sum(axis=(0, 1)) / jnp.maximum(counts, 1.0))
-    one = jnp.ones((), jnp.float32)
-    shown = [(at, name) for at, name in enumerate(names) if name is not None]
-    means = {f"reward/{name}": Mean(sums[at], counts[at]) for at, name in shown}
-    return means | {f"spread/{name}": Mean(spreads[at], one) for at, name in shown}
 
 
 def first_memory(config: PolicyConfig) -> Tree:

@@ -107,7 +107,7 @@ def placed(step: _Step, state: State) -> _Step:
 
 
 def to_devices(mesh: Mesh) -> Callable[[Tree], Tree]:
-    """A function that spreads the rows of a batch of this process's numpy arrays over the mesh."""
+    """Spreads rows over the mesh: a batch, or a tree of them, of this process's numpy arrays."""
     where = batch_sharding(mesh)
 
     def put(leaf: np.ndarray) -> Array:

@@ -1,6 +1,6 @@
 """Does DPO make a policy prefer what fits? SmolLM2-135M, held-out crossed pairs, three folds.
 
-    python benchmarks/preference_effect.py --model models/smollm2-135m --out runs/preference-effect
+    python studies/preference_effect.py --model models/smollm2-135m --out runs/preference-effect
 
 The statements of the English HED set are dealt to three folds; each seed trains on two of them and
 is tested on the third, so that no statement is on both sides. Trained are crossed pairs (statement,
@@ -11,7 +11,7 @@ The run: one epoch of cross-entropy on the chosen replies, then DPO with that as
 implicit reward `beta (log pi - log pi_ref)` is then compared with the controls: a bag of words, and
 `log pi` itself of the model before DPO. Intervals are bootstraps over statements.
 
-Two cores force what `emcl_effect.py` does too: adapters stand in the last layers only, the states
+Two cores force this: adapters stand in the last layers only, the states
 below them are computed once and looked up, and the softmax runs over the tokens that occur.
 """
 
@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from emcl_bench import _Unchanged as Unchanged
 from flax import nnx
 
 from hen_jax.core.files import write_json
@@ -60,6 +59,14 @@ from hen_jax.training.optimizers import OptimizerConfig, make_optimizer, make_sc
 
 FOLDS = 3
 CONTEXTS = ("distress", "career", "learning", "writing")
+
+
+class Unchanged(nnx.Module):
+    """In place of the last norm: what comes below another layer is not normalised."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """As it is."""
+        return x
 
 
 class Data(NamedTuple):
