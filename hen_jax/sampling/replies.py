@@ -80,9 +80,9 @@ def completion(writing: Writing, finish: Finish) -> Completion:
     top = Top(told.top_tokens, told.top_log_probs, told.top_sampling_log_probs)
     return Completion(
         writing.id,
-        told.tokens,
-        told.log_probs,
-        told.sampling_log_probs,
+        np.asarray(told.tokens),
+        np.asarray(told.log_probs),
+        np.asarray(told.sampling_log_probs),
         told.support if request.sampling.filters else None,
         None if told.top_tokens is None else top,
         len(request.prompt),
