@@ -71,4 +71,4 @@ bench: setup $(INTEROP)/ready
 	$(BIN)/hen import smollm2-135m models/smollm2-135m
 	$(BIN)/python benchmarks/sft_vs_trl.py --model models/smollm2-135m --peer-python $(INTEROP)/bin/python
 	$(BIN)/python benchmarks/grpo_vs_trl.py --model models/smollm2-135m --peer-python $(INTEROP)/bin/python
-	$(BIN)/python benchmarks/generate_vs_transformers.py --model models/smollm2-135m --peer-python $(INTEROP)/bin/python
+	$(BIN)/python benchmarks/decode.py --model models/smollm2-135m --work equal --peer-python $(INTEROP)/bin/python

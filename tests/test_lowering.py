@@ -106,8 +106,9 @@ def test_a_chunk_of_decoding_holds_no_second_cache(source, topology):
     done = compile_program(jitted.lower(*arguments), topology.chip.hbm)
     layers = jax.tree.leaves(arguments[1].cache.layers)
     cache = sum(leaf.size * leaf.dtype.itemsize for leaf in layers) / len(topology.devices)
-    # With gathered matrices of a layer or two it is less than a fifth of the cache.
-    assert done.memory.temporaries < cache / 5, (done.memory, cache)
+    # Beside gathered matrices of a layer or two; a second copy of keys or values were a half.
+    assert done.memory.fits
+    assert done.memory.temporaries < 0.4 * cache, (done.memory, cache)
 
 
 @pytest.mark.parametrize("source", MODELS)

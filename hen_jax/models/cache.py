@@ -5,7 +5,9 @@ program decodes, the cache is only read: new keys and values go to a small `Rece
 places, one contiguous update for all rows, and are put into the cache in one go at the end.
 """
 
+import operator
 from collections.abc import Callable
+from functools import reduce
 from typing import NamedTuple
 
 import jax
@@ -143,15 +145,16 @@ def attend_cached(
     parts = [(scores(recent.keys, seen.recent), recent.values)]
     if kept is not None and seen.kept is not None:
         parts.append((scores(kept.keys, seen.kept), kept.values))
-    highest = [one.max(axis=-1, keepdims=True) for one, _ in parts]
-    highest = highest[0] if len(parts) == 1 else jnp.maximum(*highest)
-    total, out = 0.0, 0.0
-    for one, values in parts:
-        weights = jnp.exp(one - highest)
-        total = total + weights.sum(axis=-1, keepdims=True)
-        out = out + jnp.matmul(
-            weights.astype(q.dtype), values.astype(q.dtype), preferred_element_type=jnp.float32
-        )
+    highest = reduce(jnp.maximum, [one.max(axis=-1, keepdims=True) for one, _ in parts])
+    weights = [jnp.exp(one - highest) for one, _ in parts]
+    total = reduce(operator.add, [one.sum(axis=-1, keepdims=True) for one in weights])
+    out = reduce(
+        operator.add,
+        [
+            jnp.matmul(one.astype(q.dtype), v.astype(q.dtype), preferred_element_type=jnp.float32)
+            for one, (_, v) in zip(weights, parts, strict=True)
+        ],
+    )
     out = (out / total).astype(q.dtype).reshape(B, K, N // K, T, H)
     return out.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 

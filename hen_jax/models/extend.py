@@ -13,6 +13,7 @@ from hen_jax.core.types import Array
 from hen_jax.models.cache import (
     Cache,
     LayerCache,
+    Layers,
     Recent,
     Seen,
     append,
@@ -94,8 +95,8 @@ def select_seen(kind: Array | int | None, seen: Sequence[Seen]) -> Seen:
 
 
 def _scanned(
-    model: Decoder, layer: _Layer, x: Array, kept: LayerCache | None, recent: LayerCache
-) -> tuple[Array, LayerCache]:
+    model: Decoder, layer: _Layer, x: Array, kept: Layers | None, recent: Layers
+) -> tuple[Array, Layers]:
     def step(x: Array, given: tuple) -> tuple[Array, LayerCache]:
         kind, block, kept, recent = given
         x, recent = layer(x, kind, model.whole(block), kept, recent)
@@ -109,9 +110,10 @@ def _unrolled(
     blocks: tuple[Block, ...],
     layer: _Layer,
     x: Array,
-    kept: tuple[LayerCache, ...] | None,
-    recent: tuple[LayerCache, ...],
-) -> tuple[Array, tuple[LayerCache, ...]]:
+    kept: Layers | None,
+    recent: Layers,
+) -> tuple[Array, Layers]:
+    assert not isinstance(recent, LayerCache), "give the blocks, and the cache layer by layer"
     kinds, layers = layer_kinds(model.config).of_layer, []
     for index, (block, lately) in enumerate(zip(blocks, recent, strict=True)):
         kind = None if kinds is None else int(kinds[index])

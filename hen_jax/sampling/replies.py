@@ -76,17 +76,13 @@ def finish_of(writing: Writing) -> Finish | None:
 
 def completion(writing: Writing, finish: Finish) -> Completion:
     """The finished reply."""
-    request, none = writing.request, np.zeros(0, np.float32)
-    if writing.parts:
-        told = jax.tree.map(lambda *leaves: np.concatenate(leaves), *writing.parts)
-    else:
-        told = Tokens(none.astype(np.int32), none, none, None, None, None, None)
+    request, told = writing.request, joined(writing.parts)
     top = Top(told.top_tokens, told.top_log_probs, told.top_sampling_log_probs)
     return Completion(
         writing.id,
-        told.tokens,
-        told.log_probs,
-        told.sampling_log_probs,
+        np.asarray(told.tokens),
+        np.asarray(told.log_probs),
+        np.asarray(told.sampling_log_probs),
         told.support if request.sampling.filters else None,
         None if told.top_tokens is None else top,
         len(request.prompt),
@@ -94,3 +90,11 @@ def completion(writing: Writing, finish: Finish) -> Completion:
         finish,
         writing.stop_string,
     )
+
+
+def joined(parts: Sequence[Tokens]) -> Tokens:
+    """The parts of a reply as one; of none, what no token tells."""
+    if parts:
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    none = np.zeros(0, np.float32)
+    return Tokens(none.astype(np.int32), none, none, None, None, None, None)

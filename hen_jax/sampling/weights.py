@@ -56,7 +56,8 @@ def lay_out(model: Decoder, unroll_layers: bool | None = None, rows: int = 8) ->
 def _turn(block: Block) -> None:
     for _, module in nnx.iter_modules(block):
         if isinstance(module, Linear):
-            module.kernel = module.kernel.replace(module.kernel[...].T)
+            axes = module.kernel.get_metadata()["axes"]
+            module.kernel = nnx.Param(module.kernel[...].T, axes=axes[::-1])
             module.turned = True
 
 
