@@ -28,15 +28,19 @@ def _own_cache(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory):
-    """For files whose runs are one program: the first compiles it, and the others read it."""
-    folder, before = str(tmp_path_factory.mktemp("xla")), jax.config.jax_compilation_cache_dir
+@pytest.fixture(scope="session", autouse=True)
+def _programs(request):
+    """Each program is compiled once, by whichever worker or process of a test comes first.
+
+    They stay for the next `make test` (`.pytest_cache/d/xla`; `pytest --cache-clear` empties it): a
+    change of the code makes another program, with another key.
+    """
+    folder = str(request.config.cache.mkdir("xla"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)  # for processes that a test starts
         jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         yield
-        jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ def opened(base, workdir, **changes):
     return train.open_job(emcl.STAGE, configured(base, **changes), mesh, base, workdir)
 
 
-@pytest.mark.usefixtures("compiled_once", "one_device")
+@pytest.mark.usefixtures("one_device")
 def test_a_run_taken_up_again_ends_bit_for_bit_as_one_that_was_not(base, tmp_path, monkeypatch):
     whole = jax.device_get(run(base, tmp_path / "whole")._replace(key=()))
     calls = []

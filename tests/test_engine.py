@@ -34,6 +34,7 @@ SLOTS = Slots(
     rows=4, places=48, chunk=4, prefill=(4, 16), prefill_tokens=16, stops=2, biases=2, top=3,
     support=True,
 )  # fmt: skip
+BARE = dataclasses.replace(SLOTS, top=0, support=False)  # less to compile
 SAMPLINGS = [
     Sampling(temperature=0.7, top_k=20, top_p=0.9),
     Sampling(),
@@ -79,7 +80,7 @@ def logits_behind(model: Decoder, request: Request, found: Completion) -> np.nda
 
 @pytest.mark.parametrize("unroll", [True, False])
 def test_greedy_takes_the_argmax_of_the_training_forward(model: Decoder, unroll: bool):
-    engine = e.Engine(lay_out(model, unroll), SLOTS)
+    engine = e.Engine(lay_out(model, unroll), BARE if unroll else SLOTS)
     asked = [Request(prompt, 10, sampling=GREEDY) for prompt in (*PROMPTS, *PROMPTS[::-1])]
     for request, found in zip(asked, engine.run(asked), strict=True):
         chosen = logits_behind(model, request, found).argmax(-1)
@@ -243,7 +244,7 @@ def test_eight_devices_answer_as_one_does(model, weights):
     ]
     del graphdef
     sharded = jax.jit(lambda *trees: lay_out(merge(split(spread).graphdef, *trees), False))(*parts)
-    engine = e.Engine(sharded, SLOTS)
+    engine = e.Engine(sharded, BARE)
     keys = engine.state.cache.layers.keys
     assert keys.sharding.spec[1:3] == (("data", "fsdp"), "tensor")
     asked = [Request(p, 9, seed=7, sampling=s) for p, s in zip(PROMPTS, SAMPLINGS, strict=True)]

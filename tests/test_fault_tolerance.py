@@ -27,8 +27,6 @@ from hen_jax.training.metrics import read_metrics
 from hen_jax.training.processes import share_of
 from hen_jax.training.signals import stop_requests
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 LOCAL = Path(__file__).parent.parent / "launch" / "local.sh"
 
 

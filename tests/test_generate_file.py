@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+from pathlib import Path
 
 import pytest
 import tiny_folder
@@ -12,6 +13,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.recipes import generate_file as writing
 from hen_jax.recipes.generate import Request
 from hen_jax.recipes.generate_file import generate_file, read_prompts
+from hen_jax.runs.chats import Answering
 from hen_jax.text.conversation import Message, Reply, UnansweredError
 
 CHATS = [[{"role": "user", "content": f"问 {place}"}] for place in range(7)]
@@ -216,19 +218,25 @@ def folder(tmp_path_factory):
     return tiny_folder.write_tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
 
 
-def test_a_model_of_ours_answers_a_conversation_to_a_stop_string(folder, tmp_path, capsys):
-    talk = tmp_path / "talk.json"
+def test_a_conversation_is_answered_as_the_flags_say(tmp_path, monkeypatch, capsys):
+    talk, asked = tmp_path / "talk.json", []
+
+    def opened(line, answering):
+        asked.append((line, answering))
+        return lambda seed: lambda all_: [Reply(f"{len(one)} at {seed}", 3, False) for one in all_]
+
+    monkeypatch.setattr("hen_jax.recipes.generate.open_speaker", opened)
     talk.write_text(json.dumps([*CHATS[0], {"role": "assistant", "content": "答"}, *CHATS[1]]))
-    asked = ["generate", "--model", str(folder), "--messages", str(talk), "--json", "--seed", "3"]
-    asked += ["--max-new-tokens", "4", "--temperature", "5", "--n", "2"]
-    assert cli.main(asked) == 0
-    texts = [json.loads(line)["reply"] for line in capsys.readouterr().out.splitlines()]
-    assert texts[0] != texts[1]
-    stop = texts[0][len(texts[0]) // 2 :]
-    assert cli.main([*asked, "--stop", stop]) == 0
-    cut = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert cut[0]["reply"] == texts[0].partition(stop)[0]
-    assert cut[0]["stopped"] is True
+    flags = ["--messages", str(talk), "--system", "Be kind.", "--n", "2", "--seed", "3"]
+    how = ["--temperature", "5", "--top-k", "4", "--stop", "a", "--stop", "b", "--tries", "2"]
+    assert cli.main(["generate", "--model", "m", "--adapter", "x", *flags, *how]) == 0
+    (line, answering), *_ = asked
+    assert line == "model:m"
+    expected = Answering(128, 5.0, 4, 1.0, 3, ("a", "b"), Path("x"), tries=2)
+    assert answering == expected
+    out = capsys.readouterr().out
+    assert out.count("> 问 1\n4 at 3 [cut off at --max-new-tokens]\n") == 2
+    assert "6 tokens in" in out
 
 
 def test_a_prompt_longer_than_the_model_has_positions_is_named(folder, tmp_path, capsys):

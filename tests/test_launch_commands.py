@@ -33,7 +33,7 @@ def commands(text: str) -> list[list[str]]:
     """The arguments of each `hen run` in a text, continued lines joined."""
     joined = re.sub(r"\\\n[# ]*", " ", text)
     return [
-        [word.strip("`',]") for word in re.split(r"[ ,]+", found)]
+        [word.strip("`',].") for word in re.split(r"[ ,]+", found)]
         for found in COMMAND.findall(joined)
     ]
 
@@ -140,7 +140,7 @@ def told(text: str) -> list[str]:
     joined = re.sub(r"\\\n\s*", " ", text)
     blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", joined, flags=re.DOTALL | re.MULTILINE))
     rest = re.sub(r"^```.*?^```", "", joined, flags=re.DOTALL | re.MULTILINE)
-    lines = re.findall(r"^(?:\$\s*)?(hen [^#\n]+)", blocks, flags=re.MULTILINE)
+    lines = re.findall(r"^(?:\$\s*)?(hen (?:[^#\n]|(?<=\S)#)+)", blocks, flags=re.MULTILINE)
     return [line.strip() for line in lines + re.findall(r"`(hen [a-z][^`]*)`", rest)]
 
 

@@ -255,7 +255,9 @@ def test_two_slices_talk_only_to_sum_gradients():
 
 
 def test_a_stage_or_a_model_that_is_not_there_is_named():
-    with pytest.raises(InputError, match="--stage=reward: the recipe 'sft' has sft"):
+    with pytest.raises(
+        InputError, match="--stage=reward: the recipe 'sft' has sft, decode, rollout"
+    ):
         plan(TINY, [], "v5e:2x4", stage="reward")
     with pytest.raises(InputError, match="is no model folder"):
         plan(TINY, ["--config.model.source=nobody/nothing"], "v5e:2x4")

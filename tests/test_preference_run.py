@@ -20,8 +20,6 @@ from hen_jax.runs.stage import rows_to_devices
 from hen_jax.steps.preference import BASE, REFERENCE
 from hen_jax.training.metrics import read_metrics
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 CROSSED = {"schema": "crossed", "path": "shipped:crossed/level.en.jsonl"}
 FIELDS = {
     "recipe": "preference",

@@ -23,8 +23,6 @@ from hen_jax.runs.abstract import program
 from hen_jax.runs.earlier import previous_run
 from hen_jax.training.metrics import read_metrics
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 SHIPPED = "shipped:sense7/conversations.jsonl"
 SENSE7 = {"schema": "sense7", "path": SHIPPED}
 FIELDS = {

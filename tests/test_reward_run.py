@@ -1,33 +1,35 @@
 """A reward model from its config to its export: fed, sharded, resumed, started, read back."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from tiny_run import config, open_job, run
+from tiny_run import config, open_job, read, run
 
 from hen_jax import cli
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import make_mesh
+from hen_jax.core.records import require_record, write_record
 from hen_jax.data import samples
 from hen_jax.data.crossed import require_crossed
 from hen_jax.data.schemas import read_pairs
 from hen_jax.recipes import reward, score
 from hen_jax.recipes.export import export, open_trained
 from hen_jax.recipes.plan import plan
+from hen_jax.recipes.reward_report import control_accuracies
 from hen_jax.recipes.score import open_reward, score_documents
 from hen_jax.runs import train
 from hen_jax.runs.compared import Asked, bounds_of, compared_parts
 from hen_jax.runs.earlier import previous_run
 from hen_jax.runs.known_tokenizers import known_tokenizer
+from hen_jax.runs.record import RUN_KIND
 from hen_jax.runs.sources import Source
 from hen_jax.runs.stage import rows_to_devices
 from hen_jax.text.chat import render
 from hen_jax.training.metrics import read_metrics
-
-pytestmark = pytest.mark.usefixtures("compiled_once")
 
 FIELDS = {
     "recipe": "reward",
@@ -122,6 +124,25 @@ def test_the_report_has_controls_and_calibration(finished):
     assert sum(one["pairs"] for one in found["calibration"]["bins"]) == level["pairs"]
     assert found["temperature"] > 0
     assert (finished / "reward.png").stat().st_size > 1000
+
+
+def test_a_control_that_reads_replies_alone_is_told_beside(tiny_base, finished, tmp_path):
+    def asked(**changes):
+        return read(config(tiny_base, **FIELDS | {"control": str(tmp_path)} | changes))[1]
+
+    record = require_record(finished, RUN_KIND)
+    shutil.copy(finished / "reward.json", tmp_path)
+    write_record(tmp_path, RUN_KIND, record, files=False)
+    with pytest.raises(
+        InputError, match=r"config\.control: .* no run with config\.reads='replies'"
+    ):
+        control_accuracies(asked())
+    record["config"]["reads"] = "replies"
+    write_record(tmp_path, RUN_KIND, record, files=False)
+    found = control_accuracies(asked())
+    assert found["crossed/level"] == found["crossed"]
+    with pytest.raises(InputError, match=r"config\.control: .* another config\.level"):
+        control_accuracies(asked(level="turn"))
 
 
 @pytest.mark.parametrize("form", ["hf", "peft"])

@@ -24,7 +24,7 @@ from hen_jax.runs.tiny_model import write_tiny_model
 from hen_jax.training.metrics import MetricLog, read_metrics
 from hen_jax.training.trackers import TRACKERS, Tracker, require_trackers
 
-pytestmark = pytest.mark.usefixtures("compiled_once", "one_device")
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture(scope="module")

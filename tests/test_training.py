@@ -28,8 +28,6 @@ from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.metrics import read_metrics
 from hen_jax.training.optimizers import OptimizerConfig, make_schedule
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:

@@ -21,7 +21,7 @@ from hen_jax.data.packing import lay_out_row, stack_rows
 from hen_jax.data.pipeline import Batches, PipelineConfig, local_size
 from hen_jax.data.row_streams import RowSets, eval_rows, train_rows
 
-MULTIPLE = 32
+_MULTIPLE = 32
 """Rows are as long as the longest prompt with its replies, rounded up to this."""
 
 
@@ -188,7 +188,7 @@ def _layer(
 
 
 def _rounded(length: int) -> int:
-    return -(-length // MULTIPLE) * MULTIPLE
+    return -(-length // _MULTIPLE) * _MULTIPLE
 
 
 def _weighed(rows: Sequence[Compared | None], length: int) -> Weighed:

@@ -21,7 +21,7 @@ from hen_jax.data.rated import Level, RatedDocument
 from hen_jax.data.row_streams import Lay, RowSets, eval_rows, rows_of_batch, train_rows
 from hen_jax.text.chat import Rendered
 
-MULTIPLE = 32
+_MULTIPLE = 32
 """Rows are as long as the fullest, rounded up to this."""
 
 
@@ -114,7 +114,7 @@ def bounds_of_rows(rows: Sequence[Row], outputs: int) -> RatedBounds:
     longest = max(len(one.tokens) for row in rows for one in row)
     marks = max(sum(len(one.marks) for one in row) for row in rows)
     reach = RowLimits(longest, 0, max(map(len, rows)))
-    return RatedBounds(-(-fullest // MULTIPLE) * MULTIPLE, marks, outputs, reach)
+    return RatedBounds(-(-fullest // _MULTIPLE) * _MULTIPLE, marks, outputs, reach)
 
 
 def rated_batch(rows: Sequence[Row | None], bounds: RatedBounds) -> RatedBatch:

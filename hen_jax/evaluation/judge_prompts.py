@@ -68,7 +68,7 @@ FRAMES: Mapping[Language, Frame] = {
         by_dimension="Grade this reply from {low} to {high}, in whole numbers, as a whole and in "
         "each dimension. Answer with one JSON object of this form and nothing else: {form}",
         pairwise="Which reply is the better one by the rubric, A or B? Answer with one JSON object "
-        'and nothing else: {{"winner": "A"}}, {{"winner": "B"}}, or {{"winner": "{tie}"}} if '
+        'of this form and nothing else: {{"winner": X}}, where X is "A", "B", or "{tie}" if '
         "neither is better.",
         groupwise="Put the replies {labels} in order by the rubric, the best first, each one once. "
         "Answer with one JSON object of this form and nothing else: {form}",
@@ -85,8 +85,8 @@ FRAMES: Mapping[Language, Frame] = {
         "不写别的：{form}",
         by_dimension="请给这句回复打 {low} 到 {high} 的整数分，总分和各方面都要。"
         "只回答一个这样的 JSON 对象，不写别的：{form}",
-        pairwise="按评分标准，A 和 B 哪个更好？只回答一个 JSON 对象，不写别的："
-        '{{"winner": "A"}}、{{"winner": "B"}}，分不出高下就写 {{"winner": "{tie}"}}。',
+        pairwise="按评分标准，A 和 B 哪个更好？只回答一个这样的 JSON 对象，不写别的："
+        '{{"winner": X}}，X 是 "A" 或 "B"，分不出高下就是 "{tie}"。',
         groupwise="请按评分标准给回复 {labels} 排序，最好的在最前，每个只出现一次。"
         "只回答一个这样的 JSON 对象，不写别的：{form}",
     ),

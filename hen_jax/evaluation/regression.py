@@ -33,10 +33,7 @@ def regression_scores(truth: np.ndarray, predicted: np.ndarray) -> RegressionSco
     accuracy 1/3 (1 against 2, 3 against 3, 5 against 4) and within-1 accuracy 1.
     """
     truth, predicted = np.asarray(truth, float), np.asarray(predicted, float)
-    # On 0.1 of a rating and 0.1 computed in another order the same class must be read.
-    classes = [
-        rating_classes(np.round(PERCEIVED.from_unit(side), EXACT)) for side in (truth, predicted)
-    ]
+    classes = [_classes(truth), _classes(predicted)]
     apart = np.abs(classes[0] - classes[1])
     return RegressionScores(
         mse=float(np.mean((truth - predicted) ** 2)),
@@ -104,6 +101,11 @@ def _numbers(scores: RegressionScores) -> dict[str, float | None]:
 
 def _number(value: float) -> float | None:
     return round(value, 4) if np.isfinite(value) else None
+
+
+def _classes(unit: Any) -> np.ndarray:
+    """Whole ratings from 1 to 5; what differs beyond `EXACT` decimals only is of one class."""
+    return rating_classes(np.round(PERCEIVED.from_unit(unit), EXACT))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

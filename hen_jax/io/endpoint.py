@@ -20,7 +20,7 @@ from hen_jax.text.conversation import Chat, Message, Reply, UnansweredError, ask
 if TYPE_CHECKING:
     import openai
 
-KEYS = ("HEN_API_KEY", "OPENAI_API_KEY")
+_KEYS = ("HEN_API_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the key; the first that is set counts."""
 
 PASSING = (408, 409, 425, 429)
@@ -75,7 +75,7 @@ def _require_address(url: str) -> None:
     if "@" in address.netloc:
         raise InputError(
             f"the endpoint at {address.hostname} is given with a user or a password; set "
-            f"{KEYS[0]} in the environment instead"
+            f"{_KEYS[0]} in the environment instead"
         )
     if not well:
         raise InputError(f"endpoint {url!r}: give an address such as http://HOST:8000/v1")
@@ -94,9 +94,8 @@ def endpoint_chat(endpoint: Endpoint) -> Chat:
 
     What may pass (no connection, a timeout, a cut answer, 429, 5xx, an answer that is no chat
     completion) is tried again, after `backoff` or as long as the server's `Retry-After` says. At
-    the first conversation that is given up no further one is begun, and what is under way is
-    waited for. Thoughts of earlier turns are not sent. A conversation that stands several times in
-    a call draws from the endpoint's seed, the number after it, and so on.
+    the first conversation that is given up no further one is begun, and what is under way waited
+    for. Thoughts are not sent. Equal conversations draw from the seed and the numbers after it.
 
     Raises:
       UnansweredError: when asked: one line with the cause; holds the replies that came.
@@ -108,7 +107,7 @@ def endpoint_chat(endpoint: Endpoint) -> Chat:
             return []
         replies, failures = _run(_ask_all(asked, endpoint, pause))
         if failures:
-            done = sum(reply is not None for reply in replies)
+            done = len(asked) - replies.count(None)
             raise UnansweredError(
                 f"endpoint {endpoint.url}, model {endpoint.model}: {failures[0]}; {done} of "
                 f"{len(asked)} conversations of this call were answered",
@@ -270,7 +269,7 @@ def _said(error: "openai.APIStatusError") -> str:
 
 def _remedy(state: int) -> str:
     if state in (401, 403):
-        return f"; set {' or '.join(KEYS)} in the environment to a key that it takes"
+        return f"; set {' or '.join(_KEYS)} in the environment to a key that it takes"
     if state == 404:
         return "; look at the address, which ends in /v1 as a rule, and at the model's name"
     return ""
@@ -293,7 +292,7 @@ def _short(text: str, longest: int = 120) -> str:
 
 def api_key() -> str:
     """The key, "" where none is set. Raises `InputError` for one that no header can hold."""
-    for name in KEYS:
+    for name in _KEYS:
         key = os.environ.get(name, "").strip()
         if key and not (key.isascii() and key.isprintable()):
             raise InputError(f"{name} in the environment holds a character that no key has")

@@ -18,7 +18,7 @@ from hen_jax.io import gguf_keys, names
 from hen_jax.io.shards import Tensor
 from hen_jax.models.config import DecoderConfig
 
-ARCHITECTURES = tuple(dict.fromkeys(names.GGUF_ARCHITECTURES.values()))
+_ARCHITECTURES = tuple(dict.fromkeys(names.GGUF_ARCHITECTURES.values()))
 
 _INTERLEAVED = ("llama",)
 """Architectures whose q and k llama.cpp's converter reorders; see `unpermuted`."""
@@ -37,9 +37,9 @@ def open_gguf(path: Path) -> GGUFReader:
     except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a whole GGUF file ({error}); download it again") from None
     architecture = field(reader, "general.architecture")
-    if architecture not in ARCHITECTURES:
+    if architecture not in _ARCHITECTURES:
         raise InputError(
-            f"{path} holds architecture {architecture!r}; supported: {', '.join(ARCHITECTURES)}"
+            f"{path} holds architecture {architecture!r}; supported: {', '.join(_ARCHITECTURES)}"
         )
     return reader
 

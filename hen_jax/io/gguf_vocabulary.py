@@ -71,10 +71,7 @@ def read_vocabulary(folder: Path, rows: int, ends: Sequence[int]) -> Vocabulary:
         raise InputError(f"{path}: only BPE can be written as GGUF; use --format hf instead")
     pieces = bool(tokenizer.model.byte_fallback)
     tokens, kinds = _tokens(fields, rows)
-    merges = [
-        tuple(merge.split(" ", 1) if isinstance(merge, str) else merge)
-        for merge in fields["model"]["merges"]
-    ]
+    merges = list(map(_merge, fields["model"]["merges"]))
     ids = _ids(folder, tokenizer, ends)
     around = _around(tokenizer, ids, path)
     return Vocabulary(
@@ -89,6 +86,12 @@ def read_vocabulary(folder: Path, rows: int, ends: Sequence[int]) -> Vocabulary:
         prefix_space=pieces and _prefixes_space(fields, path),
         template=_template(folder),
     )
+
+
+def _merge(written: str | list[str]) -> tuple[str, str]:
+    """One merge in either spelling: `"a b"` of older files, or `["a", "b"]`."""
+    left, right = written.split(" ", 1) if isinstance(written, str) else written
+    return left, right
 
 
 def _tokens(fields: dict[str, Any], rows: int) -> tuple[list[str], list[TokenType]]:

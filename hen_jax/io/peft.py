@@ -20,7 +20,7 @@ from hen_jax.io.peft_modules import PREFIX, A, B, PeftModule, linear_rows, modul
 from hen_jax.io.peft_pairs import LoraPair, level, same_rank, split_pairs
 from hen_jax.io.peft_pairs import leaves as low_rank_leaves
 from hen_jax.io.peft_settings import PeftSettings
-from hen_jax.io.peft_tensors import SCORE, adapter_tensors
+from hen_jax.io.peft_tensors import SCORE_KERNEL, adapter_tensors
 from hen_jax.io.reward_pad import Pad, choose_pad, write_pad
 from hen_jax.models.config import DecoderConfig, LoraConfig
 
@@ -58,9 +58,8 @@ def write_adapter(
 ) -> shards.Written:
     """Writes an adapter folder that PEFT and vLLM load, all or nothing.
 
-    Where the family fuses layers (q, k and v of Phi-3), their adapters become one of the fused
-    layer, exactly: the `A` stand one below the other and the `B` on the diagonal, so its rank is
-    the sum of theirs.
+    Where the family fuses layers (q, k and v of Phi-3), their adapters become exactly one: the `A`
+    one below the other, the `B` on the diagonal, its rank the sum of theirs.
 
     Args:
       folder: replaced only if it is an adapter folder that hen_jax wrote and nobody changed.
@@ -69,15 +68,10 @@ def write_adapter(
       adapter: tree of `.../lora_a [L, in, R]` and `.../lora_b [L, R, out]` beside each target, and
         of a reward model `score/kernel [D, O]` too.
       base_model: hub id of the base, for `base_model_name_or_path` and the card; None where it has
-        none: never a path, which is of one machine.
+        none: never a path.
       source_folder: of the base: its tokenizer, chat template and generation config lie beside the
         adapter. A reward model needs it, for a token that can pad.
-      stops: as in `hf.write_model`.
-      dtype: what is stored; None keeps the leaves' own.
-      card: the model card; None writes a plain one.
-      record: extra fields of `hen_jax.json`.
-      check: is given the finished folder and its dtype before it takes its place; what it
-        raises prevents that.
+      stops, dtype, card, record, check: as in `hf.write_model`.
 
     Raises:
       InputError: leaves that do not fit `lora` and `config`, one with a number that is not finite,
@@ -87,18 +81,22 @@ def write_adapter(
     tensors = [tensor.cast(dtype) for tensor in adapter_tensors(config, lora, adapter)]
     pad = choose_pad(config, source_folder, stops)
     card = card or Card(Path(folder).name, f"A LoRA adapter of rank {lora.rank}.")
-    made: dict[str, Any] = {"lora": dataclasses.asdict(lora)}
-    if config.score_head:  # adapter_config.json has no place for them
-        made["score_labels"] = list(config.score_labels)
     with staged_folder(Path(folder), ADAPTER_KIND) as staged:
         written = shards.write_file(staged / ADAPTER_WEIGHTS, tensors)
         write_json(staged / ADAPTER_CONFIG, _settings_fields(config, lora, base_model))
         _write_companions(staged, source_folder, stops, pad)
         _write_card(staged, card, config, base_model, Path(folder).name, pad)
-        write_record(staged, ADAPTER_KIND, made | written._asdict() | dict(record or {}))
+        made = _recorded(config, lora) | written._asdict() | dict(record or {})
+        write_record(staged, ADAPTER_KIND, made)
         if check is not None:
             check(staged, written.dtype)
     return written
+
+
+def _recorded(config: DecoderConfig, lora: LoraConfig) -> dict[str, Any]:
+    """What reading it back needs; `adapter_config.json` has no place for the labels."""
+    labels = {"score_labels": list(config.score_labels)} if config.score_head else {}
+    return {"lora": dataclasses.asdict(lora)} | labels
 
 
 def _settings_fields(config: DecoderConfig, lora: LoraConfig, base: str | None) -> dict[str, Any]:
@@ -194,7 +192,7 @@ def assemble_adapter(
             )
     if config.score_head:
         shape = (len(config.score_labels), config.width)
-        leaves[SCORE] = read(PREFIX + "score.weight", shape).T
+        leaves[SCORE_KERNEL] = read(PREFIX + "score.weight", shape).T
     return lora, unflatten(leaves)
 
 

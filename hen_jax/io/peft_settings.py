@@ -16,7 +16,7 @@ FORMAT_VERSION = "0.21.2"
 
 LANGUAGE_MODEL, CLASSIFIER = "CAUSAL_LM", "SEQ_CLS"
 _TASKS = (LANGUAGE_MODEL, CLASSIFIER, "SEQ_2_SEQ_LM")  # the last: public adapters of decoders
-SCORE = "score"
+_SCORE = "score"
 
 PLAIN_SETTINGS: dict[str, Any] = {
     "alora_invocation_tokens": None,
@@ -116,7 +116,7 @@ def fields(
                 "init_lora_weights": True,
                 # PEFT declares an integer and keeps what it reads, so a fraction survives too.
                 "lora_alpha": _whole(settings.alpha),
-                "modules_to_save": [SCORE] if classifier else None,
+                "modules_to_save": [_SCORE] if classifier else None,
                 "peft_version": FORMAT_VERSION,
                 "r": settings.rank,
                 "rank_pattern": dict(settings.ranks),
@@ -170,7 +170,7 @@ def _check(path: Path, key: str, value: Any) -> None:
             f"{path}: 'init_lora_weights' is {value!r}, which changes the base weights; "
             "convert it with PEFT's path_initial_model_for_weight_conversion"
         )
-    elif key == "modules_to_save" and set(value or ()) - {SCORE, "classifier"}:
+    elif key == "modules_to_save" and set(value or ()) - {_SCORE, "classifier"}:
         raise InputError(f"{path}: 'modules_to_save' is {value!r}; only a score head is supported")
     elif key == "task_type" and value not in (*_TASKS, None):
         raise InputError(f"{path}: 'task_type' is {value!r}; supported: {', '.join(_TASKS)}")

@@ -13,7 +13,7 @@ from hen_jax.io.peft_modules import PREFIX, A, B, linear_rows, modules_of
 from hen_jax.io.peft_pairs import stacked
 from hen_jax.models.config import DecoderConfig, LoraConfig
 
-SCORE = "score/kernel"
+SCORE_KERNEL = "score/kernel"
 """Where the head of a reward model stands in the tree."""
 
 _KINDS = ("lora_a", "lora_b")
@@ -33,7 +33,7 @@ def _checked(config: DecoderConfig, lora: LoraConfig, adapter: Tree) -> dict[str
     given, shapes = flatten(adapter), names.tensor_shapes(config, lora)
     expected = {path for path in shapes if path.endswith(("/lora_a", "/lora_b"))}
     if config.score_head:
-        expected.add(SCORE)
+        expected.add(SCORE_KERNEL)
     where = f"its targets are {', '.join(lora.targets)}"
     names.require_names(set(given), expected, "the adapter tree", where)
     for path, leaf in given.items():
@@ -58,8 +58,8 @@ def _tensors(
             )
             yield _kept(name_a, a)
             yield _kept(name_b, b)
-    if SCORE in leaves:
-        yield _kept(PREFIX + "score.weight", np.asarray(leaves[SCORE]).T)
+    if SCORE_KERNEL in leaves:
+        yield _kept(PREFIX + "score.weight", np.asarray(leaves[SCORE_KERNEL]).T)
 
 
 def _kept(name: str, array: np.ndarray) -> shards.Tensor:

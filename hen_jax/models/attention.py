@@ -17,7 +17,7 @@ from hen_jax.models.packed_attention import scores_within_limits, within_limits
 PLAIN = ("xla", "chunked")
 """The back-ends that let a document see the prefix that its row shares."""
 
-CHUNK = 256
+_CHUNK = 256
 """Queries whose scores the "chunked" back-end holds at a time."""
 
 AttentionFunction = Callable[[Array, Array, Array], Array]
@@ -75,7 +75,7 @@ def _plain(
     T, given = segments.shape[1], {"scale": scale, "softcap": softcap}
     scores = scores_within_limits(reach, window, T)
     if backend == "chunked":
-        if scores < T * T and scores <= 2 * CHUNK * T:
+        if scores < T * T and scores <= 2 * _CHUNK * T:
             near = within_limits(segments, reach, window, **given)
             return jax.checkpoint(near, prevent_cse=False)
         return partial(attend_chunked, segments=segments, window=window, **given)
@@ -92,7 +92,7 @@ def attend_chunked(
     window: int | None,
     scale: float,
     softcap: float | None = None,
-    chunk: int = CHUNK,
+    chunk: int = _CHUNK,
 ) -> Float[Array, "B T N H"]:
     """`attend` for `chunk` queries at a time: `[B, N, chunk, S]` scores are held, not all `T`.
 

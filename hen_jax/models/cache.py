@@ -171,14 +171,7 @@ def write_rows(
             inserted_window_dims=(row,),
             scatter_dims_to_operand_dims=(row, axis),
         )
-        return jax.lax.scatter(
-            leaf,
-            jnp.stack([rows, starts], axis=1),
-            update.astype(leaf.dtype),
-            numbers,
-            unique_indices=True,
-            mode=jax.lax.GatherScatterMode.FILL_OR_DROP,
-        )
+        return _scattered(leaf, jnp.stack([rows, starts], axis=1), update, numbers)
 
     return _of_layers(put, layers, new)
 
@@ -188,14 +181,27 @@ def write_behind(layers: Layers, new: Layers, lengths: Int[Array, "B"]) -> Layer
 
     def put(leaf: Array, update: Array, axis: int) -> Array:
         row = leaf.ndim - 4
-
-        def one(mine: Array, update: Array, start: Array) -> Array:
-            return jax.lax.dynamic_update_slice_in_dim(mine, update, start, axis - 1)
-
-        of_rows = jax.vmap(one, (row, row, 0), row)
-        return of_rows(leaf, update.astype(leaf.dtype), lengths)
+        # Rows as a batching dimension, so that each device writes its own. Not by `vmap`, which
+        # brings them to the front: on a TPU that costs a copy of the cache.
+        numbers = jax.lax.ScatterDimensionNumbers(
+            update_window_dims=tuple(d for d in range(leaf.ndim) if d != row),
+            inserted_window_dims=(),
+            scatter_dims_to_operand_dims=(axis,),
+            operand_batching_dims=(row,),
+            scatter_indices_batching_dims=(0,),
+        )
+        return _scattered(leaf, lengths[:, None], update, numbers)
 
     return _of_layers(put, layers, new)
+
+
+def _scattered(
+    leaf: Array, indices: Array, update: Array, numbers: jax.lax.ScatterDimensionNumbers
+) -> Array:
+    """Windows put into the cache, those that would not lie in it as a whole left out."""
+    mode = jax.lax.GatherScatterMode.FILL_OR_DROP
+    update = update.astype(leaf.dtype)
+    return jax.lax.scatter(leaf, indices, update, numbers, unique_indices=True, mode=mode)
 
 
 def _of_layers(put: Callable[..., Array], *layers: Layers) -> Layers:
@@ -209,6 +215,18 @@ def _of_layers(put: Callable[..., Array], *layers: Layers) -> Layers:
         )
 
     return jax.tree.map(one, *layers, is_leaf=lambda x: isinstance(x, LayerCache))
+
+
+def compacted(recent: Recent) -> Layers:
+    """What is recent with the filled places of each row first, in their order."""
+    order = jnp.argsort(recent.positions == NOWHERE, axis=1, stable=True)
+
+    def sorted_(leaf: Array, axis: int) -> Array:
+        shape = [1] * leaf.ndim
+        shape[-4], shape[axis] = order.shape
+        return jnp.take_along_axis(leaf, order.reshape(shape), axis=axis)
+
+    return _of_layers(sorted_, recent.layers)
 
 
 def take_rows(layers: Layers, rows: Int[Array, "P"]) -> Layers:

@@ -10,7 +10,7 @@ import numpy as np
 from hen_jax.core.errors import InputError
 from hen_jax.planning.hlo import Executed, Instruction, Module, executed
 
-KINDS = (
+_KINDS = (
     "all-gather",
     "all-reduce",
     "reduce-scatter",
@@ -70,7 +70,7 @@ def _traffic(
 def kind_of(instruction: Instruction) -> str | None:
     """The collective that an instruction is or starts; None where it is none."""
     opcode = instruction.opcode.removesuffix("-start")
-    return opcode if opcode in KINDS and not instruction.opcode.endswith("-done") else None
+    return opcode if opcode in _KINDS and not instruction.opcode.endswith("-done") else None
 
 
 def replica_group(instruction: Instruction) -> tuple[int, ...]:

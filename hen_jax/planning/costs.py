@@ -162,9 +162,9 @@ def _is_free(instruction: Instruction) -> bool:
 
 def _fusion_traffic(module: Module, fusion: Instruction, within: dict[str, Instruction]) -> float:
     body = module.computations[called(fusion, "calls")[0]]
-    parameters = {int(i.literal): i.name for i in body.values() if i.opcode == "parameter"}
+    parameters = _parameters(body)
     read = sum(
-        _read(body, parameters[index], _hbm(within[name]))
+        _read(module, body, parameters[index], _hbm(within[name]))
         for index, name in enumerate(fusion.operands)
     )
     root = root_of(body)
@@ -172,12 +172,21 @@ def _fusion_traffic(module: Module, fusion: Instruction, within: dict[str, Instr
     return read + sum(_written(body, one) for one in roots)
 
 
-def _read(body: dict[str, Instruction], name: str, whole: float) -> float:
-    """Bytes that a fusion reads of the operand `name`."""
+def _parameters(body: dict[str, Instruction]) -> dict[int, str]:
+    return {int(i.literal): i.name for i in body.values() if i.opcode == "parameter"}
+
+
+def _read(module: Module, body: dict[str, Instruction], name: str, whole: float) -> float:
+    """Bytes that a fusion reads of the operand `name`, by itself or in the fusions within it."""
     total = 0.0
     for user in _users(body, name):
         if user.opcode in _SLICES and user.operands[0] == name:
             total += sum(shape.bytes for shape in user.shapes)
+        elif user.opcode == "fusion" and name in user.operands:
+            inner = module.computations[called(user, "calls")[0]]
+            parameters = _parameters(inner)
+            places = [place for place, one in enumerate(user.operands) if one == name]
+            total += sum(_read(module, inner, parameters[place], whole) for place in places)
         elif user.opcode != "dynamic-update-slice" or user.operands[0] != name:
             return whole
     return min(total, whole)

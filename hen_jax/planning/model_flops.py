@@ -45,6 +45,14 @@ def _flops(
     return float(matrices * (blocks + head) + rest * (attention + adapters))
 
 
+def decoding_flops(config: DecoderConfig, lora: LoraConfig | None, rows: int, places: int) -> float:
+    """One token of each of `rows` rows whose caches are full: `places` keys each, or the window."""
+    products = scoring_flops(config, lora, RowShape(rows, 1, 1))
+    one = rows * sum(attention_flops(config, 1, window) for window in config.windows)
+    seen = sum(min(places, window or places) for window in config.windows)
+    return products - one + 4.0 * config.heads * config.head_dim * seen * rows
+
+
 def row_flops(config: DecoderConfig, lora: LoraConfig | None, length: int) -> float:
     """`training_flops` of one full row, every position of which trains."""
     return training_flops(config, lora, RowShape(1, length, length))

@@ -28,7 +28,7 @@ from hen_jax.recipes.generate import Request, open_speaker_of, require_settings,
 from hen_jax.runs.chats import Speaker, back_end, revision
 from hen_jax.text.conversation import Message, Reply, UnansweredError, message_row
 
-CHUNK = 32
+_CHUNK = 32
 """Replies that are asked for, and written, together."""
 
 
@@ -87,8 +87,8 @@ def _write(
 ) -> int:
     """Writes what is missing behind the first `before` replies; how many tokens that were."""
     speaker, began, tokens = open_speaker_of(request), time.perf_counter(), 0
-    for start in range(before, len(wanted), CHUNK):
-        chunk = wanted[start : start + CHUNK]
+    for start in range(before, len(wanted), _CHUNK):
+        chunk = wanted[start : start + _CHUNK]
         for asked, reply in _answered(speaker, request.seed, start, chunk, out):
             file.write(_head(asked, by) + _tail(reply))
             tokens += reply.tokens or 0

@@ -16,12 +16,13 @@ from hen_jax.core.outputs import output_files, require_ours
 from hen_jax.planning.report import as_json, lines
 from hen_jax.planning.roofline import ASSUMPTIONS
 from hen_jax.planning.search import first_that_fits, meshes
-from hen_jax.planning.stage import StagePlan, plan_program
+from hen_jax.planning.stage import Program, StagePlan, plan_program
 from hen_jax.planning.topologies import Topology, open_topology
 from hen_jax.recipes.changes import changes_of, replaced
 from hen_jax.recipes.launch import load_config
 from hen_jax.recipes.table import stage_of
-from hen_jax.runs.abstract import placed_model, program, read_architecture
+from hen_jax.runs.abstract import program, read_architecture
+from hen_jax.runs.abstract_decoding import DECODING, decoding_program
 from hen_jax.runs.settings import settings as read_settings
 from hen_jax.runs.stage import RunSettings
 
@@ -48,14 +49,13 @@ def plan(
     config = load_config(config_file, overrides)
     settings = read_settings(stage_of(config.get("recipe")).settings, config)
     stages = _stages_of(settings, stage)
-    for name in stages:
-        wanted = stage_of(name).model_config(settings, read_architecture(settings.model.source))
-        stage_of(name).check_model(settings, wanted)
+    trained = stage_of(settings.recipe)
+    wanted = trained.model_config(settings, read_architecture(settings.model.source))
+    trained.check_model(settings, wanted)
     topology = open_topology(topology_name)
     plans, written = [], []
     for name in stages:
         found = _search(name, settings, topology) if search else [_plan(name, settings, topology)]
-        found += [] if search else _phases(name, settings, topology)
         plans += found
         written += map(as_json, found)
         if not search and not found[0].fits:
@@ -68,26 +68,27 @@ def plan(
 
 
 def _stages_of(settings: RunSettings, chosen: str | None) -> tuple[str, ...]:
-    """The stages of a config, or the chosen one of them; a recipe has the one of its name."""
-    if chosen not in (None, settings.recipe):
-        raise InputError(f"--stage={chosen}: the recipe {settings.recipe!r} has {settings.recipe}")
-    return (settings.recipe,)
+    """The stage of a config, which has its recipe's name, with its rollouts; or the chosen one."""
+    name = settings.recipe
+    known = (name, *DECODING)
+    if chosen not in (None, *known):
+        raise InputError(f"--stage={chosen}: the recipe {name!r} has {', '.join(known)}")
+    if chosen is not None:
+        return (chosen,)
+    return (name,) if stage_of(name).slots is None else (name, "rollout")
+
+
+def _program(name: str, settings: Any, topology: Topology) -> Program:
+    stage = stage_of(settings.recipe)
+    for kind in DECODING:
+        if name == kind:
+            return decoding_program(kind, stage, settings, topology)
+    return program(stage, settings, topology)
 
 
 def _plan(name: str, settings: Any, topology: Topology) -> StagePlan:
     found = _compiled(name, settings, topology)
     print("\n".join(lines(found, topology)), flush=True)
-    return found
-
-
-def _phases(name: str, settings: Any, topology: Topology) -> list[StagePlan]:
-    """What a run of the stage compiles beside its step."""
-    stage, found = stage_of(name), []
-    for phase, build in stage.phases.items():
-        _say_compiling(f"{name}: {phase}", settings, topology)
-        made = build(settings, placed_model(settings, topology))
-        found.append(plan_program(f"{name}: {phase}", made, topology))
-        print("\n".join(lines(found[-1], topology)), flush=True)
     return found
 
 
@@ -118,10 +119,10 @@ def _compiled(name: str, settings: Any, topology: Topology) -> StagePlan:
         )
     if topology.estimated:
         plain = replaced(settings, "execution", attention="chunked") if kernel else settings
-        made = program(stage_of(name), plain, topology)
+        made = _program(name, plain, topology)
         made.step.trace(*made.arguments).lower(lowering_platforms=("cuda",))
         settings = replaced(settings, "execution", attention="splash") if kernel else settings
-    return plan_program(name, program(stage_of(name), settings, topology), topology)
+    return plan_program(name, _program(name, settings, topology), topology)
 
 
 def _advice(name: str, settings: Any, topology: Topology) -> dict[str, Any] | None:
@@ -134,7 +135,7 @@ def _advice(name: str, settings: Any, topology: Topology) -> dict[str, Any] | No
             return None
         return found if found.fits else None
 
-    changes = changes_of(stage_of(name))
+    changes = changes_of(stage_of(settings.recipe))
     found = first_that_fits(settings, changes, attempt)
     if found is None:
         print(f"  no change makes it fit; tried {', '.join(one.name for one in changes)}")
@@ -147,7 +148,7 @@ def _advice(name: str, settings: Any, topology: Topology) -> dict[str, Any] | No
 
 def _search(name: str, settings: Any, topology: Topology) -> list[StagePlan]:
     """Plans every mesh and microbatch; the one with the most tokens per second comes first."""
-    rows_of = stage_of(name).rows
+    rows_of = None if name in DECODING else stage_of(name).rows
     if rows_of is None:
         raise InputError(f"--search divides the rows of a batch; {name} has no such rows")
     heads = read_architecture(settings.model.source).kv_heads

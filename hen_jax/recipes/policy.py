@@ -17,7 +17,7 @@ from hen_jax.models.config import DecoderConfig
 from hen_jax.models.decoder import Decoder, split
 from hen_jax.recipes.changes import NARROW
 from hen_jax.recipes.policy_checks import check, check_model, hold, require_start
-from hen_jax.recipes.policy_rollouts import drawing, prepare
+from hen_jax.recipes.policy_rollouts import engine_slots, prepare
 from hen_jax.recipes.policy_settings import PolicySettings, feed, flops, load, names_of, red_flags
 from hen_jax.runs.stage import Stage, Work, guarded
 from hen_jax.steps.policy import first_memory, policy_says, policy_score, policy_step
@@ -87,7 +87,7 @@ STAGE = Stage(
     before=hold,
     flags=red_flags,
     rows=lambda settings: settings.data.batch_size,
+    slots=engine_slots,
     changes=(NARROW,),
-    phases={"rollout": drawing},
     headline="reward",
 )

@@ -1,14 +1,13 @@
 """How the rollouts of a policy run are made: the engine, the rewards, and who speaks between."""
 
+import dataclasses
+
 from hen_jax.data.rollouts import MULTIPLE, RolloutBounds
 from hen_jax.io.endpoint import Endpoint
-from hen_jax.planning.stage import Program
 from hen_jax.recipes.policy_rewards import Circumstance, terms
 from hen_jax.recipes.policy_settings import PolicySettings
 from hen_jax.recipes.policy_users import open_user
-from hen_jax.runs.abstract import Placed
 from hen_jax.runs.chats import back_end
-from hen_jax.runs.rollout_program import drawing_program
 from hen_jax.runs.rollouts import RolloutConfig, Room, preparing
 from hen_jax.runs.speech import Speak, endpoint_speech, own_speech
 from hen_jax.runs.stage import Job
@@ -19,23 +18,13 @@ from hen_jax.training.loop import Prepare
 from hen_jax.training.placement import to_devices
 
 
-def slots_of(settings: PolicySettings, sizes: RolloutBounds, stops: int) -> Slots:
+def engine_slots(settings: PolicySettings, sizes: RolloutBounds) -> Slots:
     """The engine's slots: a whole prompt is read at once, and no row is longer than it may be."""
     prefill = -(-sizes.prompt // MULTIPLE) * MULTIPLE
+    places = sizes.prompt + sizes.longest
     return Slots(
-        settings.rollout.slots,
-        sizes.prompt + sizes.longest,
-        prefill=(prefill,),
-        prefill_tokens=4 * prefill,
-        stops=stops,
-        biases=0,
+        settings.rollout.slots, places, prefill=(prefill,), prefill_tokens=4 * prefill, biases=0
     )
-
-
-def drawing(settings: PolicySettings, placed: Placed) -> Program:
-    """What draws a rollout, for a plan."""
-    sizes = settings.sizes(settings.data.prompt_length)
-    return drawing_program(settings, placed, slots_of(settings, sizes, stops=2))
 
 
 def prepare(job: Job) -> Prepare:
@@ -43,7 +32,7 @@ def prepare(job: Job) -> Prepare:
     settings: PolicySettings = job.settings
     made, sizes, stops = settings.rollout, job.feed.bounds, stop_ids(job.tokenizer)
     places = sizes.prompt + sizes.longest
-    slots = slots_of(settings, sizes, len(stops))
+    slots = dataclasses.replace(engine_slots(settings, sizes), stops=len(stops))
     speak = own_speech(
         job.model.graphdef, slots, Sampling(made.temperature), stops, made.max_new_tokens
     )

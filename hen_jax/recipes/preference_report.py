@@ -21,7 +21,7 @@ from hen_jax.training.loop import Evaluator, Prepare
 from hen_jax.training.placement import to_devices
 from hen_jax.training.processes import row_share
 
-REPORT = "preferences.json"
+_REPORT = "preferences.json"
 """In the work directory of a run."""
 
 
@@ -58,7 +58,7 @@ def preferences(job: Job) -> Evaluator:
         ]
         return np.concatenate([np.asarray(row) for row in rows])
 
-    return reporting(job, found.parts, scores, REPORT)
+    return reporting(job, found.parts, scores, _REPORT)
 
 
 def stored_references(job: Job) -> Prepare:

@@ -27,11 +27,11 @@ from hen_jax.data.rated_batches import (
     train_rated,
 )
 from hen_jax.models.config import DecoderConfig
-from hen_jax.planning.model_flops import row_flops
 from hen_jax.recipes.changes import NARROW
 from hen_jax.recipes.regression_report import ratings
 from hen_jax.runs.abstract import abstract_batch
 from hen_jax.runs.model import with_score_head
+from hen_jax.runs.packed import packed_flops, packed_rows
 from hen_jax.runs.rated import LABELS, Folds, Level, Predicts, RatedAsked, Reads, rated_parts
 from hen_jax.runs.stage import Feed, Load, RunSettings, Stage, Work, guarded
 from hen_jax.steps.regression import regression_loss
@@ -100,12 +100,6 @@ def load(settings: RegressionSettings, config: DecoderConfig, mesh: Mesh) -> Loa
     return Load(batch, RatedBounds(data.row_length, 1, O))
 
 
-def flops(settings: RegressionSettings, config: DecoderConfig, number: int) -> float:
-    """The model's operations in one update, on rows without padding."""
-    data = settings.data
-    return data.batch_size * row_flops(config, settings.adapter, data.row_length)
-
-
 def check(settings: RegressionSettings, mesh: Mesh) -> None:
     """Raises `InputError` for rows that do not divide, and for evaluators that need a language."""
     check_batch(settings.data.batch_size, settings.microbatches, mesh)
@@ -118,11 +112,11 @@ STAGE = Stage(
     feed=feed,
     work=work,
     load=load,
-    flops=flops,
+    flops=packed_flops,
     summary=lambda one: f"regression of ratings (squared error, {one.epochs:g} epochs),",
     model_config=lambda one, config: with_score_head(config, LABELS[one.predicts]),
     check=check,
-    rows=lambda settings: settings.data.batch_size,
+    rows=packed_rows,
     changes=(NARROW,),
     evaluators={"ratings": ratings},
 )

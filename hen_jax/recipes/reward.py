@@ -26,20 +26,12 @@ from hen_jax.data.comparison_batches import (
 from hen_jax.data.comparisons import ComparedBatch, compare
 from hen_jax.data.rated import Reads
 from hen_jax.models.config import DecoderConfig
-from hen_jax.planning.model_flops import row_flops
 from hen_jax.recipes.changes import NARROW
 from hen_jax.recipes.reward_report import preferences
 from hen_jax.runs.abstract import abstract_batch
-from hen_jax.runs.compared import (
-    Asked,
-    ComparedParts,
-    Level,
-    bounds_of,
-    compared_parts,
-    describe,
-)
+from hen_jax.runs.compared import Asked, ComparedParts, Level, bounds_of, compared_parts, describe
 from hen_jax.runs.model import with_score_head
-from hen_jax.runs.packed import check_shared_prompts
+from hen_jax.runs.packed import check_shared_prompts, packed_flops, packed_rows
 from hen_jax.runs.stage import Feed, Load, RunSettings, Stage, Work, guarded
 from hen_jax.steps.reward import RewardConfig, reward_loss
 from hen_jax.steps.update import update_step
@@ -60,6 +52,7 @@ class RewardSettings(RunSettings):
     crossings: tuple[str, ...] = ()  # built from hed and steered sources; see `data.crossed.BUILT`
     plain: bool = True  # the sources' own pairs; False leaves only what is crossed
     reads: Reads = "conversation"  # "replies": what was asked is hidden, as a control
+    control: str | None = None  # a finished run of that kind on the same data: told beside this one
     loop: LoopConfig = LoopConfig(evaluators=("preferences",))
 
     def parts(self, tokenizer: ChatTokenizer) -> ComparedParts:
@@ -99,9 +92,7 @@ def work(
     schedule = make_schedule(settings.optimizer, steps)
     optimizer = guarded(settings, schedule)
     loss = reward_loss(graphdef, bounds.replies, settings.reward, bounds.reach)
-    return Work(
-        update_step(loss, optimizer, settings.microbatches), optimizer, schedule, score=loss
-    )
+    return Work(update_step(loss, optimizer, settings.microbatches), optimizer, schedule, loss)
 
 
 def load(settings: RewardSettings, config: DecoderConfig, mesh: Mesh) -> Load:
@@ -112,12 +103,6 @@ def load(settings: RewardSettings, config: DecoderConfig, mesh: Mesh) -> Load:
     rows: Any = abstract_batch((B,), data.row_length, mesh, (BATCH,))
     batch = ComparedBatch(rows, *(cast(Any, known) for _ in ("wins", "ties", "margin")))
     return Load(batch, ComparisonBounds(data.row_length, K))
-
-
-def flops(settings: RewardSettings, config: DecoderConfig, number: int) -> float:
-    """The model's operations in one update, on rows without padding."""
-    data = settings.data
-    return data.batch_size * row_flops(config, settings.adapter, data.row_length)
 
 
 def check(settings: RewardSettings, mesh: Mesh) -> None:
@@ -132,12 +117,12 @@ STAGE = Stage(
     feed=feed,
     work=work,
     load=load,
-    flops=flops,
+    flops=packed_flops,
     summary=lambda one: f"reward modelling (Bradley-Terry, {one.epochs:g} epochs),",
     model_config=lambda settings, config: with_score_head(config),
     check=check,
     check_model=check_shared_prompts,
-    rows=lambda settings: settings.data.batch_size,
+    rows=packed_rows,
     changes=(NARROW,),
     evaluators={"preferences": preferences},
 )

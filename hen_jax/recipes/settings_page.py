@@ -7,7 +7,7 @@ from hen_jax.core.fields import REQUIRED, Field, fields_of, may_be_none, words
 from hen_jax.recipes.table import STAGES, stage_of
 from hen_jax.runs.sources import Source
 
-HEAD = """\
+_HEAD = """\
 # Settings
 
 *Written from the code by `make docs`; a test compares the two.*
@@ -54,7 +54,7 @@ TABLE = ("| field | type | default | meaning |", "|---|---|---|---|")
 
 def page() -> str:
     """The whole page: a table per recipe, then one per group of fields."""
-    parts, groups = [HEAD], {}
+    parts, groups = [_HEAD], {}
     by_record: dict[type, list[str]] = {}
     for name in STAGES:
         by_record.setdefault(stage_of(name).settings, []).append(name)

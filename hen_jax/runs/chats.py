@@ -25,7 +25,7 @@ from hen_jax.text.detect import open_chat_tokenizer
 from hen_jax.text.replay import replay
 from hen_jax.text.tokenizer import ChatTokenizer
 
-KINDS = ("model:FOLDER", "endpoint:URL#MODEL", "replay:FILE")
+_KINDS = ("model:FOLDER", "endpoint:URL#MODEL", "replay:FILE")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +122,7 @@ def back_end(line: str) -> BackEnd:
         return BackEnd(kind, where)
     if kind == "endpoint" and where and model:
         return BackEnd(kind, where.rstrip("/"), model)
-    raise InputError(f"back-end {line!r}; give {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+    raise InputError(f"back-end {line!r}; give {', '.join(_KINDS[:-1])} or {_KINDS[-1]}")
 
 
 def revision(line: str, adapter: Path | None = None) -> str:
@@ -188,5 +188,5 @@ def _row(messages: Sequence[Message], tokenizer: ChatTokenizer) -> list[int]:
     *earlier, last = messages
     if last.role != "assistant":
         return render_prompt(messages, tokenizer).tolist()
-    begun = tokenizer.tokenizer.encode(last.content, add_special_tokens=False)
-    return [*render_prompt(earlier, tokenizer).tolist(), *begun]
+    begun = tokenizer.tokenizer.backend_tokenizer.encode(last.content, add_special_tokens=False)
+    return [*render_prompt(earlier, tokenizer).tolist(), *begun.ids]

@@ -17,7 +17,7 @@ from hen_jax.text.tokenizer import ChatTokenizer
 
 Level = Literal["conversation", "turn"]
 
-MULTIPLE = 32
+_MULTIPLE = 32
 """Rows are as long as the longest prompt with its replies, rounded up to this."""
 
 
@@ -88,7 +88,7 @@ def bounds_of(parts: ComparedParts, config: ComparisonConfig) -> ComparisonBound
     """The tightest bounds of all rows."""
     rows = [one for part in parts for one in part.found.all()]
     longest = max(one.length for one in rows)
-    row = min(-(-longest // MULTIPLE) * MULTIPLE, config.row_length)
+    row = min(-(-longest // _MULTIPLE) * _MULTIPLE, config.row_length)
     reach: RowLimits | None = reach_of(rows) if config.shared_prompts else None
     return ComparisonBounds(row, most_replies(rows), reach)
 

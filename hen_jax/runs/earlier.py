@@ -106,7 +106,7 @@ def as_trained(run: Path, config: DecoderConfig) -> DecoderConfig:
     return dataclasses.replace(config, score_head=trained_scores(run), score_labels=labels)
 
 
-HEAD = ("score_head", "score_labels")
+_HEAD = ("score_head", "score_labels")
 """The fields of a model's config that a run may change."""
 
 
@@ -172,7 +172,7 @@ def _require_same_base(run: Path, model: BaseModel) -> None:
     other = sorted(
         name
         for name, value in before["model"].items()
-        if name not in HEAD and config.get(name, value) != value  # weights are compared below
+        if name not in _HEAD and config.get(name, value) != value  # weights are compared below
     )
     if other:
         field = other[0]

@@ -18,7 +18,7 @@ from hen_jax.text.fast_tokenizer import FastTokenizer, without_transformers
 from hen_jax.text.formats import format_named
 from hen_jax.text.tokenizer import ChatTokenizer
 
-KIND = "tokenizer"
+_KIND = "tokenizer"
 
 
 def known_tokenizer(folder: Path) -> ChatTokenizer:
@@ -29,7 +29,7 @@ def known_tokenizer(folder: Path) -> ChatTokenizer:
     """
     verify(folder)
     place = cache_folder() / "tokenizers" / _key(fingerprint(folder, TEXT_FILES))
-    built_once(place, lambda new: _write(folder, new), lambda found: damage_of(found, KIND))
+    built_once(place, lambda new: _write(folder, new), lambda found: damage_of(found, _KIND))
     return _read(place)
 
 
@@ -51,13 +51,13 @@ def _write(folder: Path, new: Path) -> None:
         "default_system": found.default_system,
         "tools": found.tools,
     }
-    write_record(new, KIND, fields)
+    write_record(new, _KIND, fields)
 
 
 def _read(place: Path) -> ChatTokenizer:
     from tokenizers import Tokenizer  # here, as most commands open no tokenizer
 
-    told = require_record(place, KIND)
+    told = require_record(place, _KIND)
     bos, eos = told["bos_token"], told["eos_token"]
     backend = Tokenizer.from_file(str(place / "tokenizer.json"))
     found = format_named(told["format"], bos, eos, told["default_system"], told["tools"])

@@ -19,9 +19,9 @@ from hen_jax.core.ranges import Count, Natural, check_ranges
 from hen_jax.core.types import Mean, Tree
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.planning.search import Change
-from hen_jax.planning.stage import Program
 from hen_jax.runs.model import BaseModel, ModelSettings, base_dtype, language_model
 from hen_jax.runs.sources import Source
+from hen_jax.sampling.slots import Slots
 from hen_jax.steps.state import Optimizer, State
 from hen_jax.steps.update import Metrics
 from hen_jax.text.tokenizer import ChatTokenizer
@@ -181,15 +181,14 @@ class Stage(NamedTuple):
     evaluators: Mapping[str, Callable[[Job], Evaluator]] = {}
     """More names for `config.loop.evaluators`, beside those of `runs.evaluators`."""
 
+    slots: Callable[[Any, Any], Slots] | None = None
+    """`(settings, bounds)`: what the engine draws the stage's replies with; None: it draws none."""
+
     changes: tuple[Change, ...] = ()
     """What `hen plan` may try besides the common ones to make a step fit."""
 
     flags: Callable[[Any], Flags] = lambda settings: no_flags
     """`(settings)`: what the loop asks about each update's metrics; may warn or end the run."""
-
-    phases: Mapping[str, Callable[[Any, Any], Program]] = {}
-    """`(settings, placed)`, by name: what else a run compiles beside its step, such as the drawing
-    of a rollout; `placed` is a `runs.abstract.Placed`. For plans."""
 
     rows: Callable[[Any], int] | None = None
     """`(settings)`: rows of a batch, which microbatches divide; None where there are none."""

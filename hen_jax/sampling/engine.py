@@ -7,6 +7,7 @@ engine.run([Request((1, 2, 3), 64, stop=(2,)), Request((4,))])
 """
 
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -15,9 +16,12 @@ import jax
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.sampling import slots as programs
+from hen_jax.sampling import drafting
+from hen_jax.sampling import slots as at_rest
+from hen_jax.sampling.drawing import Chunk, step
 from hen_jax.sampling.logits import PROMPT, row_sampling
 from hen_jax.sampling.places import Entry, Resident, padded_count, pieces, plan_admission
+from hen_jax.sampling.reading import copy_rows, prefill
 from hen_jax.sampling.replies import (
     Writing,
     completion,
@@ -26,15 +30,16 @@ from hen_jax.sampling.replies import (
     finish_of,
 )
 from hen_jax.sampling.requests import Completion, Event, Request
-from hen_jax.sampling.slots import Chunk, Rows, Slots, State
+from hen_jax.sampling.slots import Rows, Slots, State
 from hen_jax.sampling.weights import Weights
 
-_init = jax.jit(programs.init_state, static_argnames="slots")
-_prefill = jax.jit(programs.prefill, static_argnames="resumed", donate_argnums=1)
-_copy = jax.jit(programs.copy_rows, donate_argnums=0)
-_admit = jax.jit(programs.admit, donate_argnums=0)
-_release = jax.jit(programs.release, donate_argnums=0)
-_step = jax.jit(programs.step, static_argnames="slots", donate_argnums=1)
+_init = jax.jit(at_rest.init_state, static_argnames="slots")
+_admit = jax.jit(at_rest.admit, donate_argnums=0)
+_release = jax.jit(at_rest.release, donate_argnums=0)
+_prefill = jax.jit(prefill, static_argnames="resumed", donate_argnums=1)
+_copy = jax.jit(copy_rows, donate_argnums=0)
+_step = jax.jit(step, static_argnames="slots", donate_argnums=1)
+_guess = jax.jit(drafting.step_drafting, static_argnames="slots", donate_argnums=1)
 
 
 class Engine:
@@ -59,6 +64,7 @@ class Engine:
         self.residents: list[Resident] = [Resident()] * slots.rows
         self.waiting: deque[tuple[int, Request]] = deque()
         self.ids = itertools.count()
+        self.worth = drafting.UNKNOWN
 
     def use(self, weights: Weights, key: str | None = None) -> None:
         """Other weights of the same shapes, as after an update; nothing is compiled anew.
@@ -107,10 +113,36 @@ class Engine:
         self._fill()
         if not self.writing:
             return []
+        return self._read(self._draw())
+
+    def _draw(self) -> Chunk:
+        """A chunk, with guesses where they pay, on the host."""
         # A slot that comes free is filled at once where somebody waits for it.
-        ended = 1 if self.waiting else self.slots.rows
-        self.state, chunk = _step(self.weights, self.state, slots=self.slots, ended=ended)
-        return self._read(jax.device_get(chunk))
+        ended, guessing = 1 if self.waiting else self.slots.rows, False
+        if self.slots.draft:
+            guessing = drafting.pays(self.worth)
+        start = time.perf_counter()
+        if guessing:
+            history = self._history()
+            self.state, chunk, steps = _guess(
+                self.weights, self.state, history, slots=self.slots, ended=ended
+            )
+        else:
+            self.state, chunk = _step(self.weights, self.state, slots=self.slots, ended=ended)
+            steps = None
+        chunk, steps = jax.device_get((chunk, steps))
+        steps = max(1, int(chunk.counts.max() if steps is None else steps))
+        seconds = (time.perf_counter() - start) / steps
+        gained = float(chunk.counts.sum()) / (steps * max(1, len(self.writing)))
+        self.worth = drafting.noted(self.worth, guessing, drafting.Pace(seconds, gained))
+        return chunk
+
+    def _history(self) -> drafting.History:
+        texts: list[list[Sequence[int]]] = [[] for _ in range(self.slots.rows)]
+        for slot, writing in self.writing.items():
+            own = [*writing.request.prompt, *writing.tokens.tolist()]
+            texts[slot] = [*writing.request.hints, own]
+        return drafting.history_of(texts, self.slots.history)
 
     def run(self, requests: Iterable[Request]) -> list[Completion]:
         """Answers all requests; completions in their order."""
@@ -191,9 +223,9 @@ def init_state(weights: Weights, slots: Slots) -> State:
     layout = weights.model.layout
     if layout is None:
         return _init(weights, slots=slots)
-    shapes = jax.eval_shape(partial(programs.init_state, slots=slots), weights)
-    shardings = programs.state_shardings(shapes, layout)
-    return jax.jit(programs.init_state, static_argnames="slots", out_shardings=shardings)(
+    shapes = jax.eval_shape(partial(at_rest.init_state, slots=slots), weights)
+    shardings = at_rest.state_shardings(shapes, layout)
+    return jax.jit(at_rest.init_state, static_argnames="slots", out_shardings=shardings)(
         weights, slots=slots
     )
 

@@ -6,12 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 from hen_jax.models.config import DecoderConfig, LongRope
+from hen_jax.sampling.reading import Piece
 from hen_jax.sampling.requests import Request
-from hen_jax.sampling.slots import Piece, Slots
+from hen_jax.sampling.slots import Slots
 
 NOTHING = np.zeros(0, np.int32)
 
-SHARED = 16
+_SHARED = 16
 """Tokens from which on a common beginning is copied and not read again."""
 
 
@@ -88,7 +89,7 @@ def _best_source(
     """The slot whose tokens agree longest with the prompt, a free one if it can be."""
     common = [_common(one.tokens, prompt) if one.kind == kind else 0 for one in held]
     best = max(range(len(held)), key=lambda slot: (common[slot], slot in left))
-    return (best, common[best]) if common[best] >= SHARED else (None, 0)
+    return (best, common[best]) if common[best] >= _SHARED else (None, 0)
 
 
 def _common(held: np.ndarray, prompt: np.ndarray) -> int:
@@ -98,13 +99,15 @@ def _common(held: np.ndarray, prompt: np.ndarray) -> int:
 
 
 def pieces(wave: Sequence[Entry], slots: Slots) -> Iterator[tuple[Piece, bool]]:
-    """What is left to be read of the prompts of a wave, as the arguments of `slots.prefill`."""
+    """What is left to be read of the prompts of a wave, as the arguments of `reading.prefill`."""
     at = {entry.slot: entry.shared for entry in wave}
     while rest := [entry for entry in wave if at[entry.slot] < len(entry.prompt)]:
         groups: dict[tuple[int, bool], list[Entry]] = {}
         for entry in rest:
-            size = piece_size(len(entry.prompt) - at[entry.slot], slots.prefill)
-            groups.setdefault((size, at[entry.slot] > 0), []).append(entry)
+            start = at[entry.slot]
+            fitting = [size for size in slots.prefill if start + size <= slots.room]
+            size = piece_size(len(entry.prompt) - start, fitting)
+            groups.setdefault((size, start > 0), []).append(entry)
         for (size, resumed), group in groups.items():
             together = max(1, min(slots.rows, slots.prefill_tokens // size))
             for first in range(0, len(group), together):

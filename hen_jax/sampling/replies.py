@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 
+from hen_jax.sampling.drawing import Chunk, Tokens
 from hen_jax.sampling.requests import Completion, Finish, Request, Top
-from hen_jax.sampling.slots import Chunk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,38 +17,28 @@ class Writing:
     id: int
     request: Request
     cached_tokens: int
-    parts: tuple[Chunk, ...] = ()  # of this row alone, each cut to what it drew
+    parts: tuple[Tokens, ...] = ()  # of this row alone
     stop_string: str | None = None
 
     @property
     def tokens(self) -> np.ndarray:
         """All tokens of the reply so far."""
-        return joined([part.tokens for part in self.parts])
-
-
-def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """The arrays one after the other; none at all are no tokens."""
-    return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+        none = np.zeros(0, np.int32)
+        return np.concatenate([none, *(part.tokens for part in self.parts)])
 
 
 def extended(writing: Writing, chunk: Chunk, slot: int) -> Writing:
     """The reply with what a chunk on the host drew for its slot."""
     count = int(chunk.counts[slot])
-    part = Chunk(*(None if field is None else field[slot][:count] for field in _by_token(chunk)))
+    part = jax.tree.map(lambda leaf: leaf[slot, :count], chunk.drawn)
     return dataclasses.replace(writing, parts=(*writing.parts, part))
-
-
-def _by_token(chunk: Chunk) -> list[np.ndarray | None]:
-    """The fields of a chunk, all `[B, W, ...]`: its counts as one number a token."""
-    wide = np.broadcast_to(np.asarray(chunk.counts)[:, None], chunk.tokens.shape)
-    return list(chunk._replace(counts=wide))
 
 
 def cut(writing: Writing, length: int) -> Writing:
     """The reply without what comes after its first `length` tokens."""
     parts, left = [], length
     for part in writing.parts:
-        parts.append(Chunk(*(None if field is None else field[:left] for field in part)))
+        parts.append(jax.tree.map(lambda leaf, left=left: leaf[:left], part))
         left = max(0, left - len(part.tokens))
     return dataclasses.replace(writing, parts=tuple(parts))
 
@@ -85,23 +76,19 @@ def finish_of(writing: Writing) -> Finish | None:
 
 def completion(writing: Writing, finish: Finish) -> Completion:
     """The finished reply."""
-    parts, request = writing.parts, writing.request
-
-    def field(name: str, width: tuple[int, ...] = (), dtype: type = np.float32) -> np.ndarray:
-        given = [part._asdict()[name] for part in parts]
-        return np.concatenate(given) if given else np.zeros((0, *width), dtype)
-
-    support = parts and parts[0].support is not None and request.sampling.filters
-    top = parts and parts[0].top_tokens is not None
+    request, none = writing.request, np.zeros(0, np.float32)
+    if writing.parts:
+        told = jax.tree.map(lambda *leaves: np.concatenate(leaves), *writing.parts)
+    else:
+        told = Tokens(none.astype(np.int32), none, none, None, None, None, None)
+    top = Top(told.top_tokens, told.top_log_probs, told.top_sampling_log_probs)
     return Completion(
         writing.id,
-        field("tokens", dtype=np.int32),
-        field("log_probs"),
-        field("sampling_log_probs"),
-        field("support") if support else None,
-        Top(field("top_tokens"), field("top_log_probs"), field("top_sampling_log_probs"))
-        if top
-        else None,
+        told.tokens,
+        told.log_probs,
+        told.sampling_log_probs,
+        told.support if request.sampling.filters else None,
+        None if told.top_tokens is None else top,
         len(request.prompt),
         writing.cached_tokens,
         finish,

@@ -27,6 +27,7 @@ class Request:
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     seed: int = 0  # below 2**32
     adapter: int = 0  # which expert answers, once there are several
+    hints: tuple[tuple[int, ...], ...] = ()  # texts that the reply may repeat: earlier ones, say
 
     def __post_init__(self):
         if not self.prompt:

@@ -1,7 +1,7 @@
-"""The engine's state and the pure programs over it: prompts into slots, tokens out of them.
+"""The state of the engine's slots: a tree of arrays, whose shapes depend on `Slots` alone.
 
-The state is a tree of arrays; weights are arguments. Shapes depend on `Slots` and on the sizes of
-the arguments alone, so that rows come and go without a compilation.
+The programs over it are pure (`reading`, `drawing`, `drafting`), and weights are arguments: rows
+come and go, and weights change, without a compilation.
 """
 
 import dataclasses
@@ -11,25 +11,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Bool, Float, Int, UInt8, UInt32
+from jaxtyping import Int, UInt8, UInt32
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import BATCH, Layout
 from hen_jax.core.types import Array
-from hen_jax.models.cache import (
-    Cache,
-    LayerCache,
-    Recent,
-    empty_layers,
-    empty_recent,
-    take_rows,
-    write_behind,
-    write_rows,
-)
-from hen_jax.models.decoder import unstack_layers
-from hen_jax.models.extend import New, extend
-from hen_jax.sampling.logits import REPLY, Drawn, RowSampling, draw
-from hen_jax.sampling.weights import Weights, next_logits
+from hen_jax.models.cache import Cache, empty_layers
+from hen_jax.sampling.logits import RowSampling
+from hen_jax.sampling.weights import Weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +38,13 @@ class Slots:
     biases: int = 64  # biased tokens of a row, at most
     top: int = 0  # most probable tokens that are listed at each place
     support: bool = False  # whether it is kept which tokens could be drawn
+    draft: int = 0  # tokens guessed ahead and checked in one step; 0: none
+    history: int = 2048  # tokens of a row, its hints included, that guesses are looked up in
     cache_dtype: str | None = None  # of keys and values; None: the compute dtype
 
     def __post_init__(self):
         sizes = self.rows, self.places, self.chunk, self.prefill_tokens, *self.prefill
-        if min(sizes) < 1 or min(self.stops, self.biases, self.top) < 0:
+        if min(sizes) < 1 or min(self.stops, self.biases, self.top, self.draft) < 0:
             raise InputError(
                 f"slots are {self}; rows, places, chunk and prefill must be at least 1"
             )
@@ -62,8 +53,8 @@ class Slots:
 
     @property
     def room(self) -> int:
-        """Places of a row in the cache: a whole chunk or prefill fits behind the last token."""
-        return self.places + max(self.chunk, *self.prefill)
+        """Places of a row in the cache: a chunk, or the smallest prefill, fits behind the last."""
+        return self.places + max(self.chunk * (self.draft + 1), self.prefill[0])
 
 
 class Rows(NamedTuple):
@@ -85,19 +76,6 @@ class State(NamedTuple):
     cache: Cache
     marks: UInt8[Array, "B V"]  # which tokens stand in the prompt and the reply
     rows: Rows
-
-
-class Chunk(NamedTuple):
-    """What a call of `step` drew: of row `b` the first `counts[b]` of `W` tokens."""
-
-    tokens: Int[Array, "B W"]
-    log_probs: Float[Array, "B W"]
-    sampling_log_probs: Float[Array, "B W"]
-    counts: Int[Array, "B"]
-    support: UInt8[Array, "B W Q"] | None
-    top_tokens: Int[Array, "B W n"] | None
-    top_log_probs: Float[Array, "B W n"] | None
-    top_sampling_log_probs: Float[Array, "B W n"] | None
 
 
 def init_state(weights: Weights, slots: Slots) -> State:
@@ -146,161 +124,6 @@ def release(state: State, slot: Int[Array, "P"]) -> State:
     """Ends the replies in these slots; what their cache holds stays readable."""
     left = state.rows.left.at[slot].set(0, mode="drop")
     return state._replace(rows=state.rows._replace(left=left))
-
-
-class Piece(NamedTuple):
-    """Up to `C` tokens of each of `P` prompts, padded at the right."""
-
-    tokens: Int[Array, "P C"]
-    slot: Int[Array, "P"]  # `B` or more: nobody's
-    start: Int[Array, "P"]  # tokens of the prompt before these
-    reach: Int[Array, "P"]  # as in `Rows`
-
-
-def prefill(weights: Weights, state: State, piece: Piece, resumed: bool) -> State:
-    """Reads a piece of each prompt into the cache. `resumed` (static): something stands before it.
-
-    Rows are not made active, nor their lengths changed: see `admit`.
-    """
-    P, C = piece.tokens.shape
-    model, kept = weights.model, state.cache.layers
-    mine = _stacked(take_rows(kept, jnp.minimum(piece.slot, state.rows.left.shape[0] - 1)))
-    positions = piece.start[:, None] + jnp.arange(C)
-    new = New(piece.tokens, positions, piece.reach)
-    cache = Cache(mine, piece.start) if resumed else None
-    _, recent = extend(model, None, new, cache, empty_recent(mine, P, C), jnp.int32(0))
-    written = recent.layers
-    if not isinstance(kept, LayerCache):
-        written = unstack_layers(written, len(kept))
-    layers = write_rows(kept, written, piece.slot, piece.start)
-    return state._replace(cache=state.cache._replace(layers=layers))
-
-
-def _stacked(layers: LayerCache | tuple[LayerCache, ...]) -> LayerCache:
-    if isinstance(layers, LayerCache):
-        return layers
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
-
-
-def copy_rows(state: State, source: Int[Array, "P"], target: Int[Array, "P"]) -> State:
-    """What the cache holds for `source` rows, for `target` rows too."""
-    layers = state.cache.layers
-    copied = write_rows(layers, take_rows(layers, source), target, jnp.zeros_like(target))
-    return state._replace(cache=state.cache._replace(layers=copied))
-
-
-class _Progress(NamedTuple):
-    step: Int[Array, ""]
-    recent: Recent
-    marks: UInt8[Array, "B V"]
-    rows: Rows
-    chunk: Chunk
-
-
-def step(
-    weights: Weights, state: State, slots: Slots, ended: Int[Array, ""]
-) -> tuple[State, Chunk]:
-    """Draws up to `slots.chunk` tokens of every active row; `slots` is static.
-
-    It returns earlier once `ended` rows are done that were not, or all are.
-    """
-    before = state.rows.left > 0
-    wanted = jnp.minimum(ended, before.sum())
-
-    def unfinished(now: _Progress) -> Bool[Array, ""]:
-        over = before & (now.rows.left == 0)
-        return (now.step < slots.chunk) & before.any() & (over.sum() < wanted)
-
-    def advance(now: _Progress) -> _Progress:
-        rows = now.rows
-        positions = state.cache.lengths + now.chunk.counts
-        new = New(rows.last[:, None], positions[:, None], rows.reach)
-        hidden, recent = extend(
-            weights.model, weights.blocks, new, state.cache, now.recent, now.step
-        )
-        logits = next_logits(weights, hidden[:, 0])
-        drawn = draw(logits, rows.sampling, now.marks, _uniforms(rows))
-        return _append(now._replace(recent=recent), logits, drawn)
-
-    begun = _Progress(
-        jnp.int32(0),
-        empty_recent(state.cache.layers, slots.rows, slots.chunk),
-        state.marks,
-        state.rows,
-        _empty_chunk(state.marks.shape[1], slots),
-    )
-    done = jax.lax.while_loop(unfinished, advance, begun)
-    layers = write_behind(state.cache.layers, done.recent.layers, state.cache.lengths)
-    lengths = state.cache.lengths + done.chunk.counts
-    return State(Cache(layers, lengths), done.marks, done.rows), done.chunk
-
-
-def _uniforms(rows: Rows) -> Float[Array, "B 2"]:
-    """Two uniform numbers per row, from its seed and its place in the reply alone."""
-
-    def of_row(seed: Array, drawn: Array) -> Array:
-        return jax.random.uniform(jax.random.fold_in(jax.random.key(seed), drawn), (2,))
-
-    return jax.vmap(of_row)(rows.seed, rows.drawn)
-
-
-def _empty_chunk(V: int, slots: Slots) -> Chunk:
-    B, W, n = slots.rows, slots.chunk, slots.top
-    tokens, numbers = jnp.zeros((B, W), jnp.int32), jnp.zeros((B, W), jnp.float32)
-    support = jnp.zeros((B, W, -(-V // 8)), jnp.uint8) if slots.support else None
-    top = jnp.zeros((B, W, n), jnp.float32) if n else None
-    chosen = jnp.zeros((B, W, n), jnp.int32) if n else None
-    return Chunk(tokens, numbers, numbers, jnp.zeros(B, jnp.int32), support, chosen, top, top)
-
-
-def _append(now: _Progress, logits: Float[Array, "B V"], drawn: Drawn) -> _Progress:
-    """Writes what was drawn, and ends the rows that are done with it."""
-    rows, active = now.rows, now.rows.left > 0
-    chunk = _written(now.chunk, logits, drawn, now.step, active)
-    stopped = (drawn.tokens[:, None] == rows.stop).any(axis=1)
-    left = jnp.where(active & ~stopped, rows.left - 1, 0)
-    rows = rows._replace(
-        last=jnp.where(active, drawn.tokens, rows.last), drawn=rows.drawn + active, left=left
-    )
-    every = jnp.arange(active.shape[0])
-    marked = now.marks[every, drawn.tokens] | jnp.where(active, REPLY, 0).astype(jnp.uint8)
-    marks = now.marks.at[every, drawn.tokens].set(marked, unique_indices=True)
-    return _Progress(now.step + 1, now.recent, marks, rows, chunk)
-
-
-def _written(
-    chunk: Chunk,
-    logits: Float[Array, "B V"],
-    drawn: Drawn,
-    at: Int[Array, ""],
-    active: Bool[Array, "B"],
-) -> Chunk:
-    def put(buffer: Array, column: Array) -> Array:
-        column = column[:, None].astype(buffer.dtype)
-        return jax.lax.dynamic_update_slice_in_dim(buffer, column, at, axis=1)
-
-    filled = chunk._replace(
-        tokens=put(chunk.tokens, drawn.tokens),
-        log_probs=put(chunk.log_probs, drawn.log_probs),
-        sampling_log_probs=put(chunk.sampling_log_probs, drawn.sampling_log_probs),
-        counts=chunk.counts + active,
-    )
-    if chunk.support is not None:
-        bits = jnp.packbits(jnp.isfinite(drawn.shaped), axis=-1)
-        filled = filled._replace(support=put(chunk.support, bits))
-    if chunk.top_tokens is None:
-        return filled
-    raw, chosen = jax.lax.top_k(logits, chunk.top_tokens.shape[-1])
-    shaped = jnp.take_along_axis(drawn.shaped, chosen, axis=-1)
-    return filled._replace(
-        top_tokens=put(chunk.top_tokens, chosen),
-        top_log_probs=put(chunk.top_log_probs, raw - _total(logits)),
-        top_sampling_log_probs=put(chunk.top_sampling_log_probs, shaped - _total(drawn.shaped)),
-    )
-
-
-def _total(logits: Float[Array, "B V"]) -> Float[Array, "B 1"]:
-    return jax.nn.logsumexp(logits, axis=-1, keepdims=True)
 
 
 def state_shardings(state: State, layout: Layout) -> State:

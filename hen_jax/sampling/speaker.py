@@ -80,7 +80,7 @@ def slots_for(requests: Sequence[Request]) -> Slots:
     rows = min(MOST_ROWS, 2 ** (len(requests) - 1).bit_length())
     stops = max(len(one.stop) for one in requests)
     biases = max(len(one.sampling.logit_bias) for one in requests)
-    return Slots(rows, -(-longest // 128) * 128, stops=stops, biases=biases)
+    return Slots(rows, -(-longest // 64) * 64, stops=stops, biases=biases)
 
 
 def reply_of(

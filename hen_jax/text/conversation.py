@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, get_args
 from hen_jax.core.errors import InputError
 
 Role = Literal["system", "user", "assistant", "tool"]
-ROLES: tuple[Role, ...] = get_args(Role)
+_ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Message:
     trains: bool | None = None
 
     def __post_init__(self):
-        if self.role not in ROLES:
-            raise InputError(f"message role {self.role!r}; allowed: {', '.join(ROLES)}")
+        if self.role not in _ROLES:
+            raise InputError(f"message role {self.role!r}; allowed: {', '.join(_ROLES)}")
         if self.role != "assistant" and (self.thought or self.trains):
             what = "thinks" if self.thought else "trains"
             raise InputError(f"a message of the {self.role} {what}; only the assistant's may")

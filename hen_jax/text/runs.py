@@ -46,7 +46,7 @@ def cutter(controls: dict[str, Control]) -> Cut:
     return cut
 
 
-SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
 )
 """White space as the tokenizers library means it; Python's own also has the separators 28 to 31."""
@@ -59,7 +59,7 @@ def runs_of(pieces: list[Piece], cut: Cut) -> Iterator[TextRun]:
         opens = piece.opens
         for part, control in ((piece.text, None),) if piece.said else cut(piece.text):
             if control is None:
-                part = part.lstrip(SPACE) if swallow else part
+                part = part.lstrip(_SPACE) if swallow else part
                 swallow = swallow and not part
                 if piece.trains and part:
                     trained.append((len(text), len(text) + len(part)))
@@ -68,7 +68,7 @@ def runs_of(pieces: list[Piece], cut: Cut) -> Iterator[TextRun]:
                 text += part
                 continue
             if control.left:
-                text = text.rstrip(SPACE)
+                text = text.rstrip(_SPACE)
                 trained = [(start, min(end, len(text))) for start, end in trained]
             if text:
                 yield TextRun(text, None, tuple(trained), header)

@@ -23,7 +23,7 @@ from hen_jax.training.pace import Clock, Pace, device_memory, run_mfu
 from hen_jax.training.profiler import Look, profiler
 from hen_jax.training.progress import Tell, progress
 from hen_jax.training.red_flags import Flags, no_flags
-from hen_jax.training.signals import Asked, stop_requests
+from hen_jax.training.signals import AskedToStop, stop_requests
 from hen_jax.training.watchdog import watchdog
 
 
@@ -106,7 +106,7 @@ class _Pending(NamedTuple):
 class _Watch(NamedTuple):
     """What looks after a run while it goes on."""
 
-    asked_to_stop: Asked
+    asked_to_stop: AskedToStop
     alive: Callable[[], None]
     compiled: Callable[[], Compilations]
     profile: Look

@@ -16,7 +16,7 @@ Schedule = Callable[[Int[Array, ""] | int], Float[Array, ""]]
 
 # What float32 holds: a smaller `eps` is 0 there (0 / 0 at a zero gradient), a larger `b` is 1.
 _BELOW_ONE, _TINY = 1 - 2**-24, 2.0**-126
-Share = Annotated[float, Range(0, 1)]
+Fraction = Annotated[float, Range(0, 1)]
 Decay = Annotated[float, Range(0, _BELOW_ONE)]
 Norm = Annotated[float, Range(0, 1e30, above=True)]
 Added = Annotated[float, Range(_TINY, 1)]
@@ -33,8 +33,8 @@ class OptimizerConfig:
 
     learning_rate: Annotated[float, Range(0, 10, above=True)]  # at its highest
     schedule: Literal["constant", "linear", "cosine"] = "cosine"  # after the warm-up
-    warmup: Share = 0.03  # share of all steps
-    final: Share = 0.0  # learning rate at the end, as a share of the highest
+    warmup: Fraction = 0.03  # share of all steps
+    final: Fraction = 0.0  # learning rate at the end, as a share of the highest
     clip_norm: Norm = 1.0  # a longer gradient is scaled to this length
     weight_decay: NotNegative = 0.0  # decoupled, 1 / learning_rate at most; no norms, no biases
     b1: Decay = 0.9  # decay of the running mean of gradients

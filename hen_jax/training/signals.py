@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from hen_jax.core.errors import STOPPED, StoppedEarlyError
 from hen_jax.training.processes import ask_others, asked_by_others, leave
 
-Asked = Callable[[int], bool]
+AskedToStop = Callable[[int], bool]
 """`asked(step)`: is the run to stop after `step`? The same answer on every process."""
 
 GRACE_SECONDS = 12.0
@@ -91,7 +91,7 @@ def stop_early(grace: float = GRACE_SECONDS, end: Callable[[int], None] = leave)
 
 
 @contextmanager
-def stop_requests() -> Iterator[Asked]:
+def stop_requests() -> Iterator[AskedToStop]:
     """Takes note of SIGTERM and SIGINT within, so that the step under way can end.
 
     Until the first call of what it yields the run ends at once (see `stop_early`). The second

@@ -55,7 +55,7 @@ class Command(NamedTuple):
     """What is killed; `{home}` and `{out}` in its words are filled in."""
 
     name: str
-    share: int  # of the kills, in 46
+    share: int  # of the kills, in 52
     words: tuple[str, ...]
     result: Callable[[Path], Any]
     processes: int = 1
@@ -76,11 +76,20 @@ EMCL = (
     "--config.steps=8",
     "--config.loop.checkpoint_every=2",
 )
+REWARD = (
+    "run",
+    f"--config={ROOT / 'configs' / 'reward.py'}:tiny",
+    "--workdir={out}",
+    "--config.epochs=0.1",
+    "--config.loop.checkpoint_every=2",
+    "--config.loop.evaluators=()",
+)
 EXPORT = ("export", "--run={home}/run", "--out={out}", "--format")
 
 COMMANDS = (
     Command("`hen run`, SFT", 12, SFT, trained),
     Command("`hen run`, EMCL", 6, EMCL, trained),
+    Command("`hen run`, reward", 6, REWARD, trained),
     Command("`hen run`, SFT, 2 processes x 4 devices", 6, SFT, trained, processes=2),
     Command("`hen export`, hf", 7, (*EXPORT, "hf"), files),
     Command("`hen export`, peft", 5, (*EXPORT, "peft"), files),

@@ -49,7 +49,7 @@ def versions() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=46, help="0: none")
+    parser.add_argument("--kills", type=int, default=52, help="0: none")
     parser.add_argument("--mutations", type=int, default=240, help="0: none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="commands or files whose name holds this")

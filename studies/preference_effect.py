@@ -1,6 +1,6 @@
 """Does DPO make a policy prefer what fits? SmolLM2-135M, held-out crossed pairs, three folds.
 
-    python benchmarks/preference_effect.py --model models/smollm2-135m --out runs/preference-effect
+    python studies/preference_effect.py --model models/smollm2-135m --out runs/preference-effect
 
 The statements of the English HED set are dealt to three folds; each seed trains on two of them and
 is tested on the third, so that no statement is on both sides. Trained are crossed pairs (statement,

@@ -1,6 +1,6 @@
 """What reward models understand: crossed pairs, transfer and plain pairs, beside their controls.
 
-    python benchmarks/reward_quality.py --model models/smollm2-135m --out runs/reward-quality
+    python studies/reward_quality.py --model models/smollm2-135m --out runs/reward-quality
 
 SmolLM2-135M with LoRA, the shipped sets, three seeds; seed `s` is tested on fold `s` of five and
 trained on the other four, so that each item is tested once, by a model that never saw it. Methods
@@ -16,23 +16,17 @@ questions of an item taken as one) stand beside them.
 import argparse
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import quality_rows as ask
-from quality_model import (
-    Method,
-    Study,
-    asked,
-    margins,
-    open_study,
-    train,
-    write_result,
-)
-from quality_report import baselines, controls, table
-from quality_rows import Question
+from quality_model import Study, open_study
+from quality_report import answered, baselines, controls, table
+from quality_rows import Item
+from quality_train import Method, answers, begin, train
 
 from hen_jax.core.files import write_json
 
@@ -45,8 +39,8 @@ class Plan(NamedTuple):
 
     name: str
     method: Method
-    train: list[Question]
-    test: list[Question]
+    train: list[Item]
+    test: list[Item]
 
 
 def main() -> None:
@@ -56,7 +50,11 @@ def main() -> None:
     jax.config.update("jax_compilation_cache_dir", str(args.out / "xla"))
     study = open_study(args.model, args.out, args.rank, args.dtype)
     method = Method(**{name: vars(args)[name] for name in SETTINGS})
-    plans = tuning(method) if args.tune else [one for make in EXPERIMENTS for one in make(method)]
+    plans = (
+        tuning(method, args.sets)
+        if args.tune
+        else [one for make in EXPERIMENTS for one in make(method)]
+    )
     for plan in plans:
         if args.only and not any(plan.name.startswith(only) for only in args.only):
             continue
@@ -76,59 +74,63 @@ def run(study: Study, plan: Plan, folder: Path) -> dict[str, Any]:
     }
     if path.exists() and (found := json.loads(path.read_text()))["asked"] == wanted:
         return found
-    learnt = asked(study, plan.train, plan.method.nothing)
-    trained = train(study, plan.method, learnt, folder / f"{plan.name}.npz")
-    test = asked(study, plan.test, plan.method.nothing)
-    values = margins(study, plan.method, trained, test)
-    more = {"asked": wanted, "controls": controls(plan.train, plan.test)}
-    write_result(path, test, values, more)
-    return json.loads(path.read_text())
+    began = time.perf_counter()
+    trained = begin(study, plan.method)
+    if plan.train:
+        trained = train(study, plan.method, plan.train, folder / f"{plan.name}.npz")
+    found = {
+        "asked": wanted,
+        "controls": controls(plan.train or plan.test, plan.test),
+        "answers": answered(plan.test, answers(study, plan.method, trained, plan.test)),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    write_json(path, found)
+    return found
 
 
-def tuning(method: Method) -> list[Plan]:
+def tuning(method: Method, sets: Sequence[str]) -> list[Plan]:
     """One run that settles the method: folds 0 to 2 train, 3 and 4 answer."""
     given = dataclasses.asdict(method)
     changed = [f"{name}={given[name]}" for name in SETTINGS if given[name] != DEFAULT[name]]
-    both = [*ask.crossed_questions(), *ask.hed_questions()]
-    name = "-".join(["tune", *changed]) or "tune"
-    return [Plan(name, method, ask.in_folds(both, ALL - TUNED), ask.in_folds(both, TUNED))]
+    both = [*ask.crossed_items(), *ask.hed_items()]
+    both = [item for item in both if not sets or item.set in sets]
+    name = "-".join(["tune", *(one.replace("/", "-") for one in sets), *changed])
+    train_on = ask.in_folds(both, ALL - TUNED) if method.epochs else []
+    return [Plan(name, method, train_on, ask.in_folds(both, TUNED))]
 
 
 def mixed(method: Method) -> list[Plan]:
     """Crossed items and the crossings of HED together: the first rows of the table."""
-    both = [*ask.crossed_questions(), *ask.hed_questions()]
+    both = [*ask.crossed_items(), *ask.hed_items()]
     return _by_fold("mixed", method, both, both)
 
 
 def hands(method: Method) -> list[Plan]:
     """Trained on one writer's items, tested on the other's."""
-    both = ask.crossed_questions()
-    found = []
+    both, found = ask.crossed_items(), []
     for seed in TESTED:
         for hand in (1, 2):
             train_on = [one for one in both if one.hand == hand]
             test_on = [one for one in both if one.hand != hand]
-            name, own = f"hand-{hand}-seed-{seed}", dataclasses.replace(method, seed=seed)
-            found.append(Plan(name, own, train_on, test_on))
+            own = dataclasses.replace(method, seed=seed)
+            found.append(Plan(f"hand-{hand}-seed-{seed}", own, train_on, test_on))
     return found
 
 
 def transfers(method: Method) -> list[Plan]:
     """Trained on HED's crossings, asked the hard pairs and plain ones; and the reverse."""
-    hed, plain, hard = ask.hed_questions(), ask.hed_plain(), ask.hard_questions()
-    found = []
+    hed, plain, hard = ask.hed_items(), ask.hed_plain(), ask.hard_items()
+    pairs, found = [one for one in hard if one.set == "hard"], []
     for seed in TESTED:
-        own = dataclasses.replace(method, seed=seed)
+        own, unseen = dataclasses.replace(method, seed=seed), ask.in_folds(plain, {seed})
         rest = ask.in_folds(hed, ALL - {seed})
-        pairs = [one for one in hard if one.set == "hard"]
-        tested = [*pairs, *ask.in_folds(plain, {seed})]
-        found.append(Plan(f"hed-seed-{seed}", own, rest, tested))
-        found.append(Plan(f"hard-seed-{seed}", own, hard, ask.in_folds(plain, {seed})))
+        found.append(Plan(f"hed-seed-{seed}", own, rest, [*pairs, *unseen]))
+        found.append(Plan(f"hard-seed-{seed}", own, hard, unseen))
     return found
 
 
 def _by_fold(
-    name: str, method: Method, train_on: Sequence[Question], test_on: Sequence[Question]
+    name: str, method: Method, train_on: Sequence[Item], test_on: Sequence[Item]
 ) -> list[Plan]:
     return [
         Plan(
@@ -153,7 +155,7 @@ def report(study: Study, out: Path) -> None:
         for path in paths
         if not path.stem.startswith("tune")
     }
-    frozen = baselines(study, [*ask.crossed_questions(), *ask.hed_questions()])
+    frozen = baselines(study, [*ask.crossed_items(), *ask.hed_items()])
     write_json(out / "quality.json", {"runs": runs, "frozen": frozen})
     print(table(runs, frozen))
 
@@ -163,14 +165,17 @@ SETTINGS = tuple(name for name in DEFAULT if name != "seed")
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", type=Path, required=True, help="folder of SmolLM2-135M")
     parser.add_argument("--out", type=Path, required=True, help="folder of runs and the report")
     parser.add_argument("--only", nargs="*", help="beginnings of names: mixed, hand, hed, hard")
+    parser.add_argument("--sets", nargs="*", default=(), help="of --tune: crossed/role, ...")
     parser.add_argument("--tune", action="store_true", help="settle the method on folds 3 and 4")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     for name in SETTINGS:
-        parser.add_argument(f"--{name}", type=type(DEFAULT[name]), default=DEFAULT[name])
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=type(DEFAULT[name]), default=DEFAULT[name]
+        )
     return parser.parse_args()
 
 

@@ -4,60 +4,58 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from quality_model import Study, frozen_of, last_turn, whole
-from quality_rows import Question
+from quality_model import Study
+from quality_rows import Item, laid_row
 
 from hen_jax.data.cues import cue_margins
 from hen_jax.data.word_ranker import cross_validated_margins, word_margins
 from hen_jax.evaluation.preferences import estimate, pair_accuracy
 
 
-def controls(train: Sequence[Question], test: Sequence[Question]) -> dict[str, Any]:
+def controls(train: Sequence[Item], test: Sequence[Item]) -> dict[str, Any]:
     """What rankers of replies reach, by set: fitted on the run's training pairs."""
-    ours, theirs = [one.pair for one in train], [one.pair for one in test]
+    ours, theirs = ([pair for item in items for pair in item.pairs()] for items in (train, test))
     length, cues = cue_margins(ours, theirs)
     found = {"length": length, "cues": cues, "bag_of_words": word_margins(ours, theirs)}
     mixture = float(pair_accuracy(cross_validated_margins(ours)).mean())
+    sets = np.asarray([item.set for item in test for _ in item.prompts])
     by_set = {
-        name: {
-            control: round(float(pair_accuracy(values[places]).mean()), 4)
+        str(name): {
+            control: round(float(pair_accuracy(values[sets == name]).mean()), 4)
             for control, values in found.items()
         }
-        for name, places in places_of(test).items()
+        for name in np.unique(sets)
     }
-    groups = {one.pair.id: [one.set, group_of(one)] for one in test}
-    return {"bag_of_words_on_training_mixture": round(mixture, 4), "by_set": by_set,
-            "questions": groups}  # fmt: skip
+    return {"bag_of_words_on_training_mixture": round(mixture, 4), "by_set": by_set}
 
 
-def places_of(questions: Sequence[Question]) -> dict[str, np.ndarray]:
-    """Where the questions of each set stand."""
-    sets = np.asarray([one.set for one in questions])
-    return {str(name): np.flatnonzero(sets == name) for name in np.unique(sets)}
+def answered(items: Sequence[Item], rewards: np.ndarray) -> list[dict[str, Any]]:
+    """Each item with how far ahead the right reply is at each prompt."""
+    found = []
+    for item, r in zip(items, rewards, strict=True):
+        ahead = [r[0, 0] - r[0, 1], r[1, 1] - r[1, 0]][: len(item.prompts)]
+        found.append({"id": item.id, "set": item.set, "group": item.group,
+                      "ahead": [round(float(x), 5) for x in ahead]})  # fmt: skip
+    return found
 
 
-def group_of(question: Question) -> str:
-    """What an interval draws whole: an item, a statement or two, a conversation."""
-    return question.pair.group
-
-
-def baselines(study: Study, questions: Sequence[Question]) -> dict[str, Any]:
+def baselines(study: Study, items: Sequence[Item]) -> dict[str, Any]:
     """The frozen likelihood: at its prompt, its ratio to the last turn alone, its interaction."""
-    at_prompt, without = (frozen_of(study, questions, of) for of in (whole, last_turn))
-    plain = at_prompt[:, 0] - at_prompt[:, 1]
-    ratio = plain - (without[:, 0] - without[:, 1])
+    crossed = [item for item in items if len(item.prompts) == 2]
+    rows = [laid_row(p, item.replies, study.words) for item in crossed for p in item.prompts]
+    bare = [laid_row(p[-1:], item.replies, study.words) for item in crossed for p in item.prompts]
+    both, without = (study.frozen.of(of).reshape(-1, 2, 2) for of in (rows, bare))
+    plain, prior = (np.stack([s[:, 0, 0] - s[:, 0, 1], s[:, 1, 1] - s[:, 1, 0]], axis=1)
+                    for s in (both, without))  # fmt: skip
     found = {}
-    for name, places in places_of(questions).items():
-        groups = [group_of(questions[at]) for at in places]
-        couples: dict[str, list[int]] = {}
-        for at in places:
-            couples.setdefault(questions[at].couple, []).append(at)
-        both = np.asarray([plain[own].sum() for own in couples.values()])
-        of_couple = [group_of(questions[own[0]]) for own in couples.values()]
+    for name in sorted({item.set for item in crossed}):
+        at = [place for place, item in enumerate(crossed) if item.set == name]
+        groups = [crossed[place].group for place in at]
+        twice = [group for group in groups for _ in range(2)]
         found[name] = {
-            "likelihood": _estimated(plain[places], groups),
-            "ratio": _estimated(ratio[places], groups),
-            "interaction": _estimated(both, of_couple),
+            "likelihood": _estimated(plain[at].ravel(), twice),
+            "ratio": _estimated((plain - prior)[at].ravel(), twice),
+            "interaction": _estimated(plain[at].sum(axis=1), groups),
         }
     return found
 
@@ -70,18 +68,17 @@ def _estimated(differences: np.ndarray, groups: Sequence[str]) -> list[float]:
 def accuracies(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     """By set, over the questions of all runs: value, interval by group, groups.
 
-    Hard pairs are conversations: their turns' margins are summed first.
+    Hard pairs are conversations: what their turns are ahead by is summed first.
     """
     gathered: dict[str, dict[tuple[int, str], list[float]]] = {}
     group: dict[tuple[int, str], str] = {}
     for number, run in enumerate(runs):
-        for name, (first, second) in run["rewards"].items():
-            of, its_group = run["controls"]["questions"][name]
-            # The pairs of a conversation are named after it, with the turn behind a hash.
-            whole_name = name.partition("#")[0] if of == "hard" else name
-            key = (number, whole_name)
-            gathered.setdefault(of, {}).setdefault(key, []).append(first - second)
-            group[key] = its_group
+        for one in run["answers"]:
+            for at, ahead in enumerate(one["ahead"]):
+                # The turns of a conversation are named after it, with their number behind a hash.
+                name = one["id"].partition("#")[0] if one["set"] == "hard" else f"{one['id']}/{at}"
+                gathered.setdefault(one["set"], {}).setdefault((number, name), []).append(ahead)
+                group[number, name] = one["group"]
     return {
         of: _estimated(np.asarray([sum(own) for own in found.values()]), [group[k] for k in found])
         for of, found in sorted(gathered.items())

@@ -1,6 +1,6 @@
 """How well a rating model with a SmolLM2-135M trunk predicts held-out SENSE-7-style ratings.
 
-    python benchmarks/regression_quality.py --model models/smollm2-135m --out build/regression
+    python studies/regression_quality.py --model models/smollm2-135m --out build/regression
 
 The trunk is frozen and its states are computed once; a sigmoid head is fitted on them. Groups
 (participants) are dealt to five folds, three times over. Layer and ridge of each outer fold are
