@@ -21,7 +21,7 @@ from hen_jax.text.conversation import Message, Reply
 from hen_jax.training.metrics import read_metrics
 from hen_jax.training.red_flags import RedFlag, watchful
 
-pytestmark = pytest.mark.usefixtures("compiled_once", "one_device")
+pytestmark = pytest.mark.usefixtures("one_device")
 
 FIELDS = {
     "recipe": "policy",
