@@ -77,14 +77,13 @@ def finish_of(writing: Writing) -> Finish | None:
 def completion(writing: Writing, finish: Finish) -> Completion:
     """The finished reply."""
     request, told = writing.request, joined(writing.parts)
-    top = Top(told.top_tokens, told.top_log_probs, told.top_sampling_log_probs)
     return Completion(
         writing.id,
         np.asarray(told.tokens),
         np.asarray(told.log_probs),
         np.asarray(told.sampling_log_probs),
         told.support if request.sampling.filters else None,
-        None if told.top_tokens is None else top,
+        _top(told),
         len(request.prompt),
         writing.cached_tokens,
         finish,
@@ -98,3 +97,11 @@ def joined(parts: Sequence[Tokens]) -> Tokens:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     none = np.zeros(0, np.float32)
     return Tokens(none.astype(np.int32), none, none, None, None, None, None)
+
+
+def _top(told: Chunk) -> Top | None:
+    tokens, log_probs = told.top_tokens, told.top_log_probs
+    drawn = told.top_sampling_log_probs
+    if tokens is None or log_probs is None or drawn is None:
+        return None
+    return Top(tokens, log_probs, drawn)
