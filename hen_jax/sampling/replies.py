@@ -99,7 +99,7 @@ def joined(parts: Sequence[Tokens]) -> Tokens:
     return Tokens(none.astype(np.int32), none, none, None, None, None, None)
 
 
-def _top(told: Chunk) -> Top | None:
+def _top(told: Tokens) -> Top | None:
     tokens, log_probs = told.top_tokens, told.top_log_probs
     drawn = told.top_sampling_log_probs
     if tokens is None or log_probs is None or drawn is None:
