@@ -12,7 +12,6 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import make_mesh
 from hen_jax.recipes import policy, policy_rewards, policy_rollouts
 from hen_jax.recipes.export import export
-from hen_jax.recipes.table import STAGES
 from hen_jax.runs import train
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.rollouts import RolloutConfig
@@ -77,9 +76,10 @@ def finished(tiny_base, tmp_path_factory) -> tuple[Path, dict]:
 
 def cut_after(steps):
     """The stage with a rollout after which the machine is gone."""
+    stage = policy.STAGE
 
     def prepare(job):
-        whole = policy.STAGE.prepare(job)
+        whole = stage.prepare(job)
 
         def made(state, frozen, asked):
             if not asked.evaluating and asked.number == steps:
@@ -88,7 +88,7 @@ def cut_after(steps):
 
         return made
 
-    return policy.STAGE._replace(prepare=prepare)
+    return stage._replace(prepare=prepare)
 
 
 def test_the_log_of_a_run_tells_rewards_kl_and_the_held_out_probe(finished):
@@ -124,7 +124,7 @@ def test_what_is_cut_off_in_the_middle_goes_on_bit_for_bit(
 ):
     whole, params = finished
     with monkeypatch.context() as patch:
-        patch.setitem(STAGES, "policy", cut_after(2))
+        patch.setattr(policy, "STAGE", cut_after(2))
         with pytest.raises(RuntimeError, match="gone"):
             run(tiny_base, tmp_path / "cut", **FIELDS)
     state = run(tiny_base, tmp_path / "cut", **FIELDS)
@@ -145,7 +145,7 @@ def test_one_step_ahead_it_is_weighted_resumed_and_nearly_the_same(
     assert lines[0]["sampler_gap_max"] < 1e-4
     assert lines[2]["sampler_gap_max"] > 1e-4  # drawn with the parameters of one update before
     with monkeypatch.context() as patch:
-        patch.setitem(STAGES, "policy", cut_after(2))
+        patch.setattr(policy, "STAGE", cut_after(2))
         with pytest.raises(RuntimeError, match="gone"):
             run(tiny_base, tmp_path / "cut", **fields)
     resumed = run(tiny_base, tmp_path / "cut", **fields)
@@ -189,7 +189,7 @@ def test_ppo_with_a_critic_adapter_over_several_turns_trains_and_resumes(
     assert set(state.params) == {"blocks", "value"}
     assert float(np.abs(state.params["value"]["kernel"]).max()) > 0
     with monkeypatch.context() as patch:
-        patch.setitem(STAGES, "policy", cut_after(1))
+        patch.setattr(policy, "STAGE", cut_after(1))
         with pytest.raises(RuntimeError, match="gone"):
             run(tiny_base, tmp_path / "cut", **fields)
     resumed = run(tiny_base, tmp_path / "cut", **fields)
