@@ -77,14 +77,14 @@ def finish_of(writing: Writing) -> Finish | None:
 def completion(writing: Writing, finish: Finish) -> Completion:
     """The finished reply."""
     request, told = writing.request, joined(writing.parts)
-    top = Top(told.top_tokens, told.top_log_probs, told.top_sampling_log_probs)
+    top = told.top_tokens, told.top_log_probs, told.top_sampling_log_probs
     return Completion(
         writing.id,
-        np.asarray(told.tokens),
-        np.asarray(told.log_probs),
-        np.asarray(told.sampling_log_probs),
+        told.tokens,
+        told.log_probs,
+        told.sampling_log_probs,
         told.support if request.sampling.filters else None,
-        None if told.top_tokens is None else top,
+        None if told.top_tokens is None else Top(*map(np.asarray, top)),
         len(request.prompt),
         writing.cached_tokens,
         finish,
