@@ -2,7 +2,24 @@
 
     hen run --config=policy:tiny --workdir=runs/policy-tiny
 
-A random model learns to be brief: the rule alone, no reward model.
+A random model and one rule: be brief. A minute, most of it compiling.
+
+    hen run --config=policy:ppo_tiny --workdir=runs/ppo-tiny
+
+The same by PPO: a value head, two passes over each rollout, KL in the reward.
+
+    hen run --config=policy --workdir=runs/policy
+
+SmolLM2-135M with LoRA on the shipped English statements, by rules alone; the language of a reply is
+a probe that training never sees. `--config.start=runs/sft` goes on from an SFT run with the same
+adapter; a reward model joins as
+`--config.rewards[0].kind=model --config.rewards[0].path=exports/reward`.
+
+    hen plan --config=policy:llama3_8b --topology=v5e:4x4
+    hen plan --config=policy:llama3_8b --topology=v5e:4x4 --stage=rollout
+
+Llama 3.1 8B, LoRA, GRPO with 128 prompts x 8 replies of 512 tokens. The update takes 5.2 of 16 GiB
+per chip, at best 23 s; the drawing 13.6 GiB with 1,024 replies at a time, cache included.
 """
 
 from typing import Literal

@@ -29,6 +29,7 @@ from quality_rows import Item
 from quality_train import Method, answers, begin, train
 
 from hen_jax.core.files import write_json
+from hen_jax.empathy.labels import LANGUAGES, Language
 
 TESTED, TUNED = (0, 1, 2), {3, 4}
 ALL = set(range(ask.FOLDS))
@@ -51,9 +52,9 @@ def main() -> None:
     study = open_study(args.model, args.out, args.rank, args.dtype)
     method = Method(**{name: vars(args)[name] for name in SETTINGS})
     plans = (
-        tuning(method, args.sets)
+        tuning(method, args.sets, args.language)
         if args.tune
-        else [one for make in EXPERIMENTS for one in make(method)]
+        else [one for make in EXPERIMENTS for one in make(method, args.language)]
     )
     for plan in plans:
         if args.only and not any(plan.name.startswith(only) for only in args.only):
@@ -61,7 +62,7 @@ def main() -> None:
         done = run(study, plan, args.out / "runs")
         print(table({plan.name: done}, {}), flush=True)
     if not args.tune:
-        report(study, args.out)
+        report(study, args.out, args.language)
 
 
 def run(study: Study, plan: Plan, folder: Path) -> dict[str, Any]:
@@ -88,26 +89,26 @@ def run(study: Study, plan: Plan, folder: Path) -> dict[str, Any]:
     return found
 
 
-def tuning(method: Method, sets: Sequence[str]) -> list[Plan]:
+def tuning(method: Method, sets: Sequence[str], language: Language) -> list[Plan]:
     """One run that settles the method: folds 0 to 2 train, 3 and 4 answer."""
     given = dataclasses.asdict(method)
     changed = [f"{name}={given[name]}" for name in SETTINGS if given[name] != DEFAULT[name]]
-    both = [*ask.crossed_items(), *ask.hed_items()]
+    both = [*ask.crossed_items(language), *ask.hed_items(language)]
     both = [item for item in both if not sets or item.set in sets]
     name = "-".join(["tune", *(one.replace("/", "-") for one in sets), *changed])
     train_on = ask.in_folds(both, ALL - TUNED) if method.epochs else []
     return [Plan(name, method, train_on, ask.in_folds(both, TUNED))]
 
 
-def mixed(method: Method) -> list[Plan]:
+def mixed(method: Method, language: Language) -> list[Plan]:
     """Crossed items and the crossings of HED together: the first rows of the table."""
-    both = [*ask.crossed_items(), *ask.hed_items()]
+    both = [*ask.crossed_items(language), *ask.hed_items(language)]
     return _by_fold("mixed", method, both, both)
 
 
-def hands(method: Method) -> list[Plan]:
+def hands(method: Method, language: Language) -> list[Plan]:
     """Trained on one writer's items, tested on the other's."""
-    both, found = ask.crossed_items(), []
+    both, found = ask.crossed_items(language), []
     for seed in TESTED:
         for hand in (1, 2):
             train_on = [one for one in both if one.hand == hand]
@@ -117,9 +118,9 @@ def hands(method: Method) -> list[Plan]:
     return found
 
 
-def transfers(method: Method) -> list[Plan]:
-    """Trained on HED's crossings, asked the hard pairs and plain ones; and the reverse."""
-    hed, plain, hard = ask.hed_items(), ask.hed_plain(), ask.hard_items()
+def transfers(method: Method, language: Language) -> list[Plan]:
+    """Trained on HED's crossings, asked the hard pairs (in English) and plain ones; the reverse."""
+    hed, plain, hard = ask.hed_items(language), ask.hed_plain(language), ask.hard_items()
     pairs, found = [one for one in hard if one.set == "hard"], []
     for seed in TESTED:
         own, unseen = dataclasses.replace(method, seed=seed), ask.in_folds(plain, {seed})
@@ -143,11 +144,11 @@ def _by_fold(
     ]
 
 
-EXPERIMENTS: tuple[Callable[[Method], list[Plan]], ...] = (mixed, hands, transfers)
+EXPERIMENTS: tuple[Callable[[Method, Language], list[Plan]], ...] = (mixed, hands, transfers)
 """In the order of their weight."""
 
 
-def report(study: Study, out: Path) -> None:
+def report(study: Study, out: Path, language: Language) -> None:
     """`quality.json` of all runs there are, and the table."""
     paths = sorted((out / "runs").glob("*.json"))
     runs = {
@@ -155,7 +156,7 @@ def report(study: Study, out: Path) -> None:
         for path in paths
         if not path.stem.startswith("tune")
     }
-    frozen = baselines(study, [*ask.crossed_items(), *ask.hed_items()])
+    frozen = baselines(study, [*ask.crossed_items(language), *ask.hed_items(language)])
     write_json(out / "quality.json", {"runs": runs, "frozen": frozen})
     print(table(runs, frozen))
 
@@ -171,6 +172,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="*", help="beginnings of names: mixed, hand, hed, hard")
     parser.add_argument("--sets", nargs="*", default=(), help="of --tune: crossed/role, ...")
     parser.add_argument("--tune", action="store_true", help="settle the method on folds 3 and 4")
+    parser.add_argument("--language", choices=LANGUAGES, default="en")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     for name in SETTINGS:
         parser.add_argument(

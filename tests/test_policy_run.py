@@ -11,6 +11,7 @@ from tiny_run import config, open_job, read, run
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import make_mesh
 from hen_jax.recipes import policy, policy_rewards, policy_rollouts
+from hen_jax.recipes.export import export
 from hen_jax.recipes.table import STAGES
 from hen_jax.runs import train
 from hen_jax.runs.known_tokenizers import known_tokenizer
@@ -20,7 +21,7 @@ from hen_jax.text.conversation import Message, Reply
 from hen_jax.training.metrics import read_metrics
 from hen_jax.training.red_flags import RedFlag, watchful
 
-pytestmark = pytest.mark.usefixtures("compiled_once", "one_device")
+pytestmark = pytest.mark.usefixtures("one_device")
 
 FIELDS = {
     "recipe": "policy",
@@ -195,6 +196,11 @@ def test_ppo_with_a_critic_adapter_over_several_turns_trains_and_resumes(
     jax.tree.map(
         np.testing.assert_array_equal, *map(jax.device_get, (state.params, resumed.params))
     )
+    exported = export(tmp_path / "run", tmp_path / "out", "peft")  # the value model stays behind
+    assert exported.difference < 1e-4
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "trained by reinforcement learning (gae advantages)" in card
+    assert "(minus the mean reward of a reply)" in card
 
 
 def test_only_the_policys_turns_train_and_their_ids_are_those_drawn(tiny_base):

@@ -289,6 +289,8 @@ def _card(trained: TrainedModel, out: Path, origin: Origin, relation: str) -> Ca
         unit = "squared error of ratings in [0, 1]"
     if "preference" in config:
         unit = f"{config['preference']['loss']} and its cross-entropy, if any, per prompt or mark"
+    if "rewards" in config:
+        unit = "(minus the mean reward of a reply)"
     return export_card(out.name, config, method, lora, origin, trained.held_out, relation, unit)
 
 

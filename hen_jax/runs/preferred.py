@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -111,8 +111,8 @@ def preference_load(settings: PreferenceSettings, mesh: Mesh) -> Load:
     data, where = settings.data, NamedSharding(mesh, PartitionSpec(BATCH))
     B, K, T = data.batch_size, 2, data.row_length
 
-    def leaf(*shape: int, dtype: type = jnp.float32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=where)  # pyright: ignore
+    def leaf(*shape: int, dtype: Any = jnp.float32) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
 
     rows = Weighed(abstract_batch((B,), T, mesh, (BATCH,)), leaf(B, T))
     chosen = settings.preference
