@@ -154,3 +154,7 @@ def earlier(task: dict) -> dict:
 
     whole()
     return duel.timed(whole, task["repeats"])
+
+
+if __name__ == "__main__":
+    duel.main(lambda: "run decode.py", transformers, llama_cpp, earlier)

@@ -15,6 +15,7 @@ from hen_jax.core.mesh import Layout, MeshConfig, make_mesh
 from hen_jax.core.trees import map_with_path
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import Decoder, abstract, merge, split
+from hen_jax.models.quantised import quantised_base
 from hen_jax.sampling import engine as e
 from hen_jax.sampling.logits import PROMPT, REPLY, Sampling
 from hen_jax.sampling.requests import Completion, Request, unpack_support
@@ -282,3 +283,20 @@ def test_bad_requests_are_refused_with_the_remedy(make, says: str):
 def test_what_the_engine_cannot_answer_is_refused_when_asked(weights, request_, says):
     with pytest.raises(InputError, match=says):
         e.Engine(weights, SLOTS).submit(request_)
+
+
+def test_an_int8_base_and_a_narrow_cache_are_decoded_with(model):
+    """Unrolled, as on a CPU; the narrow cache costs three digits."""
+    narrow = dataclasses.replace(BARE, cache_dtype="bfloat16")
+    graphdef, adapter, base = split(model)
+    eighth = split(abstract(CONFIG, LORA, Execution(base_dtype="int8"))).graphdef
+    rounded = merge(eighth, adapter, quantised_base(base))
+    asked = [Request(PROMPTS[3], 6, sampling=GREEDY)]
+    for decoder, slots, atol in (
+        (rounded, BARE, 2e-5),
+        (merge(graphdef, adapter, base), narrow, 2e-2),
+    ):
+        found = e.Engine(lay_out(decoder, unroll_layers=True), slots).run(asked)[0]
+        logits = logits_behind(decoder, asked[0], found)
+        own = np.asarray(jax.nn.log_softmax(logits))[np.arange(6), found.tokens]
+        np.testing.assert_allclose(found.log_probs, own, atol=atol)

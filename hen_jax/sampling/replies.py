@@ -77,13 +77,14 @@ def finish_of(writing: Writing) -> Finish | None:
 def completion(writing: Writing, finish: Finish) -> Completion:
     """The finished reply."""
     request, told = writing.request, joined(writing.parts)
+    top = told.top_tokens, told.top_log_probs, told.top_sampling_log_probs
     return Completion(
         writing.id,
-        np.asarray(told.tokens),
-        np.asarray(told.log_probs),
-        np.asarray(told.sampling_log_probs),
+        told.tokens,
+        told.log_probs,
+        told.sampling_log_probs,
         told.support if request.sampling.filters else None,
-        _top(told),
+        None if told.top_tokens is None else Top(*map(np.asarray, top)),
         len(request.prompt),
         writing.cached_tokens,
         finish,
@@ -97,11 +98,3 @@ def joined(parts: Sequence[Tokens]) -> Tokens:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     none = np.zeros(0, np.float32)
     return Tokens(none.astype(np.int32), none, none, None, None, None, None)
-
-
-def _top(told: Tokens) -> Top | None:
-    tokens, log_probs = told.top_tokens, told.top_log_probs
-    drawn = told.top_sampling_log_probs
-    if tokens is None or log_probs is None or drawn is None:
-        return None
-    return Top(tokens, log_probs, drawn)
