@@ -39,7 +39,7 @@ def request_(tmp_path):
 @pytest.fixture
 def speak(monkeypatch):
     """Sets who answers: `(seed, conversations) -> replies`; chunks of three."""
-    monkeypatch.setattr(writing, "CHUNK", 3)
+    monkeypatch.setattr(writing, "_CHUNK", 3)
 
     def use(answer):
         speaker = lambda seed: lambda asked: answer(seed, asked)  # noqa: E731

@@ -45,9 +45,7 @@ class PolicyConfig:
     objective: ObjectiveConfig = ObjectiveConfig()
     kl: KlConfig = KlConfig()
     value: ValueConfig = ValueConfig()
-    truncated: Literal["mask", "keep", "end"] | None = (
-        None  # replies cut by their length; see above
-    )
+    truncated: Literal["mask", "keep", "end"] | None = None  # replies cut by their length; above
     flat_groups: Literal["keep", "mask"] = "keep"  # groups of equal rewards, in the denominator
     epochs: Count = 1  # passes over a rollout
     minibatches: Count = 1  # updates of a pass
