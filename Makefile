@@ -6,7 +6,7 @@ MUTANTS ?= .venv-mutants
 BIN := $(VENV)/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup quickstart test plan-test policy-test docs lint mutants robustness interop bench
+.PHONY: setup quickstart test plan-test stage-test docs lint mutants robustness interop bench
 
 setup: $(VENV)/ready
 
@@ -27,9 +27,10 @@ test: setup
 plan-test: setup
 	$(BIN)/python -m pytest -m slow tests/test_lowering.py tests/test_launch_commands.py
 
-# Policies that learn, a critic of its own, several turns, one step ahead: minutes.
-policy-test: setup
-	$(BIN)/python -m pytest -m slow tests/test_policy_learning.py tests/test_policy_run.py tests/test_policy_step.py
+# What need not run each time: policies that learn, a critic of its own, several turns, stages on
+# eight devices and cut off in the middle. Minutes.
+stage-test: setup
+	$(BIN)/python -m pytest -n 2 -m slow --ignore tests/test_lowering.py --ignore tests/test_launch_commands.py
 
 # The pages that are written from the code.
 docs: setup

@@ -39,7 +39,8 @@ def _programs(request):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)  # for processes that a test starts
         jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        # Of the many that take less, writing costs more than compiling.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
         yield
 
 

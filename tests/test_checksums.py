@@ -121,7 +121,7 @@ def test_no_flipped_bit_of_a_record_changes_what_it_says(folder, request, tmp_pa
     path = tmp_path / "hen_jax.json"
     said, size = read_record(source.parent), source.stat().st_size
     rng, refused = random.Random(0), 0
-    for _ in range(300):
+    for _ in range(100):
         path.write_bytes(source.read_bytes())
         flip(path, rng.randrange(size), 1 << rng.randrange(8))
         try:
@@ -131,7 +131,7 @@ def test_no_flipped_bit_of_a_record_changes_what_it_says(folder, request, tmp_pa
         else:  # a blank that is another blank now, or the seal's own name
             assert found is not None
             assert found == said or {key: found[key] for key in said} == said
-    assert refused > 200
+    assert refused > 66
 
 
 def test_a_run_with_a_damaged_record_goes_nowhere(tiny_finished, tmp_path):

@@ -285,6 +285,7 @@ def test_what_the_engine_cannot_answer_is_refused_when_asked(weights, request_, 
         e.Engine(weights, SLOTS).submit(request_)
 
 
+@pytest.mark.slow
 def test_an_int8_base_and_a_narrow_cache_are_decoded_with(model):
     """Unrolled, as on a CPU; the narrow cache costs three digits."""
     narrow = dataclasses.replace(BARE, cache_dtype="bfloat16")

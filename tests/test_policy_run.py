@@ -216,6 +216,7 @@ def test_only_the_policys_turns_train_and_their_ids_are_those_drawn(tiny_base):
         render_bridge(asked, words)
 
 
+@pytest.mark.slow
 def test_a_reward_that_fails_costs_its_replies_or_ends_the_run(tiny_base, tmp_path, monkeypatch):
     def half(source, around):
         return lambda answered: [

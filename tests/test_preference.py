@@ -171,6 +171,7 @@ def _sums(plan, batch):
     return whole(reply_sums(plan.scoring, plan.bounds.rows, batch.rows, POLICY, PARTS.base))
 
 
+@pytest.mark.slow
 def test_microbatches_change_nothing(found):
     """z0 and the tokens that a cross-entropy is divided by are of the whole batch."""
     batch, bounds = batch_of(found[True], kto=True)

@@ -52,6 +52,7 @@ def told(workdir: Path, name: str) -> list[float]:
     return [one[name] for one in read_metrics(workdir) if one["kind"] in ("train", "eval")]
 
 
+@pytest.mark.slow
 def test_sharded_over_eight_devices_and_in_microbatches_it_learns_the_same(
     tiny_base, tiny_finished, finished, tmp_path
 ):
@@ -63,6 +64,7 @@ def test_sharded_over_eight_devices_and_in_microbatches_it_learns_the_same(
     assert max(told(finished, "z0")) > 0
 
 
+@pytest.mark.slow
 def test_what_is_cut_off_goes_on_bit_for_bit(
     tiny_base, tiny_finished, finished, tmp_path, one_device, monkeypatch
 ):

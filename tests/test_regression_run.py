@@ -73,6 +73,7 @@ def losses(workdir: Path) -> list[float]:
     return [one["loss"] for one in read_metrics(workdir) if one["kind"] in ("train", "eval")]
 
 
+@pytest.mark.slow
 def test_sharded_and_in_microbatches_it_learns_the_same_and_compiles_once(
     finished, tmp_path, caplog
 ):
