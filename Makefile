@@ -21,7 +21,7 @@ quickstart: setup
 	$(BIN)/hen run --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: setup
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The large models compiled for CUDA and for a TPU slice, without either: minutes each.
 plan-test: setup

@@ -122,6 +122,7 @@ STORY = {"loop": {"checkpoint_every": 10}, "epochs": 1.25}
 """Some forty updates."""
 
 
+@pytest.mark.slow
 def test_a_run_that_loses_a_process_is_stopped_and_moved_ends_as_one_that_is_not(base, tmp_path):
     """2 processes x 4 devices, killed; again, asked to stop; 1 device to the end: as 1 x 8."""
     story, told = tmp_path / "story", tmp_path / "told"

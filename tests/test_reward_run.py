@@ -69,6 +69,7 @@ def losses(workdir: Path) -> list[float]:
     return [one["loss"] for one in read_metrics(workdir) if one["kind"] in ("train", "eval")]
 
 
+@pytest.mark.slow
 def test_sharded_over_eight_devices_and_in_microbatches_it_learns_the_same(finished, tmp_path):
     base = previous_run(finished).base
     mesh = {"data": 2, "fsdp": 2, "tensor": 2}
