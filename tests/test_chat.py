@@ -97,6 +97,7 @@ def test_a_conversation_in_a_terminal(terminal, tmp_path):
     terminal.until("先休息一下吧。")
     terminal.say("/regenerate\n")
     terminal.until("Rest a little.")
+    terminal.until("> ")  # before that Ctrl-C stops what is being done
     terminal.interrupt("[Ctrl-D leaves]")
     terminal.say("Nobody recorded this\n")
     terminal.until("has no reply to the conversation")
