@@ -11,8 +11,9 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.records import read_record, write_record
 from hen_jax.core.trees import flatten, unflatten
 from hen_jax.io import hf, peft, shards
-from hen_jax.recipes import export as exporting
-from hen_jax.recipes.export import export, export_trained, open_trained
+from hen_jax.recipes import trained as opening
+from hen_jax.recipes.export import export, export_trained
+from hen_jax.recipes.trained import open_trained
 from hen_jax.runs.import_model import import_model
 
 
@@ -48,11 +49,11 @@ def test_what_reads_back_as_no_number_is_no_export(trained, tmp_path, monkeypatc
 def test_the_distance_to_what_is_no_number_is_infinite():
     zeros = jnp.zeros((1, 1, 3))
     for value in (np.nan, np.inf, -np.inf):
-        assert exporting._distance(zeros.at[0, 0, 1].set(value), zeros) == np.inf
-        assert exporting._distance(zeros, zeros.at[0, 0, 1].set(value)) == np.inf
+        assert opening._distance(zeros.at[0, 0, 1].set(value), zeros) == np.inf
+        assert opening._distance(zeros, zeros.at[0, 0, 1].set(value)) == np.inf
         both = zeros.at[0, 0, 1].set(value)
-        assert exporting._distance(both, both) == np.inf
-    assert exporting._distance(zeros + 1, zeros) == 1
+        assert opening._distance(both, both) == np.inf
+    assert opening._distance(zeros + 1, zeros) == 1
 
 
 def test_another_export_is_kept_when_the_new_one_is_wrong(trained, tmp_path, monkeypatch):

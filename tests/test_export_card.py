@@ -14,7 +14,8 @@ from hen_jax.core.files import RECORD
 from hen_jax.io import packages
 from hen_jax.models.config import LoraConfig
 from hen_jax.models.decoder import abstract, split
-from hen_jax.recipes.export import TrainedModel, export_trained
+from hen_jax.recipes.export import export_trained
+from hen_jax.recipes.trained import TrainedModel
 from hen_jax.runs import import_model as importing
 from hen_jax.runs.card import HeldOut, export_card, held_out_loss
 from hen_jax.runs.import_model import import_model

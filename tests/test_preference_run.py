@@ -11,8 +11,8 @@ from tiny_run import config, open_job, read, run
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import make_mesh
 from hen_jax.recipes import preference
-from hen_jax.recipes.export import open_trained
 from hen_jax.recipes.plan import plan
+from hen_jax.recipes.trained import open_trained
 from hen_jax.runs import train
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.preferred import read_preferences, require_pairs

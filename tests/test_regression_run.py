@@ -16,8 +16,9 @@ from hen_jax.empathy.patterns import DIMENSIONS
 from hen_jax.io.peft_settings import adapter_labels
 from hen_jax.planning.topologies import Topology
 from hen_jax.recipes import score
-from hen_jax.recipes.export import export, open_trained
+from hen_jax.recipes.export import export
 from hen_jax.recipes.plan import plan
+from hen_jax.recipes.trained import open_trained
 from hen_jax.runs import train
 from hen_jax.runs.abstract import program
 from hen_jax.runs.earlier import previous_run

@@ -17,10 +17,11 @@ from hen_jax.data import samples
 from hen_jax.data.crossed import require_crossed
 from hen_jax.data.schemas import read_pairs
 from hen_jax.recipes import reward, score
-from hen_jax.recipes.export import export, open_trained
+from hen_jax.recipes.export import export
 from hen_jax.recipes.plan import plan
 from hen_jax.recipes.reward_report import control_accuracies
 from hen_jax.recipes.score import open_reward, score_documents
+from hen_jax.recipes.trained import open_trained
 from hen_jax.runs import train
 from hen_jax.runs.compared import Asked, bounds_of, compared_parts
 from hen_jax.runs.earlier import previous_run

@@ -7,27 +7,18 @@ no message shows it. A server that asks for none may go without.
 import asyncio
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from hen_jax.core.errors import InputError
+from hen_jax.io.endpoint_trouble import KEYS, api_key, short, trouble_of
 from hen_jax.text.conversation import Chat, Message, Reply, UnansweredError, asked_before
 
 if TYPE_CHECKING:
     import openai
-
-_KEYS = ("HEN_API_KEY", "OPENAI_API_KEY")
-"""Environment variables that may hold the key; the first that is set counts."""
-
-PASSING = (408, 409, 425, 429)
-"""HTTP states, besides all from 500 on, that may be over at the next try."""
-
-LONGEST_PAUSE = 60.0
-"""Seconds before a next try at most, whatever the server asks for."""
 
 T = TypeVar("T")
 
@@ -75,7 +66,7 @@ def _require_address(url: str) -> None:
     if "@" in address.netloc:
         raise InputError(
             f"the endpoint at {address.hostname} is given with a user or a password; set "
-            f"{_KEYS[0]} in the environment instead"
+            f"{KEYS[0]} in the environment instead"
         )
     if not well:
         raise InputError(f"endpoint {url!r}: give an address such as http://HOST:8000/v1")
@@ -191,7 +182,7 @@ async def _ask(
                 answer = await client.chat.completions.with_raw_response.create(**request)
                 return _reply(answer.text)
         except (openai.APIError, TimeoutError, _NonsenseError) as error:
-            trouble = _trouble(error, endpoint, endpoint.backoff * 2 ** (tried - 1))
+            trouble = trouble_of(error, endpoint.timeout, endpoint.backoff * 2 ** (tried - 1))
         if trouble.pause is None or tried == endpoint.tries:
             raise _GivenUpError(f"{trouble.line} (tries: {tried})")
         await asyncio.sleep(trouble.pause)
@@ -229,73 +220,8 @@ def _reply(body: str) -> Reply:
         if not isinstance(text, str | None):
             raise TypeError("the content is no text")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        raise _NonsenseError(f"no chat completion: {_short(body)!r}") from None
+        raise _NonsenseError(f"no chat completion: {short(body)!r}") from None
     # A reply cut inside an emoji may hold half of a surrogate pair, which is no character.
     text = (text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     cut = end in ("length", "content_filter")
     return Reply(text, tokens if isinstance(tokens, int) else None, stopped=not cut)
-
-
-class _Trouble(NamedTuple):
-    line: str
-    pause: float | None  # seconds before the next try; None: it would not help
-
-
-def _trouble(error: Exception, endpoint: Endpoint, pause: float) -> _Trouble:
-    """What went wrong in one line, without the key, and whether to try again."""
-    import openai
-
-    pause = min(pause, LONGEST_PAUSE)
-    if isinstance(error, openai.APIStatusError):
-        state = error.status_code
-        line = f"HTTP {state}: {_said(error)}{_remedy(state)}"
-        if state not in PASSING and state < 500:
-            return _Trouble(line, None)
-        return _Trouble(line, max(pause, _asked_pause(error.response.headers.get("retry-after"))))
-    if isinstance(error, TimeoutError | openai.APITimeoutError):
-        return _Trouble(f"no whole answer within {endpoint.timeout:g} s", pause)
-    if isinstance(error, openai.APIConnectionError):
-        why = _short(str(error.__cause__ or error)) or type(error.__cause__).__name__
-        return _Trouble(f"no connection, or it was cut ({why})", pause)
-    return _Trouble(_short(str(error), 160), pause)
-
-
-def _said(error: "openai.APIStatusError") -> str:
-    """The server's own words, out of the object they come in as a rule."""
-    body = error.body
-    words = body.get("message") if isinstance(body, dict) else None
-    return _short(words if isinstance(words, str) else error.message)
-
-
-def _remedy(state: int) -> str:
-    if state in (401, 403):
-        return f"; set {' or '.join(_KEYS)} in the environment to a key that it takes"
-    if state == 404:
-        return "; look at the address, which ends in /v1 as a rule, and at the model's name"
-    return ""
-
-
-def _asked_pause(header: str | None) -> float:
-    """Seconds of a `Retry-After`; 0 where it has none, or a date."""
-    try:
-        return min(max(float(header or 0), 0.0), LONGEST_PAUSE)
-    except ValueError:
-        return 0.0
-
-
-def _short(text: str, longest: int = 120) -> str:
-    """The text on one line, cut, without the key."""
-    key = api_key()
-    line = " ".join((text.replace(key, "[key]") if key else text).split())
-    return line if len(line) <= longest else f"{line[:longest]}..."
-
-
-def api_key() -> str:
-    """The key, "" where none is set. Raises `InputError` for one that no header can hold."""
-    for name in _KEYS:
-        key = os.environ.get(name, "").strip()
-        if key and not (key.isascii() and key.isprintable()):
-            raise InputError(f"{name} in the environment holds a character that no key has")
-        if key:
-            return key
-    return ""

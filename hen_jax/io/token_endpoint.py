@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 from hen_jax.core.errors import InputError
-from hen_jax.io.endpoint import Endpoint, api_key
+from hen_jax.io.endpoint import Endpoint
+from hen_jax.io.endpoint_trouble import api_key
 
 if TYPE_CHECKING:
     import openai

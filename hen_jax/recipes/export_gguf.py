@@ -16,14 +16,13 @@ from hen_jax.io.gguf_fields import GgufValue, require_computable
 from hen_jax.io.gguf_tokenizer import require_same_tokens
 from hen_jax.io.gguf_vocabulary import read_vocabulary
 from hen_jax.io.gguf_write import KINDS, write_gguf, write_gguf_adapter
-from hen_jax.recipes.export import (
+from hen_jax.recipes.export import base_origin, require_apart_from_run
+from hen_jax.recipes.trained import (
     Exported,
     TrainedModel,
-    base_origin,
     checked,
     open_trained,
     probe_logits,
-    require_apart_from_run,
     require_finite_params,
 )
 from hen_jax.runs.earlier import previous_run
