@@ -54,7 +54,7 @@ STAGE = Stage(
     load=packed.packed_load,
     flops=packed.packed_flops,
     summary=lambda settings: f"distillation to a bias of {settings.bias}",
-    kept=lambda params, frozen: {"base": frozen, "teacher": params},
+    kept=lambda settings, params, frozen: {"base": frozen, "teacher": params},
     extra=lambda settings, config, key: {"sharpness": jnp.zeros(())},
     rows=packed.packed_rows,
 )

@@ -15,6 +15,7 @@ from hen_jax.recipes.export import export
 from hen_jax.runs import train
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.rollouts import RolloutConfig
+from hen_jax.steps.preference import BASE, REFERENCE
 from hen_jax.text.chat import render_bridge, render_prompt
 from hen_jax.text.conversation import Message, Reply
 from hen_jax.training.metrics import read_metrics
@@ -298,8 +299,8 @@ def test_the_reference_is_what_the_run_starts_from(tiny_base, finished, tmp_path
     with pytest.raises(InputError, match="nats per reply from its reference"):
         policy.STAGE.first(job, {"kl": 0.2})
     stage, settings = read(config(tiny_base, **FIELDS))
-    assert stage.keeps(settings)
+    assert stage.kept(settings, {}, {"w": 1}) == {BASE: {"w": 1}, REFERENCE: {}}
     _, free = read(
         config(tiny_base, **FIELDS | {"policy": {"kl": {"coefficient": 0.0, "measure": False}}})
     )
-    assert not stage.keeps(free)
+    assert stage.kept(free, {}, {"w": 1}) == {"w": 1}

@@ -142,7 +142,7 @@ def test_log_probabilities_of_another_reference_are_refused(tiny_base, tiny_fini
 def test_a_policy_that_is_not_its_reference_does_not_start(
     tiny_base, tiny_finished, tmp_path, one_device, monkeypatch
 ):
-    def base_alone(params, frozen):
+    def base_alone(settings, params, frozen):
         return {BASE: frozen, REFERENCE: jax.tree.map(np.zeros_like, params)}
 
     monkeypatch.setattr(preference, "STAGE", preference.STAGE._replace(kept=base_alone))

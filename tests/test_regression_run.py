@@ -156,7 +156,7 @@ def test_a_head_of_other_outputs_begins_anew(tiny_base, finished, tmp_path):
         ({"sources": (SENSE7 | {"weight": 1.0},)}, "has a weight"),
         ({"data": {"row_length": 16, "batch_size": 8}}, r"conversations are all longer"),
         ({"folds": {"count": 5, "held": 5}}, r"config\.folds.*hold out one of them"),
-        ({"loop": {"evaluators": ("replies",)}}, "a rating model makes no 'replies'"),
+        ({"loop": {"evaluators": ("replies",)}}, "names 'replies'; allowed: ratings"),
         ({"folds": {"count": 10000, "held": 3}}, "fold 3 of 10000 of 28 groups"),
     ],
 )

@@ -212,7 +212,7 @@ def test_crossings_are_built_within_each_part(words):
         ({"crossings": ("turn",)}, "'turn', which is built from a source of the schema 'steered'"),
         ({"sources": ({"schema": "cped", "path": "x"},)}, "'cped' holds no preference pairs"),
         ({"data": {"row_length": 16, "batch_size": 8}}, r"\(180 pairs\) are all longer"),
-        ({"loop": {"evaluators": ("replies",)}}, "a reward model makes no 'replies'"),
+        ({"loop": {"evaluators": ("replies",)}}, "names 'replies'; allowed: preferences"),
         ({"execution": {"attention": "splash"}}, r"config\.data\.shared_prompts=False"),
         ({"reward": {"beta": 0.0}}, r"config\.reward\.beta is 0"),
     ],

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hen_jax.core.ranges import Count, Natural, check_ranges
 from hen_jax.core.types import RowLimits
 from hen_jax.data.comparisons import Compared, ComparedBatch, compared_batch
-from hen_jax.data.pipeline import Batches, PipelineConfig
+from hen_jax.data.pipeline import Batches
 from hen_jax.data.row_streams import Lay, RowSets, eval_rows, rows_of_batch, train_rows
 
 
@@ -64,12 +64,12 @@ def train_comparisons(
       InputError: a batch that does not divide over the processes.
     """
     shards = {"process_index": process_index, "process_count": process_count}
-    return train_rows(_rows(found), _lay(bounds), _ahead(config), **shards)
+    return train_rows(_rows(found), _lay(bounds), config, **shards)
 
 
 def trained_ids(found: Comparisons, config: ComparisonConfig, number: int) -> list[str]:
     """The ids of the prompts in the whole batch `number`, from 0, of `train_comparisons`."""
-    return [row.id for row in rows_of_batch(_rows(found), _ahead(config), number)]
+    return [row.id for row in rows_of_batch(_rows(found), config, number)]
 
 
 def eval_comparisons(
@@ -82,7 +82,7 @@ def eval_comparisons(
 ) -> Iterator[ComparedBatch]:
     """Every prompt once, in order, then rows of padding up to a whole batch: a process's part."""
     shards = {"process_index": process_index, "process_count": process_count}
-    return eval_rows(found, _lay(bounds), _ahead(config), **shards)
+    return eval_rows(found, _lay(bounds), config, **shards)
 
 
 def _rows(found: Comparisons) -> RowSets:
@@ -91,7 +91,3 @@ def _rows(found: Comparisons) -> RowSets:
 
 def _lay(bounds: ComparisonBounds) -> Lay:
     return partial(compared_batch, row_length=bounds.row, replies=bounds.replies)
-
-
-def _ahead(config: ComparisonConfig) -> PipelineConfig:
-    return PipelineConfig(batch_size=config.batch_size, seed=config.seed, prefetch=config.prefetch)

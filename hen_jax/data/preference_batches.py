@@ -18,8 +18,8 @@ from hen_jax.data.comparison_batches import ComparisonConfig, Comparisons
 from hen_jax.data.comparisons import Compared, most_replies, reach_of
 from hen_jax.data.examples import Shifted
 from hen_jax.data.packing import lay_out_row, stack_rows
-from hen_jax.data.pipeline import Batches, PipelineConfig, local_size
-from hen_jax.data.row_streams import RowSets, eval_rows, train_rows
+from hen_jax.data.pipeline import Batches, local_size
+from hen_jax.data.row_streams import RowSets, eval_rows, pipeline_of, train_rows
 
 _MULTIPLE = 32
 """Rows are as long as the longest prompt with its replies, rounded up to this."""
@@ -146,7 +146,7 @@ def train_preferences(
       InputError: a batch that does not divide over the processes.
     """
     lay = _layer(config, bounds, numbers, process_index, process_count)
-    return train_rows(RowSets(found.sets, found.weights), lay, _ahead(config))
+    return train_rows(RowSets(found.sets, found.weights), lay, config)
 
 
 def eval_preferences(
@@ -160,11 +160,7 @@ def eval_preferences(
 ) -> Iterator[PreferenceBatch]:
     """Every prompt once, in order, then rows of padding up to a whole batch: a process's part."""
     lay = _layer(config, bounds, numbers, process_index, process_count)
-    return eval_rows(found, lay, _ahead(config))
-
-
-def _ahead(config: ComparisonConfig) -> PipelineConfig:
-    return PipelineConfig(batch_size=config.batch_size, seed=config.seed, prefetch=config.prefetch)
+    return eval_rows(found, lay, config)
 
 
 def _layer(
@@ -175,7 +171,7 @@ def _layer(
     process_count: int,
 ) -> Callable[[Sequence[Compared | None]], PreferenceBatch]:
     """From the rows of a global batch to one process's part of it, laid out."""
-    local = local_size(_ahead(config), process_index, process_count)
+    local = local_size(pipeline_of(config), process_index, process_count)
     mine = slice(process_index * local, (process_index + 1) * local)
     lay = partial(preference_batch, bounds=bounds, numbers=numbers, shared=config.shared_prompts)
 

@@ -16,7 +16,7 @@ from hen_jax.core.ranges import Count, Natural, check_ranges
 from hen_jax.core.types import Batch, RowLimits
 from hen_jax.data.comparisons import unshifted
 from hen_jax.data.packing import lay_out_row, pack_all, stack_rows
-from hen_jax.data.pipeline import Batches, PipelineConfig
+from hen_jax.data.pipeline import Batches
 from hen_jax.data.rated import Level, RatedDocument
 from hen_jax.data.row_streams import Lay, RowSets, eval_rows, rows_of_batch, train_rows
 from hen_jax.text.chat import Rendered
@@ -151,14 +151,12 @@ def train_rated(
       InputError: a batch that does not divide over the processes.
     """
     shards = {"process_index": process_index, "process_count": process_count}
-    return train_rows(RowSets((rows,)), _lay(bounds), _ahead(config), **shards)
+    return train_rows(RowSets((rows,)), _lay(bounds), config, **shards)
 
 
 def rated_ids(rows: Sequence[Row], config: RatedConfig, number: int) -> list[str]:
     """The ids of the conversations in the whole batch `number`, from 0, of `train_rated`."""
-    return [
-        one.id for row in rows_of_batch(RowSets((rows,)), _ahead(config), number) for one in row
-    ]
+    return [one.id for row in rows_of_batch(RowSets((rows,)), config, number) for one in row]
 
 
 def eval_rated(
@@ -171,7 +169,7 @@ def eval_rated(
 ) -> Iterator[RatedBatch]:
     """Every conversation once, then rows of padding up to a whole batch: a process's part."""
     shards = {"process_index": process_index, "process_count": process_count}
-    return eval_rows(rows, _lay(bounds), _ahead(config), **shards)
+    return eval_rows(rows, _lay(bounds), config, **shards)
 
 
 def _turn_ends(rated: RatedDocument, rendered: Rendered) -> dict[int, Level]:
@@ -187,7 +185,3 @@ def _turn_ends(rated: RatedDocument, rendered: Rendered) -> dict[int, Level]:
 
 def _lay(bounds: RatedBounds) -> Lay:
     return partial(rated_batch, bounds=bounds)
-
-
-def _ahead(config: RatedConfig) -> PipelineConfig:
-    return PipelineConfig(batch_size=config.batch_size, seed=config.seed, prefetch=config.prefetch)

@@ -7,7 +7,6 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from hen_jax.adapters.experts import joint_lora
-from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import BATCH
 from hen_jax.core.rows import check_batch
 from hen_jax.data.pipeline import RowBounds
@@ -56,13 +55,8 @@ def flops(settings: ExpertsSettings, config: DecoderConfig, number: int) -> floa
 
 
 def check(settings: ExpertsSettings, mesh: Mesh) -> None:
-    """Raises `InputError` for rows that do not divide, and for an evaluator of one adapter."""
+    """Raises `InputError` for rows that do not divide over devices and microbatches."""
     check_batch(rows(settings), settings.microbatches, mesh)
-    if "replies" in settings.loop.evaluators:
-        raise InputError(
-            "config.loop.evaluators: 'replies' are those of one adapter; leave it out, and give "
-            "`hen generate --adapter` an exported expert"
-        )
 
 
 STAGE = Stage(
@@ -77,4 +71,5 @@ STAGE = Stage(
     check_model=check_packing,
     rows=rows,
     changes=(NARROW,),
+    speaks=False,
 )

@@ -22,7 +22,7 @@ from hen_jax.recipes.policy_settings import PolicySettings, feed, flops, load, n
 from hen_jax.runs.stage import Stage, Work, guarded
 from hen_jax.steps.policy import first_memory, policy_says, policy_score, policy_step
 from hen_jax.steps.policy_config import BEHAVIOUR, CRITIC, VALUE
-from hen_jax.steps.preference import BASE, REFERENCE
+from hen_jax.steps.preference import with_reference
 from hen_jax.training.optimizers import make_schedule
 
 
@@ -78,8 +78,7 @@ STAGE = Stage(
     flops=flops,
     summary=lambda one: f"reinforcement learning ({one.policy.advantage.kind} advantages),",
     prepare=prepare,
-    kept=lambda params, frozen: {BASE: frozen, REFERENCE: params},
-    keeps=lambda settings: settings.policy.kl.needed,
+    kept=lambda settings, *trees: with_reference(settings.policy.kl.needed, *trees),
     extra=extra,
     check=check,
     check_model=check_model,

@@ -22,13 +22,12 @@ from hen_jax.runs.preferred import PreferenceSettings, preference_feed, preferen
 from hen_jax.runs.reference import require_same_reference
 from hen_jax.runs.stage import Job, Stage, Work, guarded
 from hen_jax.steps.preference import (
-    BASE,
-    REFERENCE,
     Plan,
     completed,
     preference_loss,
     preference_score,
     preference_step,
+    with_reference,
 )
 from hen_jax.steps.update import update_step
 from hen_jax.training.optimizers import make_schedule
@@ -116,8 +115,7 @@ STAGE = Stage(
     flops=flops,
     summary=summary,
     prepare=stored_references,
-    kept=lambda params, frozen: {BASE: frozen, REFERENCE: params},
-    keeps=lambda settings: settings.preference.keeps_reference,
+    kept=lambda settings, *trees: with_reference(settings.preference.keeps_reference, *trees),
     check=check,
     check_model=check_shared_prompts,
     first=require_start,

@@ -12,10 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import BATCH
 from hen_jax.core.ranges import Positive
-from hen_jax.core.rows import check_batch
 from hen_jax.data.rated_batches import (
     RatedBatch,
     RatedBounds,
@@ -31,7 +29,7 @@ from hen_jax.recipes.changes import NARROW
 from hen_jax.recipes.regression_report import ratings
 from hen_jax.runs.abstract import abstract_batch
 from hen_jax.runs.model import with_score_head
-from hen_jax.runs.packed import packed_flops, packed_rows
+from hen_jax.runs.packed import check_rows, packed_flops, packed_rows
 from hen_jax.runs.rated import LABELS, Folds, Level, Predicts, RatedAsked, Reads, rated_parts
 from hen_jax.runs.stage import Feed, Load, RunSettings, Stage, Work, guarded
 from hen_jax.steps.regression import regression_loss
@@ -100,13 +98,6 @@ def load(settings: RegressionSettings, config: DecoderConfig, mesh: Mesh) -> Loa
     return Load(batch, RatedBounds(data.row_length, 1, O))
 
 
-def check(settings: RegressionSettings, mesh: Mesh) -> None:
-    """Raises `InputError` for rows that do not divide, and for evaluators that need a language."""
-    check_batch(settings.data.batch_size, settings.microbatches, mesh)
-    if "replies" in settings.loop.evaluators:
-        raise InputError("config.loop.evaluators: a rating model makes no 'replies'; leave it out")
-
-
 STAGE = Stage(
     settings=RegressionSettings,
     feed=feed,
@@ -115,8 +106,9 @@ STAGE = Stage(
     flops=packed_flops,
     summary=lambda one: f"regression of ratings (squared error, {one.epochs:g} epochs),",
     model_config=lambda one, config: with_score_head(config, LABELS[one.predicts]),
-    check=check,
+    check=check_rows,
     rows=packed_rows,
     changes=(NARROW,),
+    speaks=False,
     evaluators={"ratings": ratings},
 )

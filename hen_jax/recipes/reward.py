@@ -12,10 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import BATCH
 from hen_jax.core.ranges import Positive
-from hen_jax.core.rows import check_batch
 from hen_jax.data.comparison_batches import (
     ComparisonBounds,
     ComparisonConfig,
@@ -31,7 +29,7 @@ from hen_jax.recipes.reward_report import preferences
 from hen_jax.runs.abstract import abstract_batch
 from hen_jax.runs.compared import Asked, ComparedParts, Level, bounds_of, compared_parts, describe
 from hen_jax.runs.model import with_score_head
-from hen_jax.runs.packed import check_shared_prompts, packed_flops, packed_rows
+from hen_jax.runs.packed import check_rows, check_shared_prompts, packed_flops, packed_rows
 from hen_jax.runs.stage import Feed, Load, RunSettings, Stage, Work, guarded
 from hen_jax.steps.reward import RewardConfig, reward_loss
 from hen_jax.steps.update import update_step
@@ -105,13 +103,6 @@ def load(settings: RewardSettings, config: DecoderConfig, mesh: Mesh) -> Load:
     return Load(batch, ComparisonBounds(data.row_length, K))
 
 
-def check(settings: RewardSettings, mesh: Mesh) -> None:
-    """Raises `InputError` for rows that do not divide, and for evaluators that need a language."""
-    check_batch(settings.data.batch_size, settings.microbatches, mesh)
-    if "replies" in settings.loop.evaluators:
-        raise InputError("config.loop.evaluators: a reward model makes no 'replies'; leave it out")
-
-
 STAGE = Stage(
     settings=RewardSettings,
     feed=feed,
@@ -120,9 +111,10 @@ STAGE = Stage(
     flops=packed_flops,
     summary=lambda one: f"reward modelling (Bradley-Terry, {one.epochs:g} epochs),",
     model_config=lambda settings, config: with_score_head(config),
-    check=check,
+    check=check_rows,
     check_model=check_shared_prompts,
     rows=packed_rows,
     changes=(NARROW,),
+    speaks=False,
     evaluators={"preferences": preferences},
 )

@@ -58,7 +58,8 @@ def require_evaluators(stage: Stage, config: LoopConfig) -> None:
     known = _known(stage)
     for name in config.evaluators:
         if name not in known:
-            raise InputError(f"config.loop.evaluators names {name!r}; allowed: {', '.join(known)}")
+            allowed = ", ".join(known) or "none with this recipe"
+            raise InputError(f"config.loop.evaluators names {name!r}; allowed: {allowed}")
 
 
 def named_evaluators(job: Job) -> dict[str, Evaluator]:
@@ -68,4 +69,4 @@ def named_evaluators(job: Job) -> dict[str, Evaluator]:
 
 
 def _known(stage: Stage) -> Mapping[str, Build]:
-    return {**EVALUATORS, **stage.evaluators}
+    return {**(EVALUATORS if stage.speaks else {}), **stage.evaluators}

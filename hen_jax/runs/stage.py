@@ -141,13 +141,10 @@ class Stage(NamedTuple):
     prepare: Callable[[Job], Prepare] = rows_to_devices
     """From the host's batch to the step's; a rollout belongs here."""
 
-    kept: Callable[[Tree, Tree], Tree] = lambda params, frozen: frozen
-    """`(params, frozen) -> frozen` at the start: a reference policy is `params` kept. It only
-    arranges leaves, so that a plan can call it; whatever is in both is copied by the run. `params`
-    are the decoder's own, without `extra`."""
-
-    keeps: Callable[[Any], bool] = lambda settings: True
-    """`(settings)`: whether `kept` is asked; else what does not train stays as it is."""
+    kept: Callable[[Any, Tree, Tree], Tree] = lambda settings, params, frozen: frozen
+    """`(settings, params, frozen) -> frozen` at the start: a reference policy is `params` kept. It
+    only arranges leaves, so that a plan can call it; whatever is in both is copied by the run.
+    `params` are the decoder's own, without `extra`."""
 
     model_config: Callable[[Any, DecoderConfig], DecoderConfig] = lambda settings, config: (
         language_model(config)
@@ -181,6 +178,9 @@ class Stage(NamedTuple):
     evaluators: Mapping[str, Callable[[Job], Evaluator]] = {}
     """More names for `config.loop.evaluators`, beside those of `runs.evaluators`."""
 
+    speaks: bool = True
+    """Whether what trains answers as one model: else those of `runs.evaluators` are refused."""
+
     slots: Callable[[Any, Any], Slots] | None = None
     """`(settings, bounds)`: what the engine draws the stage's replies with; None: it draws none."""
 
@@ -213,5 +213,4 @@ def beginning(
     stage: Stage, settings: Any, params: Tree, frozen: Tree, extra: dict[str, Tree]
 ) -> tuple[Tree, Tree]:
     """What trains and what does not when the first update begins; leaves may be abstract."""
-    kept = stage.kept(params, frozen) if stage.keeps(settings) else frozen
-    return {**params, **extra}, kept
+    return {**params, **extra}, stage.kept(settings, params, frozen)

@@ -24,6 +24,11 @@ BASE, REFERENCE = "base", "reference"
 """Where the frozen tree of a run that keeps its reference holds the two."""
 
 
+def with_reference(needed: bool, params: Tree, frozen: Tree) -> Tree:
+    """What does not train, with the policy at the start beside it where it is the reference."""
+    return {BASE: frozen, REFERENCE: params} if needed else frozen
+
+
 class Plan(NamedTuple):
     """What a preference step is compiled for."""
 
