@@ -11,7 +11,7 @@ experts are compared with is one expert with all sources: `--config=experts:shar
 
     hen plan --config=experts:llama3_8b --topology=v5e:4x4
 
-Four experts of rank 16 on Llama 3.1 8B.
+Four experts of rank 16 on Llama 3.1 8B, 16 rows of 2,048: 5.6 of 16 GiB per chip.
 
     hen export --run runs/experts --expert distress --format peft --out exports/distress
 """

@@ -16,10 +16,9 @@ adapter; a reward model joins as
 `--config.rewards[0].kind=model --config.rewards[0].path=exports/reward`.
 
     hen plan --config=policy:llama3_8b --topology=v5e:4x4
-    hen plan --config=policy:llama3_8b --topology=v5e:4x4 --stage=rollout
 
 Llama 3.1 8B, LoRA, GRPO with 128 prompts x 8 replies of 512 tokens. The update takes 5.2 of 16 GiB
-per chip, at best 23 s; the drawing 13.6 GiB with 1,024 replies at a time, cache included.
+per chip, at best 20 s; the drawing 10.5 GiB with 1,024 replies at a time, cache included.
 """
 
 from typing import Literal
