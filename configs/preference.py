@@ -18,8 +18,8 @@ factor 1.40; at best 2.7 s per step, bound by memory (MFU 0.38).
 
     hen plan --config=preference:llama3_70b --topology=v5p:4x4x4
 
-Llama 3.1 70B, 64 rows: 17.7 of 95 GiB per chip, recompute factor 1.33; at best 5.2 s per step, bound
-by products (MFU 0.75).
+Llama 3.1 70B, 64 rows: 17.7 of 95 GiB per chip, recompute factor 1.33; at best 5.2 s per step
+(MFU 0.75).
 """
 
 from typing import Literal
