@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+CONFIG_HELP = "a built-in name (sft, sft:tiny; `hen config` lists them), FILE.py or FILE.py:VARIANT"
+
 
 def add_speaker(verb: argparse.ArgumentParser) -> None:
     """Who answers, and how."""

@@ -1,0 +1,26 @@
+"""`hen plan`: its flags, and what it calls."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from hen_jax.commands.flags import CONFIG_HELP
+
+
+def add(verbs: Any) -> None:
+    """The verb."""
+    verb = verbs.add_parser("plan", help="does it fit, how fast could it be; needs no accelerator")
+    verb.add_argument("--config", required=True, help=CONFIG_HELP)
+    verb.add_argument("--topology", required=True, help="such as v5e:4x4, v5p:2x2x4 or h100:8")
+    verb.add_argument("--stage", help="one stage of the config (default: all)")
+    verb.add_argument("--json", type=Path, help="write the plan there too")
+    verb.add_argument("--search", action="store_true", help="try meshes and microbatches")
+    verb.epilog = "Set any field: --config.microbatches=2"
+    verb.set_defaults(verb=plan_verb, takes_config=True)
+
+
+def plan_verb(chosen: argparse.Namespace, overrides: list[str]) -> None:
+    """`hen plan`."""
+    from hen_jax.recipes.plan import plan
+
+    plan(chosen.config, overrides, chosen.topology, chosen.stage, chosen.json, chosen.search)

@@ -1,0 +1,30 @@
+"""From the flags of a speaker to a request."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hen_jax.recipes.generate import Request
+
+
+def request_of(chosen: argparse.Namespace) -> "Request":
+    """Who answers, and how."""
+    from hen_jax.recipes.generate import Request
+
+    return Request(
+        model=chosen.model,
+        backend=chosen.backend,
+        adapter=chosen.adapter,
+        system=chosen.system,
+        max_new_tokens=chosen.max_new_tokens,
+        temperature=chosen.temperature,
+        top_k=chosen.top_k,
+        top_p=chosen.top_p,
+        stop=tuple(chosen.stop),
+        seed=chosen.seed,
+        dtype=chosen.dtype,
+        at_once=chosen.at_once,
+        per_minute=chosen.per_minute,
+        timeout=chosen.timeout,
+        tries=chosen.tries,
+    )
