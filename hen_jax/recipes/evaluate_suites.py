@@ -1,0 +1,20 @@
+"""The suites of `hen evaluate` by name: another one is a module with a `SUITE` and a line here."""
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from hen_jax.core.errors import InputError
+from hen_jax.evaluation.suite import Suite
+
+SUITES = {
+    "high_context": "hen_jax.evaluation.suites.high_context",
+}
+"""Name -> the module whose `SUITE` it is, imported when it is asked for: each brings libraries."""
+
+
+def suites_named(names: Sequence[str]) -> dict[str, Suite]:
+    """The suites of those names, in their order. Raises `InputError` where there is none."""
+    for name in names:
+        if name not in SUITES:
+            raise InputError(f"--suite {name!r}; allowed: {', '.join(SUITES)}")
+    return {name: import_module(SUITES[name]).SUITE for name in names}
