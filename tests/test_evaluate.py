@@ -1,4 +1,4 @@
-"""`hen evaluate` end to end: recordings, a tiny model, a scripted judge; what is missing, resumed."""
+"""`hen evaluate` end to end: recordings, a tiny model, a scripted judge; missing values, kills."""
 
 import json
 import sys
