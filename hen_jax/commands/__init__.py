@@ -11,6 +11,7 @@ from hen_jax.commands import (
     config,
     data,
     doctor,
+    evaluate,
     export,
     generate,
     import_,
@@ -32,6 +33,7 @@ VERBS: tuple[Callable[[Any], None], ...] = (
     score.add,
     export.add,
     judge.add,
+    evaluate.add,
     doctor.add,
     data.add,
 )
