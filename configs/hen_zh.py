@@ -32,6 +32,7 @@ def get_config(variant: Literal["qwen", "tiny"] = "qwen") -> ConfigDict:
         config.model = ConfigDict({"source": "Qwen/Qwen2.5-0.5B-Instruct", "dtype": "bfloat16"})
     stages = [step for step in config.stages if step["name"] != "experts"]
     config.stages = tuple({**step, "fields": _in_chinese(step["fields"])} for step in stages)
+    config.suites.data = ("shipped:hed/hed.zh.jsonl",)
     config.exports = ("policy/hf",) if variant == "tiny" else ("policy/hf", "policy/peft")
     return config
 

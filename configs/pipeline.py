@@ -35,10 +35,19 @@ def get_config(variant: Literal["small", "tiny"] = "small") -> ConfigDict:
     config.seed = 0
     config.model = ConfigDict({"source": "smollm2-135m", "dtype": "float32"})
     config.stages = _small()
+    config.suites = ConfigDict(
+        {
+            "names": ("high_context", "empathy", "perplexity"),
+            "data": ("shipped:hed/hed.en.jsonl",),
+            "limit": 4,
+            "reward": "stage:reward/export/hf",
+        }
+    )
     config.exports = ("policy/hf", "policy/peft", "experts/peft")
     if variant == "tiny":
         config.model = ConfigDict({"source": "tiny"})
         config.stages = _tiny()
+        config.suites.update({"limit": 2, "max_new_tokens": 24})
         config.exports = ("policy/hf",)
     return config
 

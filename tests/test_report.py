@@ -62,7 +62,7 @@ def run(tiny_finished, tmp_path) -> Path:
     for step, text in ((0, "I see."), (last, HOSTILE)):
         write_json(folder / "replies" / f"{step}.json", [{"id": "hed-1", "reply": text}])
     (folder / "evaluate").mkdir()
-    write_json(folder / "evaluate" / "results.json", {"rows": ROWS})
+    write_json(folder / "evaluate" / "results.json", {"figures": ROWS, "not_measured": MISSED})
     return folder
 
 
@@ -75,6 +75,7 @@ def row(**changes):
     return fields | changes
 
 
+MISSED = [{"suite": "crossed", "arm": "recorded", "why": "it has no likelihood"}]
 ROWS = [
     row(),
     row(arm=HOSTILE, against="", p=None, p_holm=None, value=21.0, low=19.0, high=23.0),
@@ -97,6 +98,7 @@ def test_a_page_of_a_run_names_its_data_hashes_and_results(run, tmp_path):
         "length of all improved by -4",
         "No difference that these items can show",
         "no therapist",
+        "Not measured by crossed of recorded: it has no likelihood.",
     ):
         assert said in text, said
     tags = read(text)

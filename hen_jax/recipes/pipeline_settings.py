@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.ranges import Natural, NotNegative, check_ranges
+from hen_jax.core.ranges import Count, Natural, NotNegative, check_ranges
 from hen_jax.recipes.config_files import plain_config
 from hen_jax.recipes.launch import load_config
 from hen_jax.recipes.table import stage_of
@@ -44,7 +44,24 @@ class Step:
             )
 
 
-_TAKEN = (PREPARE, EVALUATE, EXPORT, REPORT, "model", "seed", "recipe", "stages", "exports")
+_TAKEN = (
+    PREPARE, EVALUATE, EXPORT, REPORT, "model", "seed", "recipe", "stages", "exports", "suites"
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Suites:
+    """What `hen evaluate` is asked about the base and every stage that speaks."""
+
+    names: tuple[str, ...] = ("high_context",)  # of its suites; none: nothing is evaluated
+    data: tuple[str, ...] = ("shipped:hed/hed.en.jsonl",)  # files of the schema hed, shipped or own
+    limit: Natural = 0  # items of each task at most; 0: all
+    max_new_tokens: Count = 64  # of a reply
+    reward: str | None = None  # a reward model's folder, such as stage:reward/export/hf
+    judge: str | None = None  # who judges, as for `hen judge`
+
+    def __post_init__(self):
+        check_ranges(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +72,7 @@ class PipelineSettings:
     recipe: str  # "pipeline"
     model: ModelSettings  # the base of every stage
     stages: tuple[Step, ...]  # in order; a stage reads of earlier ones alone
+    suites: Suites = Suites()
     exports: tuple[str, ...] = ()  # of which stages, in which format: "policy/hf", "experts/peft"
     seed: Natural = 0  # of every stage
 

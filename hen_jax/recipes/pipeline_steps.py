@@ -14,17 +14,19 @@ from hen_jax.core.files import RECORD, write_json
 from hen_jax.core.records import seal
 from hen_jax.models.config import LoraConfig
 from hen_jax.recipes.data_cards import Used, data_cards, model_card
+from hen_jax.recipes.evaluate import RESULTS, evaluate
+from hen_jax.recipes.evaluate_settings import Evaluating
 from hen_jax.recipes.export import EXPORTS, describe_export, export
 from hen_jax.recipes.pipeline_settings import (
     EVALUATE,
     EXPORT,
+    OF_STAGE,
     PREPARE,
     REPORT,
     PipelineSettings,
     Planned,
 )
 from hen_jax.recipes.report import REPORT_FILE, report
-from hen_jax.recipes.run_results import RESULTS, results_of
 from hen_jax.runs import train
 from hen_jax.runs.model import TEXT_FILES, WEIGHT_FILES, ensure_model, fingerprint
 from hen_jax.runs.record import decisive, read_back
@@ -38,8 +40,8 @@ from hen_jax.training.signals import stop_early
 DATA_CARDS = "data.json"
 """What `prepare` leaves in its folder: the data and the base, counted and with their checksums."""
 
-EXPECTED_MINUTES = 0.2
-"""Of a step that trains nothing."""
+EXPECTED_MINUTES, EVALUATION_MINUTES = 0.2, 1.0
+"""Of a step that trains nothing, and of the evaluation, beside the minutes of stages."""
 
 
 class Work(NamedTuple):
@@ -62,11 +64,12 @@ def works_of(pipeline: PipelineSettings, planned: Sequence[Planned], workdir: Pa
     exports = [one for named in pipeline.exports for one in _exports(named, by_name, workdir)]
     stages = [_training(one, by_name, workdir) for one in planned]
     names = tuple(by_name)
-    made = (*names, EVALUATE, *((EXPORT,) if exports else ()))
+    evaluating = [_evaluating(pipeline, by_name, workdir)] if pipeline.suites.names else []
+    made = (*names, *(work.name for work in evaluating), *((EXPORT,) if exports else ()))
     return [
         _preparing(planned, workdir),
         *stages,
-        _evaluating(names, workdir),
+        *evaluating,
         *([_exporting(tuple(exports))] if exports else []),
         _reporting(made, workdir),
     ]
@@ -97,7 +100,8 @@ def _preparing(planned: Sequence[Planned], workdir: Path) -> Work:
 
 def _training(one: Planned, by_name: Mapping[str, Planned], workdir: Path) -> Work:
     folder = workdir / one.step.name
-    needs, after = [], [PREPARE]
+    needs: list[Work] = []
+    after: list[str] = []
     for read in one.reads:
         name, _, rest = read.partition("/")
         if rest.startswith(f"{EXPORTS}/"):
@@ -178,16 +182,60 @@ def _export(one: Planned, leaf: str, workdir: Path) -> Work:
     )
 
 
-def _evaluating(stages: tuple[str, ...], workdir: Path) -> Work:
-    folder = workdir / EVALUATE
+def _evaluating(pipeline: PipelineSettings, by_name: Mapping[str, Planned], workdir: Path) -> Work:
+    """`hen evaluate` of the base and of each stage that speaks as one model."""
+    folder, asked = workdir / EVALUATE, pipeline.suites
+    speaking = [one for one in by_name.values() if one.stage.speaks]
+    needs = [_export(one, _whole_or_adapter(one), workdir) for one in speaking]
+    reward = (asked.reward or "").removeprefix(OF_STAGE)
+    if reward != (asked.reward or ""):
+        name, _, leaf = reward.partition(f"/{EXPORTS}/")
+        if name not in by_name:
+            raise InputError(f"config.suites.reward: {asked.reward} is no stage of this pipeline")
+        needs.append(_export(by_name[name], leaf, workdir))
+        reward = str(workdir / reward)
 
     def make(place: Place) -> None:
-        folder.mkdir(exist_ok=True)
-        rows = [row for name in stages for row in results_of(workdir / name, name)]
-        write_json(folder / RESULTS, {"rows": rows})
+        base = ensure_model(pipeline.model)
+        arms = [f"base={base}", *(_arm(one, base, workdir) for one in speaking)]
+        evaluate(
+            Evaluating(
+                arm=tuple(arms),
+                out=folder,
+                suite=asked.names,
+                data=asked.data,
+                limit=asked.limit,
+                reward=reward or None,
+                judge=asked.judge,
+                seed=pipeline.seed,
+                max_new_tokens=asked.max_new_tokens,
+            )
+        )
 
-    about = "gathers what every stage measured on held-out data"
-    return Work(EVALUATE, about, dict, make, partial(_file, folder / RESULTS), stages)
+    def inputs() -> dict[str, str]:
+        return _files(set(asked.data)) | {"config.suites": text_sha256(repr(asked))}
+
+    return Work(
+        EVALUATE,
+        f"measures the base and {', '.join(one.step.name for one in speaking)}",
+        inputs,
+        make,
+        partial(_file, folder / RESULTS),
+        tuple(one.name for one in needs),
+        tuple(needs),
+        EVALUATION_MINUTES,
+    )
+
+
+def _whole_or_adapter(one: Planned) -> str:
+    return "hf" if one.settings.adapter is None else "peft"
+
+
+def _arm(one: Planned, base: Path, workdir: Path) -> str:
+    """NAME=MODEL or NAME=MODEL:ADAPTER, as `hen evaluate` names arms."""
+    export = workdir / one.step.name / EXPORTS / _whole_or_adapter(one)
+    whole = one.settings.adapter is None
+    return f"{one.step.name}={export if whole else f'{base}:{export}'}"
 
 
 def _exporting(exports: tuple[Work, ...]) -> Work:

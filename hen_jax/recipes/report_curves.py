@@ -16,14 +16,18 @@ GROUPS = {
 }
 """Metrics that are logged as GROUP/NAME -> what their chart is called."""
 
+SPELT = {"loss": ("loss_",)}
+"""What begins other names of a group: experts log `loss_NAME`."""
+
 SINGLE = {
-    "reward": "Mean reward",
     "kl": "KL to where it began, nats per token",
     "entropy": "Entropy, nats per token",
     "reply_tokens": "Length of replies, tokens",
     "gradient_norm": "Gradient norm",
 }
 """Metrics with a chart of their own, where they are logged."""
+
+REWARD = "reward"
 
 Lines = Sequence[Mapping[str, Any]]
 
@@ -32,12 +36,16 @@ def curves(run: RunStory) -> list[dict[str, Any]]:
     """Charts, each with its title; none of a run that has no log."""
     train = [line for line in run.lines if line["kind"] == "train"]
     held = [line for line in run.lines if line["kind"] == "eval"]
-    found = [_loss(train, held)] if train or held else []
     names = list(dict.fromkeys(name for line in train for name in line))
+    rewarded = REWARD in names  # the loss of a policy's objective, and minus its reward, differ
+    found = [_loss(train, [] if rewarded else held)] if train or held else []
+    if rewarded:
+        both = [_line("training", REWARD, train), _line("held out", REWARD, held)]
+        found.append(_chart("Mean reward", REWARD, [both[0], both[1]._replace(marks=True)]))
     for group, title in GROUPS.items():
-        own = [name for name in names if name.startswith(f"{group}/")]
+        own = [name for name in names if name.startswith((f"{group}/", *SPELT.get(group, ())))]
         if own:
-            drawn = [_line(name.partition("/")[2], name, train) for name in own]
+            drawn = [_line(name[len(group) + 1 :], name, train) for name in own]
             found.append(_chart(title, group, drawn))
     for name, title in SINGLE.items():
         if name in names:

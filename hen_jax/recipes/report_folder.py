@@ -1,14 +1,15 @@
 """What a report tells of a folder: the runs in it, as they wrote it down themselves."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD, read_json
 from hen_jax.core.records import Record, read_record
-from hen_jax.recipes.run_results import RESULTS, Row, results_of
+from hen_jax.recipes.run_results import Row, results_of
 from hen_jax.runs.replies import held_out_prompts
 from hen_jax.runs.settings import settings
 from hen_jax.runs.sources import Source
@@ -59,6 +60,14 @@ class Asked(NamedTuple):
     said: Sequence[Said]
 
 
+class Evaluated(NamedTuple):
+    """What `hen evaluate` found; of a folder without it nothing."""
+
+    figures: Sequence[Row] = ()
+    not_measured: Sequence[Mapping[str, str]] = ()  # suite, arm, why
+    asked: Sequence[Asked] = ()
+
+
 class Story(NamedTuple):
     """All that a report tells."""
 
@@ -67,7 +76,7 @@ class Story(NamedTuple):
     record: Record
     runs: Sequence[RunStory]
     cards: Mapping[str, Any]  # models and data, as `prepare` of a pipeline counted them
-    results: Sequence[Row]  # of `hen evaluate`
+    evaluated: Evaluated
     asked: Sequence[Asked]
 
 
@@ -90,14 +99,15 @@ def read_story(folder: Path) -> Story:
     else:
         names = [step["name"] for step in record["config"]["stages"]]
         runs = [read_run(folder / name, name) for name in names if _is_run(folder / name)]
+    evaluated = _evaluated(folder)
     return Story(
         folder=folder,
         kind=record["kind"],
         record=record,
         runs=runs,
         cards=read_json(folder / CARDS) if (folder / CARDS).exists() else {},
-        results=_evaluated(folder),
-        asked=_asked(runs),
+        evaluated=evaluated,
+        asked=evaluated.asked or _asked(runs),
     )
 
 
@@ -118,18 +128,35 @@ def read_run(folder: Path, name: str) -> RunStory:
     )
 
 
-def _evaluated(folder: Path) -> list[Row]:
-    """The rows of `hen evaluate` in the folder's `evaluate/`; the runs' own rows aside."""
-    path = folder / EVALUATED / RESULTS
+def _evaluated(folder: Path) -> Evaluated:
+    """What `hen evaluate` left in the folder's `evaluate/`; nothing where it was not run."""
+    path = folder / EVALUATED / "results.json"
+    if not path.exists():
+        return Evaluated()
+    found = read_json(path)
+    return Evaluated(found["figures"], found["not_measured"], _samples(path.parent))
+
+
+def _samples(folder: Path) -> list[Asked]:
+    """Items that every arm answered, `SHOWN` of them, spread over all."""
+    path, asked = folder / "samples.jsonl", dict[str, tuple[str, dict[str, str]]]()
     if not path.exists():
         return []
-    found = read_json(path)
-    rows = found.get("rows", []) if isinstance(found, Mapping) else found
-    return [row for row in rows if "before" not in row and "controls" not in row]
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        arm, _, item = row["id"].partition("/")
+        *_, prompt, reply = (message["content"] for message in row["messages"])
+        asked.setdefault(item, (prompt, {}))[1][arm] = reply
+    names = list(asked)
+    shown = [names[at * len(names) // SHOWN] for at in range(SHOWN)] if names else []
+    return [side_by_side(name, *asked[name]) for name in dict.fromkeys(shown)]
+
+
+SHOWN = 12
 
 
 def _asked(runs: Sequence[RunStory]) -> list[Asked]:
-    """Replies side by side: of the base, before the first run, and of each run's end."""
+    """Replies of the runs' own log: of the base, before the first run, and of each run's end."""
     arms: dict[str, dict[str, str]] = {}
     for run in runs:
         steps = _reply_files(run.folder)
@@ -140,18 +167,18 @@ def _asked(runs: Sequence[RunStory]) -> list[Asked]:
             arms.setdefault("base", _replies(steps[first]))
         if last > 0:
             arms[run.name] = _replies(steps[last])
-    if not arms:
-        return []
-    prompts = _prompts(runs, {name for replies in arms.values() for name in replies})
-    return [_side_by_side(name, prompts.get(name, name), arms) for name in _order(arms)]
+    names = dict.fromkeys(name for replies in arms.values() for name in replies)
+    prompts = _prompts(runs, set(names))
+    said = {
+        name: {arm: replies[name] for arm, replies in arms.items() if name in replies}
+        for name in names
+    }
+    return [side_by_side(name, prompts.get(name, name), said[name]) for name in names]
 
 
-def _order(arms: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    yield from dict.fromkeys(name for replies in arms.values() for name in replies)
-
-
-def _side_by_side(name: str, prompt: str, arms: Mapping[str, Mapping[str, str]]) -> Asked:
-    found = [(arm, replies[name]) for arm, replies in arms.items() if name in replies]
+def side_by_side(name: str, prompt: str, said: Mapping[str, str]) -> Asked:
+    """The replies to a prompt, each with its place where names are hidden: by a hash."""
+    found = list(said.items())
     mixed = sorted(found, key=lambda one: hashlib.sha256(f"{name} {one[0]}".encode()).digest())
     return Asked(name, prompt, [Said(*one, mixed.index(one)) for one in found])
 

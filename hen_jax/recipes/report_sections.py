@@ -8,15 +8,16 @@ from hen_jax.recipes.report_aspects import aspects_of, is_safety
 from hen_jax.recipes.report_charts import Interval, intervals
 from hen_jax.recipes.report_curves import curves
 from hen_jax.recipes.report_folder import RunStory, Story
-from hen_jax.recipes.run_results import Row
+from hen_jax.recipes.run_results import Row, better
 
 TINY = "tiny"
 
 
 def page_values(story: Story) -> dict[str, Any]:
     """All that the template asks for."""
-    judged = [row for row in story.results if is_safety(row)]
-    others = [row for row in story.results if not is_safety(row)]
+    rows = [_whole(row) for row in story.evaluated.figures]
+    safety = [row for row in rows if is_safety(row)]
+    others = [row for row in rows if not is_safety(row)]
     kind = {"pipeline": "Pipeline", "run": "Run"}[story.kind]
     return {
         "title": f"{kind} {story.folder.resolve().name}",
@@ -30,7 +31,8 @@ def page_values(story: Story) -> dict[str, Any]:
         "suites": _suites([row for row in others if not row.get("against")]),
         "aspects": aspects_of([row for row in others if row.get("against")]),
         "against": next((row["against"] for row in others if row.get("against")), ""),
-        "safety": judged,
+        "safety": safety,
+        "not_measured": story.evaluated.not_measured,
         "limits": limits(story),
         "made": made(story),
     }
@@ -66,8 +68,12 @@ def in_short(run: RunStory) -> dict[str, str]:
 
 
 def headline(results: Sequence[Row]) -> Row | None:
-    """The figure by which a stage is told: accuracy on crossed pairs, else the held-out loss."""
-    wanted = [("preferences", "accuracy", "crossed"), ("held_out", "loss", "all")]
+    """The figure by which a stage is told: crossed accuracy, reward, or else the held-out loss."""
+    wanted = (
+        ("preferences", "accuracy", "crossed"),
+        ("held_out", "reward", "all"),
+        ("held_out", "loss", "all"),
+    )
     for suite, measure, group in wanted:
         for row in results:
             if (row["suite"], row["measure"], row["group"]) == (suite, measure, group):
@@ -84,11 +90,13 @@ def judged(row: Row) -> tuple[str, str]:
             return "better", told + "above chance, which is 0.5."
         return "worse", told + "no better than chance, which is 0.5. Its scores show nothing yet."
     before, value = row.get("before"), row["value"]
+    measure = row["measure"]
     if value is None or before is None:
-        return "", "its held-out loss was not measured both before and after."
-    told = f"held-out loss {before:.4g} before, {value:.4g} after: "
-    if value < before:
-        return "better", f"{told}it improved by {before - value:.3g}."
+        return "", f"its held-out {measure} was not measured both before and after."
+    told = f"held-out {measure} {before:.4g} before, {value:.4g} after: "
+    gained = value - before if better(measure) == "higher" else before - value
+    if gained > 0:
+        return "better", f"{told}it improved by {gained:.3g}."
     return "worse", f"{told}it did not improve."
 
 
@@ -173,7 +181,7 @@ def base_facts(story: Story) -> list[tuple[str, str]]:
 def _suites(rows: Sequence[Row]) -> list[dict[str, Any]]:
     found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row["suite"], []).append(_whole(row))
+        found.setdefault(row["suite"], []).append(row)
     return [{"name": name, "rows": own} for name, own in found.items()]
 
 

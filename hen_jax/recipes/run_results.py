@@ -7,9 +7,6 @@ from typing import Any
 from hen_jax.core.files import read_json
 from hen_jax.training.metrics import METRICS_FILE, read_metrics
 
-RESULTS = "results.json"
-"""In the folder of a pipeline's evaluation: `{"rows": [...]}`, as `results_of` gives them."""
-
 REWARD, REGRESSION = "reward.json", "regression.json"
 """What reward models and rating models leave in their work directories."""
 
