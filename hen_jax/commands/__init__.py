@@ -17,6 +17,7 @@ from hen_jax.commands import (
     import_,
     judge,
     plan,
+    report,
     run,
     score,
     show,
@@ -34,6 +35,7 @@ VERBS: tuple[Callable[[Any], None], ...] = (
     export.add,
     judge.add,
     evaluate.add,
+    report.add,
     doctor.add,
     data.add,
 )

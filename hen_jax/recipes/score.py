@@ -169,7 +169,7 @@ def document_values(
 
 
 def compiled_scores(reward: RewardModel, held: int, reach: RowLimits) -> Any:
-    """`scores(params, frozen, batch)`: `[B, held]`, those of each row's documents; jitted."""
+    """`scores(params, frozen, batch)`: `[B, held, O]`, those of each row's documents; jitted."""
 
     def scores(params: Tree, frozen: Tree, batch: Batch) -> Array:
         model = merge(reward.opened.graphdef, params, frozen)
