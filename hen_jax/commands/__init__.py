@@ -16,6 +16,7 @@ from hen_jax.commands import (
     import_,
     judge,
     plan,
+    rate,
     run,
     score,
     show,
@@ -32,6 +33,7 @@ VERBS: tuple[Callable[[Any], None], ...] = (
     score.add,
     export.add,
     judge.add,
+    rate.add,
     doctor.add,
     data.add,
 )
