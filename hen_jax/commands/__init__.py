@@ -11,6 +11,7 @@ from hen_jax.commands import (
     config,
     data,
     doctor,
+    evaluate,
     export,
     generate,
     import_,
@@ -34,6 +35,7 @@ VERBS: tuple[Callable[[Any], None], ...] = (
     export.add,
     judge.add,
     rate.add,
+    evaluate.add,
     doctor.add,
     data.add,
 )

@@ -41,7 +41,7 @@ class Figure(NamedTuple):
 def measured(suite: str, arm: str, found: Found, drawing: Drawing = DRAWING) -> Measured:
     """What was found of an arm as a line of the results."""
     if isinstance(found, Measured):
-        return found._replace(suite=suite, arm=arm)
+        return found._replace(suite=suite, arm=found.arm or arm)
     if isinstance(found, Corpus):
         figure = _jackknife(found.value, found.without)
         return _line(suite, arm, found, figure, (found.items, found.missing), drawing)

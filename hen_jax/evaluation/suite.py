@@ -55,7 +55,8 @@ class Judge(NamedTuple):
     """Who judges replies, by a name that tells one state of it from another."""
 
     name: str
-    ask: Callable[[Sequence[Sequence[Message]]], list[Reply]]
+    ask: Callable[[Sequence[str]], list[Reply]]
+    """A reply to each question, in which `judge_prompts.NONCE` stands where a nonce will."""
 
 
 class Reward(NamedTuple):
@@ -82,9 +83,13 @@ class Context:
     """Of the replies to each prompt under this arm. Raises `NotMeasuredError` where it has none."""
     once: Callable[[str, Callable[[], Any]], Any]
     """`once(name, work)`: what `work()` gave for this arm and that name, computed once; JSON."""
+    cost: Callable[[Sequence[Item]], Mapping[str, Any]]
+    """Of this arm's replies to these: `recipes.evaluate_cost`."""
     seed: int = 0
     judge: Judge | None = None
     reward: Reward | None = None
+    languages: tuple[Language, ...] = ("en", "zh")  # of sets that a suite brings
+    limit: int = 0  # items of each kind of such a set at most; 0: all
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)  # `--option KEY=VALUE`
 
 
@@ -125,7 +130,7 @@ class Measured(NamedTuple):
     """A line of `results.json`: a figure of one arm, or with `against` a difference of two."""
 
     suite: str
-    arm: str
+    arm: str  # "" in what a suite returns: the arm it was run for
     measure: str
     group: str
     value: float | None
@@ -154,3 +159,4 @@ class Suite(NamedTuple):
     about: str  # what it measures, in a line
     across: Callable[[Mapping[str, Sequence[Found]]], Iterable[Measured]] | None = None
     """From what was found of every arm, by its name: figures that need several of them."""
+    alone: bool = False  # it is run before all others, which would disturb it

@@ -7,7 +7,14 @@ from hen_jax.core.errors import InputError
 from hen_jax.evaluation.suite import Suite
 
 SUITES = {
+    "empathy": "hen_jax.evaluation.suites.empathy",
+    "judges": "hen_jax.evaluation.suites.judges",
     "high_context": "hen_jax.evaluation.suites.high_context",
+    "overlap": "hen_jax.evaluation.suites.overlap",
+    "perplexity": "hen_jax.evaluation.suites.perplexity",
+    "crossed": "hen_jax.evaluation.suites.crossed",
+    "sentiment": "hen_jax.evaluation.suites.sentiment",
+    "cost": "hen_jax.evaluation.suites.cost",
 }
 """Name -> the module whose `SUITE` it is, imported when it is asked for: each brings libraries."""
 
