@@ -111,14 +111,8 @@ def test_an_absent_expert_keeps_every_bit(three_steps):
     assert float(found[1]["skipped"].total) == 0
 
 
-@pytest.mark.parametrize(
-    "base",
-    [
-        "int8",
-        # Another dtype of the same two programs; int8 shows that the base is only read.
-        pytest.param("bfloat16", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow  # four more programs; what is narrow is only read
+@pytest.mark.parametrize("base", ["int8", "bfloat16"])
 def test_together_is_as_apart_on_a_narrow_base(base):
     """One update on a base in eight bits, or in bfloat16."""
     execution = Execution(remat="none", base_dtype="int8" if base == "int8" else "stored")
