@@ -6,7 +6,7 @@ half by whatever the words of replies tell, stands before its figures.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,12 @@ class Drawn(NamedTuple):
     seed: int = 0
 
 
+Desired = Literal["stated", "chosen"]
+"""What is wanted of a conversation: the level that its data states, on an absolute scale of
+empathy; or what the measure says of the chosen replies as they are written, which is what "as
+wanted" means on the scale of a preference model."""
+
+
 class Levels(NamedTuple):
     """What a measure says of every arm."""
 
@@ -35,10 +41,11 @@ class Levels(NamedTuple):
     crossed: Mapping[str, Mapping[str, Any]]  # kind -> value, low, high of its crossed accuracy
     missing: Mapping[str, int]  # by arm: turns that have a reply and no level
     kind: str = "preference"  # of measure
+    chosen: np.ndarray | None = None  # [C, T] of the chosen replies as they are written
 
 
 def measure_report(
-    levels: Levels, wanted: Wanted, baseline: str, drawn: Drawn = Drawn()
+    levels: Levels, wanted: Wanted, baseline: str, drawn: Drawn, target: Desired = "stated"
 ) -> dict[str, Any]:
     """The figures of one measure for every arm beside the baseline.
 
@@ -46,10 +53,14 @@ def measure_report(
       ValueError: no turn has a level under both the baseline and an arm.
     """
     base = levels.arms[baseline]
+    if target == "chosen":
+        assert levels.chosen is not None
+        wanted = wanted._replace(desired=conversation_levels(levels.chosen))
     given = {"draws": drawn.draws, "seed": drawn.seed}
     others = [name for name in levels.arms if name != baseline]
     found: dict[str, Any] = {
         "kind": levels.kind,
+        "target": target,
         "crossed": dict(levels.crossed),
         "claim": claim(levels.crossed),
         "missing": dict(levels.missing),
@@ -59,6 +70,10 @@ def measure_report(
         "by_length": {name: _by_length(levels.arms[name], base, wanted, drawn) for name in others},
         "persistence": {
             name: _persistence(own, wanted, drawn) for name, own in levels.arms.items()
+        },
+        "closeness": {
+            name: _persistence(1 - np.abs(own - wanted.desired[:, None]), wanted, drawn)
+            for name, own in levels.arms.items()
         },
     }
     if levels.alone is not None:
@@ -164,12 +179,14 @@ def _rows(record: NamedTuple) -> dict[str, Any]:
 
 def estimate_json(one: Estimate) -> dict[str, Any]:
     """An estimate as JSON; null for what could not be computed."""
-    value, low, high = (None if math.isnan(number) else round(number, 4) for number in one[:3])
+    value, low, high = (
+        None if math.isnan(number) else round(number, 4) + 0.0 for number in one[:3]
+    )
     return {"value": value, "low": low, "high": high, "groups": one.groups}
 
 
 HEADER = ("arm", "gap reduction %", "mean of contexts %", "factor", "late retention",
-          "slope a turn", "area", "survives replies alone")  # fmt: skip
+          "the same of closeness", "slope a turn", "area", "survives replies alone")  # fmt: skip
 
 
 def table(report: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
@@ -181,7 +198,9 @@ def table(report: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
         cells = [
             arm,
             *(_cell(gap and gap[key]) for key in ("reduction", "mean_reduction", "factor")),
-            *(_cell(held[key]) for key in ("late", "slope", "area")),
+            _cell(held["late"]),
+            _cell(report["closeness"][arm]["late"]),
+            *(_cell(held[key]) for key in ("slope", "area")),
             _cell(left and left["share"]),
         ]
         lines.append(" | ".join(cells))

@@ -17,6 +17,7 @@ class Script(NamedTuple):
     context: str  # of `empathy.clusters`, or a context of one's own
     desired: float  # level in [0, 1]
     users: tuple[str, ...]  # turn by turn
+    chosen: tuple[str, ...] = ()  # the replies of the data, turn by turn
 
 
 Said = dict[tuple[str, int], str]
@@ -62,6 +63,13 @@ def _answered(
         return [reply.text for reply in chat(asked)], None
     except UnansweredError as error:
         return [None if one is None else one.text for one in error.replies], error
+
+
+def as_written(scripts: Sequence[Script]) -> Said:
+    """The replies of the data, as if an arm had said them."""
+    return {
+        (script.id, turn): text for script in scripts for turn, text in enumerate(script.chosen)
+    }
 
 
 def so_far(script: Script, turn: int, said: Mapping[tuple[str, int], str]) -> tuple[Message, ...]:

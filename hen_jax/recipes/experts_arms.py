@@ -45,8 +45,9 @@ def scripts_of(asked: Measurement) -> list[Script]:
 
 
 def _script(record: SteeredRecord, turns: int) -> Script:
-    users = tuple(turn.user for turn in record.turns[:turns])
-    return Script(record.group, record.group, record.context, record.target_level, users)
+    some = record.turns[:turns]
+    users, chosen = tuple(turn.user for turn in some), tuple(turn.chosen for turn in some)
+    return Script(record.group, record.group, record.context, record.target_level, users, chosen)
 
 
 class Answers(NamedTuple):

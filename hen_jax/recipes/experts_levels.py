@@ -1,5 +1,6 @@
 """The levels that preference models, rating models and judges give to what arms said."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from hen_jax.data.rated import replies_only
 from hen_jax.evaluation.calibration import calibration_of
 from hen_jax.evaluation.expert_report import Levels
 from hen_jax.evaluation.judge_rewards import judged
-from hen_jax.evaluation.replayed_turns import Said, Script, so_far
+from hen_jax.evaluation.replayed_turns import Said, Script, as_written, so_far
 from hen_jax.evaluation.rewards import Answered
 from hen_jax.evaluation.rubrics import load_rubric
 from hen_jax.recipes.experts_arms import Answers
@@ -51,14 +52,28 @@ def levels_of(
     Raises:
       InputError: no such model, one of another kind, or one without a calibration.
     """
+    if measure.desired == "chosen":
+        answers = {**answers, _WRITTEN: _as_written(scripts)}
     arms = _all(measure, False, scripts, answers, turns, journal)
-    alone = None
+    chosen, alone = arms.pop(_WRITTEN, None), None
+    answers = {name: one for name, one in answers.items() if name in arms}
     if measure.replies is not None:
         alone = _all(measure, True, scripts, answers, turns, journal)
     there = {name: _turns_there(scripts, one.said, turns) for name, one in answers.items()}
     missing = {name: int((there[name] & np.isnan(own)).sum()) for name, own in arms.items()}
     contexts = list(dict.fromkeys(script.context for script in scripts))
-    return Levels(arms, alone, crossed_of(measure, contexts), missing, measure.kind)
+    crossed = crossed_of(measure, contexts)
+    return Levels(arms, alone, crossed, missing, measure.kind, chosen)
+
+
+_WRITTEN = ""
+"""The name under which the replies of the data are measured; no arm's."""
+
+
+def _as_written(scripts: Sequence[Script]) -> Answers:
+    said = as_written(scripts)
+    text = json.dumps(sorted([*key, reply] for key, reply in said.items()))
+    return Answers(said, f"data {text_sha256(text)[:12]}", {})
 
 
 def _turns_there(scripts: Sequence[Script], said: Said, turns: int) -> np.ndarray:

@@ -70,6 +70,7 @@ def results(
         np.asarray([script.desired for script in scripts]),
     )
     drawn = Drawn(asked.draws, asked.seed)
+    targets = {measure.name: measure.desired for measure in asked.measures}
     lengths = [len(script.users) for script in scripts]
     return {
         "settings": dataclasses.asdict(asked),
@@ -85,7 +86,8 @@ def results(
             for name, one in answers.items()
         },
         "measures": {
-            name: measure_report(one, wanted, asked.baseline, drawn) for name, one in levels.items()
+            name: measure_report(one, wanted, asked.baseline, drawn, targets[name])
+            for name, one in levels.items()
         },
     }
 

@@ -8,6 +8,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json
 from hen_jax.core.ranges import Count, Natural, NotNegative, check_ranges
 from hen_jax.data.splits import Part
+from hen_jax.evaluation.expert_report import Desired
 from hen_jax.runs.chats import Answering, back_end
 from hen_jax.runs.settings import settings
 from hen_jax.runs.sources import Source
@@ -40,6 +41,12 @@ class Measured:
     replies: str | None = None  # the same kind of model, trained on replies alone: its control
     replies_adapter: str | None = None  # of that
     rubric: str = CONTEXT  # of a judge: a shipped one, or a file
+    target: Desired | None = None  # "stated" or "chosen"; None: chosen of a preference model
+
+    @property
+    def desired(self) -> Desired:
+        """What it is compared with."""
+        return self.target or ("chosen" if self.kind == "preference" else "stated")
 
     def __post_init__(self):
         if not self.model:
@@ -77,7 +84,7 @@ class Measurement:
         check_ranges(self)
         for what, given in (("arms", self.arms), ("measures", self.measures)):
             names = [one.name for one in given]
-            if not names or len(set(names)) < len(names):
+            if not all(names) or len(set(names)) < max(len(names), 1):
                 raise InputError(f"{what} are {names}; give one or more, each its own name")
         if self.baseline not in [arm.name for arm in self.arms]:
             raise InputError(f"baseline is {self.baseline!r}, and no arm is called so")

@@ -1,7 +1,7 @@
 """The figures of measured experts: bars by context, curves over turns, distributions, confusion.
 
-Colours are those of Okabe and Ito (2008), which the colour-blind can tell apart; arms differ in their
-markers and hatches too. Each figure is a PNG and an SVG.
+Colours are those of Okabe and Ito (2008), which the colour-blind can tell apart; arms differ in
+their markers and hatches too. Each figure is a PNG and an SVG.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,22 +67,28 @@ def draw_levels(stem: Path, report: Mapping[str, Any]) -> list[Path]:
 
 
 def draw_persistence(stem: Path, report: Mapping[str, Any]) -> list[Path]:
-    """The level over the turns and its retention, a curve an arm, with 95 % bands."""
-    figure, axes = _figure(9.0, 3.6, 2)
-    for index, (name, own) in enumerate(report["persistence"].items()):
-        for axis, key in zip(axes, ("levels", "retention"), strict=True):
-            turns = [at for at, one in enumerate(own[key], 1) if one["value"] is not None]
-            rows = [own[key][at - 1] for at in turns]
+    """The level over the turns, and how much of it and of its closeness to what is desired is kept
+    since the first, a curve an arm, with 95 % bands; under each turn how many reach it."""
+    figure, axes = _figure(12.0, 3.7, 3)
+    sides = [("persistence", "levels"), ("persistence", "retention"), ("closeness", "retention")]
+    for index, name in enumerate(report["persistence"]):
+        for axis, (of, key) in zip(axes, sides, strict=True):
+            own = report[of][name][key]
+            turns = [at for at, one in enumerate(own, 1) if one["value"] is not None]
+            rows = [own[at - 1] for at in turns]
             values, low, high = ([one[end] for one in rows] for end in ("value", "low", "high"))
             look = {"color": _of(COLOURS, index), "marker": _of(MARKERS, index)}
             axis.plot(turns, values, label=name, linewidth=1.8, markersize=5, **look)
             axis.fill_between(turns, low, high, color=_of(COLOURS, index), alpha=0.13, linewidth=0)
-    longest = max(len(own["levels"]) for own in report["persistence"].values())
-    for axis, label in zip(axes, ("level", "level over that of turn 1"), strict=True):
+    reach = next(iter(report["persistence"].values()))["conversations"]
+    ticks = [f"{turn}\nn={number}" for turn, number in enumerate(reach, 1)]
+    labels = ("level", "level over that of turn 1", "closeness over that of turn 1")
+    for axis, label in zip(axes, labels, strict=True):
         axis.set(xlabel="turn", ylabel=label)
-        axis.set_xticks(range(1, longest + 1))
+        axis.set_xticks(range(1, len(ticks) + 1), ticks)
     axes[0].set_ylim(0, 1.05)
-    axes[1].axhline(1.0, color="#888888", linewidth=1, zorder=0)
+    for axis in axes[1:]:
+        axis.axhline(1.0, color="#888888", linewidth=1, zorder=0)
     _finish(figure, axes[0])
     return _save(figure, stem)
 
@@ -156,11 +162,13 @@ def _finish(figure: "Figure", axis: "Axes") -> None:
 
 
 def _save(figure: "Figure", stem: Path) -> list[Path]:
-    paths = [stem.with_suffix(end) for end in (".png", ".svg")]
-    with output_files(*paths) as staged:
-        for one in staged:
-            # Without a date the same figure has the same bytes.
-            figure.savefig(one, dpi=160, metadata={} if one.suffix == ".png" else {"Date": None})
+    from matplotlib import rc_context
+
+    paths = [stem.with_name(f"{stem.name}{end}") for end in (".png", ".svg")]
+    # Without a date, and with names that are not random, the same figure has the same bytes.
+    with output_files(*paths) as (png, svg), rc_context({"svg.hashsalt": "hen_jax"}):
+        figure.savefig(png, dpi=160)
+        figure.savefig(svg, metadata={"Date": None})
     return paths
 
 
