@@ -12,6 +12,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD
 from hen_jax.core.journal import Journal
 from hen_jax.core.records import read_record
+from hen_jax.data.comparisons import alone as last_alone
 from hen_jax.data.rated import replies_only
 from hen_jax.evaluation.calibration import calibration_of
 from hen_jax.evaluation.expert_report import Levels
@@ -142,9 +143,10 @@ def opened(measure: Measured, alone: bool, context: str) -> Give:
         is_ = "a rating model" if config.rates else "a preference model"
         raise InputError(f"measure {measure.name!r} is of kind {measure.kind!r}; {model} is {is_}")
 
+    see = _seen(measure, alone, adapter or model)
+
     def give(asked: Sequence[tuple[Message, ...]]) -> np.ndarray:
-        conversations = map(Conversation, asked)
-        seen = [replies_only(one) if alone else one for one in conversations]
+        seen = list(map(see, asked))
         documents = [one.tokens for one in render_all(seen, tokenizer)]
         fits = [at for at, one in enumerate(documents) if len(one) <= config.max_length]
         found = np.full(len(documents), np.nan)
@@ -152,6 +154,26 @@ def opened(measure: Measured, alone: bool, context: str) -> Give:
         return level(found)
 
     return give
+
+
+def _seen(
+    measure: Measured, alone: bool, folder: Path
+) -> Callable[[tuple[Message, ...]], Conversation]:
+    """What of a conversation a model is shown: as it was in its training.
+
+    Raises:
+      InputError: a control that was trained on prompts, or a measure that was not.
+    """
+    config = (read_record(folder) or {}).get("run", {}).get("config", {})
+    reads = config.get("reads", "replies" if alone else "conversation")
+    if (reads == "replies") != alone:
+        what = "a control needs one of config.reads='replies'" if alone else "it is no measure"
+        raise InputError(f"measure {measure.name!r}: {folder} was trained on its {reads}; {what}")
+    if not alone:
+        return Conversation
+    if measure.kind == "preference" and config.get("level") == "turn":
+        return lambda messages: last_alone(messages[-1:])
+    return lambda messages: replies_only(Conversation(messages))
 
 
 def folders(measure: Measured, alone: bool, context: str) -> tuple[Path, Path | None]:

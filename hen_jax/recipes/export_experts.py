@@ -1,4 +1,4 @@
-"""`hen export --all-experts`: every expert of a run, and how vLLM, Ollama and llama.cpp take them."""
+"""`hen export --all-experts`: each expert of a run, and how vLLM, Ollama and llama.cpp take it."""
 
 import shlex
 from collections.abc import Mapping, Sequence
