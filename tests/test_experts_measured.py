@@ -163,16 +163,21 @@ def test_from_a_file_to_a_report(file, scripted, tmp_path, capsys):
     assert report["closeness"]["adapter"]["slope"]["value"] == 0
     assert report["levels"]["adapter"]["distress"]["value"] == 0.9
     assert len(held) == max(len(s.users) for s in scripts_of(read_measurement(file)))
+    closer = report["closer"]["adapter than system prompt"]
+    assert closer["distress"]["low"] > 0
+    assert closer["learning"]["high"] < 0
+    assert report["closer"]["wrong expert than adapter"]["distress"]["value"] == pytest.approx(-0.5)
     # Half of each difference shows in replies alone, exactly: nothing is left beside it.
     assert report["effects"]["adapter"]["share"]["value"] == pytest.approx(0, abs=1e-3)
     assert found["arms"]["wrong expert"]["confusion"]["distress"] == {"learning": 5}
     assert "may not be used to claim" in report["claim"]
     # Again: nothing is asked anew, and the files are the same, figures as well.
-    files = {one: one.read_bytes() for one in sorted((tmp_path / "out").iterdir())}
+    written = sorted((tmp_path / "out").glob("[!.]*"))
+    files = {one: one.read_bytes() for one in written}
     done = len(scripted)
     measure_experts(read_measurement(file), tmp_path / "out")
     assert len(scripted) == done
-    assert {one: one.read_bytes() for one in sorted((tmp_path / "out").iterdir())} == files
+    assert {one: one.read_bytes() for one in written} == files
     names = {one.name for one in files}
     assert {RESULTS, TABLES, "levels_preference.png", "turns_preference.svg"} <= names
     text = (tmp_path / "out" / TABLES).read_text()

@@ -1,4 +1,4 @@
-"""Real models from end to end: experts trained and exported, measured by a reward model's export."""
+"""Real models end to end: experts trained, exported, and measured by the exports of others."""
 
 import json
 

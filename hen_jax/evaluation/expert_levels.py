@@ -6,12 +6,12 @@ Levels are `[C, T]` in [0, 1]: of the reply at turn `t` of conversation `c`, NaN
 none. Intervals draw whole groups of conversations.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from hen_jax.evaluation.preferences import Estimate, estimates
+from hen_jax.evaluation.preferences import Estimate, estimate, estimates
 
 
 class Wanted(NamedTuple):
@@ -192,24 +192,32 @@ def effect(
     return Effect(*estimates(rows[kept], groups, figures, draws=draws, seed=seed))
 
 
+def closeness(levels: np.ndarray, desired: np.ndarray) -> np.ndarray:
+    """`[C, T]`: 1 where a level is as desired of its conversation, less what it is off."""
+    return 1 - np.abs(levels - desired[:, None])
+
+
 def difference(
     arm: np.ndarray,
-    base: np.ndarray,
+    other: np.ndarray,
     groups: Sequence[Hashable],
-    statistic: Callable[[np.ndarray], float] | None = None,
     *,
     draws: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """The mean difference of levels on the same user turns, or a statistic of `[C, T]` of them."""
-    rows = arm - base
+    """The mean difference of two arms on the user turns that both have.
+
+    Raises:
+      ValueError: there is none.
+    """
+    rows = arm - other
     kept = ~np.isnan(rows).all(axis=1)
     groups = [group for group, one in zip(groups, kept, strict=True) if one]
-    chosen = statistic or (lambda drawn: float(np.nanmean(drawn)))
-    figures = estimates(
-        rows[kept], groups, lambda drawn: np.asarray([chosen(drawn)]), draws=draws, seed=seed
-    )
-    return figures[0]
+
+    def mean(drawn: np.ndarray) -> float:
+        return _mean(drawn.ravel())
+
+    return estimate(rows[kept], groups, mean, draws=draws, seed=seed)
 
 
 def _intercept(d: np.ndarray, r: np.ndarray) -> float:

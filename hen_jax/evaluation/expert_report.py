@@ -4,6 +4,7 @@ Every measure says first what it may be used for: its accuracy on crossed pairs,
 half by whatever the words of replies tell, stands before its figures.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -12,7 +13,9 @@ import numpy as np
 
 from hen_jax.evaluation.expert_levels import (
     Wanted,
+    closeness,
     conversation_levels,
+    difference,
     effect,
     gaps,
     persistence,
@@ -72,8 +75,12 @@ def measure_report(
             name: _persistence(own, wanted, drawn) for name, own in levels.arms.items()
         },
         "closeness": {
-            name: _persistence(1 - np.abs(own - wanted.desired[:, None]), wanted, drawn)
+            name: _persistence(closeness(own, wanted.desired), wanted, drawn)
             for name, own in levels.arms.items()
+        },
+        "closer": {
+            f"{one} than {other}": _closer(levels.arms[one], levels.arms[other], wanted, drawn)
+            for other, one in itertools.combinations(levels.arms, 2)
         },
     }
     if levels.alone is not None:
@@ -159,6 +166,21 @@ def _persistence(levels: np.ndarray, wanted: Wanted, drawn: Drawn) -> dict[str, 
         **{name: estimate_json(own) for name, own in one.items()},
         "conversations": found.conversations,
     }
+
+
+def _closer(
+    one: np.ndarray, other: np.ndarray, wanted: Wanted, drawn: Drawn
+) -> dict[str, dict[str, Any]]:
+    """By context: how much closer to what is desired an arm is than another, turn by turn."""
+    ours, theirs = (closeness(levels, wanted.desired) for levels in (one, other))
+    contexts, found = np.asarray(wanted.contexts), {}
+    for name in dict.fromkeys(wanted.contexts):
+        places = np.flatnonzero((contexts == name) & ~np.isnan(ours - theirs).all(axis=1))
+        if len(places):
+            groups = [wanted.groups[at] for at in places]
+            given = {"draws": drawn.draws, "seed": drawn.seed}
+            found[name] = estimate_json(difference(ours[places], theirs[places], groups, **given))
+    return found
 
 
 def _by_context(levels: np.ndarray, wanted: Wanted, drawn: Drawn) -> dict[str, Any]:

@@ -132,8 +132,18 @@ def _context_table(report: Mapping[str, Any]) -> list[str]:
     for name, own in report["gaps"].items():
         cells = [_level(own["contexts"].get(context), "{:.0f} %") for context in contexts]
         rows.append([f"gap reduction, {name}", *cells])
+    for name, own in report["closer"].items():
+        rows.append([f"closer, {name}", *(_signed(own.get(context)) for context in contexts)])
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
 def _level(one: Mapping[str, Any] | None, form: str = "{:.2f}") -> str:
     return "" if one is None or one["value"] is None else form.format(one["value"])
+
+
+def _signed(one: Mapping[str, Any] | None) -> str:
+    """A difference; starred where its interval is on one side of 0."""
+    if one is None or one["value"] is None:
+        return ""
+    sure = one["low"] is not None and (one["low"] > 0 or one["high"] < 0)
+    return f"{one['value']:+.2f}{'*' if sure else ''}"
