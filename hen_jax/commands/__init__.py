@@ -19,6 +19,7 @@ from hen_jax.commands import (
     run,
     score,
     show,
+    synthesize,
 )
 
 VERBS: tuple[Callable[[Any], None], ...] = (
@@ -32,6 +33,7 @@ VERBS: tuple[Callable[[Any], None], ...] = (
     score.add,
     export.add,
     judge.add,
+    synthesize.add,
     doctor.add,
     data.add,
 )
