@@ -91,4 +91,5 @@ class Synthesis:
 def from_flags(flags: Mapping[str, Any]) -> Synthesis:
     """The flags of the command line, which carry the names of the fields."""
     given: dict[str, Any] = {one.name: flags[one.name] for one in dataclasses.fields(Synthesis)}
-    return Synthesis(**given | {name: tuple(given[name]) for name in ("contexts", "turns")})
+    given["contexts"], given["turns"] = tuple(given["contexts"]), tuple(given["turns"])
+    return Synthesis(**given)

@@ -14,6 +14,7 @@ STAGES = {
     "preference": "hen_jax.recipes.preference",
     "regression": "hen_jax.recipes.regression",
     "experts": "hen_jax.recipes.experts",
+    "router": "hen_jax.recipes.router",
     "policy": "hen_jax.recipes.policy",
 }
 """Name -> the module whose `STAGE` it is, imported when it is asked for: each brings libraries."""
