@@ -22,6 +22,7 @@ from hen_jax.commands import (
     run,
     score,
     show,
+    synthesize,
 )
 
 VERBS: tuple[Callable[[Any], None], ...] = (
@@ -38,6 +39,7 @@ VERBS: tuple[Callable[[Any], None], ...] = (
     rate.add,
     evaluate.add,
     report.add,
+    synthesize.add,
     doctor.add,
     data.add,
 )

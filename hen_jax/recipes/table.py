@@ -15,6 +15,7 @@ STAGES = {
     "regression": "hen_jax.recipes.regression",
     "experts": "hen_jax.recipes.experts",
     "experts_preference": "hen_jax.recipes.experts_preference",
+    "router": "hen_jax.recipes.router",
     "policy": "hen_jax.recipes.policy",
 }
 """Name -> the module whose `STAGE` it is, imported when it is asked for: each brings libraries."""

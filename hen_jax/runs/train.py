@@ -98,8 +98,10 @@ def open_job(stage: Stage, settings: Any, mesh: Mesh, folder: Path, workdir: Pat
     )
     record = run_record(settings, folder, model.config, stage.summary(settings), adapters)
     primary_first(lambda: claim(workdir, record))
+    extra = jax.eval_shape(lambda: stage.extra(settings, model.config, jax.random.key(0)))
+    learns, stays = count(trainable) + count(extra), count(frozen)
     print(
-        f"{count(trainable):,} of {count(trainable) + count(frozen):,} parameters train; "
+        f"{learns:,} of {learns + stays:,} parameters train; "
         f"{feed.steps} updates on {len(mesh.devices.flat)} device(s)"
     )
     return Job(stage, settings, workdir, mesh, tokenizer, model, feed, trainable, frozen, record)
