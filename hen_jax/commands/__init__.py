@@ -18,6 +18,7 @@ from hen_jax.commands import (
     plan,
     run,
     score,
+    serve,
     show,
 )
 
@@ -29,6 +30,7 @@ VERBS: tuple[Callable[[Any], None], ...] = (
     import_.add,
     generate.add,
     chat.add,
+    serve.add,
     score.add,
     export.add,
     judge.add,
