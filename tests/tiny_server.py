@@ -98,10 +98,10 @@ class Address:
     def ask(self, path: str, body=None, method: str | None = None, **headers) -> "Told":
         """A request as bytes, text or JSON, and all that comes back."""
         raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
         if raw is not None:
-            headers.setdefault("content-type", "application/json")
+            names.setdefault("content-type", "application/json")
         with contextlib.closing(self.connect()) as connection:
-            names = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method or ("GET" if raw is None else "POST"), path, raw, names)
             answer = connection.getresponse()
             return Told(answer.status, answer.read(), dict(answer.getheaders()))

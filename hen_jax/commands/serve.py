@@ -1,8 +1,12 @@
 """`hen serve`: its flags, and what it calls."""
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+_PACKAGES = ("prometheus_client", "sse_starlette", "starlette", "uvicorn")
+"""Of the extra `serve`."""
 
 
 def add(verbs: Any) -> None:
@@ -34,6 +38,7 @@ def add(verbs: Any) -> None:
 
 def serve_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen serve`."""
+    _require_extra()
     from hen_jax.recipes.serve import ServeRequest, serve
     from hen_jax.serving.served import ServerSettings
 
@@ -60,3 +65,10 @@ def serve_verb(chosen: argparse.Namespace, _: list[str]) -> None:
             ),
         )
     )
+
+
+def _require_extra() -> None:
+    from hen_jax.core.errors import InputError
+
+    if lacking := [name for name in _PACKAGES if find_spec(name) is None]:
+        raise InputError(f"{lacking[0]} is not installed; pip install 'hen_jax[serve]'")

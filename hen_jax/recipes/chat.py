@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.outputs import output_files
-from hen_jax.recipes.generate import Request, open_speaker_of, require_settings
-from hen_jax.runs.chats import Speaker
-from hen_jax.text.conversation import Message, message_row
+from hen_jax.recipes.generate import Request, answering_of, require_settings
+from hen_jax.runs.tellers import Teller, open_teller
+from hen_jax.text.conversation import Message, Reply, message_row
 
 HELP = """\
 /system TEXT   another system message from here on; without TEXT, none
@@ -44,7 +44,7 @@ def chat(request: Request) -> None:
       InputError: no such model or back-end, or a setting out of range.
     """
     require_settings(request)
-    speaker, talk = open_speaker_of(request), Talk(request.system)
+    teller, talk = open_teller(request.line, answering_of(request)), Talk(request.system)
     print(f"{request.line}; /help says what there is, Ctrl-D leaves")
     with contextlib.suppress(ImportError):
         if sys.stdin.isatty():
@@ -53,14 +53,14 @@ def chat(request: Request) -> None:
         if line.strip() == "/quit":
             return
         try:
-            talk = answer(line.strip(), talk, speaker, request.seed)
+            talk = answer(line.strip(), talk, teller, request.seed)
         except KeyboardInterrupt:
             print("\n[stopped]")
         except InputError as error:
             print(f"[{error}]")
 
 
-def answer(line: str, talk: Talk, speaker: Speaker, seed: int) -> Talk:
+def answer(line: str, talk: Talk, teller: Teller, seed: int) -> Talk:
     """What a line makes of a conversation; prints what there is to say.
 
     Raises:
@@ -68,7 +68,7 @@ def answer(line: str, talk: Talk, speaker: Speaker, seed: int) -> Talk:
     """
     command, _, rest = line.partition(" ")
     if not line.startswith("/"):
-        return _reply(talk, Message("user", line), speaker, seed) if line else talk
+        return _reply(talk, Message("user", line), teller, seed) if line else talk
     match command:
         case "/help":
             print(HELP)
@@ -80,7 +80,7 @@ def answer(line: str, talk: Talk, speaker: Speaker, seed: int) -> Talk:
             if not talk.turns:
                 raise InputError("nothing was said yet")
             *before, asked, _ = talk.turns
-            return _reply(talk._replace(turns=tuple(before)), asked, speaker, seed)
+            return _reply(talk._replace(turns=tuple(before)), asked, teller, seed)
         case "/save":
             _save(talk, rest.strip())
         case _:
@@ -100,12 +100,29 @@ def _read() -> str | None:
             print("\n[Ctrl-D leaves]")
 
 
-def _reply(talk: Talk, asked: Message, speaker: Speaker, seed: int) -> Talk:
-    """The conversation with what was asked and the reply to it."""
+def _reply(talk: Talk, asked: Message, teller: Teller, seed: int) -> Talk:
+    """The conversation with what was asked and the reply to it, which is shown as it comes."""
     waiting = talk._replace(turns=(*talk.turns, asked), draws=talk.draws + 1)
-    [reply] = speaker((seed + talk.draws) % 2**32)([waiting.messages])
-    print(reply.text + ("" if reply.stopped else " [cut off at --max-new-tokens]"), flush=True)
+    reply = _show(teller, waiting.messages, (seed + talk.draws) % 2**32)
+    print("" if reply.stopped else " [cut off at --max-new-tokens]", flush=True)
     return waiting._replace(turns=(*waiting.turns, Message("assistant", reply.text)))
+
+
+def _show(teller: Teller, messages: tuple[Message, ...], seed: int) -> Reply:
+    """Prints a reply piece by piece, and returns it; a line that breaks off is ended."""
+    begun = False
+    # Closed in any case: a reply that is stopped must not go on being written.
+    with contextlib.closing(teller(messages, seed)) as telling:
+        try:
+            while True:
+                piece = next(telling)
+                begun = begun or bool(piece)
+                print(piece, end="", flush=True)
+        except StopIteration as end:
+            return end.value
+        except InputError:
+            print(end="\n" if begun else "")
+            raise
 
 
 def _save(talk: Talk, name: str) -> None:
