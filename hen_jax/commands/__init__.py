@@ -21,6 +21,7 @@ from hen_jax.commands import (
     rate,
     run,
     score,
+    serve,
     show,
     synthesize,
 )
@@ -33,6 +34,7 @@ VERBS: tuple[Callable[[Any], None], ...] = (
     import_.add,
     generate.add,
     chat.add,
+    serve.add,
     score.add,
     export.add,
     judge.add,
