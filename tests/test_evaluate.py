@@ -13,22 +13,21 @@ from endpoint_server import Told, serving
 from hen_jax import cli
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh
-from hen_jax.data.sentiment import shipped_labelled
 from hen_jax.evaluation.suite import NotMeasuredError
 from hen_jax.evaluation.suites.crossed import shipped_crossings
-from hen_jax.evaluation.suites.sentiment import question
 from hen_jax.io.endpoint import Endpoint
 from hen_jax.models.config import Execution
 from hen_jax.models.decoder import merge
 from hen_jax.recipes import evaluate as evaluating
-from hen_jax.recipes import evaluate_asking
+from hen_jax.recipes import evaluate_asking, evaluate_cost
 from hen_jax.recipes.evaluate_suites import SUITES, suites_named
 from hen_jax.runs import adapted, likelihood
 from hen_jax.runs.arms import read_arms
+from hen_jax.runs.chats import Answering
 from hen_jax.runs.evaluated import read_items
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.text.chat import render, render_prompt
-from hen_jax.text.conversation import Conversation, Message, message_row
+from hen_jax.text.conversation import Conversation, Message, Reply, message_row
 
 DATA = ("shipped:hed/hed.en.jsonl", "shipped:hed/hed.zh.jsonl")
 
@@ -135,10 +134,11 @@ def test_emp_by_a_judge_counts_what_could_not_be_read(arms, tmp_path):
     assert figure(result, "ours", "emp_judge", "en/macro")["value"] == pytest.approx(75)
     lost = figure(result, "third", "emp_judge", "en/SER")
     assert (lost["value"], lost["n"], lost["missing"]) == (None, 0, 3)
-    assert figure(result, "third", "emp_judge", "en")["missing"] == 3
+    assert figure(result, "third", "emp_judge", "en/macro")["value"] is None
+    assert figure(result, "third", "emp_judge", "en/macro")["missing"] == 3
     assert figure(result, "third", "unread_judge", "en")["value"] == pytest.approx(25)
-    assert figure(result, "ours", "emp_judge", "en", "base")["value"] == pytest.approx(75)
-    line = figure(result, "ours", "emp_judge", "en")
+    assert figure(result, "ours", "emp_judge", "en/macro", "base")["value"] == pytest.approx(75)
+    line = figure(result, "ours", "emp_judge", "en/SPER")
     assert line["judge"].startswith(f"endpoint:{server.url}#strict (")
     assert len(line["prompt_hash"]) == 16
 
@@ -158,14 +158,20 @@ def test_emp_by_people_and_an_arm_that_they_did_not_rate(arms, tmp_path):
     assert "rates no reply of it" in untold["why"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_program():
+    """Of each number of replies: texts here are short."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(likelihood, "BUCKETS", (2**20,))
+        yield
+
+
 @pytest.fixture(scope="module")
 def scored(tiny_base):
-    """Prompts with replies, and what the tiny model gives them."""
+    """Prompts with two replies each, and what the tiny model gives them."""
     asked = [
         (prompt, one.replies) for one in shipped_crossings(["en"], 1) for prompt in one.prompts
     ]
-    texts = shipped_labelled(("en",))[0]
-    asked += [(question(one.text, texts.labels, "en"), texts.labels) for one in texts.texts[:2]]
     return asked, likelihood.open_likelihood(tiny_base)(asked)
 
 
@@ -175,19 +181,24 @@ def test_log_probs_are_those_of_the_forward_pass(tiny_base, scored):
     config = likelihood.language_model(likelihood.hf.read_config(tiny_base))
     held = adapted.open_adapted(tiny_base, None, config, mesh, Execution(remat="none"))
     model = merge(held.opened.graphdef, held.params, held.frozen)
-    for at in (0, 3, len(asked) - 1):
-        prompt, replies = asked[at]
-        for k, reply in enumerate(replies):
-            said = Conversation((*prompt, Message("assistant", reply)))
-            tokens = render(said, words).tokens
-            start = len(render_prompt(prompt, words))
-            ends = start + 1 + int(np.flatnonzero(render(said, words).mask[start:])[-1])
-            row = tokens[None]
-            hidden = model.hidden(row, np.arange(row.shape[1])[None], np.ones_like(row))
-            log_probs = np.asarray(jax.nn.log_softmax(model.logits(hidden)))[0]
-            expected = sum(log_probs[t - 1, tokens[t]] for t in range(start, ends))
-            np.testing.assert_allclose(found[at].sums[k], expected, rtol=1e-4)
-            assert found[at].tokens[k] == ends - start
+    said = [(prompt, reply) for prompt, replies in asked for reply in replies]
+    rendered = [render(Conversation((*p, Message("assistant", r))), words) for p, r in said]
+    longest = max(len(one.tokens) for one in rendered)
+    rows = np.stack([np.pad(one.tokens, (0, longest - len(one.tokens))) for one in rendered])
+    segments = np.stack([np.arange(longest) < len(one.tokens) for one in rendered]).astype(int)
+    places = np.tile(np.arange(longest), (len(rows), 1))
+
+    @jax.jit
+    def log_probs(rows):
+        return jax.nn.log_softmax(model.logits(model.hidden(rows, places, segments)))
+
+    tables = np.asarray(log_probs(rows))
+    for at, ((prompt, _), table, one) in enumerate(zip(said, tables, rendered, strict=True)):
+        start = len(render_prompt(prompt, words))
+        own = [t for t in range(start, len(one.tokens)) if one.mask[t]]
+        expected = sum(table[t - 1, one.tokens[t]] for t in own)
+        np.testing.assert_allclose(found[at // 2].sums[at % 2], expected, rtol=1e-4)
+        assert found[at // 2].tokens[at % 2] == len(own)
 
 
 def test_an_endpoint_that_echoes_gives_the_same(tiny_base, scored):
@@ -217,6 +228,7 @@ def test_a_model_is_put_through_every_suite_of_likelihoods(tiny_base, tmp_path):
     result = run(
         tmp_path / "out", f"--arm=tiny={tiny_base}", "--arm=data=references", "--language=en",
         "--suite=crossed", "--suite=sentiment", "--suite=perplexity", "--limit=2",
+        f"--inspect={tmp_path / 'logs'}",
     )  # fmt: skip
     line = figure(result, "tiny", "interaction", "en/level")
     assert (line["n"], line["clusters"], line["missing"]) == (2, 2, 0)
@@ -225,19 +237,26 @@ def test_a_model_is_put_through_every_suite_of_likelihoods(tiny_base, tmp_path):
     nats = np.log(figure(result, "tiny", "perplexity", "en")["value"])
     assert nats == pytest.approx(np.log(2000), rel=0.1)  # of a random model, a uniform one's
     assert figure(result, "tiny", "accuracy", "sentiment.en")["n"] == 2
+    log = json.loads((tmp_path / "logs" / "sentiment_tiny.json").read_text())
+    assert (log["version"], log["status"], log["eval"]["task"]) == (2, "success", "sentiment")
+    (accuracy,) = [one for one in log["results"]["scores"] if one["name"] == "accuracy"]
+    assert accuracy["scored_samples"] == len(log["samples"]) == 2
+    mean = np.mean([one["scores"]["accuracy"]["value"] for one in log["samples"]])
+    assert accuracy["metrics"]["sentiment.en"]["value"] == pytest.approx(mean)
     assert [(one["arm"], one["suite"]) for one in result["not_measured"]] == [
         ("data", "crossed"), ("data", "sentiment"), ("data", "perplexity"),
     ]  # fmt: skip
 
 
-def test_arms_are_read_and_refused_in_a_line(tiny_base, tiny_finished):
+def test_arms_are_read_and_refused_in_a_line(tiny_base, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
     for given, what in (
         ([], "no arm"),
         (["base"], "give NAME=MODEL"),
         (["a=x/y"], "no such folder"),
         ([f"a={tiny_base}:nowhere"], "nowhere: no such folder"),
         ([f"a={tiny_base}", f"a={tiny_base}"], "two arms of one name"),
-        ([f"a={tiny_finished}"], "give what `hen export` makes of it"),
+        ([f"a={tmp_path}"], "give what `hen export` makes of it"),
         (["a=endpoint:http://x/v1"], "give model:FOLDER"),
     ):
         with pytest.raises(InputError, match=what):
@@ -282,3 +301,31 @@ def test_a_suite_of_another_module_is_entered_by_its_name(arms, tmp_path, monkey
     result = run(tmp_path / "out", *arms, "--suite=mine")
     assert figure(result, "ours", "n", "all")["value"] == 24
     assert [one["why"] for one in result["not_measured"]] == ["the rest needs more"] * 2
+
+
+def test_costs_are_timed_one_by_one_and_together(monkeypatch):
+    asked = []
+
+    def chat(prompts):
+        asked.append(len(prompts))
+        return [Reply("x", 4)] * len(prompts)
+
+    monkeypatch.setattr(evaluate_cost, "open_speaker", lambda *_: lambda seed: chat)
+    prompts = [(Message("user", str(at)),) for at in range(3)]
+    found = evaluate_cost.timed("model:x", Answering(), prompts)
+    assert asked == [1, 3, 1, 1, 1, 3]
+    assert found["tokens"] == [4, 4, 4]
+    assert len(found["seconds"]) == 3
+    assert min(*found["seconds"], found["first_seconds"], found["together_tokens_per_second"]) > 0
+
+
+@pytest.mark.slow  # a process of its own, which compiles
+def test_a_model_s_cost_is_measured_in_a_process_of_its_own(tiny_base):
+    prompts = [item.prompt for item in read_items(DATA[:1], "hed", limit=1)]
+    found = evaluate_cost.measure_cost(
+        f"model:{tiny_base}", Answering(max_new_tokens=4), prompts, ours=True
+    )
+    assert len(found["seconds"]) == len(found["tokens"]) == 4
+    assert 100 < found["peak_host_mib"] < 20_000
+    with pytest.raises(InputError, match="its cost could not be measured"):
+        evaluate_cost.measure_cost("model:nowhere", Answering(), prompts, ours=True)

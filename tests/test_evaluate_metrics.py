@@ -1,5 +1,6 @@
 """Metrics of `hen evaluate` against sacrebleu, rouge-score, scikit-learn and hand counts."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -13,7 +14,8 @@ from hen_jax.data import samples
 from hen_jax.data.sentiment import LabelledSet, read_labelled, shipped_labelled
 from hen_jax.empathy.wordings import ADVICE, EMOTION_WORDS, count_words
 from hen_jax.evaluation.figures import measured
-from hen_jax.evaluation.suite import Item, LogProbs
+from hen_jax.evaluation.suite import Context, Item, Judge, LogProbs, Reward
+from hen_jax.evaluation.suites import cost as suite_of_costs
 from hen_jax.evaluation.suites import (
     crossed,
     empathy,
@@ -24,6 +26,7 @@ from hen_jax.evaluation.suites import (
     sentiment,
 )
 from hen_jax.evaluation.suites import perplexity as likely
+from hen_jax.recipes.evaluate_inspect import sample_scores
 from hen_jax.text.conversation import Message, Reply
 
 EN = ["The rain stops soon, I think.", "Come in, the tea is hot!", "No.", "", "tea tea tea tea tea"]
@@ -141,11 +144,11 @@ def test_emp_is_a_mean_by_task_and_macro_the_mean_of_these():
     plain = empathy.Observed("emp", "", (), (), parts)
     found = list(empathy.emp(own, parts, plain))
     assert figures(found) == {
-        ("emp", "en"): pytest.approx(50), ("emp", "en/SER"): pytest.approx(25),
+        ("emp", "en/SER"): pytest.approx(25),
         ("emp", "en/SRER"): pytest.approx(100), ("emp", "en/macro"): pytest.approx(62.5),
     }  # fmt: skip
     missing = {one.group: measured("s", "a", one).missing for one in found}
-    assert missing == {"en": 1, "en/SER": 1, "en/SRER": 0, "en/macro": 1}
+    assert missing == {"en/SER": 1, "en/SRER": 0, "en/macro": 1}
 
 
 def test_a_reward_is_calibrated_on_the_first_arm_language_by_language():
@@ -224,3 +227,70 @@ def test_a_favourite_label_gains_nothing_when_calibrated():
     found = figures(sentiment.observe(own, right + favourite, np.tile(favourite, (6, 1))))
     assert found["accuracy", "x"] == pytest.approx(100 / 3)
     assert found["accuracy_calibrated", "x"] == pytest.approx(100)
+
+
+def context(own, replies, **more) -> Context:
+    def none(*_):
+        raise AssertionError("nobody asks for this")
+
+    said = [Reply(text) for text in replies]
+    given = {"log_probs": none, "once": none, "cost": none, "replies_of": lambda _, __: said} | more
+    return Context("a", "a", own, lambda _: said, **given)
+
+
+def test_emp_by_reward_is_half_on_average_for_the_first_arm_and_nothing_when_empty():
+    own = items("abcd", task="SER")
+    reward = Reward("longer", lambda said: np.asarray([len(x.messages[-1].content) for x in said]))
+    given = context(own, ["aaaa", "aa", "aaa", ""], reward=reward, judge=None)
+    (found,) = list(empathy.SUITE.run(given))
+    first = np.asarray([4.0, 2.0, 3.0, 0.0])
+    expected = 100 / (1 + np.exp(-(first - first.mean()) / first.std()))
+    assert found.values.tolist() == pytest.approx([*expected[:3], 0.0])
+    assert (found.measure, found.group, found.judge) == ("emp_reward", "en", "longer")
+
+
+def test_what_a_judge_or_reward_tells_itself_is_measured_once():
+    known = {
+        (one.prompts[k], one.replies[k])
+        for one in crossed.shipped_crossings(["en"], 2)
+        for k in (0, 1)
+    }
+    right = Reward("knows", lambda said: np.asarray(
+        [float((x.messages[:-1], x.messages[-1].content) in known) for x in said]))  # fmt: skip
+    blind = Judge("blind", lambda asked: [Reply('{"score": 3}') for _ in asked])
+    more = {"languages": ("en",), "limit": 2, "reward": right, "judge": blind}
+    lines = list(judges.SUITE.run(context(items("a"), ["x"], **more)))
+    values = {(one.arm, one.measure, one.group): one.value for one in lines}
+    assert values["knows", "at_prompt", "en/fact"] == values["knows", "interaction", "en"] == 100
+    assert values["blind", "at_prompt", "en"] == values["blind", "interaction", "en/role"] == 50
+    again = dataclasses.replace(context(items("a"), ["x"], **more), arm="b")
+    assert list(judges.SUITE.run(again)) == []
+
+
+def test_a_verdict_that_cannot_be_read_leaves_a_crossed_item_without_a_value():
+    lame = Judge("lame", lambda asked: [Reply("3") for _ in asked])
+    given = context(items("a"), ["x"], judge=lame, languages=("zh",), limit=1)
+    assert {(one.value, one.n) for one in judges.SUITE.run(given)} == {(None, 0)}
+
+
+def test_cost_is_by_reply_and_by_second():
+    def cost(asked):
+        return {"seconds": [0.5] * len(asked), "tokens": [10, 20][: len(asked)],
+                "first_seconds": 3.0, "together_tokens_per_second": None,
+                "peak_host_mib": 100.0}  # fmt: skip
+
+    found = list(suite_of_costs.SUITE.run(context(items("ab"), ["x", "y"], cost=cost)))
+    values = {one.measure: measured("s", "a", one).value for one in found}
+    assert values == {
+        "seconds": 0.5, "tokens": 15, "tokens_per_second": pytest.approx(30),
+        "first_seconds": 3, "peak_host_mib": 100,
+    }  # fmt: skip
+
+
+def test_logs_leave_out_what_has_no_value_of_an_item_by_itself():
+    own = items(EN[:2], references=[EN_REFERENCES[0], None])
+    scores = sample_scores(list(overlap.observe(own, EN[:2], "en")))
+    assert scores["i0"]["chrf"] == pytest.approx(
+        CHRF().corpus_score(EN[:1], [EN_REFERENCES[:1]]).score
+    )
+    assert set(scores["i1"]) == {"self_repetition"}

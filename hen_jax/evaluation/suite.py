@@ -24,6 +24,9 @@ Better = Literal["higher", "lower", ""]
 
 Turns = tuple[Message, ...]
 
+MACRO = "macro"
+"""Behind a language's name: the mean over its tasks."""
+
 
 class NotMeasuredError(Exception):
     """A suite cannot measure this arm, such as the likelihoods of a recording; says why.
@@ -142,7 +145,7 @@ class Measured(NamedTuple):
     better: Better = ""
     against: str = ""  # a difference: this arm less that one, on the items of both
     p: float | None = None
-    p_holm: float | None = None  # over the differences of a suite
+    p_holm: float | None = None  # over a suite's differences of whole groups, or of their parts
     seed: int = 0  # of the bootstrap
     judge: str = ""
     prompt_hash: str = ""
@@ -160,3 +163,9 @@ class Suite(NamedTuple):
     across: Callable[[Mapping[str, Sequence[Found]]], Iterable[Measured]] | None = None
     """From what was found of every arm, by its name: figures that need several of them."""
     alone: bool = False  # it is run before all others, which would disturb it
+    by_group: bool = True  # whether the page shows the groups within a language, too
+
+
+def is_whole(group: str) -> bool:
+    """Whether a group is a whole set or language, or the mean over its parts: `en`, `en/macro`."""
+    return group.partition("/")[2] in ("", MACRO)

@@ -135,8 +135,8 @@ def _context(
         once=asking.once(arm.name),
         cost=cost,
         seed=evaluating.seed,
-        judge=asking.judge(),
-        reward=asking.reward(),
+        judge=asking.judge,
+        reward=asking.reward,
         languages=evaluating.languages,
         limit=evaluating.limit,
         options=evaluating.options,
@@ -153,9 +153,12 @@ def _result(
     drawing = Drawing(evaluating.seed, evaluating.draws)
     files = {file: file_sha256(path) for file in evaluating.data
              if (path := locate_source(file)).is_file()}  # fmt: skip
-    judge, reward = asking.judge(), asking.reward()
+    judge, reward = asking.judge, asking.reward
     return {
-        "suites": {name: suite.about for name, suite in suites.items()},
+        "suites": {
+            name: {"about": suite.about, "by_group": suite.by_group}
+            for name, suite in suites.items()
+        },
         "arms": {
             name: asking.identity(name)._asdict() | {"back_end": arm.told}
             for name, arm in asking.arms.items()

@@ -1,5 +1,6 @@
 """What suites ask of arms, judges and reward models, each answer kept and asked for only once."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -47,8 +48,9 @@ class Asking:
         """Nothing is opened yet."""
         self.evaluating, self.items, self.kept = evaluating, items, kept
         self.arms = {arm.name: arm for arm in arms}
-        self.revisions = {arm.name: arm_revision(arm) for arm in arms}
+        self.revisions = {arm.name: arm_revision(arm, items) for arm in arms}
         self._open: tuple[str, Any] = ("", None)
+        self.judge, self.reward = self._judge(), self._reward()
 
     def replies(self, name: str, items: Sequence[Item]) -> list[Reply]:
         """Of the arm of that name; `InputError` where it does not answer, what came is kept."""
@@ -106,14 +108,13 @@ class Asking:
 
         return once
 
-    def judge(self) -> Judge | None:
-        """The judge of the command line."""
+    def _judge(self) -> Judge | None:
+        """The judge of the command line; it answers greedily, whatever the arms do."""
         given = self.evaluating
         if given.judge is None:
             return None
         line, begin = given.judge, BEGINNINGS["pointwise"] if given.judge_begin else ""
-        decoding = {"max_new_tokens": given.max_new_tokens, "temperature": given.temperature,
-                    "top_p": given.top_p, "seed": given.seed, "begin": begin}  # fmt: skip
+        decoding = {"max_new_tokens": given.max_new_tokens, "seed": given.seed, "begin": begin}
         revised = revision(line, given.judge_adapter)
         identity = JudgeIdentity(line, revised, decoding, nonce_policy(given.nonce_seed))
         said = (Message("assistant", begin),) if begin else ()
@@ -130,21 +131,20 @@ class Asking:
         adapter = "" if given.judge_adapter is None else f" + {given.judge_adapter}"
         return Judge(f"{line}{adapter} ({revised})", ask)
 
-    def reward(self) -> Reward | None:
+    def _reward(self) -> Reward | None:
         """The reward model of the command line."""
         if self.evaluating.reward is None:
             return None
         from hen_jax.recipes.evaluate_reward import named_reward
 
-        name, scores = named_reward(self.evaluating.reward, self.evaluating.dtype)
+        name, opening = named_reward(self.evaluating.reward, self.evaluating.dtype)
 
         def score(conversations: Sequence[Conversation]) -> np.ndarray:
             keys = [_key(["reward", name, _rows(one.messages)]) for one in conversations]
             missing = {key: one for key, one in zip(keys, conversations, strict=True)
                        if key not in self.kept.known}  # fmt: skip
             if missing:
-                self._let_go()
-                found = scores(list(missing.values()))
+                found = self._opened("reward", opening)(list(missing.values()))
                 self._keep(dict(zip(missing, map(_number, found.tolist()), strict=True)))
             known = [self.kept.known[key] for key in keys]
             return np.asarray([np.nan if one is None else one for one in known])
@@ -168,9 +168,9 @@ class Asking:
         return self._opened(f"replies {arm.name}", lambda: arm_speaker(arm, given, self.items))
 
     def _judge_speaker(self, seed: int) -> Any:
-        line, given = self.evaluating.judge or "", self.evaluating.answering
-        adapter = self.evaluating.judge_adapter
-        return self._opened("judge", lambda: open_speaker(line, given(adapter)))(seed)
+        line, adapter = self.evaluating.judge or "", self.evaluating.judge_adapter
+        given = dataclasses.replace(self.evaluating.answering(adapter), temperature=0.0, top_p=1.0)
+        return self._opened("judge", lambda: open_speaker(line, given))(seed)
 
     def _likelihood(self, arm: Arm) -> Likelihood:
         given = self.evaluating.answering(arm.adapter)

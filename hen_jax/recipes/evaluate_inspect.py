@@ -110,10 +110,9 @@ def sample_scores(found: Sequence[Found]) -> dict[str, dict[str, float]]:
         if not isinstance(one, Observed) or one.group.endswith("/macro"):
             continue
         values = np.asarray(one.values, float)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            each = values if one.figure is None else one.figure(values)
-        for name, value in zip(one.ids, each.tolist(), strict=True):
+        for name, row in zip(one.ids, values, strict=True):
             own = scores.setdefault(name, {})
+            value = np.nan if np.isnan(row).any() else float((one.figure or np.asarray)(row))
             if np.isfinite(value):
                 own[one.measure] = value
     return scores

@@ -15,8 +15,10 @@ from hen_jax.text.conversation import Conversation
 Scores = Callable[[Sequence[Conversation]], np.ndarray]
 
 
-def named_reward(given: str, dtype: Literal["float32", "bfloat16"]) -> tuple[str, Scores]:
-    """Its name, and what gives `[n]` scores, NaN where a conversation is too long for it.
+def named_reward(
+    given: str, dtype: Literal["float32", "bfloat16"]
+) -> tuple[str, Callable[[], Scores]]:
+    """Its name, and how it is opened: `[n]` scores, NaN of a conversation too long for it.
 
     Raises:
       InputError: no reward model there.
@@ -24,13 +26,16 @@ def named_reward(given: str, dtype: Literal["float32", "bfloat16"]) -> tuple[str
     folder, adapter = model_and_adapter(given)
     positions = reward_config(folder, adapter).max_length
 
-    def scores(conversations: Sequence[Conversation]) -> np.ndarray:
-        rendered = render_all(conversations, known_tokenizer(folder))
-        documents = [one.tokens for one in rendered]
-        fitting = [at for at, tokens in enumerate(documents) if len(tokens) <= positions]
-        found = np.full(len(documents), np.nan)
-        reward = open_reward(folder, adapter, dtype)
-        found[fitting] = score_documents(reward, [documents[at] for at in fitting])
-        return found
+    def open_scores() -> Scores:
+        reward, words = open_reward(folder, adapter, dtype), known_tokenizer(folder)
 
-    return f"{given} ({revision(f'model:{folder}', adapter)})", scores
+        def scores(conversations: Sequence[Conversation]) -> np.ndarray:
+            documents = [one.tokens for one in render_all(conversations, words)]
+            fitting = [at for at, tokens in enumerate(documents) if len(tokens) <= positions]
+            found = np.full(len(documents), np.nan)
+            found[fitting] = score_documents(reward, [documents[at] for at in fitting])
+            return found
+
+        return scores
+
+    return f"{given} ({revision(f'model:{folder}', adapter)})", open_scores

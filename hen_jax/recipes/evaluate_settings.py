@@ -85,7 +85,7 @@ class Evaluating:
 
 def from_flags(flags: Mapping[str, Any]) -> Evaluating:
     """The flags of the command line, which carry the names of the fields; None is the default."""
-    given = {
+    given: dict[str, Any] = {
         field.name: tuple(value) if isinstance(value, list) else value
         for field in dataclasses.fields(Evaluating)
         if (value := flags.get(field.name)) is not None and value != []

@@ -1,21 +1,28 @@
-"""The results of `hen evaluate` as a page of Markdown: a table for each measure, arms by groups."""
+"""The results of `hen evaluate` as a page of Markdown, arms side by side."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from hen_jax.evaluation.suite import is_whole
+
 _WIDE = 300
 """Letters of a sample's reply that are shown."""
+
+_FEW = 10
+"""Clusters, below which the page warns of its intervals."""
 
 
 def evaluate_table(result: Mapping[str, Any]) -> str:
     """Who was measured, every figure with its interval, differences, and what is missing."""
     lines = [*_head(result)]
-    for suite, about in result["suites"].items():
-        lines += [f"## {suite}", "", f"{about[:1].upper()}{about[1:]}.", ""]
-        own = [one for one in result["figures"] if one["suite"] == suite]
-        lines += _measures([one for one in own if not one["against"]])
-        lines += _differences([one for one in own if one["against"]])
-        lines += _not_measured([o for o in result["not_measured"] if o["suite"] == suite])
+    for name, suite in result["suites"].items():
+        about = suite["about"]
+        lines += [f"## {name}", "", f"{about[:1].upper()}{about[1:]}.", ""]
+        own = [one for one in result["figures"] if one["suite"] == name]
+        shown = [one for one in own if suite["by_group"] or is_whole(one["group"])]
+        lines += _measures([one for one in shown if not one["against"]], suite["by_group"])
+        lines += _differences([one for one in shown if one["against"]])
+        lines += _not_measured([o for o in result["not_measured"] if o["suite"] == name])
     return "\n".join([*lines, *_samples(result["samples"])]).rstrip("\n") + "\n"
 
 
@@ -32,42 +39,76 @@ def _head(result: Mapping[str, Any]) -> Iterator[str]:
         f"{items['prompts']}; in brackets 95 % of {drawn['draws']} draws of whole clusters, seed "
         f"{drawn['seed']}."
     )
+    if any(0 < one["clusters"] < _FEW for one in result["figures"]):
+        yield f"Figures of fewer than {_FEW} clusters have intervals that are too narrow."
     for what in ("judge", "reward"):
         if result[what] is not None:
             yield f"{what.capitalize()}: {result[what]}."
     yield ""
 
 
-def _measures(figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Measures of the same groups and arms share a table; one with many groups has its own."""
-    for measure in dict.fromkeys(one["measure"] for one in figures):
-        own = [one for one in figures if one["measure"] == measure]
-        groups = list(dict.fromkeys(one["group"] for one in own))
-        cells = {(one["arm"], one["group"]): _figure(one) for one in own}
-        arms = dict.fromkeys(one["arm"] for one in own)
-        rows = [(arm, *(cells.get((arm, group), "") for group in groups)) for arm in arms]
-        yield from _rows((f"{measure}{_arrow(own[0])}", *groups), rows)
-        yield from _notes(own)
+def _measures(figures: Sequence[Mapping[str, Any]], by_group: bool) -> Iterator[str]:
+    """A table for each measure, arms by groups; or one of all measures, by arms."""
+    if not figures:
+        return
+    if by_group:
+        for measure in dict.fromkeys(one["measure"] for one in figures):
+            yield from _by_group([one for one in figures if one["measure"] == measure])
+        return
+    arms, cells = _names(figures, "arm"), _cells(figures)
+    kinds = dict.fromkeys((one["measure"], one["group"]) for one in figures)
+    better = {one["measure"]: _arrow(one) for one in figures}
+    yield from _rows(
+        ("measure", "group", *arms),
+        [
+            (f"{measure}{better[measure]}", group,
+             *(cells.get((arm, measure, group), "") for arm in arms))
+            for measure, group in sorted(kinds, key=lambda kind: kind[1])
+        ],
+    )  # fmt: skip
+    for measure in _names(figures, "measure"):
+        yield f"- {measure}: {_notes([one for one in figures if one['measure'] == measure])}"
+    yield ""
 
 
-def _notes(figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The items of a measure, who judged, what it was asked, and what had no value."""
+def _by_group(figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    measure, groups, cells = figures[0]["measure"], _names(figures, "group"), _cells(figures)
+    rows = [
+        (arm, *(cells.get((arm, measure, group), "") for group in groups))
+        for arm in _names(figures, "arm")
+    ]
+    yield from _rows((f"{measure}{_arrow(figures[0])}", *groups), rows)
+    yield _notes(figures)
+    yield ""
+
+
+def _cells(figures: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], str]:
+    return {(one["arm"], one["measure"], one["group"]): _figure(one) for one in figures}
+
+
+def _names(figures: Sequence[Mapping[str, Any]], field: str) -> list[str]:
+    return list(dict.fromkeys(one[field] for one in figures))
+
+
+def _notes(figures: Sequence[Mapping[str, Any]]) -> str:
+    """What a measure is, its items, who judged and was asked what, and what had no value."""
     said = dict.fromkeys(filter(None, (one["about"] for one in figures)))
-    counts = sorted({one["n"] for one in figures})
-    said |= {f"n {_span(counts)}": None}
+    said |= {f"n {_span(sorted({one['n'] for one in figures}))}": None}
     said |= {f"by {one['judge']}, prompt {one['prompt_hash']}": None for one in figures
              if one["judge"]}  # fmt: skip
     missing = [f"{one['arm']} {one['group']} {one['missing']}" for one in figures if one["missing"]]
     if missing:
         said |= {f"without a value: {', '.join(missing)}": None}
-    yield f"{'; '.join(said)}."
-    yield ""
+    return f"{'; '.join(said)}."
 
 
 def _differences(figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not figures:
         return
-    yield f"Differences from {figures[0]['against']} on the same items; P after Holm over all."
+    yield (
+        f"Differences from {figures[0]['against']} on the same items; P by exchanging clusters, "
+        "after Holm."
+    )
     yield ""
     yield from _rows(
         ("measure", "group", "arm", "difference", "n", "P"),

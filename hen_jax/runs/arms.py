@@ -4,11 +4,13 @@ Beside folders an arm may be any back-end of `runs.chats` (`endpoint:URL#MODEL`,
 `references`: the replies that the data itself gives.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from hen_jax.core.checksums import text_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.evaluation.suite import Item, NotMeasuredError
 from hen_jax.io.endpoint import Endpoint
@@ -82,9 +84,11 @@ def model_and_adapter(given: str) -> tuple[Path, Path | None]:
     return Path(folder), Path(adapter)
 
 
-def arm_revision(arm: Arm) -> str:
+def arm_revision(arm: Arm, items: Sequence[Item]) -> str:
     """What tells one state of an arm from another, as `runs.chats.revision`."""
-    return "" if arm.line == REFERENCES else revision(arm.line, arm.adapter)
+    if arm.line != REFERENCES:
+        return revision(arm.line, arm.adapter)
+    return text_sha256(json.dumps([(item.id, item.reference) for item in items]))[:16]
 
 
 def arm_speaker(arm: Arm, answering: Answering, items: Sequence[Item]) -> Speaker:
@@ -109,7 +113,9 @@ def arm_likelihood(arm: Arm, answering: Answering, tokenizer: Path | None) -> Li
             "log-probabilities of an endpoint need its tokenizer: give --tokenizer FOLDER"
         )
     _, url, model = back_end(arm.line)
-    asked = {name: vars(answering)[name] for name in ("at_once", "timeout", "tries")}
+    asked: dict[str, Any] = {
+        name: vars(answering)[name] for name in ("at_once", "timeout", "tries")
+    }
     return endpoint_likelihood(Endpoint(url, model, **asked), tokenizer)
 
 

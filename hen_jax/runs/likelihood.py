@@ -44,7 +44,7 @@ Likelihood = Callable[[Sequence[Asked]], list[LogProbs]]
 TOKENS = 4096
 """Positions of a batch on each device, or those of one row."""
 
-BUCKETS = (64, 128, 256, 512, 1024)
+BUCKETS = (128, 256, 512, 1024)
 """Row lengths that share a program; a longer row is of the last bucket's program, as long as it
 takes."""
 

@@ -26,7 +26,7 @@ def _run(context: Context) -> Iterable[Found]:
 
     def one(measure: str, values: np.ndarray, about: str, figure=None) -> Observed:
         better = "higher" if measure == "tokens_per_second" else "lower"
-        given = {"better": better, "prompt_hash": hashed, "about": about}
+        given: dict[str, Any] = {"better": better, "prompt_hash": hashed, "about": about}
         return Observed(measure, "all", ids, clusters, values, figure, **given)
 
     yield one("seconds", seconds, "of a reply, one after another, after the first")

@@ -12,6 +12,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import expit
@@ -21,7 +22,15 @@ from hen_jax.data.votes import Reading, read_votes, require_good
 from hen_jax.empathy.scales import Scale
 from hen_jax.evaluation.judge_prompts import judge_prompt
 from hen_jax.evaluation.rubrics import Rubric, load_rubric
-from hen_jax.evaluation.suite import Context, Item, NotMeasuredError, Observed, Reward, Suite
+from hen_jax.evaluation.suite import (
+    MACRO,
+    Context,
+    Item,
+    NotMeasuredError,
+    Observed,
+    Reward,
+    Suite,
+)
 from hen_jax.evaluation.suites.groups import groups_of, prompts_hash
 from hen_jax.evaluation.verdicts import parse_score
 from hen_jax.text.conversation import Conversation, Message, Reply
@@ -31,7 +40,10 @@ RUBRIC, RATINGS, SCALE = "rubric", "ratings", "scale"
 
 
 def emp(items: Sequence[Item], parts: np.ndarray, observed: Observed) -> Iterator[Observed]:
-    """`parts` `[n]` in [0, 1] or NaN as Emp of each group, and the mean over a language's tasks."""
+    """`parts` `[n]` in [0, 1] or NaN as Emp of each task, and the mean over a language's tasks.
+
+    Without tasks it is Emp of each language.
+    """
     groups = groups_of(items)
     tasks: dict[str, list[str]] = {}
     for group in groups:
@@ -40,10 +52,11 @@ def emp(items: Sequence[Item], parts: np.ndarray, observed: Observed) -> Iterato
             tasks.setdefault(language, []).append(group)
     for group, places in groups.items():
         values = 100 * parts[places]
-        yield _of(observed, items, places, group, values)
         if group in tasks:
             table = _by_task(groups, tasks[group], places, values)
-            yield _of(observed, items, places, f"{group}/macro", table)._replace(figure=macro)
+            yield _of(observed, items, places, f"{group}/{MACRO}", table)._replace(figure=macro)
+        else:
+            yield _of(observed, items, places, group, values)
 
 
 def macro(sums: np.ndarray) -> np.ndarray:
@@ -90,7 +103,7 @@ def judged(context: Context, replies: Sequence[Reply]) -> Iterator[Observed]:
         parts[at] = (score - rubric.low) / (rubric.high - rubric.low)
     hashed = text_sha256(json.dumps([dataclasses.asdict(one) for one in rubrics.values()]))[:16]
     about = f"rubric {', '.join(sorted({one.name for one in rubrics.values()}))}"
-    given = {"judge": context.judge.name, "prompt_hash": hashed}
+    given: dict[str, Any] = {"judge": context.judge.name, "prompt_hash": hashed}
     plain = Observed("emp_judge", "", (), (), parts, better="higher", about=about, **given)
     yield from emp(items, parts, plain)
     told = "share of replies whose verdict could not be read"

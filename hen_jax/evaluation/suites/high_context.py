@@ -6,7 +6,7 @@ each Chinese character is one. None of it says that a reply is good: read it bes
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def observe(items: Sequence[Item], replies: Sequence[Reply]) -> Iterator[Observe
 
     def one(measure: str, values: np.ndarray, about: str, better: Better = "") -> Observed:
         ids, clusters = [item.id for item in items], [item.cluster for item in items]
-        given = {"better": better, "prompt_hash": hashed, "about": about}
+        given: dict[str, Any] = {"better": better, "prompt_hash": hashed, "about": about}
         figure = None if values.ndim == 1 else _per_hundred
         return Observed(measure, "all", ids, clusters, values, figure, **given)
 
@@ -82,4 +82,8 @@ def _run(context: Context) -> Iterable[Observed]:
         yield from in_groups(observed, context.items)
 
 
-SUITE = Suite(_run, "length, named feelings, advice, formulas and questions of replies, zh and en")
+SUITE = Suite(
+    _run,
+    "length, named feelings, advice, formulas and questions of replies, zh and en",
+    by_group=False,
+)

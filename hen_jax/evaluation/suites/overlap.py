@@ -139,7 +139,7 @@ def observe(items: Sequence[Item], replies: Sequence[str], group: str) -> Iterat
     hashed = prompts_hash([item.prompt for item in items])
 
     def one(measure: str, rows: list, about: str, figure=None, better="higher") -> Observed:
-        given = {"better": better, "prompt_hash": hashed, "about": about}
+        given: dict[str, Any] = {"better": better, "prompt_hash": hashed, "about": about}
         return Observed(measure, group, ids, clusters, np.asarray(rows, float), figure, **given)
 
     nothing = {10: [np.nan] * 10, 18: [np.nan] * 18}
@@ -203,4 +203,8 @@ def _run(context: Context) -> Iterable[Found]:
         yield from observe(own, [replies[place] for place in places], group)
 
 
-SUITE = Suite(_run, "BLEU, chrF and ROUGE-L against the data's replies; distinct-n, repetition")
+SUITE = Suite(
+    _run,
+    "BLEU, chrF and ROUGE-L against the data's replies; distinct-n, repetition",
+    by_group=False,
+)

@@ -1,6 +1,7 @@
 """How likely the data's replies are under an arm: perplexity by token, and bits by character."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -35,9 +36,9 @@ def _run(context: Context) -> Iterable[Observed]:
         ("perplexity", perplexity, "by token: compare arms of one tokenizer"),
         ("bits_per_character", bits_per_character, "of the reply, its end of turn counted in"),
     ):
-        given = {"better": "lower", "prompt_hash": hashed, "about": about}
+        given: dict[str, Any] = {"better": "lower", "prompt_hash": hashed, "about": about}
         whole = Observed(measure, "all", ids, clusters, np.asarray(rows, float), figure, **given)
         yield from in_groups(whole, context.items)
 
 
-SUITE = Suite(_run, "perplexity and bits by character of the data's replies")
+SUITE = Suite(_run, "perplexity and bits by character of the data's replies", by_group=False)

@@ -8,6 +8,7 @@ nothing. `majority` is what always saying the commonest label reaches.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def observe(found: LabelledSet, scores: np.ndarray, plain: np.ndarray) -> Iterat
 
     def one(measure: str, values: np.ndarray, about: str, figure=None) -> Observed:
         better = "" if measure == "majority" else "higher"
-        given = {"better": better, "prompt_hash": hashed, "about": about}
+        given: dict[str, Any] = {"better": better, "prompt_hash": hashed, "about": about}
         return Observed(measure, found.name, ids, clusters, values, figure, **given)
 
     for suffix, by in (("", scores), ("_calibrated", scores - plain)):
