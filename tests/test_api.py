@@ -6,6 +6,7 @@ import re
 import runpy
 import sys
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import pytest
 
@@ -28,7 +29,8 @@ def named(name: str):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_public_name_is_there_and_says_what_it_is(name):
     found = named(name)
-    assert vars(type(found)).get("__doc__") or found.__doc__
+    if isinstance(found, FunctionType | ModuleType | type):  # and no alias or table
+        assert len(found.__doc__ or "") > 20
 
 
 def test_the_page_lists_names_once():
