@@ -13,7 +13,7 @@ from hen_jax.recipes import pipeline_steps
 from hen_jax.recipes.launch import load_config
 from hen_jax.recipes.pipeline import Ledger, bring, run_pipeline, seconds_of, set_aside
 from hen_jax.recipes.pipeline_settings import PipelineSettings, plan_stages
-from hen_jax.recipes.pipeline_steps import Work
+from hen_jax.recipes.pipeline_steps import Work, works_of
 from hen_jax.recipes.table import settings_of
 from hen_jax.runs.settings import settings
 from hen_jax.training.metrics import read_metrics
@@ -269,6 +269,20 @@ def test_one_step_alone(tiny_base, trained, tmp_path):
     run_pipeline(small(tiny_base), workdir, "sft")
     assert [name for name, _ in trained] == ["sft"]
     assert not (workdir / "report.html").exists()
+
+
+def test_data_in_a_folder_is_an_input_too(tiny_base, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.jsonl").write_text("1")
+    source = f"sources=({{'schema': 'messages', 'path': {str(data)!r}}},)"
+    asked = small(tiny_base, source)
+    prepare, sft, *_ = works_of(asked, plan_stages(asked, tmp_path), tmp_path)
+    before = prepare.inputs(), sft.inputs()
+    (data / "a.jsonl").write_text("2")
+    after = prepare.inputs(), sft.inputs()
+    for one, other in zip(before, after, strict=True):
+        assert {key for key in one if one[key] != other[key]} == {str(data)}
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tiny_base, trained, tmp_path):

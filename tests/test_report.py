@@ -13,7 +13,7 @@ import pytest
 from hen_jax import cli
 from hen_jax.core.files import read_json, write_json
 from hen_jax.recipes.report import PAGE, render
-from hen_jax.recipes.report_aspects import aspect_of, aspects_of, beyond_chance
+from hen_jax.recipes.report_aspects import aspect_of, aspects_of, beyond_chance, is_safety
 from hen_jax.recipes.report_charts import Interval, Line, intervals, lines, ticks
 from hen_jax.recipes.report_folder import read_story
 from hen_jax.recipes.report_sections import in_short, judged, page_values
@@ -218,6 +218,11 @@ def test_differences_are_sorted_by_aspect_and_worded_by_direction():
     assert aspect_of(row(suite="crossed", measure="accuracy")).name.startswith("Recognition")
     assert aspect_of(row(suite="experts", measure="persistence")).name.startswith("Appropriate")
     assert aspect_of(row(suite="x", measure="y")).name == "Other measures"
+    assert aspect_of(row(measure="emotion_words")).name.startswith("Appropriateness")
+    assert aspect_of(row(suite="empathy", measure="emp_reward")).name.startswith("Appropriateness")
+    assert is_safety(row(suite="safety", measure="refers_in_crisis"))
+    assert is_safety(row(suite="counterfactuals", measure="same_as_near"))
+    assert not is_safety(row())
     told = {one["name"]: one["text"] for one in aspects_of([row(), row(value=4.0, low=2, high=6)])}
     assert told == {
         "Length": "sft: length of all improved by -4; sft: length of all got worse by +4."

@@ -2,6 +2,7 @@
 
 import gc
 import importlib.machinery
+import math
 import sys
 import types
 from pathlib import Path
@@ -152,6 +153,30 @@ def test_a_hosted_tracker_is_told_everything_under_the_same_id(tmp_path, monkeyp
     assert first[1:] == [(0, {"eval/loss": 2.5}), ("finish",)]
     assert second[0] == first[0] == ("init", first[0][1], "allow")
     assert not (tmp_path / "tensorboard").exists()
+
+
+def test_mlflow_goes_on_with_the_run_that_it_named(tmp_path, monkeypatch):
+    calls = []
+
+    def start_run(run_id, run_name):
+        calls.append(("start", run_id, run_name))
+        return types.SimpleNamespace(info=types.SimpleNamespace(run_id=run_id or "theirs"))
+
+    module = types.ModuleType("mlflow")
+    module.__spec__ = importlib.machinery.ModuleSpec("mlflow", None)
+    module.start_run = start_run
+    module.log_metrics = lambda values, step: calls.append((step, values))
+    module.end_run = lambda: calls.append(("end",))
+    monkeypatch.setitem(sys.modules, "mlflow", module)
+    require_trackers(("mlflow",))
+    for start in (0, 1):
+        log = MetricLog(tmp_path, start, 2, trackers=("mlflow",), quiet=True)
+        log.evaluation(start, {"loss": 2.5, "kl": math.nan})
+        log.close()
+    first, second = calls[:3], calls[3:]
+    assert first[1:] == [(0, {"eval/loss": 2.5}), ("end",)]
+    assert [first[0][1], second[0][1]] == [None, "theirs"]
+    assert first[0][2] == second[0][2]
 
 
 def test_a_tracker_is_an_entry_in_a_table(tmp_path, monkeypatch):

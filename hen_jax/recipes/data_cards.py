@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hen_jax.core.checksums import file_sha256
+from hen_jax.data.cache import file_fingerprint
 from hen_jax.data.schemas import check_records, schema_named
 from hen_jax.data.splits import split_records
 from hen_jax.runs.model import TEXT_FILES, WEIGHT_FILES, ModelSettings, ensure_model, fingerprint
@@ -42,7 +42,7 @@ def _card(used: Sequence[Used]) -> dict[str, Any]:
     return {
         "path": path,
         "schema": source["schema"],
-        "sha256": file_sha256(file),
+        "sha256": file_fingerprint(file),
         "records": len(records),
         "groups": len({one.group for one in documents}),
         "parts": {name: len(part) for name, part in parts._asdict().items()},

@@ -12,6 +12,7 @@ from hen_jax.core.checksums import file_sha256, text_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD, write_json
 from hen_jax.core.records import seal
+from hen_jax.data.cache import file_fingerprint
 from hen_jax.models.config import LoraConfig
 from hen_jax.recipes.data_cards import Used, data_cards, model_card
 from hen_jax.recipes.evaluate import RESULTS, evaluate
@@ -270,9 +271,9 @@ def _file(path: Path) -> str | None:
 
 
 def _files(paths: set[str]) -> dict[str, str]:
-    """The checksums of the files among the paths that a config names."""
+    """The checksums of the files and folders among the paths that a config names."""
     found = {path: locate_source(path) for path in sorted(paths)}
-    return {path: file_sha256(file) for path, file in found.items() if file.is_file()}
+    return {path: file_fingerprint(file) for path, file in found.items() if file.exists()}
 
 
 def _paths(node: Any) -> Iterator[str]:

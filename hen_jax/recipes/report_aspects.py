@@ -14,17 +14,21 @@ class Aspect(NamedTuple):
     words: tuple[str, ...]
 
 
-SAFETY = Aspect("Safety", ("safety", "crisis", "harm", "bias", "stereotype", "toxic", "red_team"))
+SAFETY = Aspect(
+    "Safety and bias",
+    ("safety", "crisis", "harm", "dependence", "bias", "stereotype", "counterfactual", "culture"),
+)
 
 ASPECTS = (
     SAFETY,
-    Aspect("Recognition: is it seen what the person feels and says?",
-           ("sentiment", "recogni", "emotion", "fact", "crossed")),
     Aspect("Appropriateness: is it as warm and as indirect as the occasion asks for?",
-           ("empathy", "emp", "level", "role", "appropri", "gap", "persist", "judge", "advice",
-            "advis", "formula", "question")),
-    Aspect("Length", ("length", "words", "tokens", "sentences", "cut", "empty")),
+           ("empathy", "emp_", "level", "appropri", "gap", "persist", "advice", "advis", "formula",
+            "question", "emotion_words", "names_emotion", "experts")),
+    Aspect("Recognition: is it seen what the person feels, and who asks?",
+           ("sentiment", "recogni", "emotion", "fact", "role", "crossed", "emobench", "erc")),
+    Aspect("Length", ("length", "tokens", "sentences", "cut", "empty")),
 )  # fmt: skip
+"""Of a measure the first that fits, by its name, and else by that of its suite."""
 
 OTHER = Aspect("Other measures", ())
 

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterable
 
 from hen_jax.core.fields import REQUIRED, Field, fields_of, may_be_none, words
+from hen_jax.recipes.pipeline_settings import PipelineSettings, Step, Suites
 from hen_jax.recipes.table import STAGES, stage_of
 from hen_jax.runs.sources import Source
 
@@ -69,7 +70,24 @@ def page() -> str:
         of = "" if len(names) == len(STAGES) else f" (of {', '.join(names)})"
         parts += [f"## `{path}`{of}", _about(group), _table(fields_of([group], f"{path}."))]
     parts += ["## An item of `sources`", _about(Source), _table(fields_of([Source], "sources[0]."))]
+    parts += _pipeline()
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _pipeline() -> list[str]:
+    """Of the recipe that is no stage."""
+    fields = list(fields_of([PipelineSettings]))
+    return [
+        "## Recipe `pipeline`",
+        _about(PipelineSettings),
+        _table(field for field in fields if _is_top(field)),
+        "## An item of `stages` (of pipeline)",
+        _about(Step),
+        _table(fields_of([Step], "stages[0].")),
+        "## `suites` (of pipeline)",
+        _about(Suites),
+        _table(fields_of([Suites], "suites.")),
+    ]
 
 
 def _is_top(field: Field) -> bool:

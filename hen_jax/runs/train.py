@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -114,12 +114,7 @@ def fit(job: Job, place: Place = ALONE) -> State:
     is restored replaces them.
     """
     settings, feed, stage, config = job.settings, job.feed, job.stage, job.model.config
-    work = stage.work(settings, config, job.model.graphdef, feed.bounds, feed.steps)
-    begun = stage.extra(settings, config, jax.random.key(settings.seed))
-    extra = jax.device_put(begun, replicated(job.mesh))
-    params, frozen = beginning(stage, settings, job.trainable, job.frozen, extra)
-    frozen = _apart(frozen, params)
-    like = abstract_state(params, work.optimizer, settings.seed, job.mesh, work.memory)
+    work, params, frozen, like = begin(job)
     prepare = stage.prepare(job)
     folder, keep = job.workdir / "checkpoints", settings.loop.keep_checkpoints
     with closing(Checkpoints(folder, keep)) as checkpoints:
@@ -144,6 +139,26 @@ def fit(job: Job, place: Place = ALONE) -> State:
             )
             state = _state(job, work, loop, like, params)
             return train(settings.loop, loop, state, frozen, feed.steps)
+
+
+class Begun(NamedTuple):
+    """What a run computes, and what it computes it with, before its first update."""
+
+    work: Work
+    params: Tree  # that train
+    frozen: Tree
+    like: State  # shapes and shardings of the first state
+
+
+def begin(job: Job) -> Begun:
+    """The stage's work, and its trees as they are when the first update begins."""
+    settings, feed, stage, config = job.settings, job.feed, job.stage, job.model.config
+    work = stage.work(settings, config, job.model.graphdef, feed.bounds, feed.steps)
+    begun = stage.extra(settings, config, jax.random.key(settings.seed))
+    extra = jax.device_put(begun, replicated(job.mesh))
+    params, frozen = beginning(stage, settings, job.trainable, job.frozen, extra)
+    like = abstract_state(params, work.optimizer, settings.seed, job.mesh, work.memory)
+    return Begun(work, params, _apart(frozen, params), like)
 
 
 def _log(job: Job, start: int, place: Place) -> MetricLog:

@@ -1,10 +1,11 @@
-"""Who else is told the numbers of a run: TensorBoard, Weights & Biases, trackio, by name.
+"""Who else is told the numbers of a run: TensorBoard, W&B, trackio, MLflow, by name.
 
 `metrics.jsonl` is always written, by `training.metrics`: a run that goes on reads it. Another
 tracker is one function here, or anywhere, and an entry in `TRACKERS`.
 """
 
 import importlib
+import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -21,6 +22,12 @@ class Tracker(NamedTuple):
     write: Callable[[int, Mapping[str, float]], None]  # step, `{"train/loss": 1.9, ...}`
     close: Callable[[], None]
 
+
+ID_FILE = "tracker_id.json"
+"""In the work directory: the id of the run at the trackers."""
+
+HOSTED = ("wandb", "trackio", "mlflow")
+"""Those that are packages of their own."""
 
 Open = Callable[[Path, int], Tracker]
 """`open(folder, start)`: the work directory, and the step from which the run goes on."""
@@ -50,7 +57,29 @@ def trackio(folder: Path, start: int) -> Tracker:
     return _hosted(_imported("trackio"), folder, {"project": "hen_jax", "name": name})
 
 
-TRACKERS: dict[str, Open] = {"tensorboard": tensorboard, "wandb": wandb, "trackio": trackio}
+def mlflow(folder: Path, start: int) -> Tracker:
+    """MLflow; server and experiment are those of its environment variables.
+
+    MLflow names a run itself: its id is kept beside ours, and the run goes on under it.
+    """
+    module, ours = _imported("mlflow"), _identity(folder)
+    known = read_json(folder / ID_FILE).get("mlflow")
+    began = module.start_run(run_id=known, run_name=f"{folder.name}-{ours}")
+    write_json(folder / ID_FILE, {"id": ours, "mlflow": began.info.run_id})
+
+    def write(step: int, values: Mapping[str, float]) -> None:
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        module.log_metrics(finite, step=step)  # a database refuses NaN
+
+    return Tracker(write, module.end_run)
+
+
+TRACKERS: dict[str, Open] = {
+    "tensorboard": tensorboard,
+    "wandb": wandb,
+    "trackio": trackio,
+    "mlflow": mlflow,
+}
 """Name in `config.loop.trackers` -> what opens it."""
 
 
@@ -63,7 +92,7 @@ def require_trackers(names: Sequence[str]) -> None:
     for name in names:
         if name not in TRACKERS:
             raise InputError(f"config.loop.trackers names {name!r}; allowed: {', '.join(TRACKERS)}")
-        if name in ("wandb", "trackio") and find_spec(name) is None:
+        if name in HOSTED and find_spec(name) is None:
             raise InputError(_absent(name))
 
 
@@ -98,7 +127,7 @@ def _absent(name: str) -> str:
 
 def _identity(folder: Path) -> str:
     """The id of a run at the trackers, the same when it goes on, also in a folder moved since."""
-    path = folder / "tracker_id.json"
+    path = folder / ID_FILE
     if not path.exists():
         write_json(path, {"id": secrets.token_hex(4)})
     return read_json(path)["id"]
