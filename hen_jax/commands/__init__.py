@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hen_jax.commands import (
+    bench,
     chat,
     config,
     data,
@@ -34,6 +35,7 @@ VERBS: tuple[Callable[[Any], None], ...] = (
     score.add,
     export.add,
     judge.add,
+    bench.add,
     rate.add,
     evaluate.add,
     doctor.add,

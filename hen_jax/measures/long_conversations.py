@@ -44,7 +44,7 @@ _BACK: Mapping[Language, str] = {"en": "Back to what I told you first.", "zh": "
 
 
 def at_distance(crossed: Crossed, distance: int) -> tuple[ChoiceItem, ChoiceItem]:
-    """The two questions of a cause item with so many exchanges between the telling and the asking."""
+    """The two questions of a cause item, so many exchanges after what was told."""
     found = []
     for item in crossed.items():
         text = item.messages[0].content
@@ -73,7 +73,7 @@ def at_distance(crossed: Crossed, distance: int) -> tuple[ChoiceItem, ChoiceItem
                 item.options,
                 item.answer,
                 item.language,
-            )  # fmt: skip
+            )
         )
     return found[0], found[1]
 

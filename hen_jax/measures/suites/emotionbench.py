@@ -41,8 +41,9 @@ def lines(scale: Questionnaire, fillings: Sequence[Administration]) -> Iterator[
             about = f"{one.change}; default {one.default:.1f}" + ("; Welch" if one.welch else "")
             count = one.n_evoked
             group = f"{emotion}/{category}"
+            p = one.p if one.p == one.p else None
             yield Measured("", "", f"{scale.name}_shift", group, one.delta, None, None, count,
-                           count, gaps, p=one.p if one.p == one.p else None, about=about)  # fmt: skip
+                           count, gaps, p=p, about=about)  # fmt: skip
 
 
 SUITE = Suite(_run, "EmotionBench: how far situations move what a model says it feels")

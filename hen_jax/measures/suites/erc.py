@@ -1,4 +1,4 @@
-"""Emotion recognition as a suite: `--option erc=FILE --option set=meld` (or another of the four)."""
+"""Emotion recognition as a suite: `--option erc=FILE --option set=meld`, or another of the four."""
 
 from collections.abc import Iterator
 
