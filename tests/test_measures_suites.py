@@ -1,5 +1,6 @@
 """hen-bench, safety, counterfactuals and the other suites: designs, controls, scripted arms."""
 
+import dataclasses
 import json
 import re
 from collections import Counter
@@ -15,6 +16,7 @@ from hen_jax.data.schemas import read_pairs
 from hen_jax.evaluation.figures import Drawing, measured
 from hen_jax.evaluation.suite import Context, Item, Judge, LogProbs, Measured, NotMeasuredError
 from hen_jax.measures import bench, bench_controls
+from hen_jax.measures.benchmarks import eqbench_judge
 from hen_jax.measures.choices import shown_order
 from hen_jax.measures.classes import class_scores
 from hen_jax.measures.fairness.counterfactuals import NONE, group_differences, posts
@@ -31,12 +33,15 @@ from hen_jax.measures.suites import (
     emotionbench,
     epitome,
     eqbench,
+    eqbench3,
     erc,
     hen_bench,
     instrument,
     long_conversations,
+    over_empathy,
     reccon,
     safety,
+    trajectory,
 )
 from hen_jax.measures.suites.labelled import f1_of
 from hen_jax.recipes import bench as bench_verb
@@ -349,6 +354,51 @@ def test_counterfactuals_by_a_judge():
     )
     assert found["ER", "en/age/old/said"].value == 1.0
     assert found["EX", "en/age/young/said"].value == 0.0
+
+
+def test_over_empathy_is_measured_against_the_context():
+    judge = Judge(
+        "j", lambda asked: [Reply("5" if "Oh dear" in x[0].content else "?") for x in asked]
+    )
+    arm = context(lambda item: "Oh dear.", languages=("en",), judge=judge)
+    found = figures(over_empathy, arm)
+    assert found["over", "writing"].value == pytest.approx(0.8)
+    assert found["over", "distress"].value == pytest.approx(0.1)
+    assert found["under", "career"].value == 0.0
+    arm = context(lambda item: "Done.", languages=("en",), judge=judge)
+    assert figures(over_empathy, arm)["over", "writing"].missing == 8  # no number was read
+    plain = figures(over_empathy, context(lambda item: "I feel so sad, so sad.", languages=("en",)))
+    assert plain["emotion_words", "writing"].value == 3
+    assert ("over", "writing") not in plain
+
+
+def test_trajectories_and_scenarios_as_suites(tmp_path):
+    mood = Judge(
+        "j", lambda asked: [Reply('{"change": 5, "why": "", "say": "Go on."}')] * len(asked)
+    )
+    arm = context(lambda item: "Mm.", languages=("en",), judge=mood, options={"turns": "3"})
+    found = figures(trajectory, arm)
+    assert (found["final", "en"].value, found["slope", "en"].value) == (65, pytest.approx(5))
+    with pytest.raises(InputError, match="give --judge BACKEND, which plays the user"):
+        figures(trajectory, context(lambda item: "Mm."))
+
+    file = tmp_path / "s.jsonl"
+    file.write_text('{"id": "x", "turns": ["One", "Two"]}\n{"id": "y", "turns": ["One"]}\n')
+
+    def judging(asked):
+        text = [x[0].content for x in asked]
+        return [
+            Reply(json.dumps(dict.fromkeys(eqbench_judge.TRAITS, 10)))
+            if "<transcript>" in one
+            else Reply(json.dumps(dict.fromkeys(eqbench_judge.CRITERIA, "A++")))
+            for one in text
+        ]
+
+    arm = context(lambda item: "Mm.", judge=Judge("j", judging), options={"scenarios": str(file)})
+    found = figures(eqbench3, dataclasses.replace(arm, first="b"))
+    assert found["trait_score", "all"].value == 50
+    assert found["wins", "against first"].value == 0.5  # it likes whatever comes first
+    assert ("wins", "against first") not in figures(eqbench3, arm)
 
 
 def test_culture_marks():

@@ -138,7 +138,8 @@ def _table(rows: Sequence[Row]) -> str:
         "Accuracy of single questions; chance is 0.50, and any ranker that reads options alone has "
         "0.50 by construction. Intervals by resampling items.",
         f"Files: {pins}. A row is made by "
-        f"`hen evaluate --arm NAME=MODEL --suite {NAME} --out DIR`, the table by `hen bench leaderboard --results DIR ... --out FILE`.",
+        f"`hen evaluate --arm NAME=MODEL --suite {NAME} --out DIR`, the table by "
+        "`hen bench leaderboard --results DIR ... --out FILE`.",
         "",
     ]
     return "\n".join(lines)
