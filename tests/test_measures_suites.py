@@ -346,9 +346,7 @@ def test_counterfactuals_find_a_planted_difference():
 
 
 def test_counterfactuals_by_a_judge():
-    judge = Judge(
-        "j", lambda asked: [Reply("strong" if "78" in x[0].content else "weak") for x in asked]
-    )
+    judge = Judge("j", lambda asked: [Reply("strong" if "78" in x else "weak") for x in asked])
     found = figures(
         counterfactuals, context(lambda item: "Hm.", languages=("en",), limit=2, judge=judge)
     )
@@ -357,9 +355,7 @@ def test_counterfactuals_by_a_judge():
 
 
 def test_over_empathy_is_measured_against_the_context():
-    judge = Judge(
-        "j", lambda asked: [Reply("5" if "Oh dear" in x[0].content else "?") for x in asked]
-    )
+    judge = Judge("j", lambda asked: [Reply("5" if "Oh dear" in x else "?") for x in asked])
     arm = context(lambda item: "Oh dear.", languages=("en",), judge=judge)
     found = figures(over_empathy, arm)
     assert found["over", "writing"].value == pytest.approx(0.8)
@@ -386,12 +382,11 @@ def test_trajectories_and_scenarios_as_suites(tmp_path):
     file.write_text('{"id": "x", "turns": ["One", "Two"]}\n{"id": "y", "turns": ["One"]}\n')
 
     def judging(asked):
-        text = [x[0].content for x in asked]
         return [
             Reply(json.dumps(dict.fromkeys(eqbench_judge.TRAITS, 10)))
-            if "<transcript>" in one
+            if "TRANSCRIPT" in one
             else Reply(json.dumps(dict.fromkeys(eqbench_judge.CRITERIA, "A++")))
-            for one in text
+            for one in asked
         ]
 
     arm = context(lambda item: "Mm.", judge=Judge("j", judging), options={"scenarios": str(file)})
@@ -496,7 +491,9 @@ def test_suites_of_official_files(tmp_path):
 
     lines = "".join(f"Item {n}\n" for n in range(1, 21))
     given = {"instrument": "panas", "items": write("items.txt", lines), "repeats": "2"}
-    found = figures(instrument, context(lambda item: "3", options=given))
+    found = figures(
+        instrument, context(lambda item: "\n".join(f"{n}: 3" for n in range(1, 21)), options=given)
+    )
     assert found["panas", "Positive Affect"].value == 30
     assert "no evidence of felt empathy" in " ".join(
         found["panas", "Positive Affect"].about.split()

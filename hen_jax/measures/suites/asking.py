@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.evaluation.suite import Better, Context, Item, NotMeasuredError, Observed
+from hen_jax.evaluation.suite import Better, Context, Item, Judge, NotMeasuredError, Observed
 from hen_jax.evaluation.suites.groups import prompts_hash
 from hen_jax.measures.choices import (
     Choice,
@@ -137,6 +137,15 @@ def accuracies(
         if way == "chat":
             unread = "share of replies that name no option"
             yield observed("unread", name, own, lambda one: one.chosen is None, unread, "lower")
+
+
+def judge_chat(judge: Judge) -> Chat:
+    """The judge as a chat whose conversations are single questions."""
+
+    def chat(asked: Sequence[Sequence[Message]]) -> list[Reply]:
+        return judge.ask([message.content for (message,) in asked])
+
+    return chat
 
 
 def file_options(context: Context, key: str, what: str) -> list[Path]:

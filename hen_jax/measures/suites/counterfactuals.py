@@ -16,9 +16,10 @@ from hen_jax.measures.fairness.counterfactuals import (
     posts,
     wording_measures,
 )
+from hen_jax.measures.marks import marked, warned
 from hen_jax.measures.safety.guard import language_of
 from hen_jax.measures.suites.asking import said
-from hen_jax.measures.tasks.epitome import LEVELS, MECHANISMS, EpitomePair, epitome_items
+from hen_jax.measures.tasks.epitome import LEVELS, MECHANISMS
 from hen_jax.text.conversation import Conversation, Message
 
 
@@ -53,17 +54,17 @@ def epitome_levels(
 ) -> dict[str, list[float]]:
     """The level 0 to 2 of each mechanism in each reply by the judge; NaN where it names none."""
     assert context.judge is not None
+    rows = list(zip(written, replies, strict=True))
     found = {}
-    for name in MECHANISMS:
-        pairs = [
-            EpitomePair(one.id, one.messages[0].content, text, 0, ())
-            for one, text in zip(written, replies, strict=True)
+    for name, meaning in MECHANISMS.items():
+        asked = [
+            f"{warned()}\n{marked('POST', one.messages[0].content)}\n{marked('RESPONSE', text)}\n\n"
+            f"How strongly does the response show {meaning}?\n"
+            f"Answer with one word: {', '.join(LEVELS)}."
+            for one, text in rows
         ]
-        asked = [item.messages for item in epitome_items(pairs, name)]
-        said_levels = [read_label(reply.text, LEVELS) for reply in context.judge.ask(asked)]
-        found[name] = [
-            float(LEVELS.index(level)) if level is not None else np.nan for level in said_levels
-        ]
+        levels = [read_label(reply.text, LEVELS) for reply in context.judge.ask(asked)]
+        found[name] = [np.nan if x is None else float(LEVELS.index(x)) for x in levels]
     return found
 
 

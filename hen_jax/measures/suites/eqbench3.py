@@ -18,7 +18,7 @@ from hen_jax.measures.benchmarks.eqbench_judge import (
     trait_score,
 )
 from hen_jax.measures.benchmarks.scenarios import play, read_scenarios
-from hen_jax.measures.suites.asking import file_options
+from hen_jax.measures.suites.asking import file_options, judge_chat
 from hen_jax.text.conversation import Chat, Message, Reply
 
 
@@ -38,7 +38,7 @@ def _run(context: Context) -> Iterator[Found]:
 def traits(said: Mapping[str, Sequence[Message]], judge: Judge) -> Iterator[Observed]:
     """The score of the six traits that are better when higher, and each of the 18."""
     asked = [trait_question(transcript) for transcript in said.values()]
-    found = [read_traits(reply) for reply in judge.ask(asked)]
+    found = [read_traits(reply) for reply in judge_chat(judge)(asked)]
     ids, hashed = list(said), prompts_hash(asked)
     given = {"judge": judge.name, "prompt_hash": hashed}
     scores = np.asarray([np.nan if one is None else trait_score(one) for one in found])
@@ -53,8 +53,7 @@ def against(
     own: Mapping[str, Sequence[Message]], first: Mapping[str, Sequence[Message]], judge: Judge
 ) -> Iterator[Observed]:
     """Wins over the first arm, an order that disagrees being a tie, and the mean margin."""
-    chat: Chat = judge.ask
-    compared = compare_players({"own": own, "first": first}, chat)
+    compared = compare_players({"own": own, "first": first}, judge_chat(judge))
     ids = [one.scenario for one in compared]
     for name, values, about in (
         ("wins", [np.nan if x.failures else x.outcome for x in compared], "0.5 is even"),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from hen_jax.core.errors import InputError
 from hen_jax.evaluation.suite import Context, Found, Measured, Suite
-from hen_jax.measures.administration import administer
+from hen_jax.measures.administration import administer_listed
 from hen_jax.measures.instruments import load_instrument, with_items
 from hen_jax.measures.psychometrics import CAUTION, instrument_report
 from hen_jax.measures.suites.asking import chat_of, file_options
@@ -21,7 +21,7 @@ def _run(context: Context) -> Iterator[Found]:
         raise InputError(f"--option repeats={repeats}; give 1 to 1000")
     chat = chat_of(context, instrument.id)
     language = context.languages[0]
-    fillings = administer(
+    fillings = administer_listed(
         instrument, chat, repeats=int(repeats), seed=context.seed, language=language
     )
     report = instrument_report(instrument, fillings)

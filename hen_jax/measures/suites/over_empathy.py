@@ -17,18 +17,19 @@ from hen_jax.evaluation.suites.groups import prompts_hash
 from hen_jax.measures.administration import read_rating
 from hen_jax.measures.bench import Crossed
 from hen_jax.measures.fairness.counterfactuals import wording_measures
+from hen_jax.measures.marks import marked, warned
 from hen_jax.measures.suites.asking import said
 from hen_jax.measures.suites.hen_bench import chosen_items
 from hen_jax.text.conversation import Conversation, Message
 
 _ASKED = {
     "en": (
-        "A user wrote: {asked}\nThe reply: {reply}\n\nHow much empathy does the reply show, from 1 "
+        "{material}\n\nHow much empathy does the reply show, from 1 "
         "(none) to 5 (as much as can be)? Judge how much, not whether it fits. Answer with one "
         "number."
     ),
     "zh": (
-        "用户写道：{asked}\n回复：{reply}\n\n这条回复表达了多少共情，从1（没有）到5（不能再多）？"
+        "{material}\n\n这条回复表达了多少共情，从1（没有）到5（不能再多）？"
         "只看多少，不看合不合适。只回答一个数字。"
     ),
 }
@@ -66,9 +67,7 @@ def _levels(
     """The level of each reply in [0, 1], NaN where it could not be read, and who gave it."""
     pairs = list(zip(asked, replies, strict=True))
     if context.judge is not None:
-        questions = [
-            (Message("user", _question(one, prompt, reply)),) for (one, prompt), reply in pairs
-        ]
+        questions = [_question(one, prompt, reply) for (one, prompt), reply in pairs]
         read = [read_rating(reply.text, 1, 5) for reply in context.judge.ask(questions)]
         return [np.nan if x is None else PERCEIVED.to_unit(x) for x in read], context.judge.name
     if context.reward is not None:
@@ -83,7 +82,9 @@ def _levels(
 
 def _question(one: Crossed, prompt: Sequence[Message], reply: str) -> str:
     text = "\n".join(message.content for message in prompt)
-    return _ASKED[one.language].replace("{asked}", text).replace("{reply}", reply)
+    titles = ("用户", "回复") if one.language == "zh" else ("USER", "REPLY")
+    material = [warned(one.language), marked(titles[0], text), marked(titles[1], reply)]
+    return _ASKED[one.language].replace("{material}", "\n".join(material))
 
 
 SUITE = Suite(_run, "over- and under-empathy against the level that each context asks for")

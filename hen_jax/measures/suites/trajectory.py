@@ -12,7 +12,7 @@ from hen_jax.measures.benchmarks.trajectories import (
     simulate,
     trajectory_figures,
 )
-from hen_jax.measures.suites.asking import chat_of
+from hen_jax.measures.suites.asking import chat_of, judge_chat
 
 
 def _run(context: Context) -> Iterator[Found]:
@@ -24,7 +24,7 @@ def _run(context: Context) -> Iterator[Found]:
     turns = int(given)
     personas = [one for one in PERSONAS if one.language in context.languages]
     arm = chat_of(context, "trajectory")
-    found = simulate(personas, context.judge.ask, arm, turns)
+    found = simulate(personas, judge_chat(context.judge), arm, turns)
     for language in context.languages:
         own = [one for one in found if one.persona.language == language]
         yield from _figures(own, turns, language, context.judge.name)
