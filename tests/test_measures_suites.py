@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -564,3 +565,28 @@ def test_no_item_of_others_is_in_the_package():
     for name in names():
         text = (folder / f"instruments/{name}.yaml").read_text(encoding="utf-8")
         assert re.search(r"^items: null$", text, re.MULTILINE), name
+
+
+def test_the_page_names_what_is_there():
+    """Commands parse, files exist, suites are in the table, and every one of ours is on the page."""
+    page = (ROOT / "docs/measures.md").read_text(encoding="utf-8")
+    commands = [line.split()[1:] for line in page.splitlines() if line.startswith("hen ")]
+    assert len(commands) > 5
+    for words in commands:
+        parsed, left = cli._parser().parse_known_args(words)
+        assert not left, words
+        for suite in vars(parsed).get("suite", ()):
+            assert suite in SUITES, suite
+    for path in re.findall(r"`(hen_jax/[\w/.]+)`", page):
+        assert (ROOT / path).exists(), path
+    for name, module in SUITES.items():
+        assert ".measures." not in module or f"`{name}" in page, name
+
+
+def test_what_the_package_needs_is_in_the_wheel():
+    """Every data file of measures is under a pattern of the package's data."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["hen_jax"]
+    packed = {path for pattern in patterns for path in (ROOT / "hen_jax").glob(pattern)}
+    data = {x for x in (ROOT / "hen_jax/measures").rglob("*") if x.is_file()}
+    assert {x for x in data if x.suffix not in (".py", ".pyc")} <= packed
