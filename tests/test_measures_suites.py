@@ -568,7 +568,7 @@ def test_no_item_of_others_is_in_the_package():
 
 
 def test_the_page_names_what_is_there():
-    """Commands parse, files exist, suites are in the table, and every one of ours is on the page."""
+    """Commands parse, files exist, suites are known, and every one of ours is on the page."""
     page = (ROOT / "docs/measures.md").read_text(encoding="utf-8")
     commands = [line.split()[1:] for line in page.splitlines() if line.startswith("hen ")]
     assert len(commands) > 5
