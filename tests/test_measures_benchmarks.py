@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from hen_jax.core.errors import InputError
-from hen_jax.measures.administration import administer, read_rating
+from hen_jax.measures.administration import administer, administer_listed, read_rating
 from hen_jax.measures.benchmarks import emotionbench, emotionbench_files, eqbench, eqbench_judge
 from hen_jax.measures.benchmarks.emobench import emobench_report, read_emobench
 from hen_jax.measures.benchmarks.scenarios import Scenario, play, read_scenarios
@@ -344,7 +344,7 @@ def test_players_are_compared_in_both_orders():
             for name in ("kind", "curt")}  # fmt: skip
 
     def likes_kind(asked):
-        return [Reply(margins("A" if one[0].content.split("</A>")[0].endswith("kind\n") else "B"))
+        return [Reply(margins("A" if "kind" in one[0].content.split("\nB\n")[0] else "B"))
                 for one in asked]  # fmt: skip
 
     found = eqbench_judge.compare_players(said, likes_kind)
@@ -416,3 +416,27 @@ def test_trajectories():
     report = trajectory_report(found, 5)
     assert report["figures"]["final"]["value"] == 100
     assert (report["reached_top"], report["unread"]) == (1, 2)
+
+
+def test_a_whole_questionnaire_in_one_message(tmp_path):
+    lines = "".join(f"Item {n}\n" for n in range(1, 21))
+    bes = with_items(load_instrument("bes"), write(tmp_path / "items.txt", lines))
+    asked_texts = []
+
+    def chat(asked):
+        asked_texts.extend(one[0].content for one in asked)
+        found = []
+        for one in asked:
+            items = [line for line in one[0].content.splitlines() if ". Item " in line]
+            place = {line.split(". Item ")[1]: line.split(".")[0] for line in items}
+            high = {place[str(n)] for n in bes.subscales["Cognitive"]}
+            said = [f"{at}: {5 if str(at) in high else 1}" for at in range(1, 21)]
+            found.append(Reply("\n".join(said[:-1] if len(found) == 2 else said)))
+        return found
+
+    fillings = administer_listed(bes, chat, repeats=3, seed=2)
+    assert len(set(asked_texts)) == 3  # three orders
+    whole = [scores(bes, one.answers) for one in fillings[:2]]
+    assert whole[0] == whole[1]
+    assert whole[0]["Cognitive"] == 6 * 5 + 3 * 1
+    assert len(fillings[2].refused) == 1

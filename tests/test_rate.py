@@ -89,6 +89,9 @@ def test_a_restart_in_the_middle_goes_on(rating):
             400,
             "id: that is not the item to be rated now; reload the page",
         )
+        ask(store, f"{again['ann']}/vote", {"id": waiting["id"], "choice": "a"})
+        _, state = ask(store, f"{again['ann']}/undo", {})
+        assert (state["done"], state["item"]) == (1, waiting)  # the last one, not the first
         _, state = ask(store, f"{again['ann']}/undo", {})
         assert state["done"] == 0
         assert ask(store, f"{again['ann']}/undo", {})[0] == 400
@@ -98,7 +101,9 @@ def test_consent_export_and_delete(rating):
     with opened(rating) as (store, links):
         code, state = ask(store, f"{links['bo']}/state")
         assert (code, state["consented"], state["item"]) == (200, False, None)
-        assert ask(store, f"{links['bo']}/vote", {"id": "x", "choice": "a"})[0] == 400
+        first = store.plan.sheets["bo"][0].blind
+        code, told = ask(store, f"{links['bo']}/vote", {"id": first, "choice": "a"})
+        assert (code, told["error"]) == (400, "consent comes first")
         vote_all(store, links["bo"], "second")
         vote_all(store, links["ann"], "first")
         found = answer(store, "GET", f"{links['bo']}/export", b"")

@@ -9,6 +9,7 @@ from typing import Any
 from hen_jax.commands import (
     ablate,
     build,
+    bench,
     chat,
     compare,
     config,
@@ -48,6 +49,7 @@ VERBS: tuple[Callable[[Any], None], ...] = (
     score.add,
     export.add,
     judge.add,
+    bench.add,
     rate.add,
     evaluate.add,
     report.add,

@@ -23,6 +23,19 @@ ASKED: Mapping[Language, str] = {
 }
 """Ours; an instrument's own instruction takes its place by `asked`."""
 
+LISTED: Mapping[Language, str] = {
+    "en": (
+        "How well does each statement describe you? Answer each with a number from {low} (not at "
+        "all) to {high} (very well), one a line, such as `1: {low}`, and nothing else.\n\n{items}"
+    ),
+    "zh": (
+        "下面每句话多大程度上符合你？每句用一个数字回答，从 {low}（完全不符）到 {high}"
+        "（非常符合），一行一个，如“1: {low}”，不要写别的。\n\n{items}"
+    ),
+}
+"""Ours, for a whole questionnaire at once."""
+
+_LINE = re.compile(r"\W*(\d+)\s*[.:、)）：]+(.*)")
 _LEAD = r"[^\w-]*(?:answer|rating|score|答案|评分)?[^\w-]*"
 _FIRST = re.compile(_LEAD + r"(\d+(?:\.\d+)?)(?!\d)", re.IGNORECASE)
 
@@ -53,8 +66,8 @@ def administer(
 ) -> list[Filling]:
     """Fills in the instrument `repeats` times; each item is a conversation of its own.
 
-    `asked` is a text with `{item}`, and if wanted `{low}` and `{high}`. The order matters to a chat
-    that answers in one batch only through its draws; it is shuffled so that nothing depends on it.
+    `asked` is a text with `{item}`, and if wanted `{low}` and `{high}`. A chat that draws nothing
+    answers alike each time: `administer_listed` is for it.
 
     Raises:
       InputError: an instrument without its wording, or `asked` without `{item}`.
@@ -90,3 +103,50 @@ def _filling(instrument: Instrument, order: Sequence[int], replies: Sequence[str
     }
     answers: dict[int, Any] = {item: read[item] for item in sorted(read) if read[item] is not None}
     return Filling(answers, tuple(sorted(item for item in read if read[item] is None)))
+
+
+def administer_listed(
+    instrument: Instrument,
+    chat: Chat,
+    *,
+    repeats: int = 5,
+    seed: int = 0,
+    language: Language = "en",
+) -> list[Filling]:
+    """Fills in the instrument `repeats` times, all items in one message in an order of their own.
+
+    Orders differ, so that repeats differ although a chat may draw nothing: alpha and the spread are
+    over orders. A line that is missing, or without one number on the scale, is a refused item.
+
+    Raises:
+      InputError: an instrument without its wording.
+    """
+    if not instrument.items:
+        raise InputError(f"{instrument.id} has no wording; give its items first (`with_items`)")
+    draw, orders = random.Random(seed), []
+    for _ in range(repeats):
+        order = list(instrument.items)
+        draw.shuffle(order)
+        orders.append(order)
+    replies = chat([listed(instrument, order, language) for order in orders])
+    return [
+        _listed_filling(instrument, order, reply.text)
+        for order, reply in zip(orders, replies, strict=True)
+    ]
+
+
+def listed(instrument: Instrument, order: Sequence[int], language: Language) -> tuple[Message, ...]:
+    """All items in that order, as a chat is asked them."""
+    lines = [f"{at}. {instrument.items[item]}" for at, item in enumerate(order, start=1)]
+    text = LISTED[language].replace("{low}", str(instrument.low))
+    text = text.replace("{high}", str(instrument.high)).replace("{items}", "\n".join(lines))
+    return (Message("user", text),)
+
+
+def _listed_filling(instrument: Instrument, order: Sequence[int], reply: str) -> Filling:
+    said: dict[int, list[str]] = {}
+    for line in reply.splitlines():
+        if found := _LINE.match(line):
+            said.setdefault(int(found[1]), []).append(found[2])
+    texts = [said.get(at, [""]) for at in range(1, len(order) + 1)]
+    return _filling(instrument, order, [own[0] if len(own) == 1 else "" for own in texts])

@@ -15,6 +15,21 @@ SUITES = {
     "crossed": "hen_jax.evaluation.suites.crossed",
     "sentiment": "hen_jax.evaluation.suites.sentiment",
     "cost": "hen_jax.evaluation.suites.cost",
+    "hen-bench@1": "hen_jax.measures.suites.hen_bench",
+    "long_conversations": "hen_jax.measures.suites.long_conversations",
+    "counterfactuals": "hen_jax.measures.suites.counterfactuals",
+    "culture": "hen_jax.measures.suites.culture",
+    "safety": "hen_jax.measures.suites.safety",
+    "over_empathy": "hen_jax.measures.suites.over_empathy",
+    "trajectory": "hen_jax.measures.suites.trajectory",
+    "eqbench3": "hen_jax.measures.suites.eqbench3",
+    "emobench": "hen_jax.measures.suites.emobench",
+    "eqbench": "hen_jax.measures.suites.eqbench",
+    "emotionbench": "hen_jax.measures.suites.emotionbench",
+    "erc": "hen_jax.measures.suites.erc",
+    "reccon": "hen_jax.measures.suites.reccon",
+    "epitome": "hen_jax.measures.suites.epitome",
+    "instrument": "hen_jax.measures.suites.instrument",
 }
 """Name -> the module whose `SUITE` it is, imported when it is asked for: each brings libraries."""
 

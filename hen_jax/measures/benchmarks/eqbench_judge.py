@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.evaluation.ranking import Comparison, rank, ranking_row
+from hen_jax.measures.marks import marked, warned
 from hen_jax.text.conversation import Chat, Message, Reply
 
 TRAITS: Mapping[str, str] = {
@@ -86,7 +87,7 @@ def trait_question(transcript: Transcript) -> tuple[Message, ...]:
             "user",
             "Rate how the ASSISTANT behaves in this transcript, each trait as a whole number from "
             f"0 (not at all) to {TOP} (as much as can be):\n" + "\n".join(lines) + "\n\n"
-            f"<transcript>\n{as_text(transcript)}\n</transcript>\n\n"
+            f"{warned()}\n{marked('TRANSCRIPT', as_text(transcript))}\n\n"
             "Answer with one JSON object of these keys and nothing else.",
         ),
     )
@@ -101,7 +102,7 @@ def pair_question(one: Transcript, other: Transcript) -> tuple[Message, ...]:
             "Compare the ASSISTANT of two transcripts of the same scenario. On each criterion name "
             "the better one, A or B, with one to five plus signs for how much better; no ties:\n"
             + "\n".join(lines)
-            + f"\n\n<A>\n{as_text(one)}\n</A>\n\n<B>\n{as_text(other)}\n</B>\n\n"
+            + f"\n\n{warned()}\n{marked('A', as_text(one))}\n{marked('B', as_text(other))}\n\n"
             'Answer with one JSON object of these keys and nothing else, such as {"empathy": "A++"}'
             " for each key.",
         ),

@@ -1,0 +1,45 @@
+"""Causes asked for after talk of other things, as a suite: accuracy and reliability by distance."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from hen_jax.evaluation.suite import Context, Found, Observed, Suite
+from hen_jax.evaluation.suites.groups import prompts_hash
+from hen_jax.measures.choices import Choice
+from hen_jax.measures.long_conversations import DISTANCES, at_distance
+from hen_jax.measures.suites.asking import accuracies, choose
+from hen_jax.measures.suites.hen_bench import chosen_items
+
+
+def _run(context: Context) -> Iterator[Found]:
+    causes = [one for one in chosen_items(context) if one.aspect == "cause"]
+    items = [item for d in DISTANCES for one in causes for item in at_distance(one, d)]
+    way, choices = choose(context, items)
+    yield from accuracies(choices, way, lambda one: f"{one.item.language}/{one.item.aspect}")
+    yield from reliability(choices)
+
+
+def reliability(choices: list[Choice]) -> Iterator[Observed]:
+    """The share of questions answered as at distance 0, right or wrong."""
+    near = {one.item.id.partition("@")[0]: one for one in choices if one.item.id.endswith("@0")}
+    groups: dict[str, list[Choice]] = {}
+    for one in choices:
+        if not one.item.id.endswith("@0"):
+            groups.setdefault(f"{one.item.language}/{one.item.aspect}", []).append(one)
+    for group, own in groups.items():
+        same = [
+            float(one.chosen == near[one.item.id.partition("@")[0]].chosen)
+            if one.chosen is not None
+            else np.nan
+            for one in own
+        ]
+        hashed = prompts_hash([one.item.messages for one in own])
+        ids, clusters = [one.item.id for one in own], [one.item.group for one in own]
+        given = {"better": "higher", "prompt_hash": hashed, "about": "same answer as at once"}
+        yield Observed("same_as_near", group, ids, clusters, np.asarray(same), **given)
+
+
+SUITE = Suite(
+    _run, "causes asked for after talk of other things: accuracy, reliability by distance"
+)

@@ -1,0 +1,46 @@
+"""Mood trajectories of a simulated user as a suite, after SAGE: `--judge` plays the user."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from hen_jax.core.errors import InputError
+from hen_jax.evaluation.suite import Context, Found, Observed, Suite
+from hen_jax.measures.benchmarks.trajectories import (
+    PERSONAS,
+    Trajectory,
+    simulate,
+    trajectory_figures,
+)
+from hen_jax.measures.suites.asking import chat_of, judge_chat
+
+
+def _run(context: Context) -> Iterator[Found]:
+    if context.judge is None:
+        raise InputError("--suite trajectory: give --judge BACKEND, which plays the user")
+    given = context.options.get("turns", "8")
+    if not given.isdigit() or not 1 <= int(given) <= 50:
+        raise InputError(f"--option turns={given}; give 1 to 50")
+    turns = int(given)
+    personas = [one for one in PERSONAS if one.language in context.languages]
+    arm = chat_of(context, "trajectory")
+    found = simulate(personas, judge_chat(context.judge), arm, turns)
+    for language in context.languages:
+        own = [one for one in found if one.persona.language == language]
+        yield from _figures(own, turns, language, context.judge.name)
+
+
+def _figures(found: list[Trajectory], turns: int, language: str, judge: str) -> Iterator[Observed]:
+    rows = [trajectory_figures(one.moods, turns) for one in found]
+    ids = [one.persona.id for one in found]
+    for name in rows[0]:
+        values = np.asarray([row[name] for row in rows])
+        better = "lower" if name == "fall" else "higher"
+        about = "mood of a simulated user, 0 to 100 from 50"
+        yield Observed(name, language, ids, ids, values, better=better, judge=judge, about=about)
+    unread = np.asarray([one.unread / turns for one in found])
+    about = "share of turns without a verdict of the simulator"
+    yield Observed("unread", language, ids, ids, unread, better="lower", judge=judge, about=about)
+
+
+SUITE = Suite(_run, "mood trajectories of a simulated user, after SAGE")

@@ -1,0 +1,153 @@
+"""`hen bench`: the benchmark's controls, its items for people to rate, and a leaderboard."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.files import read_json
+from hen_jax.core.outputs import output_files, require_no_link
+from hen_jax.empathy.labels import LANGUAGES
+from hen_jax.measures.bench import ASPECTS, CANARY, NAME, PINNED, load_bench
+from hen_jax.measures.bench_controls import CONTROLS, control_values
+from hen_jax.text.conversation import message_row
+
+Row = dict[str, Any]
+
+
+def check() -> dict[str, dict[str, float]]:
+    """Prints what rankers without understanding make of the items; by language and control.
+
+    Raises:
+      InputError: a file that is not the pinned one.
+    """
+    crossed = load_bench()
+    values, found = control_values(crossed), {}
+    for language in LANGUAGES:
+        places = [at for at, one in enumerate(crossed) if one.language == language]
+        rows = np.concatenate([[2 * at, 2 * at + 1] for at in places])
+        found[language] = {name: float(own[rows].mean()) for name, own in values.items()}
+        told = ", ".join(f"{name} {value:.3f}" for name, value in found[language].items())
+        print(f"{language}: {len(rows)} questions; {told}")
+    print("; ".join(f"{name}: {about}" for name, about in CONTROLS.items()))
+    return found
+
+
+def export(out: Path) -> list[Path]:
+    """Writes the items of each language as pairs for `hen rate`: the right option is `chosen`.
+
+    Raises:
+      InputError: somebody else's files at that place.
+    """
+    require_no_link(out)
+    paths = [out / f"hen_bench_1.{language}.pairs.jsonl" for language in LANGUAGES]
+    with output_files(*paths) as places:
+        for language, place in zip(LANGUAGES, places, strict=True):
+            rows = [
+                {
+                    "id": pair.id,
+                    "group": pair.group,
+                    "prompt": [message_row(x) for x in pair.prompt],
+                    "chosen": pair.chosen[0].content,
+                    "rejected": pair.rejected[0].content,
+                    "canary": CANARY,
+                }
+                for one in load_bench([language])
+                for pair in one.pairs()
+            ]
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            place.write_text("".join(lines), encoding="utf-8")
+    print(
+        f"{out}: the items as pairs; hen rate --items {paths[0]} --schema preference "
+        "--kind choices --out FOLDER"
+    )
+    return paths
+
+
+def leaderboard(results: Sequence[Path], out: Path) -> list[Row]:
+    """Brings `results.json` of several `hen evaluate --suite hen-bench@1` into one table.
+
+    A row for each arm: accuracy in each language with its interval, each aspect, how the arm was
+    asked; rows are ordered by the mean of both languages. Anybody's results can be added.
+
+    Raises:
+      InputError: a file without figures of this benchmark, or somebody else's file at `out`.
+    """
+    rows = [row for path in results for row in _rows(path)]
+    rows.sort(key=lambda row: -row["mean"])
+    text = _table(rows)
+    with output_files(out) as (staged,):
+        staged.write_text(text, encoding="utf-8")
+    print(text, end="")
+    return rows
+
+
+def _rows(path: Path) -> list[Row]:
+    path = path / "results.json" if path.is_dir() else path
+    found = read_json(path)
+    try:
+        figures = [x for x in found["figures"] if x["suite"] == NAME and not x["against"]]
+        names = list(dict.fromkeys(x["arm"] for x in figures))
+    except (KeyError, TypeError):
+        names, figures = [], []
+    rows = [row for name in names if (row := _row(name, figures)) is not None]
+    if not rows:
+        raise InputError(
+            f"{path}: no figures of {NAME}; give results of hen evaluate --suite {NAME}"
+        )
+    return rows
+
+
+def _row(arm: str, figures: Sequence[Row]) -> Row | None:
+    own = {x["group"]: x for x in figures if x["arm"] == arm and x["measure"] == "accuracy"}
+    whole = {language: own[language] for language in LANGUAGES if language in own}
+    if not whole:
+        return None
+    first = next(iter(whole.values()))
+    aspects = {
+        aspect: float(
+            np.mean([own[key]["value"] for x in LANGUAGES if (key := f"{x}/{aspect}") in own])
+        )
+        for aspect in ASPECTS
+        if any(f"{x}/{aspect}" in own for x in LANGUAGES)
+    }
+    mean = float(np.mean([x["value"] for x in whole.values()]))
+    return {
+        "arm": arm,
+        "mean": mean,
+        "languages": whole,
+        "aspects": aspects,
+        "asked": first["about"],
+    }
+
+
+def _table(rows: Sequence[Row]) -> str:
+    head = ["model", "asked by", "en (95 %)", "zh (95 %)", *ASPECTS]
+    lines = [f"# {NAME}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        both = [_interval(row["languages"].get(language)) for language in LANGUAGES]
+        cells = [f"{row['aspects'][x]:.2f}" if x in row["aspects"] else "" for x in ASPECTS]
+        way = row["asked"].rpartition(", ")[2]
+        lines.append("| " + " | ".join([row["arm"], way, *both, *cells]) + " |")
+    pins = "; ".join(f"{name} {digest[:12]}" for name, digest in PINNED.items())
+    lines += [
+        "",
+        "Accuracy of single questions; chance is 0.50, and any ranker that reads options alone has "
+        "0.50 by construction. Intervals by resampling items.",
+        f"Files: {pins}. A row is made by "
+        f"`hen evaluate --arm NAME=MODEL --suite {NAME} --out DIR`, the table by "
+        "`hen bench leaderboard --results DIR ... --out FILE`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _interval(figure: Row | None) -> str:
+    if figure is None:
+        return ""
+    if figure["low"] is None:
+        return f"{figure['value']:.2f}"
+    return f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"
