@@ -200,7 +200,9 @@ def _rows(record: NamedTuple) -> dict[str, Any]:
 
 
 def estimate_json(one: Estimate) -> dict[str, Any]:
-    """An estimate as JSON; null for what could not be computed."""
+    """An estimate as JSON; null for what could not be computed, such as one group's interval."""
+    if one.groups < 2:
+        one = Estimate(one.value, math.nan, math.nan, one.groups)
     value, low, high = (
         None if math.isnan(number) else round(number, 4) + 0.0 for number in one[:3]
     )
