@@ -111,11 +111,13 @@ def test_a_conversation_in_a_terminal(terminal, tmp_path):
 
 
 def speaking(seeds):
-    def speaker(seed):
+    def teller(messages, seed):
         seeds.append(seed)
-        return lambda asked: [Reply(f"{len(asked[0])} messages, draw {seed}")]
+        yield f"{len(messages)} messages, "
+        yield f"draw {seed}"
+        return Reply(f"{len(messages)} messages, draw {seed}")
 
-    return speaker
+    return teller
 
 
 def test_each_line_makes_the_next_conversation(capsys):
@@ -164,18 +166,24 @@ def test_ctrl_c_stops_a_reply_and_takes_back_the_question(tmp_path, monkeypatch,
     lines = iter(["Hi", "Slow", "/save {}".format(tmp_path / "t.json")])
     monkeypatch.setattr("builtins.input", lambda _: next(lines, None) or _end())
 
-    def speaker(seed):
-        def chat(asked):
-            if asked[0][-1].content == "Slow":
+    closed = []
+
+    def teller(messages, seed):
+        try:
+            yield "Hel"
+            if messages[-1].content == "Slow":
                 signal.raise_signal(signal.SIGINT)
-            return [Reply("Hello.")]
+            yield "lo."
+        finally:
+            closed.append(messages[-1].content)
+        return Reply("Hello.")
 
-        return chat
-
-    monkeypatch.setattr(chat, "open_speaker_of", lambda _: speaker)
+    monkeypatch.setattr(chat, "open_teller", lambda *_: teller)
     path = recorded(tmp_path / "said.jsonl", ["x", "y"])
     assert cli.main(["chat", "--backend", f"replay:{path}"]) == 0
-    assert "[stopped]" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Hello.\nHel\n[stopped]" in told
+    assert closed == ["Hi", "Slow"]
     said = [row["content"] for row in json.loads((tmp_path / "t.json").read_text())]
     assert said == ["Hi", "Hello."]
 

@@ -16,7 +16,9 @@ def normal(name: str) -> str:
 
 def declared() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return {normal(re.split(r"[<>=\[ ]", one)[0]) for one in project["dependencies"]}
+    extras = project["optional-dependencies"]  # what only one verb needs
+    own = [one for name, needed in extras.items() if name != "dev" for one in needed]
+    return {normal(re.split(r"[<>=\[ ]", one)[0]) for one in (*project["dependencies"], *own)}
 
 
 def imported() -> dict[str, Path]:

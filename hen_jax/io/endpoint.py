@@ -174,7 +174,7 @@ async def _ask(
     """One reply, tried for again as long as that may help. Raises `_GivenUpError`."""
     import openai
 
-    request = _request(messages, endpoint, again)
+    request = chat_request(messages, endpoint, again)
     for tried in range(1, endpoint.tries + 1):
         await asyncio.sleep(pause())
         try:
@@ -189,7 +189,8 @@ async def _ask(
     raise AssertionError("the last try returns or raises")
 
 
-def _request(messages: Sequence[Message], endpoint: Endpoint, again: int) -> dict[str, Any]:
+def chat_request(messages: Sequence[Message], endpoint: Endpoint, again: int = 0) -> dict[str, Any]:
+    """The fields of a request; `again` is added to the seed."""
     given = {
         "temperature": endpoint.temperature,
         "top_p": endpoint.top_p,

@@ -93,7 +93,12 @@ def require_settings(request: Request) -> None:
 
 def open_speaker_of(request: Request) -> Speaker:
     """Who answers the request, by seed. Raises `InputError` as `runs.chats.open_speaker`."""
-    answering = Answering(
+    return open_speaker(request.line, answering_of(request))
+
+
+def answering_of(request: Request) -> Answering:
+    """How replies to the request are made."""
+    return Answering(
         max_new_tokens=request.max_new_tokens,
         temperature=request.temperature,
         top_k=request.top_k,
@@ -107,7 +112,6 @@ def open_speaker_of(request: Request) -> Speaker:
         timeout=request.timeout,
         tries=request.tries,
     )
-    return open_speaker(request.line, answering)
 
 
 def conversations(request: Request) -> list[tuple[Message, ...]]:

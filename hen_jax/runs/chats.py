@@ -85,19 +85,33 @@ def open_speaker(line: str, answering: Answering = Answering()) -> Speaker:
     Raises:
       InputError: as `open_chat`.
     """
-    kind, where, model = back_end(line)
+    kind, where, _ = back_end(line)
     if kind == "model":
         return _model_speaker(Path(where), answering)
-    if answering.adapter is not None:
-        raise InputError(f"--adapter goes with model:FOLDER, not with {line}")
     if kind == "replay":
+        if answering.adapter is not None:
+            raise InputError(f"--adapter goes with model:FOLDER, not with {line}")
         chat = replay(Path(where))
         return lambda seed: chat
+    given = endpoint_of(line, answering)
+    return lambda seed: endpoint_chat(dataclasses.replace(given, seed=seed))
+
+
+def endpoint_of(line: str, answering: Answering) -> Endpoint:
+    """The endpoint that a line names, asked in that way.
+
+    Raises:
+      InputError: a setting that no endpoint has.
+    """
+    _, where, model = back_end(line)
+    if answering.adapter is not None:
+        raise InputError(f"--adapter goes with model:FOLDER, not with {line}")
     if answering.top_k:
         raise InputError(f"an endpoint has no top-k; leave it out with {line}")
-    given = Endpoint(
+    return Endpoint(
         where,
         model,
+        seed=answering.seed,
         max_new_tokens=answering.max_new_tokens,
         temperature=answering.temperature,
         top_p=answering.top_p if answering.top_p < 1 else None,
@@ -107,7 +121,6 @@ def open_speaker(line: str, answering: Answering = Answering()) -> Speaker:
         timeout=answering.timeout,
         tries=answering.tries,
     )
-    return lambda seed: endpoint_chat(dataclasses.replace(given, seed=seed))
 
 
 def back_end(line: str) -> BackEnd:
@@ -154,12 +167,7 @@ def _file_revision(path: Path) -> str:
 
 def _model_speaker(folder: Path, answering: Answering) -> Speaker:
     tokenizer, config = open_chat_tokenizer(folder), hf.read_config(folder)
-    settings = Generating(
-        answering.max_new_tokens,
-        companions.all_ends(folder, stop_ids(tokenizer)),
-        sampling=Sampling(answering.temperature, answering.top_k, answering.top_p),
-        stop_strings=answering.stop,
-    )
+    settings = generating(folder, tokenizer, answering)
 
     @functools.cache
     def weights(long: bool) -> Weights:
@@ -170,7 +178,7 @@ def _model_speaker(folder: Path, answering: Answering) -> Speaker:
 
     def speaker(seed: int) -> Chat:
         def chat(asked: Sequence[Sequence[Message]]) -> list[Reply]:
-            rows = [_row(messages, tokenizer) for messages in asked]
+            rows = [row_of(messages, tokenizer) for messages in asked]
             if not rows:
                 return []
             longest = max(map(len, rows))
@@ -183,7 +191,17 @@ def _model_speaker(folder: Path, answering: Answering) -> Speaker:
     return speaker
 
 
-def _row(messages: Sequence[Message], tokenizer: ChatTokenizer) -> list[int]:
+def generating(folder: Path, tokenizer: ChatTokenizer, answering: Answering) -> Generating:
+    """How a model folder generates, as asked: its own ends end a reply."""
+    return Generating(
+        answering.max_new_tokens,
+        companions.all_ends(folder, stop_ids(tokenizer)),
+        sampling=Sampling(answering.temperature, answering.top_k, answering.top_p),
+        stop_strings=answering.stop,
+    )
+
+
+def row_of(messages: Sequence[Message], tokenizer: ChatTokenizer) -> list[int]:
     """The ids of a conversation; what an assistant's last message says is the reply's beginning."""
     *earlier, last = messages
     if last.role != "assistant":

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -10,8 +11,9 @@ from hen_jax.adapters.lora import merge_adapter
 from hen_jax.core.errors import InputError
 from hen_jax.core.rounding import rounded
 from hen_jax.core.trees import map_with_path
+from hen_jax.core.types import Tree
 from hen_jax.io import hf, peft
-from hen_jax.models.config import DecoderConfig, Execution
+from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import abstract, split
 from hen_jax.sampling.weights import Weights, weights_from
 
@@ -41,13 +43,36 @@ def read_weights(
         lora, learnt = peft.read_adapter(adapter, config, "float32")
         if merge:
             base, lora, learnt = merge_adapter(base, learnt, lora.scale), None, {}
+    return _laid_out(config, lora, {"adapter": learnt, "base": base}, longest, dtype)
+
+
+def read_with_room(
+    folder: Path,
+    config: DecoderConfig,
+    longest: int,
+    room: LoraConfig,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> Weights:
+    """`read_weights` of the base with an adapter of that shape beside it, all zeros."""
+    shapes = split(abstract(config, room)).adapter
+    learnt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    base = hf.read_params(folder, config, dtype)
+    return _laid_out(config, room, {"adapter": learnt, "base": base}, longest, dtype)
+
+
+def _laid_out(
+    config: DecoderConfig,
+    lora: LoraConfig | None,
+    trees: dict[str, Tree],
+    longest: int,
+    dtype: Literal["float32", "bfloat16"],
+) -> Weights:
     attention = "chunked" if longest > LONG else "xla"
     execution = Execution(dtype, remat="none", attention=attention)
     structure = split(abstract(config, lora, execution)).graphdef
     to = jnp.dtype(dtype)
     placed = map_with_path(
-        lambda path, leaf: jnp.asarray(rounded(np.asarray(leaf), to, path)),
-        {"adapter": learnt, "base": base},
+        lambda path, leaf: jnp.asarray(rounded(np.asarray(leaf), to, path)), trees
     )
     return weights_from(structure)(placed["adapter"], placed["base"])
 

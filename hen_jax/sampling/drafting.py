@@ -21,7 +21,7 @@ from hen_jax.models.cache import NOWHERE, Cache, Recent, compacted, empty_recent
 from hen_jax.models.extend import New, extend
 from hen_jax.sampling.drawing import Chunk, Tokens, empty_chunk, tokens_of, uniforms
 from hen_jax.sampling.logits import REPLY, draw
-from hen_jax.sampling.slots import Rows, Slots, State
+from hen_jax.sampling.slots import Rows, Slots, State, gate_of
 from hen_jax.sampling.weights import Weights, next_logits
 
 LONGEST, SHORTEST = 3, 2
@@ -58,7 +58,7 @@ class _Checked(NamedTuple):
 def step_drafting(
     weights: Weights, state: State, history: History, slots: Slots, ended: Int[Array, ""]
 ) -> tuple[State, Chunk, Int[Array, ""]]:
-    """`drawing.step` with `slots.draft` guesses a step; also says how many steps it made."""
+    """`drawing.step_drawing` with `slots.draft` guesses a step; also how many steps it made."""
     before, T = state.rows.left > 0, slots.draft + 1
     wanted = jnp.minimum(ended, before.sum())
 
@@ -70,7 +70,7 @@ def step_drafting(
         guesses = jnp.where(_plain(now.rows)[:, None], guess(now.history, slots.draft), BETWEEN)
         tokens = jnp.concatenate([now.rows.last[:, None], jnp.maximum(guesses, 0)], axis=1)
         positions = (state.cache.lengths + now.chunk.counts)[:, None] + jnp.arange(T)
-        new = New(tokens, positions, now.rows.reach)
+        new = New(tokens, positions, now.rows.reach, gate_of(now.rows.gate))
         hidden, recent = extend(
             weights.model, weights.blocks, new, state.cache, now.recent, now.step * T
         )

@@ -10,7 +10,7 @@ from hen_jax.core.types import Array
 from hen_jax.models.cache import Cache, Recent, empty_recent, write_behind
 from hen_jax.models.extend import New, extend
 from hen_jax.sampling.logits import REPLY, Drawn, draw
-from hen_jax.sampling.slots import Rows, Slots, State
+from hen_jax.sampling.slots import Rows, Slots, State, gate_of
 from hen_jax.sampling.weights import Weights, next_logits
 
 
@@ -41,7 +41,7 @@ class _Progress(NamedTuple):
     chunk: Chunk
 
 
-def step(
+def step_drawing(
     weights: Weights, state: State, slots: Slots, ended: Int[Array, ""]
 ) -> tuple[State, Chunk]:
     """Draws up to `slots.chunk` tokens of every active row; `slots` is static.
@@ -58,7 +58,7 @@ def step(
     def advance(now: _Progress) -> _Progress:
         rows = now.rows
         positions = state.cache.lengths + now.chunk.counts
-        new = New(rows.last[:, None], positions[:, None], rows.reach)
+        new = New(rows.last[:, None], positions[:, None], rows.reach, gate_of(rows.gate))
         hidden, recent = extend(
             weights.model, weights.blocks, new, state.cache, now.recent, now.step
         )

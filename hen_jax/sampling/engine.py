@@ -6,6 +6,7 @@ engine.run([Request((1, 2, 3), 64, stop=(2,)), Request((4,))])
 ```
 """
 
+import dataclasses
 import itertools
 import time
 from collections import deque
@@ -18,8 +19,7 @@ import numpy as np
 from hen_jax.core.errors import InputError
 from hen_jax.sampling import drafting
 from hen_jax.sampling import slots as at_rest
-from hen_jax.sampling.drawing import Chunk, step
-from hen_jax.sampling.logits import PROMPT, row_sampling
+from hen_jax.sampling.drawing import Chunk, step_drawing
 from hen_jax.sampling.places import Entry, Resident, padded_count, pieces, plan_admission
 from hen_jax.sampling.reading import copy_rows, prefill
 from hen_jax.sampling.replies import (
@@ -28,9 +28,12 @@ from hen_jax.sampling.replies import (
     cut_at_stop_string,
     extended,
     finish_of,
+    joined,
+    top_of,
 )
+from hen_jax.sampling.request_rows import prompt_marks, rows_from
 from hen_jax.sampling.requests import Completion, Event, Request
-from hen_jax.sampling.slots import Rows, Slots, State
+from hen_jax.sampling.slots import Slots, State
 from hen_jax.sampling.weights import Weights
 
 _init = jax.jit(at_rest.init_state, static_argnames="slots")
@@ -38,7 +41,7 @@ _admit = jax.jit(at_rest.admit, donate_argnums=0)
 _release = jax.jit(at_rest.release, donate_argnums=0)
 _prefill = jax.jit(prefill, static_argnames="resumed", donate_argnums=1)
 _copy = jax.jit(copy_rows, donate_argnums=0)
-_step = jax.jit(step, static_argnames="slots", donate_argnums=1)
+_step = jax.jit(step_drawing, static_argnames="slots", donate_argnums=1)
 _guess = jax.jit(drafting.step_drafting, static_argnames="slots", donate_argnums=1)
 
 
@@ -78,13 +81,20 @@ class Engine:
             self.residents = [Resident()] * self.slots.rows
         self.weights, self.key = weights, key
 
+    def exchange_adapters(self, weights: Weights) -> None:
+        """The same base with other adapters in columns that no reply under way uses.
+
+        Nothing is forgotten: what the cache holds is named by its adapters' contents.
+        """
+        self.weights = weights
+
     def submit(self, request: Request) -> int:
         """Puts a request at the end of the queue, and returns its id.
 
         Raises:
           InputError: it does not fit, or has stop strings and there is no `decode`.
         """
-        _require_fit(request, self.slots, self.weights.model.config.vocab_size)
+        require_fit(request, self.slots, self.weights.model.config.vocab_size)
         if request.stop_strings and self.decode is None:
             raise InputError("stop strings need the tokenizer's decode; give it to the engine")
         number = next(self.ids)
@@ -121,14 +131,14 @@ class Engine:
         ended, guessing = 1 if self.waiting else self.slots.rows, False
         if self.slots.draft:
             guessing = drafting.pays(self.worth)
-        start = time.perf_counter()
+        slots, start = self._slots_now(), time.perf_counter()
         if guessing:
             history = self._history()
             self.state, chunk, steps = _guess(
-                self.weights, self.state, history, slots=self.slots, ended=ended
+                self.weights, self.state, history, slots=slots, ended=ended
             )
         else:
-            self.state, chunk = _step(self.weights, self.state, slots=self.slots, ended=ended)
+            self.state, chunk = _step(self.weights, self.state, slots=slots, ended=ended)
             steps = None
         chunk, steps = jax.device_get((chunk, steps))
         steps = max(1, int(chunk.counts.max() if steps is None else steps))
@@ -136,6 +146,11 @@ class Engine:
         gained = float(chunk.counts.sum()) / (steps * max(1, len(self.writing)))
         self.worth = drafting.noted(self.worth, guessing, drafting.Pace(seconds, gained))
         return chunk
+
+    def _slots_now(self) -> Slots:
+        """The slots, which list no probable tokens while nobody asks for them."""
+        asked = any(writing.request.tops for writing in self.writing.values())
+        return self.slots if asked else dataclasses.replace(self.slots, top=0)
 
     def _history(self) -> drafting.History:
         texts: list[list[Sequence[int]]] = [[] for _ in range(self.slots.rows)]
@@ -184,7 +199,7 @@ class Engine:
         slot[: len(wave)] = [one.slot for one in wave]
         lengths[: len(wave)] = [len(one.prompt) for one in wave]
         requests = [request for _, request in asked]
-        rows = rows_of([*requests, *[requests[0]] * (count - len(wave))], slots)
+        rows = rows_from([*requests, *[requests[0]] * (count - len(wave))], slots)
         marks = prompt_marks(requests, count, self.weights.model.config.vocab_size)
         self.state = _admit(self.state, slot, rows, lengths, marks)
         for entry, (number, request) in zip(wave, asked, strict=True):
@@ -230,47 +245,13 @@ def init_state(weights: Weights, slots: Slots) -> State:
     )
 
 
-def rows_of(requests: Sequence[Request], slots: Slots) -> Rows:
-    """The requests as rows that have drawn nothing yet; numpy arrays.
-
-    Raises:
-      InputError: more stop tokens or biased tokens than there is room for.
-    """
-    stop = np.full((len(requests), slots.stops), -1, np.int32)
-    for row, request in zip(stop, requests, strict=True):
-        row[: len(request.stop)] = request.stop
-
-    def column(values: Iterable[int], dtype: type = np.int32) -> np.ndarray:
-        return np.asarray(list(values), dtype)
-
-    return Rows(
-        column(request.prompt[-1] for request in requests),
-        np.zeros(len(requests), np.int32),
-        column(request.max_new_tokens for request in requests),
-        column(len(request.prompt) + request.max_new_tokens for request in requests),
-        stop,
-        column((request.seed for request in requests), np.uint32),
-        row_sampling([request.sampling for request in requests], slots.biases),
-        column(request.adapter for request in requests),
-    )
-
-
-def prompt_marks(requests: Sequence[Request], rows: int, vocabulary: int) -> np.ndarray:
-    """`[rows, V]`: which tokens stand in each prompt."""
-    marks = np.zeros((rows, vocabulary), np.uint8)
-    for row, request in zip(marks, requests, strict=False):
-        row[list(request.prompt)] = PROMPT
-    return marks
-
-
 def _event(before: Writing, after: Writing, done: Completion | None) -> Event:
-    fresh = after.parts[-1] if len(after.parts) > len(before.parts) else None
-    if fresh is None:
-        return Event(after.id, np.zeros(0, np.int32), np.zeros(0, np.float32), done)
-    return Event(after.id, fresh.tokens, fresh.log_probs, done)
+    told = joined(after.parts[len(before.parts) :])
+    return Event(after.id, told.tokens, told.log_probs, top_of(told), done)
 
 
-def _require_fit(request: Request, slots: Slots, vocabulary: int) -> None:
+def require_fit(request: Request, slots: Slots, vocabulary: int) -> None:
+    """Refuses a request for which the slots have no room. Raises `InputError`."""
     length, new = len(request.prompt), request.max_new_tokens
     if length + new > slots.places:
         raise InputError(
@@ -282,6 +263,7 @@ def _require_fit(request: Request, slots: Slots, vocabulary: int) -> None:
     for name, count, room in (
         ("stop tokens", len(request.stop), slots.stops),
         ("biased tokens", len(request.sampling.logit_bias), slots.biases),
+        ("columns of adapters", len(request.adapter.gate), slots.columns),
     ):
         if count > room:
             raise InputError(f"a request has {count} {name}; there is room for {room}")

@@ -7,6 +7,7 @@ import numpy as np
 
 from hen_jax.models.config import DecoderConfig, LongRope
 from hen_jax.sampling.reading import Piece
+from hen_jax.sampling.request_rows import gate_rows
 from hen_jax.sampling.requests import Request
 from hen_jax.sampling.slots import Slots
 
@@ -20,7 +21,7 @@ class Resident(NamedTuple):
     """What the cache holds of a slot, whether its reply is still being written or not."""
 
     tokens: np.ndarray = NOTHING  # [N] int32
-    kind: tuple[int, bool] = (0, False)  # keys and values of another kind are other ones
+    kind: tuple[str, bool] = ("", False)  # keys and values of another kind are other ones
     used: int = -1  # when it was last filled: the oldest is given up first
 
 
@@ -33,6 +34,7 @@ class Entry(NamedTuple):
     reach: int
     source: int | None  # a slot that holds the first `shared` tokens; None: nobody does
     shared: int
+    gate: tuple[float, ...] = ()
 
 
 class Plan(NamedTuple):
@@ -42,11 +44,11 @@ class Plan(NamedTuple):
     residents: list[Resident]  # once all is done
 
 
-def kind_of(request: Request, config: DecoderConfig) -> tuple[int, bool]:
-    """Whose keys and values are the same for the same tokens: of one adapter, and with longrope of
-    one set of factors."""
+def kind_of(request: Request, config: DecoderConfig) -> tuple[str, bool]:
+    """Whose keys and values are the same for the same tokens: of the same adapters, by their
+    contents and weights, and with longrope of one set of factors."""
     scaling, reach = config.rope_scaling, len(request.prompt) + request.max_new_tokens
-    return request.adapter, isinstance(scaling, LongRope) and reach > scaling.original_length
+    return request.adapter.key, isinstance(scaling, LongRope) and reach > scaling.original_length
 
 
 def plan_admission(
@@ -79,12 +81,13 @@ def plan_admission(
         held[slot] = Resident(prompt, kind, newest + number)
         waves += [[] for _ in range(wave + 1 - len(waves))]
         reach = len(request.prompt) + request.max_new_tokens
-        waves[wave].append(Entry(number, slot, prompt, reach, source, shared))
+        gate = request.adapter.gate
+        waves[wave].append(Entry(number, slot, prompt, reach, source, shared, gate))
     return Plan(waves, held)
 
 
 def _best_source(
-    held: Sequence[Resident], prompt: np.ndarray, kind: tuple[int, bool], left: set[int]
+    held: Sequence[Resident], prompt: np.ndarray, kind: tuple[str, bool], left: set[int]
 ) -> tuple[int | None, int]:
     """The slot whose tokens agree longest with the prompt, a free one if it can be."""
     common = [_common(one.tokens, prompt) if one.kind == kind else 0 for one in held]
@@ -136,7 +139,8 @@ def _piece(group: Sequence[Entry], at: dict[int, int], size: int, slots: Slots, 
         some = entry.prompt[at[entry.slot] :][:size]
         tokens[row, : len(some)] = some
         slot[row], start[row], reach[row] = entry.slot, at[entry.slot], entry.reach
-    return Piece(tokens, slot, start, reach)
+    gates = gate_rows([entry.gate for entry in group], rows, slots.columns)
+    return Piece(tokens, slot, start, reach, gates)
 
 
 def padded_count(count: int, most: int) -> int:

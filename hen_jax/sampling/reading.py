@@ -4,13 +4,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from hen_jax.core.types import Array
 from hen_jax.models.cache import Cache, LayerCache, Layers, empty_recent, take_rows, write_rows
 from hen_jax.models.decoder import unstack_layers
 from hen_jax.models.extend import New, extend
-from hen_jax.sampling.slots import State
+from hen_jax.sampling.slots import State, gate_of
 from hen_jax.sampling.weights import Weights
 
 
@@ -21,6 +21,7 @@ class Piece(NamedTuple):
     slot: Int[Array, "P"]  # `B` or more: nobody's
     start: Int[Array, "P"]  # tokens of the prompt before these
     reach: Int[Array, "P"]  # as in `Rows`
+    gate: Float[Array, "P R"]  # as in `Rows`
 
 
 def prefill(weights: Weights, state: State, piece: Piece, resumed: bool) -> State:
@@ -32,7 +33,7 @@ def prefill(weights: Weights, state: State, piece: Piece, resumed: bool) -> Stat
     model, kept = weights.model, state.cache.layers
     mine = _stacked(take_rows(kept, jnp.minimum(piece.slot, state.rows.left.shape[0] - 1)))
     positions = piece.start[:, None] + jnp.arange(C)
-    new = New(piece.tokens, positions, piece.reach)
+    new = New(piece.tokens, positions, piece.reach, gate_of(piece.gate))
     cache = Cache(mine, piece.start) if resumed else None
     _, recent = extend(model, None, new, cache, empty_recent(mine, P, C), jnp.int32(0))
     written = recent.layers

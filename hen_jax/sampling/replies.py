@@ -31,6 +31,8 @@ def extended(writing: Writing, chunk: Chunk, slot: int) -> Writing:
     """The reply with what a chunk on the host drew for its slot."""
     count = int(chunk.counts[slot])
     part = jax.tree.map(lambda leaf: leaf[slot, :count], chunk.drawn)
+    if not writing.request.tops:
+        part = part._replace(top_tokens=None, top_log_probs=None, top_sampling_log_probs=None)
     return dataclasses.replace(writing, parts=(*writing.parts, part))
 
 
@@ -77,19 +79,24 @@ def finish_of(writing: Writing) -> Finish | None:
 def completion(writing: Writing, finish: Finish) -> Completion:
     """The finished reply."""
     request, told = writing.request, joined(writing.parts)
-    top = told.top_tokens, told.top_log_probs, told.top_sampling_log_probs
     return Completion(
         writing.id,
         told.tokens,
         told.log_probs,
         told.sampling_log_probs,
         told.support if request.sampling.filters else None,
-        None if told.top_tokens is None else Top(*map(np.asarray, top)),
+        top_of(told),
         len(request.prompt),
         writing.cached_tokens,
         finish,
         writing.stop_string,
     )
+
+
+def top_of(told: Tokens) -> Top | None:
+    """The most probable tokens at each place; None where they were not asked for."""
+    listed = told.top_tokens, told.top_log_probs, told.top_sampling_log_probs
+    return None if told.top_tokens is None else Top(*map(np.asarray, listed))
 
 
 def joined(parts: Sequence[Tokens]) -> Tokens:

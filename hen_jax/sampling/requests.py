@@ -9,6 +9,16 @@ from hen_jax.core.errors import InputError
 from hen_jax.sampling.logits import Sampling
 
 
+class AdapterMix(NamedTuple):
+    """Which adapters of a model that holds several answer, and how strongly."""
+
+    key: str = ""  # names their contents and weights; "": the base alone
+    gate: tuple[float, ...] = ()  # factor on each column of `x A` (`adapters.experts`); then 0s
+
+
+BASE = AdapterMix()
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
     """A prompt to be continued, by settings of its own.
@@ -26,8 +36,9 @@ class Request:
     stop_strings: tuple[str, ...] = ()  # the reply ends with the token that completes one of these
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     seed: int = 0  # below 2**32
-    adapter: int = 0  # which expert answers, once there are several
+    adapter: AdapterMix = BASE  # of a model that holds several
     hints: tuple[tuple[int, ...], ...] = ()  # texts that the reply may repeat: earlier ones, say
+    tops: bool = True  # whether the most probable tokens are listed, as many as the slots list
 
     def __post_init__(self):
         if not self.prompt:
@@ -77,6 +88,7 @@ class Event(NamedTuple):
     id: int
     tokens: np.ndarray  # [N] int32, the new ones
     log_probs: np.ndarray  # [N] float32, of the model itself
+    top: Top | None  # the most probable at their places; None: not asked for
     completion: Completion | None  # once it is finished: the whole reply
 
 

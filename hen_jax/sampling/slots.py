@@ -11,12 +11,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Int, UInt8, UInt32
+from jaxtyping import Float, Int, UInt8, UInt32
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import BATCH, Layout
 from hen_jax.core.types import Array
 from hen_jax.models.cache import Cache, empty_layers
+from hen_jax.models.layers import Gate
 from hen_jax.sampling.logits import RowSampling
 from hen_jax.sampling.weights import Weights
 
@@ -41,10 +42,12 @@ class Slots:
     draft: int = 0  # tokens guessed ahead and checked in one step; 0: none
     history: int = 2048  # tokens of a row, its hints included, that guesses are looked up in
     cache_dtype: str | None = None  # of keys and values; None: the compute dtype
+    columns: int = 0  # of several adapters side by side, chosen row by row; 0: not chosen
 
     def __post_init__(self):
         sizes = self.rows, self.places, self.chunk, self.prefill_tokens, *self.prefill
-        if min(sizes) < 1 or min(self.stops, self.biases, self.top, self.draft) < 0:
+        counts = self.stops, self.biases, self.top, self.draft, self.columns
+        if min(sizes) < 1 or min(counts) < 0:
             raise InputError(
                 f"slots are {self}; rows, places, chunk and prefill must be at least 1"
             )
@@ -67,7 +70,12 @@ class Rows(NamedTuple):
     stop: Int[Array, "B E"]  # -1: none
     seed: UInt32[Array, "B"]
     sampling: RowSampling
-    adapter: Int[Array, "B"]
+    gate: Float[Array, "B R"]  # which adapters it uses: a factor for each column
+
+
+def gate_of(columns: Float[Array, "P R"]) -> Gate | None:
+    """What a forward pass chooses adapters by; None where there are no columns to choose from."""
+    return columns[:, None] if columns.shape[1] else None
 
 
 class State(NamedTuple):
@@ -96,7 +104,8 @@ def init_state(weights: Weights, slots: Slots) -> State:
         jnp.zeros((B, slots.biases), jnp.float32),
     )
     stop = jnp.full((B, slots.stops), -1, jnp.int32)
-    rows = Rows(count, count, count, count, stop, count.astype(jnp.uint32), sampling, count)
+    gate = jnp.zeros((B, slots.columns), jnp.float32)
+    rows = Rows(count, count, count, count, stop, count.astype(jnp.uint32), sampling, gate)
     marks = jnp.zeros((B, model.config.vocab_size), jnp.uint8)
     return State(Cache(layers, count), marks, rows)
 

@@ -1,0 +1,101 @@
+"""What a server keeps of a request: counts for `/metrics`, and a line of its log."""
+
+import contextlib
+import time
+from collections.abc import AsyncGenerator
+from typing import Any, NamedTuple
+
+from hen_jax.sampling.requests import Completion
+from hen_jax.sampling.streamed import Part
+from hen_jax.serving.refusals import RefusedError
+from hen_jax.serving.replying import Planned, parts
+from hen_jax.serving.served import Served
+from hen_jax.text.conversation import message_row
+
+
+async def noted_parts(served: Served, planned: Planned) -> AsyncGenerator[tuple[int, Part], None]:
+    """`replying.parts`, each request counted and told in the log once it is over."""
+    began, first = time.monotonic(), None
+    done: list[Completion] = []
+    texts, status = [""] * len(planned.requests), "closed"
+    try:
+        async with contextlib.aclosing(parts(served, planned)) as coming:
+            async for row, part in coming:
+                if first is None and len(part.tokens):
+                    first = time.monotonic() - began
+                    served.meters.first_token.observe(first)
+                texts[row] += part.text
+                done += [] if part.completion is None else [part.completion]
+                yield row, part
+        status = "200"
+    except RefusedError as error:
+        status = str(error.status)
+        raise
+    finally:
+        seconds = time.monotonic() - began
+        _count(served, planned, done, status, seconds)
+        served.log(_line(served, planned, done, status, seconds, first, texts))
+
+
+class Row(NamedTuple):
+    """A reply as a whole."""
+
+    text: str
+    parts: list[Part]
+    completion: Completion | None
+
+
+async def whole_replies(served: Served, planned: Planned) -> list[Row]:
+    """All replies, when the last is written. Raises as `parts`."""
+    rows = [Row("", [], None) for _ in planned.requests]
+    async with contextlib.aclosing(noted_parts(served, planned)) as coming:
+        async for row, part in coming:
+            before = rows[row]
+            rows[row] = Row(before.text + part.text, [*before.parts, part], part.completion)
+    return rows
+
+
+def count_refusal(served: Served, model: str, status: int) -> None:
+    """Counts a request that was not begun."""
+    named = model if model in served.models else "unknown"  # a client must not make up labels
+    served.meters.requests.labels(named, str(status)).inc()
+
+
+def _count(
+    served: Served, planned: Planned, done: list[Completion], status: str, seconds: float
+) -> None:
+    meters = served.meters
+    meters.requests.labels(planned.model, status).inc()
+    meters.seconds.observe(seconds)
+    meters.tokens.labels("read").inc(sum(one.prompt_tokens for one in done))
+    meters.tokens.labels("cached").inc(sum(one.cached_tokens for one in done))
+    meters.tokens.labels("written").inc(sum(len(one.tokens) for one in done))
+
+
+def _line(
+    served: Served,
+    planned: Planned,
+    done: list[Completion],
+    status: str,
+    seconds: float,
+    first: float | None,
+    texts: list[str],
+) -> dict[str, Any]:
+    ask = planned.ask
+    line = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "id": planned.id,
+        "status": status,
+        "model": ask.model,
+        "answered_by": dict(planned.experts) or served.name,
+        "prompt_tokens": sum(one.prompt_tokens for one in done),
+        "cached_tokens": sum(one.cached_tokens for one in done),
+        "tokens": sum(len(one.tokens) for one in done),
+        "finish": [one.finish for one in done],
+        "first_token_seconds": None if first is None else round(first, 3),
+        "seconds": round(seconds, 3),
+    }
+    if served.settings.log_text:
+        asked = list(map(message_row, ask.messages)) or list(ask.prompts)
+        line |= {"asked": asked, "replies": texts}
+    return line
