@@ -1,12 +1,12 @@
 """Do experts hold what a system prompt loses? Runs, exports and measurements, seed by seed.
 
-    python studies/experts_effect.py --out runs/experts-effect --dry-run   # the commands, and no more
+    python studies/experts_effect.py --out runs/experts-effect --dry-run   # only the commands
     python studies/experts_effect.py --out runs/experts-effect             # hours; resumable
-    python studies/experts_effect.py --out runs/experts-effect --tiny      # random models: the path
+    python studies/experts_effect.py --out runs/experts-effect --tiny      # random models
 
 For each seed, of SmolLM2-135M on the shipped steered conversations: experts by SFT, the same gone on
 with DPO, experts of rank 4, and the shared adapter; a preference model of each context and its
-control on replies alone; a rating model of SENSE-7. Then `hen evaluate --experts` on conversations
+control on replies alone; a rating model of SENSE-7. Then the suite `experts` on conversations
 that none of them was trained on (groups are dealt by one hash, so that the parts of all agree).
 Commands whose folder is there are passed over. At the end, of each figure the mean over the seeds.
 """
@@ -41,7 +41,7 @@ def main() -> None:
             if not given.dry_run and not made.exists():
                 subprocess.run([sys.executable, "-m", "hen_jax", *words], check=True)
         if not given.dry_run:
-            found.append(json.loads((folder / "measured/results.json").read_text()))
+            found.append(json.loads((folder / "measured/experts/results.json").read_text()))
     if found:
         print("\n".join(summary(found)))
 
@@ -73,14 +73,15 @@ def commands(folder: Path, seed: int, tiny: bool) -> list[tuple[list[str], Path]
             one = ["--expert", "shared", "--format", "peft"] if name == "shared" else []
             found.append(([*export, *(one or ["--format", "hf"])], out))
     measured = folder / "measured.json"
-    evaluate = ["evaluate", "--experts", str(measured), "--out", str(folder / "measured")]
+    evaluate = ["evaluate", "--suite", "experts", "--arm", "baseline=references"]
+    evaluate += ["--option", f"experts={measured}", "--out", str(folder / "measured")]
     folder.mkdir(parents=True, exist_ok=True)
     measured.write_text(json.dumps(measurement(folder, seed, tiny), indent=2))
     return [*found, (evaluate, folder / "measured/results.json")]
 
 
 def measurement(folder: Path, seed: int, tiny: bool) -> dict[str, Any]:
-    """The file that `hen evaluate --experts` reads."""
+    """The file that the suite reads."""
     exports = folder / "exports"
     experts = {name: str(exports / name / "{expert}") for name in ARMS if name != "shared"}
     arms = [

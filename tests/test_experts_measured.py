@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hen_jax import cli
 from hen_jax.core.errors import InputError
 from hen_jax.core.journal import open_journal
 from hen_jax.empathy.clusters import CONTEXTS
@@ -16,6 +17,7 @@ from hen_jax.recipes.experts_arms import answers_of, routes_of, scripts_of
 from hen_jax.recipes.experts_levels import levels_of
 from hen_jax.recipes.experts_measured import RESULTS, TABLES, measure_experts
 from hen_jax.recipes.experts_measured_settings import Arm, read_measurement
+from hen_jax.runs.routing import Route
 from hen_jax.text.conversation import Message, Reply, UnansweredError
 
 LEVEL = {"distress": 0.9, "career": 0.6, "learning": 0.4, "writing": 0.2}
@@ -257,6 +259,42 @@ def test_a_reply_without_a_level_is_counted_and_left_out(file, scripted, tmp_pat
     np.testing.assert_array_equal(again.arms["baseline"], found.arms["baseline"])
 
 
+def test_a_router_reads_the_first_turn(tmp_path, monkeypatch):
+    asked = []
+
+    def open_router(folder):
+        def route(conversations):
+            asked.extend(spoken(one) for one in conversations)
+            return [Route("writing", 0.9, {}, {}), Route(None, 0.2, {}, {})]
+
+        return route
+
+    monkeypatch.setattr(experts_arms, "open_router", open_router)
+    assert routes_of(Arm("a", route=str(tmp_path)), SCRIPTS) == {"a": "writing", "b": None}
+    assert asked == [["u:one"], ["u:uno"]]
+
+
+def test_as_a_suite_of_hen_evaluate(file, scripted, tmp_path, capsys):
+    arm = ["evaluate", "--suite", "experts", "--arm", "baseline=references", "--limit", "1"]
+    out = ["--out", str(tmp_path / "evaluated")]
+    assert cli.main([*arm, *out, "--option", f"experts={file}"]) == 0
+    found = json.loads((tmp_path / "evaluated/results.json").read_text())["figures"]
+    report = json.loads((tmp_path / "evaluated/experts/results.json").read_text())
+    (line,) = [
+        one
+        for one in found
+        if one["measure"] == "preference: gap_reduction" and one["group"] == "adapter"
+    ]
+    whole = report["measures"]["preference"]["gaps"]["adapter"]["reduction"]
+    assert [line[key] for key in ("value", "low", "high")] == [
+        whole[key] for key in ("value", "low", "high")
+    ]
+    assert "may not be used to claim" in line["about"]
+    assert (tmp_path / "evaluated/experts/levels_preference.svg").exists()
+    assert cli.main([*arm, *out]) == 2
+    assert "give --option experts=FILE" in capsys.readouterr().err
+
+
 def test_routes(tmp_path):
     assert routes_of(Arm("a"), SCRIPTS) == {"a": "distress", "b": "writing"}
     assert routes_of(Arm("a", route="wrong"), SCRIPTS) == {"a": "writing", "b": "distress"}
@@ -266,7 +304,7 @@ def test_routes(tmp_path):
     path.write_text('{"a": "writing"}')
     with pytest.raises(InputError, match="no expert for conversation 'b'"):
         routes_of(Arm("a", route=str(path)), SCRIPTS)
-    with pytest.raises(InputError, match="'oracle', 'wrong', or a file"):
+    with pytest.raises(InputError, match="the folder of a router, or a file"):
         routes_of(Arm("a", route="learned"), SCRIPTS)
 
 

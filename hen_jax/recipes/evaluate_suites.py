@@ -15,6 +15,7 @@ SUITES = {
     "crossed": "hen_jax.evaluation.suites.crossed",
     "sentiment": "hen_jax.evaluation.suites.sentiment",
     "cost": "hen_jax.evaluation.suites.cost",
+    "experts": "hen_jax.recipes.suite_experts",
 }
 """Name -> the module whose `SUITE` it is, imported when it is asked for: each brings libraries."""
 

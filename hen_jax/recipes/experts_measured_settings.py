@@ -27,7 +27,7 @@ class Arm:
     prompted: bool = False  # the context's empathy pattern stands before as a system message
     backend: str | None = None  # "{expert}" in it is the expert; None: that of all
     adapter: str | None = None  # a folder, "{expert}" in it likewise; None: the base
-    route: str = "oracle"  # the expert of the context; "wrong": of the next; or a router's file
+    route: str = "oracle"  # the expert of the context; "wrong": of the next; or a router's folder
 
 
 @dataclasses.dataclass(frozen=True)
