@@ -1,8 +1,8 @@
 """Do experts hold what a system prompt loses? Runs, exports and measurements, seed by seed.
 
-    python studies/experts_effect.py --out runs/experts-effect --dry-run   # only the commands
-    python studies/experts_effect.py --out runs/experts-effect             # hours; resumable
-    python studies/experts_effect.py --out runs/experts-effect --tiny      # random models
+    python studies/experts_effect.py --out runs/experts-effect --dry-run  # only the commands
+    python studies/experts_effect.py --out runs/experts-effect            # hours; resumable
+    python studies/experts_effect.py --out runs/experts-effect --tiny     # random models
 
 For each seed, of SmolLM2-135M on the shipped steered conversations: experts by SFT, the same gone on
 with DPO, experts of rank 4, and the shared adapter; a preference model of each context and its
