@@ -4,8 +4,8 @@
     python studies/experts_effect.py --out runs/experts-effect            # hours; resumable
     python studies/experts_effect.py --out runs/experts-effect --tiny     # random models
 
-For each seed, of SmolLM2-135M on the shipped steered conversations: experts by SFT, the same gone on
-with DPO, experts of rank 4, and the shared adapter; a preference model of each context and its
+For each seed, of SmolLM2-135M on the shipped steered conversations: experts by SFT, the same gone
+on with DPO, experts of rank 4, and the shared adapter; a preference model of each context and its
 control on replies alone; a rating model of SENSE-7. Then the suite `experts` on conversations
 that none of them was trained on (groups are dealt by one hash, so that the parts of all agree).
 Commands whose folder is there are passed over. At the end, of each figure the mean over the seeds.
