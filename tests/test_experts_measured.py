@@ -247,16 +247,26 @@ def test_a_reply_without_a_level_is_counted_and_left_out(file, scripted, tmp_pat
         return without_first
 
     monkeypatch.setattr(experts_levels, "opened", some)
+    monkeypatch.setattr(experts_levels, "_by", lambda measure, alone, context: "one model")
     asked = read_measurement(file)
     scripts = scripts_of(asked)
     with open_journal(tmp_path / "r.jsonl", "r") as journal:
         answers = {arm.name: answers_of(arm, asked, scripts, journal) for arm in asked.arms[:2]}
     with open_journal(tmp_path / "l.jsonl", "l") as journal:
         found = levels_of(asked.measures[0], scripts, answers, 5, journal)
-    assert found.missing == {"baseline": 4, "system prompt": 0}  # one in each context
+    assert found.missing == {"baseline": 1, "system prompt": 0}  # the first of all
     with open_journal(tmp_path / "l.jsonl", "l") as journal:
         again = levels_of(asked.measures[0], scripts, answers, 5, journal)
     np.testing.assert_array_equal(again.arms["baseline"], found.arms["baseline"])
+
+
+def test_a_measure_that_says_nothing_of_an_arm_is_refused(file, scripted, tmp_path, monkeypatch):
+    def nothing(measure, alone, context):
+        return lambda asked: np.full(len(asked), np.nan)
+
+    monkeypatch.setattr(experts_levels, "opened", nothing)
+    with pytest.raises(InputError, match="gave no level to any first reply of arm 'baseline'"):
+        measure_experts(read_measurement(file), tmp_path / "out")
 
 
 def test_a_router_reads_the_first_turn(tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ def gaps(
     """
     both = np.isnan(arm) | np.isnan(base)
     arm, base = (conversation_levels(np.where(both, np.nan, one)) for one in (arm, base))
-    there = ~np.isnan(arm)
+    there = ~np.isnan(arm + wanted.desired)
     names = tuple(dict.fromkeys(np.asarray(wanted.contexts)[there].tolist()))
     place = np.asarray([names.index(name) if name in names else -1 for name in wanted.contexts])
     rows = np.stack([place, arm, base, wanted.desired], axis=1)[there]

@@ -91,10 +91,12 @@ def _all(
     turns: int,
     journal: Journal,
 ) -> dict[str, np.ndarray]:
-    """`[C, T]` by arm; a context's model at a time, over all arms."""
+    """`[C, T]` by arm; one model at a time, over all arms."""
     found = {name: np.full((len(scripts), turns), np.nan) for name in answers}
+    contexts: dict[str, list[str]] = {}  # that one model measures
     for context in dict.fromkeys(script.context for script in scripts):
-        by = _by(measure, alone, context)
+        contexts.setdefault(_by(measure, alone, context), []).append(context)
+    for by, own in contexts.items():
         known = {
             (row["arm"], row["id"], row["turn"]): row["level"]
             for row in journal.rows
@@ -104,7 +106,7 @@ def _all(
             Place(name, at, turn)
             for name, one in answers.items()
             for at, script in enumerate(scripts)
-            if script.context == context
+            if script.context in own
             for turn in range(turns)
             if (script.id, turn) in one.said
         ]
@@ -112,7 +114,7 @@ def _all(
         new = [one for one in places if keys[one] not in known]
         if new:
             asked = [so_far(scripts[p.script], p.turn, answers[p.arm].said) for p in new]
-            values = opened(measure, alone, context)(asked).tolist()
+            values = opened(measure, alone, own[0])(asked).tolist()
             rows = [
                 (keys[place], None if np.isnan(value) else round(value, 6))
                 for place, value in zip(new, values, strict=True)
@@ -125,7 +127,17 @@ def _all(
         for place in places:
             value = known[keys[place]]
             found[place.arm][place.script, place.turn] = np.nan if value is None else value
+    _require_levels(measure, found)
     return found
+
+
+def _require_levels(measure: Measured, found: Mapping[str, np.ndarray]) -> None:
+    for arm, levels in found.items():
+        if np.isnan(levels[:, 0]).all():
+            raise InputError(
+                f"measure {measure.name!r} gave no level to any first reply of arm {arm!r}; see "
+                "whether its verdicts can be read, and its replies fit into the model"
+            )
 
 
 def opened(measure: Measured, alone: bool, context: str) -> Give:

@@ -119,7 +119,10 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
         if any(report["missing"].values()):
             lines.append(f"Replies without a level: {report['missing']}.")
         lines += ["", *table(report, list(report["persistence"]))]
-        lines += ["", *_context_table(report)]
+        lines += ["", *_context_table(report), ""]
+        for arm, own in report["by_length"].items():
+            said = [f"{turns} {_level(one, '{:.0f} %')}" for turns, one in own.items()]
+            lines.append(f"Gap reduction of {arm} by length of conversation: {', '.join(said)}.")
     return lines
 
 
