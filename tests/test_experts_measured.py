@@ -9,6 +9,8 @@ import pytest
 from hen_jax import cli
 from hen_jax.core.errors import InputError
 from hen_jax.core.journal import open_journal
+from hen_jax.data import samples
+from hen_jax.data.schemas import read_records
 from hen_jax.empathy.clusters import CONTEXTS
 from hen_jax.evaluation.expert_report import claim
 from hen_jax.evaluation.replayed_turns import Script, replayed, so_far
@@ -247,7 +249,7 @@ def test_a_reply_without_a_level_is_counted_and_left_out(file, scripted, tmp_pat
         return without_first
 
     monkeypatch.setattr(experts_levels, "opened", some)
-    monkeypatch.setattr(experts_levels, "_by", lambda measure, alone, context: "one model")
+    monkeypatch.setattr(experts_levels, "word_of", lambda measure, alone, context: "one model")
     asked = read_measurement(file)
     scripts = scripts_of(asked)
     with open_journal(tmp_path / "r.jsonl", "r") as journal:
@@ -258,6 +260,28 @@ def test_a_reply_without_a_level_is_counted_and_left_out(file, scripted, tmp_pat
     with open_journal(tmp_path / "l.jsonl", "l") as journal:
         again = levels_of(asked.measures[0], scripts, answers, 5, journal)
     np.testing.assert_array_equal(again.arms["baseline"], found.arms["baseline"])
+
+
+def test_a_measure_is_tested_on_crossed_items(file, scripted, tmp_path, monkeypatch):
+    """One that reads the condition is right always; one that counts letters half of the time."""
+    crossings = read_records(samples.path("crossed/level.en.jsonl"), "crossed")
+    own = {one.prompts[k]: one.replies[k] for one in crossings for k in (0, 1)}
+
+    def understands(measure, alone, context):
+        return lambda asked: np.asarray([float(own[m[:-1]] == m[-1].content) for m in asked])
+
+    def counts(measure, alone, context):
+        return lambda asked: np.asarray([len(messages[-1].content) / 999 for messages in asked])
+
+    measure, files = read_measurement(file).measures[0], ["shipped:crossed/level.en.jsonl"]
+    for number, (give, value) in enumerate(((understands, 1.0), (counts, 0.5))):
+        monkeypatch.setattr(experts_levels, "opened", give)
+        with open_journal(tmp_path / f"{number}.jsonl", "levels") as journal:
+            found = experts_levels.tested(measure, list(CONTEXTS), files, journal)
+        assert found.keys() == {"level"}
+        assert (found["level"]["value"], found["level"]["missing"]) == (value, 0)
+        assert found["level"]["groups"] == len(crossings)
+        assert claim(found).startswith("Above chance on crossed pairs of: level") == (value == 1)
 
 
 def test_a_measure_that_says_nothing_of_an_arm_is_refused(file, scripted, tmp_path, monkeypatch):

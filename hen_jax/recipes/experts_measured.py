@@ -46,7 +46,9 @@ def measure_experts(asked: Measurement, out: Path) -> dict[str, Any]:
     levels: dict[str, Levels] = {}
     with open_journal(out / "levels.jsonl", "levels of experts") as journal:
         for measure in asked.measures:
-            levels[measure.name] = levels_of(measure, scripts, answers, turns, journal)
+            levels[measure.name] = levels_of(
+                measure, scripts, answers, turns, journal, asked.crossed
+            )
             print(f"measure {measure.name}: done", flush=True)
     found = results(asked, scripts, answers, levels)
     with output_files(out / RESULTS, out / TABLES) as (as_json, as_text):

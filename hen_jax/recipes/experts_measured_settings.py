@@ -70,6 +70,7 @@ class Measurement:
     conversations: tuple[Source, ...]  # of the schema "steered"; their user side is replayed
     arms: tuple[Arm, ...]
     measures: tuple[Measured, ...]
+    crossed: tuple[str, ...] = ()  # files of crossed items, for measures that bring no accuracies
     baseline: str = "baseline"  # the arm that the others are compared with
     part: Asked = "held_out"  # of the conversations: valid, test, both, or all
     limit: Natural = 0  # conversations of a context at most; 0: all
