@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from hen_jax.evaluation.expert_levels import (
+    Effect,
     Wanted,
     closeness,
     conversation_levels,
@@ -195,7 +196,7 @@ def _by_context(levels: np.ndarray, wanted: Wanted, drawn: Drawn) -> dict[str, A
     return found
 
 
-def _rows(record: NamedTuple) -> dict[str, Any]:
+def _rows(record: Effect) -> dict[str, Any]:
     return {name: estimate_json(one) for name, one in record._asdict().items()}
 
 
