@@ -96,6 +96,10 @@ def test_persistence_has_intervals_and_says_how_many_are_left():
     late = np.linspace(1, 0.5, 8)[expert_levels.LATE - 1 :].mean()
     assert found.late.value == pytest.approx(late)
     assert found.slope.high < 0
+    assert [one.groups for one in found.levels] == [12] * 5 + [6] * 3
+    fades[1:, 7:] = NAN
+    (last,) = persistence(fades, range(12), draws=20).retention[7:]
+    assert (last.value, last.groups, np.isnan(last.low)) == (pytest.approx(0.5), 1, True)
     short = persistence(fades[:, :3], range(12), draws=20)
     assert np.isnan(short.late.value)
 

@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hen_jax import cli
 from hen_jax.core.errors import InputError
 from hen_jax.core.journal import open_journal
+from hen_jax.data import samples
+from hen_jax.data.schemas import read_records
 from hen_jax.empathy.clusters import CONTEXTS
 from hen_jax.evaluation.expert_report import claim
 from hen_jax.evaluation.replayed_turns import Script, replayed, so_far
@@ -16,6 +19,7 @@ from hen_jax.recipes.experts_arms import answers_of, routes_of, scripts_of
 from hen_jax.recipes.experts_levels import levels_of
 from hen_jax.recipes.experts_measured import RESULTS, TABLES, measure_experts
 from hen_jax.recipes.experts_measured_settings import Arm, read_measurement
+from hen_jax.runs.routing import Route
 from hen_jax.text.conversation import Message, Reply, UnansweredError
 
 LEVEL = {"distress": 0.9, "career": 0.6, "learning": 0.4, "writing": 0.2}
@@ -245,16 +249,84 @@ def test_a_reply_without_a_level_is_counted_and_left_out(file, scripted, tmp_pat
         return without_first
 
     monkeypatch.setattr(experts_levels, "opened", some)
+    monkeypatch.setattr(experts_levels, "word_of", lambda measure, alone, context: "one model")
     asked = read_measurement(file)
     scripts = scripts_of(asked)
     with open_journal(tmp_path / "r.jsonl", "r") as journal:
         answers = {arm.name: answers_of(arm, asked, scripts, journal) for arm in asked.arms[:2]}
     with open_journal(tmp_path / "l.jsonl", "l") as journal:
         found = levels_of(asked.measures[0], scripts, answers, 5, journal)
-    assert found.missing == {"baseline": 4, "system prompt": 0}  # one in each context
+    assert found.missing == {"baseline": 1, "system prompt": 0}  # the first of all
     with open_journal(tmp_path / "l.jsonl", "l") as journal:
         again = levels_of(asked.measures[0], scripts, answers, 5, journal)
     np.testing.assert_array_equal(again.arms["baseline"], found.arms["baseline"])
+
+
+def test_a_measure_is_tested_on_crossed_items(file, scripted, tmp_path, monkeypatch):
+    """One that reads the condition is right always; one that counts letters half of the time."""
+    crossings = read_records(samples.path("crossed/level.en.jsonl"), "crossed")
+    own = {one.prompts[k]: one.replies[k] for one in crossings for k in (0, 1)}
+
+    def understands(measure, alone, context):
+        return lambda asked: np.asarray([float(own[m[:-1]] == m[-1].content) for m in asked])
+
+    def counts(measure, alone, context):
+        return lambda asked: np.asarray([len(messages[-1].content) / 999 for messages in asked])
+
+    measure, files = read_measurement(file).measures[0], ["shipped:crossed/level.en.jsonl"]
+    for number, (give, value) in enumerate(((understands, 1.0), (counts, 0.5))):
+        monkeypatch.setattr(experts_levels, "opened", give)
+        with open_journal(tmp_path / f"{number}.jsonl", "levels") as journal:
+            found = experts_levels.tested(measure, list(CONTEXTS), files, journal)
+        assert found.keys() == {"level"}
+        assert (found["level"]["value"], found["level"]["missing"]) == (value, 0)
+        assert found["level"]["groups"] == len(crossings)
+        assert claim(found).startswith("Above chance on crossed pairs of: level") == (value == 1)
+
+
+def test_a_measure_that_says_nothing_of_an_arm_is_refused(file, scripted, tmp_path, monkeypatch):
+    def nothing(measure, alone, context):
+        return lambda asked: np.full(len(asked), np.nan)
+
+    monkeypatch.setattr(experts_levels, "opened", nothing)
+    with pytest.raises(InputError, match="gave no level to any first reply of arm 'baseline'"):
+        measure_experts(read_measurement(file), tmp_path / "out")
+
+
+def test_a_router_reads_the_first_turn(tmp_path, monkeypatch):
+    asked = []
+
+    def open_router(folder):
+        def route(conversations):
+            asked.extend(spoken(one) for one in conversations)
+            return [Route("writing", 0.9, {}, {}), Route(None, 0.2, {}, {})]
+
+        return route
+
+    monkeypatch.setattr(experts_arms, "open_router", open_router)
+    assert routes_of(Arm("a", route=str(tmp_path)), SCRIPTS) == {"a": "writing", "b": None}
+    assert asked == [["u:one"], ["u:uno"]]
+
+
+def test_as_a_suite_of_hen_evaluate(file, scripted, tmp_path, capsys):
+    arm = ["evaluate", "--suite", "experts", "--arm", "baseline=references", "--limit", "1"]
+    out = ["--out", str(tmp_path / "evaluated")]
+    assert cli.main([*arm, *out, "--option", f"experts={file}"]) == 0
+    found = json.loads((tmp_path / "evaluated/results.json").read_text())["figures"]
+    report = json.loads((tmp_path / "evaluated/experts/results.json").read_text())
+    (line,) = [
+        one
+        for one in found
+        if one["measure"] == "preference: gap_reduction" and one["group"] == "adapter"
+    ]
+    whole = report["measures"]["preference"]["gaps"]["adapter"]["reduction"]
+    assert [line[key] for key in ("value", "low", "high")] == [
+        whole[key] for key in ("value", "low", "high")
+    ]
+    assert "may not be used to claim" in line["about"]
+    assert (tmp_path / "evaluated/experts/levels_preference.svg").exists()
+    assert cli.main([*arm, *out]) == 2
+    assert "give --option experts=FILE" in capsys.readouterr().err
 
 
 def test_routes(tmp_path):
@@ -266,7 +338,7 @@ def test_routes(tmp_path):
     path.write_text('{"a": "writing"}')
     with pytest.raises(InputError, match="no expert for conversation 'b'"):
         routes_of(Arm("a", route=str(path)), SCRIPTS)
-    with pytest.raises(InputError, match="'oracle', 'wrong', or a file"):
+    with pytest.raises(InputError, match="the folder of a router, or a file"):
         routes_of(Arm("a", route="learned"), SCRIPTS)
 
 

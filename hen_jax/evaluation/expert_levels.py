@@ -70,7 +70,7 @@ def gaps(
     """
     both = np.isnan(arm) | np.isnan(base)
     arm, base = (conversation_levels(np.where(both, np.nan, one)) for one in (arm, base))
-    there = ~np.isnan(arm)
+    there = ~np.isnan(arm + wanted.desired)
     names = tuple(dict.fromkeys(np.asarray(wanted.contexts)[there].tolist()))
     place = np.asarray([names.index(name) if name in names else -1 for name in wanted.contexts])
     rows = np.stack([place, arm, base, wanted.desired], axis=1)[there]
@@ -87,7 +87,8 @@ def gaps(
         )
 
     found = estimates(rows, groups, figures, draws=draws, seed=seed)
-    parts = [found[k * K : (k + 1) * K] for k in range(4)]
+    many = [_groups_in(groups, rows[:, 0] == k) for k in range(K)]
+    parts = [_of_groups(found[k * K : (k + 1) * K], many) for k in range(4)]
     return Gaps(names, *parts, *found[4 * K :])
 
 
@@ -126,8 +127,24 @@ def persistence(
         return np.concatenate([means, kept, [_mean(kept[LATE - 1 :]), slope(drawn), area(kept)]])
 
     found = estimates(rows, groups, figures, draws=draws, seed=seed)
-    count = (~np.isnan(rows)).sum(axis=0).tolist()
-    return Persistence(found[:T], found[T : 2 * T], *found[2 * T :], count)
+    said = ~np.isnan(rows)
+    many = [_groups_in(groups, said[:, turn]) for turn in range(T)]
+    (late,) = _of_groups(found[2 * T : 2 * T + 1], [_groups_in(groups, said[:, LATE - 1 :].any(1))])
+    means, kept = (_of_groups(found[k * T : (k + 1) * T], many) for k in range(2))
+    return Persistence(means, kept, late, *found[2 * T + 1 :], said.sum(axis=0).tolist())
+
+
+def _groups_in(groups: Sequence[Hashable], there: np.ndarray) -> int:
+    return len({group for group, one in zip(groups, there, strict=True) if one})
+
+
+def _of_groups(found: Sequence[Estimate], many: Sequence[int]) -> list[Estimate]:
+    """Figures of some of the groups, with how many these are; one alone has no interval."""
+    none = float("nan")
+    return [
+        one._replace(groups=number) if number > 1 else Estimate(one.value, none, none, number)
+        for one, number in zip(found, many, strict=True)
+    ]
 
 
 def retention(levels: np.ndarray) -> np.ndarray:

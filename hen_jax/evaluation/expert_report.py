@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from hen_jax.evaluation.expert_levels import (
+    Effect,
     Wanted,
     closeness,
     conversation_levels,
@@ -195,12 +196,14 @@ def _by_context(levels: np.ndarray, wanted: Wanted, drawn: Drawn) -> dict[str, A
     return found
 
 
-def _rows(record: NamedTuple) -> dict[str, Any]:
+def _rows(record: Effect) -> dict[str, Any]:
     return {name: estimate_json(one) for name, one in record._asdict().items()}
 
 
 def estimate_json(one: Estimate) -> dict[str, Any]:
-    """An estimate as JSON; null for what could not be computed."""
+    """An estimate as JSON; null for what could not be computed, such as one group's interval."""
+    if one.groups < 2:
+        one = Estimate(one.value, math.nan, math.nan, one.groups)
     value, low, high = (
         None if math.isnan(number) else round(number, 4) + 0.0 for number in one[:3]
     )

@@ -12,6 +12,7 @@ A suite of your own: a module with `SUITE = Suite(run, "what it measures")`, and
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -93,6 +94,7 @@ class Context:
     reward: Reward | None = None
     languages: tuple[Language, ...] = ("en", "zh")  # of sets that a suite brings
     limit: int = 0  # items of each kind of such a set at most; 0: all
+    folder: Path | None = None  # of the results, for a suite that writes files of its own
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)  # `--option KEY=VALUE`
 
 

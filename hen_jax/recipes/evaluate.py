@@ -139,6 +139,7 @@ def _context(
         reward=asking.reward,
         languages=evaluating.languages,
         limit=evaluating.limit,
+        folder=evaluating.out,
         options=evaluating.options,
     )
 

@@ -30,6 +30,7 @@ SUITES = {
     "reccon": "hen_jax.measures.suites.reccon",
     "epitome": "hen_jax.measures.suites.epitome",
     "instrument": "hen_jax.measures.suites.instrument",
+    "experts": "hen_jax.recipes.suite_experts",
 }
 """Name -> the module whose `SUITE` it is, imported when it is asked for: each brings libraries."""
 

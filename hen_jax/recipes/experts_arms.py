@@ -15,6 +15,7 @@ from hen_jax.data.steered import SteeredRecord
 from hen_jax.evaluation.replayed_turns import Said, Script, replayed
 from hen_jax.recipes.experts_measured_settings import EXPERT, Arm, Measurement
 from hen_jax.runs.chats import open_chat, revision
+from hen_jax.runs.routing import open_router
 from hen_jax.runs.sources import locate_source
 from hen_jax.text.conversation import Message
 from hen_jax.text.prompts import context_message
@@ -97,7 +98,8 @@ def opening_of(arm: Arm, script: Script) -> tuple[Message, ...]:
 def routes_of(arm: Arm, scripts: Sequence[Script]) -> dict[str, str | None]:
     """The expert that answers each script; None where the base does.
 
-    A router's file is JSON, `{id of a conversation: expert or null}`.
+    A router reads the first thing that the user says, and keeps to it. A file of routes is JSON,
+    `{id of a conversation: expert or null}`.
 
     Raises:
       InputError: a file without an answer for a conversation.
@@ -109,8 +111,15 @@ def routes_of(arm: Arm, scripts: Sequence[Script]) -> dict[str, str | None]:
         after = dict(zip(contexts, [*contexts[1:], contexts[0]], strict=True))
         return {script.id: after[script.context] for script in scripts}
     path = Path(arm.route)
+    if path.is_dir():
+        first = [[Message("user", script.users[0])] for script in scripts]
+        found = open_router(path)(first)
+        return {script.id: one.expert for script, one in zip(scripts, found, strict=True)}
     if not path.is_file():
-        raise InputError(f"arm {arm.name!r}: route is {arm.route!r}; 'oracle', 'wrong', or a file")
+        raise InputError(
+            f"arm {arm.name!r}: route is {arm.route!r}; give 'oracle', 'wrong', the folder of a "
+            "router, or a file"
+        )
     given: Any = read_json(path)
     lost = [script.id for script in scripts if script.id not in given]
     if lost:

@@ -46,7 +46,9 @@ def measure_experts(asked: Measurement, out: Path) -> dict[str, Any]:
     levels: dict[str, Levels] = {}
     with open_journal(out / "levels.jsonl", "levels of experts") as journal:
         for measure in asked.measures:
-            levels[measure.name] = levels_of(measure, scripts, answers, turns, journal)
+            levels[measure.name] = levels_of(
+                measure, scripts, answers, turns, journal, asked.crossed
+            )
             print(f"measure {measure.name}: done", flush=True)
     found = results(asked, scripts, answers, levels)
     with output_files(out / RESULTS, out / TABLES) as (as_json, as_text):
@@ -119,7 +121,10 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
         if any(report["missing"].values()):
             lines.append(f"Replies without a level: {report['missing']}.")
         lines += ["", *table(report, list(report["persistence"]))]
-        lines += ["", *_context_table(report)]
+        lines += ["", *_context_table(report), ""]
+        for arm, own in report["by_length"].items():
+            said = [f"{turns} {_level(one, '{:.0f} %')}" for turns, one in own.items()]
+            lines.append(f"Gap reduction of {arm} by length of conversation: {', '.join(said)}.")
     return lines
 
 

@@ -27,7 +27,7 @@ class Arm:
     prompted: bool = False  # the context's empathy pattern stands before as a system message
     backend: str | None = None  # "{expert}" in it is the expert; None: that of all
     adapter: str | None = None  # a folder, "{expert}" in it likewise; None: the base
-    route: str = "oracle"  # the expert of the context; "wrong": of the next; or a router's file
+    route: str = "oracle"  # the expert of the context; "wrong": of the next; or a router's folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Measurement:
     conversations: tuple[Source, ...]  # of the schema "steered"; their user side is replayed
     arms: tuple[Arm, ...]
     measures: tuple[Measured, ...]
+    crossed: tuple[str, ...] = ()  # files of crossed items, for measures that bring no accuracies
     baseline: str = "baseline"  # the arm that the others are compared with
     part: Asked = "held_out"  # of the conversations: valid, test, both, or all
     limit: Natural = 0  # conversations of a context at most; 0: all

@@ -79,6 +79,7 @@ def draw_persistence(stem: Path, report: Mapping[str, Any]) -> list[Path]:
             values, low, high = ([one[end] for one in rows] for end in ("value", "low", "high"))
             look = {"color": _of(COLOURS, index), "marker": _of(MARKERS, index)}
             axis.plot(turns, values, label=name, linewidth=1.8, markersize=5, **look)
+            low, high = (np.asarray(bound, float) for bound in (low, high))  # None becomes NaN
             axis.fill_between(turns, low, high, color=_of(COLOURS, index), alpha=0.13, linewidth=0)
     reach = next(iter(report["persistence"].values()))["conversations"]
     ticks = [f"{turn}\nn={number}" for turn, number in enumerate(reach, 1)]
