@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 from hen_jax import cli
 from hen_jax.core.errors import InputError
 from hen_jax.data import samples
+from hen_jax.data.judged import read_judged
 from hen_jax.data.patterns import (
     context_of_task,
     contexts_beside,
@@ -64,6 +65,9 @@ def test_a_context_is_added_without_code(tmp_path):
     (record,) = read_records(tmp_path / "mine.jsonl", "steered")
     assert (record.context, record.task) == ("grief", "bereavement")
     assert contexts_beside(tmp_path / "mine.jsonl")["grief"].words.zh == "亲近的人去世"
+    judged = {"prompt": "He died.", "replies": {"a": "Oh."}, "context": "grief"}
+    (tmp_path / "judged.jsonl").write_text(json.dumps(judged), encoding="utf-8")
+    assert read_judged(tmp_path / "judged.jsonl")[0].context == "grief"
     (tmp_path / "mine.jsonl").write_text(line, encoding="utf-8")
     (problem,) = check_records(tmp_path / "mine.jsonl", "steered").problems
     assert "cluster: 'distress' is no label; allowed: grief" in str(problem)

@@ -12,6 +12,7 @@ import pytest
 from tiny_model import CONFIG, tiny
 from tiny_run import config, read
 
+from hen_jax import cli
 from hen_jax.adapters.experts import NOBODY, expert_gate
 from hen_jax.adapters.router import hard_choice, pooled, soft_weights, state_reader
 from hen_jax.core.errors import InputError
@@ -244,6 +245,22 @@ def test_sticky_reads_the_first_messages_and_else_the_last(finished):
     assert sum(soft.weights.values()) == pytest.approx(1) or soft.expert is None
     with pytest.raises(InputError, match="without a message of the user has no route"):
         route([[Message("assistant", "Hello.")]])
+
+
+def test_the_verb_says_who_answers(finished, tmp_path, capsys):
+    flags = ["route", f"--router={finished / 'router'}"]
+    assert cli.main([*flags, "--prompt=My aunt died.", "--prompt=A letter.", "--mode=soft"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [set(line["probabilities"]) for line in lines] == [{"distress", "writing"}] * 2
+    path = tmp_path / "talk.json"
+    path.write_text(json.dumps({"messages": [{"role": "user", "content": "My aunt died."}]}))
+    assert cli.main([*flags, f"--messages={path}", "--mode=soft"]) == 0
+    assert json.loads(capsys.readouterr().out) == lines[0]
+    assert cli.main(flags) == 2
+    assert cli.main(["route", f"--router={tmp_path}", "--prompt=Hi."]) == 2
+    said = capsys.readouterr().err
+    assert "no prompt; give --prompt" in said
+    assert "holds no router" in said
 
 
 def test_below_the_threshold_the_base_answers(finished):

@@ -2,10 +2,14 @@
 
 import json
 import re
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 from scripted_writers import MARK, writer
+from tiny_run import open_job
 
 from hen_jax import cli
 from hen_jax.core.errors import InputError
@@ -73,6 +77,27 @@ def test_pairs_share_their_user_side_and_train_everything(start, tmp_path, capsy
     card = (out / "README.md").read_text(encoding="utf-8")
     assert card in capsys.readouterr().out
     assert "| crossed |" in card
+
+
+def test_runs_of_experts_and_rewards_open_on_the_folder(start, tiny_base, tmp_path):
+    start(contexts=("distress", "writing"), each=24, turns=(2, 2))
+    out = tmp_path / "out"
+    steered = [
+        {"schema": "steered", "path": f"{out}/{name}.jsonl"} for name in ("distress", "writing")
+    ]
+    experts = tuple(
+        {"name": name, "sources": (source,)}
+        for name, source in zip(("distress", "writing"), steered, strict=True)
+    )
+    data = {"row_length": 512, "batch_size": 8}
+    job = open_job(tiny_base, tmp_path / "experts", recipe="experts", experts=experts, sources=(),
+                   data={**data, "batch_size": 2})  # fmt: skip
+    assert set(job.trainable) == {"distress", "writing"}
+    hard = {"schema": "steered", "path": f"{out}/distress.hard.jsonl"}
+    crossed = {"schema": "crossed", "path": f"{out}/crossed.jsonl"}
+    job = open_job(tiny_base, tmp_path / "reward", recipe="reward", data=data,
+                   sources=(*steered, hard, crossed), crossings=("turn",))  # fmt: skip
+    assert job.feed.steps >= 1
 
 
 def test_twice_on_a_replay_is_the_same_bytes(start, tmp_path, monkeypatch):
@@ -233,9 +258,21 @@ def test_other_settings_and_other_files_are_refused(start, tmp_path):
     start(contexts=("writing",))
     with pytest.raises(InputError, match=r"other settings \(temperature was 0.8, is 0.5\)"):
         start(contexts=("writing",), temperature=0.5)
+
+    def judging(seed):
+        def chat(asked):
+            assert all("<<<" in messages[-1].content for messages in asked)
+            return writer()(seed)(asked)
+
+        return chat
+
+    found = start(judging, contexts=("writing",), near=0.9, judge="model:y")
+    assert found["settings"]["near"] == 0.9
+    with pytest.raises(InputError, match=r"other settings \(judge was 'model:y', is None\)"):
+        start(contexts=("writing",))
     (tmp_path / "out" / "writing.jsonl").write_text("mine\n")
     with pytest.raises(InputError, match="is not what hen_jax wrote there"):
-        start(contexts=("writing",))
+        start(contexts=("writing",), judge="model:y")
     assert (tmp_path / "out" / "writing.jsonl").read_text() == "mine\n"
 
 
@@ -247,3 +284,28 @@ def test_no_two_scenes_are_the_same(start, tmp_path):
     assert len(set(openings[:12])) == 12  # all of them before any again
     assert sum(row["fault"] is not None for row in rows) == 15
     assert np.unique([row["turns"] for row in rows]).tolist() == [2, 3]
+
+
+@pytest.mark.slow  # four processes of some seconds each
+def test_sigkill_changes_no_byte(start, tmp_path, monkeypatch):
+    replay = tmp_path / "said.jsonl"
+    start(judge="model:x", record=replay, each=6)
+    monkeypatch.undo()
+    flags = [f"--backend=replay:{replay}", f"--judge=replay:{replay}", "--each=6"]
+    flags += ["--turns", "2", "3", "--batch-size=3", "--seed=1"]
+
+    def command(out: str) -> list[str]:
+        return [sys.executable, "-m", "hen_jax", "synthesize", f"--out={tmp_path / out}", *flags]
+
+    subprocess.run(command("whole"), check=True, capture_output=True)
+    for stage in ("chosen", "rejected", "judge"):
+        process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL)
+        calls = tmp_path / "killed" / f"calls.{stage}.jsonl"
+        while not calls.exists() or calls.stat().st_size < 100:  # its first line, and no more
+            assert process.poll() is None
+            time.sleep(0.0005)
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "killed" / "report.json").exists()
+    subprocess.run(command("killed"), check=True, capture_output=True)
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")

@@ -5,13 +5,15 @@ The schema `replies`, ours, is a line for each conversation: `{"prompt": TEXT or
 players are `chosen` and `rejected`, of conversations `reply`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields, outside
 from hen_jax.data.conversations import COLUMNS, group_of, messages_field, turns, with_opening
+from hen_jax.data.patterns import contexts_beside
 from hen_jax.data.preferences import Pair
 from hen_jax.data.records import collect, parse_each
 from hen_jax.data.rows import Row
@@ -44,7 +46,8 @@ def read_judged(path: Path, schema: str = REPLIES, columns: Columns = AS_NAMED) 
       InputError: no such schema, a bad record (file:line:field), or no record.
     """
     if schema == REPLIES:
-        named = parse_judged if not columns else lambda row: parse_judged(renamed(row, columns))
+        own = partial(parse_judged, contexts=contexts_beside(path))
+        named = own if not columns else lambda row: own(renamed(row, columns))
         rows = parse_each(path, named, lambda item: item.id, number=True)
         return collect(rows).whole(path)
     found = schema_named(schema)
@@ -59,8 +62,8 @@ def read_judged(path: Path, schema: str = REPLIES, columns: Columns = AS_NAMED) 
     return items
 
 
-def parse_judged(row: Row) -> Judged:
-    """One row of the schema `replies`.
+def parse_judged(row: Row, contexts: Collection[str] = CONTEXTS) -> Judged:
+    """One row of the schema `replies`, of one of `contexts` or of none.
 
     Raises:
       InputError: `field: what; allowed: ...`; also for an empty reply or two of one writer.
@@ -76,7 +79,7 @@ def parse_judged(row: Row) -> Judged:
     if not isinstance(given, dict) or not given:
         raise InputError(f"{REPLIES}: missing; give an object of the replies by who wrote them")
     texts = {str(name): _reply(given, name) for name in given}
-    context = fields.label_field(row, "context", CONTEXTS) if row.get("context") else None
+    context = fields.label_field(row, "context", contexts) if row.get("context") else None
     return Judged(fields.name_field(row, "id"), group_of(row, prompt), prompt, texts, context)
 
 

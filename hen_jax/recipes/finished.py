@@ -19,7 +19,8 @@ def closing_words(workdir: Path) -> str:
     """How a finished run in `workdir` is told: its updates, its files, the next commands."""
     record, done = read_json(workdir / RECORD), saved_steps(workdir / "checkpoints")[0]
     if (workdir / ROUTER / RECORD).exists():
-        return f"Finished after {done} updates. The router is {workdir / ROUTER}."
+        words = ["hen", "route", "--router", workdir / ROUTER, "--prompt", "My scooter broke down."]
+        return f"Finished after {done} updates. Next:\n  {shlex.join(map(str, words))}"
     lora = record["config"]["adapter"] is not None
     format_ = "peft" if lora else "hf"
     expert = next(iter(record.get("adapters", {})), None)  # of several the first, as an example

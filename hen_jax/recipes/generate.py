@@ -123,7 +123,7 @@ def conversations(request: Request) -> list[tuple[Message, ...]]:
     if request.messages is None:
         said = [(Message("user", prompt),) for prompt in request.prompts]
     else:
-        said = [_read_messages(request.messages)]
+        said = [read_messages(request.messages)]
     where = "--prompt" if request.messages is None else str(request.messages)
     return [to_answer(one, request.system, where) for one in said]
 
@@ -165,7 +165,12 @@ def reply_row(messages: Sequence[Message], reply: Reply) -> dict[str, object]:
     return {"messages": list(map(message_row, messages)), "reply": text, **said}
 
 
-def _read_messages(path: Path) -> tuple[Message, ...]:
+def read_messages(path: Path) -> tuple[Message, ...]:
+    """The conversation in a JSON file: `{"messages": [...]}`, or the list alone.
+
+    Raises:
+      InputError: it holds none.
+    """
     found = read_json(path)
     row = found if isinstance(found, dict) else {"messages": found}
     try:

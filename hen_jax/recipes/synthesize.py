@@ -41,6 +41,9 @@ SETTINGS, SCENES, CROSSED, DROPPED, REPORT, CARD = (
     "settings.json", "scenes.jsonl", "crossed.jsonl", "dropped.jsonl", "report.json", "README.md",
 )  # fmt: skip
 
+MAY_CHANGE, JUDGES = ("length_ratio", "near", "least"), ("judge", "judge_revision")
+"""Settings by which nobody writes."""
+
 USER, CHOSEN, REJECTED, HARD, JUDGE = "user", "chosen", "rejected", "hard", "judge"
 
 
@@ -103,27 +106,34 @@ def _material(asked: Synthesis) -> Material:
 
 
 def _claim(asked: Synthesis, material: Material) -> None:
-    """Makes the folder this synthesis's, or finds that it is already."""
-    lines = [asked.backend, asked.user_backend, asked.judge]
+    """Makes the folder this synthesis's, or finds that it is already.
+
+    Filters may change, and a judge may come where there was none: what was written stays.
+    """
+    writers = (asked.backend, asked.user_backend)
+    judge = None if asked.judge is None else revision(asked.judge)
     decisive = asked.decisive() | {
-        "revisions": [None if line is None else revision(line) for line in lines],
+        "revisions": [None if line is None else revision(line) for line in writers],
+        "judge_revision": judge,
         "patterns_sha256": text_sha256(guides_toml(material.guides)),
         "materials_sha256": text_sha256(repr(material.materials)),
     }
     path = asked.out / SETTINGS
-    if not path.exists():
-        if asked.out.exists() and any(asked.out.glob("calls.*.jsonl")):
-            raise InputError(f"{asked.out} has calls and no {SETTINGS}; give another --out")
-        write_json(path, decisive)
-        return
-    before = read_json(path)
-    for key, value in decisive.items():
-        if before.get(key) != value:
-            raise InputError(
-                f"{asked.out} holds a synthesis with other settings ({key} was "
-                f"{before.get(key)!r}, is {value!r}); give another --out, or the settings it was "
-                "started with"
-            )
+    if path.exists():
+        before = read_json(path)
+        if not isinstance(before, dict):
+            raise InputError(f"{path} is no settings of a synthesis; give another --out")
+        free = {*MAY_CHANGE, *(JUDGES if before.get("judge") is None else ())}
+        for key, value in decisive.items():
+            if before.get(key) != value and key not in free:
+                raise InputError(
+                    f"{asked.out} holds a synthesis with other settings ({key} was "
+                    f"{before.get(key)!r}, is {value!r}); give another --out, or the settings it "
+                    "was started with"
+                )
+    elif asked.out.exists() and any(asked.out.glob("calls.*.jsonl")):
+        raise InputError(f"{asked.out} has calls and no {SETTINGS}; give another --out")
+    write_json(path, decisive)
 
 
 def _made(asked: Synthesis, material: Material) -> _Made:

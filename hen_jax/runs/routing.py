@@ -223,8 +223,12 @@ def users_of(
 
 
 def read_tokens(users: Sequence[Message], tokenizer: ChatTokenizer, reading: Reading) -> np.ndarray:
-    """`[n]` int32: these messages as the model is asked them, cut at the greatest length."""
-    return render_prompt(users, tokenizer)[: reading.longest]
+    """`[n]` int32: these messages as one that the model is asked, cut at the greatest length.
+
+    As one, since many chat formats have no place for two messages of the user in a row.
+    """
+    said = "\n\n".join(message.content for message in users)
+    return render_prompt([Message("user", said)], tokenizer)[: reading.longest]
 
 
 def common_start(tokenizer: ChatTokenizer) -> int:
