@@ -580,6 +580,37 @@ def test_replies_under_way_end_when_the_server_is_to_stop(served, monkeypatch):
     assert json.loads(events[-2])["choices"][0]["finish_reason"] == "length"
 
 
+@pytest.mark.slow  # half a minute
+def test_five_hundred_requests_over_five_models_do_not_mix(served, folders):
+    """Greedy, by the official client, eight at a time: each reply is the one asked for alone."""
+    late = {"lora_name": "late", "lora_path": str(folders["brisk"])}
+    route = lambda messages: {"calm": 0.5, "brisk": 0.25}  # noqa: E731
+    texts = [f"{'It rains. ' * (n % 7)}{n}?" for n in range(20)]
+    asked = [
+        (model, [{"role": "user", "content": text}])
+        for text in texts
+        for model in (*MODELS, "late", "auto")
+    ]
+    with (
+        running(dataclasses.replace(served, route=route)) as at,
+        openai.OpenAI(base_url=at.url, api_key="x", max_retries=0) as client,
+    ):
+        assert at.ask("/v1/load_lora_adapter", late).status == 200
+        alone = [greedy(client, *one, max_tokens=8) for one in asked]
+        rng = np.random.default_rng(0)
+        order = np.concatenate([rng.permutation(len(asked)) for _ in range(5)])
+        with ThreadPoolExecutor(8) as pool:
+            found = list(
+                pool.map(
+                    lambda n: (streamed, greedy)[n % 2](client, *asked[n], max_tokens=8), order
+                )
+            )
+        assert at.ask("/v1/unload_lora_adapter", {"lora_name": "late"}).status == 200
+    assert found == [alone[n] for n in order]
+    assert len(found) == 500
+    assert len(set(alone)) >= 70  # "late" is "brisk" under another name
+
+
 def test_a_defect_of_the_engine_is_told_to_all_and_to_health(folders, capsys):
     with opened(folders, name="base") as served, running(served) as at:
         served.worker.engine.step = lambda: 1 / 0

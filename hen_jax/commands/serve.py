@@ -23,7 +23,9 @@ def add(verbs: Any) -> None:
     verb.add_argument("--places", type=int, help="tokens of a conversation, reply included")
     verb.add_argument("--chunk", type=int, default=4, help="tokens of each row per step")
     verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    verb.add_argument("--max-experts", type=int, help="places; more can be loaded meanwhile")
+    verb.add_argument(
+        "--max-experts", type=int, help="places; those beyond the given ones are for later"
+    )
     verb.add_argument("--max-rank", type=int, help="of an expert")
     verb.add_argument("--queue", type=int, default=64, help="replies that may wait; then 429")
     verb.add_argument("--timeout", type=float, default=600, help="seconds of one request")
@@ -39,7 +41,8 @@ def add(verbs: Any) -> None:
 def serve_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen serve`."""
     _require_extra()
-    from hen_jax.recipes.serve import ServeRequest, serve
+    from hen_jax.recipes.serve import serve
+    from hen_jax.recipes.serve_model import ServeRequest
     from hen_jax.serving.served import ServerSettings
 
     serve(
