@@ -17,6 +17,7 @@ from tiny_server import opened, running
 from hen_jax.core.errors import InputError
 from hen_jax.io import hf
 from hen_jax.models.decoder import abstract, merge, split
+from hen_jax.recipes.serve_model import open_served
 from hen_jax.runs.tiny_model import CONFIG
 from hen_jax.sampling import engine as e
 from hen_jax.sampling.logits import Sampling
@@ -478,6 +479,22 @@ def test_experts_come_and_go_without_a_compilation(at, served, folders, client, 
         told = at.ask(load, {"lora_name": name, "lora_path": str(path)})
         assert told.status == 400
         assert says in told.json["error"]["message"]
+
+
+def test_the_first_expert_of_all_compiles_nothing_either(served, folders):
+    given = {"model": folders["base"], "experts": (), "settings": served.settings}
+    bare = open_served(dataclasses.replace(tiny_server.SMALL, **given))
+    engine = e.Engine(bare.worker.engine.weights, bare.slots, key="base")
+    request = Request(tuple(range(20, 40)), 6, sampling=Sampling(temperature=0.0))
+    [plain] = engine.run([request])
+    programs = [program._cache_size() for program in (e._step, e._prefill, e._admit)]
+    given = tiny_server.adapter(tiny_server.LORAS["calm"], 0)
+    bare.experts.load(engine, "calm", given, "memory")
+    [tuned] = engine.run([bare.experts.prepared(request, {"calm": 1.0})])
+    [again] = engine.run([request])
+    assert [p._cache_size() for p in (e._step, e._prefill, e._admit)] == programs
+    assert tuned.tokens.tolist() != plain.tokens.tolist() == again.tokens.tolist()
+    bare.worker.stop()
 
 
 def test_an_expert_that_is_unloaded_ends_its_reply_and_keeps_its_place_so_long(served):
