@@ -9,6 +9,12 @@ A random model: half a minute.
 SmolLM2-135M and the four contexts of the shipped steered conversations. The shared adapter that
 experts are compared with is one expert with all sources: `--config=experts:shared`.
 
+    hen run --config=experts:preference --workdir=runs/experts-dpo --config.start=runs/experts
+
+DPO of each expert on its own context's pairs, the hard ones too, from where SFT left it, which is
+its reference. `--config.preference.sft=0.2` mixes the cross-entropy of what was chosen in;
+`--config.preference.loss=kto` and the others: docs/preference.md.
+
     hen plan --config=experts:llama3_8b --topology=v5e:4x4
 
 Four experts of rank 16 on Llama 3.1 8B, 16 rows of 2,048: 5.6 of 16 GiB per chip.
@@ -23,10 +29,11 @@ from ml_collections import ConfigDict
 CONTEXTS = ("distress", "career", "learning", "writing")
 
 
-def get_config(
-    variant: Literal["smollm2", "shared", "llama3_8b", "tiny"] = "smollm2",
-) -> ConfigDict:
-    """`smollm2`, `shared`, `llama3_8b` or `tiny`."""
+Variant = Literal["smollm2", "shared", "preference", "preference_shared", "llama3_8b", "tiny"]
+
+
+def get_config(variant: Variant = "smollm2") -> ConfigDict:
+    """`smollm2`, `preference`, one adapter for all in either way, `llama3_8b` or `tiny`."""
     config = ConfigDict()
     config.recipe = "experts"
     config.seed = 0
@@ -46,10 +53,23 @@ def get_config(
     config.epochs = 3.0
     config.loop = ConfigDict({"eval_every": 0, "checkpoint_every": 20})
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
-    if variant == "shared":
+    if variant.startswith("preference"):
+        config.recipe = "experts_preference"
+        config.start = None
+        config.experts = tuple(
+            {"name": one["name"], "sources": (*one["sources"], _hard(one["name"]))}
+            for one in config.experts
+        )
+        config.level = "turn"
+        config.crossings = ("turn",)
+        config.preference = ConfigDict({"loss": "dpo"})
+        config.data = ConfigDict({"row_length": 768, "batch_size": 2})
+        config.optimizer.learning_rate = 1e-4
+        config.epochs = 1.0
+    if variant.endswith("shared"):
         sources = tuple(source for one in config.experts for source in one["sources"])
         config.experts = ({"name": "shared", "sources": sources},)
-        config.data.batch_size = len(CONTEXTS)
+        config.data.batch_size *= len(CONTEXTS)
     if variant == "llama3_8b":
         config.model = ConfigDict(
             {"source": "meta-llama/Llama-3.1-8B-Instruct", "dtype": "bfloat16"}
@@ -66,3 +86,7 @@ def get_config(
         config.optimizer.learning_rate = 1e-2
         config.epochs = 1.0
     return config
+
+
+def _hard(context: str) -> dict[str, str]:
+    return {"schema": "steered", "path": f"shipped:eea/{context}.hard.jsonl"}

@@ -125,7 +125,7 @@ def test_pairs_are_the_two_directions():
             {"conditions": [{"role": "parent"}, {"emotion": "sad"}]},
             "conditions\\[1\\].role: missing",
         ),
-        ({"history": [[], [{"role": "tool", "content": "x"}]]}, "history\\[1\\]\\[0\\].role"),
+        ({"history": [[], [{"role": "narrator", "content": "x"}]]}, "history\\[1\\]\\[0\\].role"),
         ({"more": 1}, "more: unknown key"),
     ],
 )

@@ -89,6 +89,13 @@ RENDERED = {
                            ["sys", *BASE]),
     "label as text": ("label", {"prompt": "asked", "completion": "replied", "label": "FALSE"},
                       BASE),
+    "tool role": (
+        "messages",
+        {"messages": [U, {**A, "content": "call"}, {"role": "tool", "content": "7"}, A]},
+        ["asked", "call*", "7", "replied*"]),
+    "llama-factory observation": (
+        "sharegpt", {"conversations": [H, {"from": "observation", "value": "7"}, G]},
+        ["asked", "7", "replied*"]),
     "llama-factory kto": ("label", {"messages": [U, A], "kto_tag": True}, BASE),
     "llama-factory alpaca kto": (
         "label", {"instruction": "asked", "output": "replied", "kto_tag": False}, BASE),
@@ -103,11 +110,12 @@ REFUSED = {
                    "messages[1].tool_calls: no chat"),
     "function_call": ("messages", {"messages": [U, {**A, "function_call": {"name": "w"}}]},
                       "messages[1].function_call: "),
-    "tool role": ("messages", {"messages": [U, {"role": "tool", "content": "7"}, A]},
-                  "messages[1].role: 'tool' is no label"),
-    "llama-factory observation": (
-        "sharegpt", {"conversations": [H, {"from": "observation", "value": "7"}, G]},
-        "conversations[1].from: 'observation' is no label"),
+    "tool that trains": ("messages", {"messages": [U, {"role": "tool", "content": "7",
+                                                       "train": True}, A]},
+                         "messages[1].train: only replies train"),
+    "llama-factory function_call": (
+        "sharegpt", {"conversations": [H, {"from": "function_call", "value": "7"}, G]},
+        "conversations[1].from: 'function_call' is no label"),
     "images": ("messages", {"messages": [U, A], "images": ["a.jpg"]}, "images: only text"),
     "videos": ("messages", {"messages": [U, A], "videos": ["a.mp4"]}, "videos: only text"),
     "audios": ("messages", {"messages": [U, A], "audios": ["a.wav"]}, "audios: only text"),

@@ -111,6 +111,26 @@ def test_an_absent_expert_keeps_every_bit(three_steps):
     assert float(found[1]["skipped"].total) == 0
 
 
+@pytest.mark.slow  # four more programs; what is narrow is only read
+@pytest.mark.parametrize("base", ["int8", "bfloat16"])
+def test_together_is_as_apart_on_a_narrow_base(base):
+    """One update on a base in eight bits, or in bfloat16."""
+    execution = Execution(remat="none", base_dtype="int8" if base == "int8" else "stored")
+    frozen = tiny(execution=execution).base
+    if base == "bfloat16":
+        frozen = jax.tree.map(lambda leaf: leaf.astype(base), frozen)
+    graphdef = split(abstract(CONFIG, joint_lora(LORAS), execution)).graphdef
+    step = jax.jit(experts_step(experts_loss(graphdef, LORAS), OPTIMIZERS))
+    ours, _ = step(init_state(experts(), OPTIMIZERS, 0), frozen, joined(0))
+    graphdef = split(abstract(CONFIG, LORAS["warm"], execution)).graphdef
+    alone = jax.jit(update_step(sft_loss(graphdef), OPTIMIZERS["warm"]))
+    state = init_state(experts()["warm"], OPTIMIZERS["warm"], 0)
+    theirs, _ = alone(state, frozen, parts(0)["warm"])
+    assert_close(ours.params["warm"], theirs.params, rtol=1e-5, atol=1e-5)
+    moved = jax.tree.map(lambda a, b: float(abs(a - b).max()), theirs.params, experts()["warm"])
+    assert max(jax.tree.leaves(moved)) > 1e-3
+
+
 def test_the_loss_of_all_is_over_all_their_tokens(three_steps):
     _, found = three_steps
     own = [found[0][loss_of(name)] for name in LORAS]

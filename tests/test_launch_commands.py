@@ -17,7 +17,7 @@ from hen_jax.core.mesh import make_mesh
 from hen_jax.core.rows import check_batch
 from hen_jax.recipes.launch import load_config
 from hen_jax.recipes.plan import plan
-from hen_jax.recipes.table import stage_of
+from hen_jax.recipes.table import settings_of
 from hen_jax.runs.settings import settings
 
 ROOT = Path(__file__).parent.parent
@@ -81,7 +81,7 @@ TINY = (
 def read(words: list[str]):
     """The settings of a command."""
     config = load_config(*without_workdir(words))
-    return settings(stage_of(config.get("recipe")).settings, config)
+    return settings(settings_of(config.get("recipe")), config)
 
 
 def test_every_recipe_divides_its_rows_over_eight_devices(started):

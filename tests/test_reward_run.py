@@ -16,7 +16,8 @@ from hen_jax.core.records import require_record, write_record
 from hen_jax.data import samples
 from hen_jax.data.crossed import require_crossed
 from hen_jax.data.schemas import read_pairs
-from hen_jax.recipes import reward, score
+from hen_jax.evaluation.rewards import Answered
+from hen_jax.recipes import policy_rewards, reward, score
 from hen_jax.recipes.export import export
 from hen_jax.recipes.plan import plan
 from hen_jax.recipes.reward_report import control_accuracies
@@ -157,6 +158,23 @@ def test_the_export_scores_as_the_run_does(finished, tmp_path, form):
     record = json.loads((out / "hen_jax.json").read_text())
     assert record["reward"]["tasks"] == json.loads((finished / "reward.json").read_text())["tasks"]
     assert "nats per prompt" in (out / "README.md").read_text()
+
+
+def test_a_policy_is_rewarded_by_what_hen_score_gives(finished, tmp_path, one_device):
+    out = tmp_path / "out"
+    export(finished, out, "hf")
+    pairs = read_pairs(samples.path("crossed/level.en.jsonl"), "crossed")[:3]
+    answered = [Answered(pair.prompt, pair.chosen[0].content, {"task": "new"}) for pair in pairs]
+    source = policy_rewards.RewardSource("model", path=str(out))
+    given = policy_rewards.reward_model(source, policy_rewards.Circumstance(0, 512))(answered)
+    scored = score_documents(
+        open_reward(out),
+        [render(pair.conversations()[0], known_tokenizer(out)).tokens for pair in pairs],
+    )
+    known = json.loads((finished / "reward.json").read_text())["tasks"].values()
+    mean = np.mean([one["mean"] for one in known])
+    spread = np.sqrt(np.mean([one["spread"] ** 2 for one in known]))
+    np.testing.assert_allclose(given, (np.ravel(scored) - mean) / (spread + 1e-6), rtol=1e-3)
 
 
 def test_a_reward_model_starts_from_a_finetuned_trunk(tiny_base, tiny_finished, tmp_path):

@@ -24,7 +24,7 @@ from hen_jax.recipes.config_files import BUILT_IN, built_in, read_run_config, wi
 from hen_jax.recipes.launch import load_config
 from hen_jax.recipes.settings_page import page
 from hen_jax.recipes.show_config import list_configs, show_config
-from hen_jax.recipes.table import STAGES, stage_of
+from hen_jax.recipes.table import STAGES, settings_of, stage_of
 from hen_jax.runs import record
 from hen_jax.runs.settings import settings
 
@@ -34,7 +34,7 @@ RECORDS = sorted({stage_of(name).settings for name in STAGES}, key=lambda one: o
 
 def read(named: str, *overrides: str):
     config = load_config(named, overrides)
-    return settings(stage_of(config.get("recipe")).settings, config)
+    return settings(settings_of(config.get("recipe")), config)
 
 
 @pytest.mark.parametrize("name", built_in())

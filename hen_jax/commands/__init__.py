@@ -7,19 +7,28 @@ from collections.abc import Callable
 from typing import Any
 
 from hen_jax.commands import (
+    ablate,
+    build,
     chat,
+    compare,
     config,
     data,
     doctor,
+    evaluate,
     export,
     generate,
+    identify,
     import_,
     judge,
     plan,
+    report,
+    rate,
+    prompt,
     run,
     score,
     serve,
     show,
+    synthesize,
 )
 
 VERBS: tuple[Callable[[Any], None], ...] = (
@@ -31,9 +40,18 @@ VERBS: tuple[Callable[[Any], None], ...] = (
     generate.add,
     chat.add,
     serve.add,
+    prompt.add,
+    compare.add,
+    ablate.add,
+    build.add,
+    identify.add,
     score.add,
     export.add,
     judge.add,
+    rate.add,
+    evaluate.add,
+    report.add,
+    synthesize.add,
     doctor.add,
     data.add,
 )

@@ -12,6 +12,8 @@ def add(verbs: Any) -> None:
     verb = verbs.add_parser("chat", help="talk to a model in the terminal; /help there")
     add_speaker(verb)
     add_endpoint(verb)
+    verb.add_argument("--guard", action="store_true", help="heed signs of a crisis and of harm")
+    verb.add_argument("--place", help="with --guard: a country for its resources, such as US, CN")
     verb.set_defaults(verb=chat_verb)
 
 
@@ -19,4 +21,4 @@ def chat_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen chat`."""
     from hen_jax.recipes.chat import chat
 
-    chat(request_of(chosen))
+    chat(request_of(chosen), guarded=chosen.guard, place=chosen.place)

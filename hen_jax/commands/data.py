@@ -64,6 +64,13 @@ def _add_verbs(verbs: Any) -> None:
     verb.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     verb.set_defaults(verb=sense7_verb)
 
+    verb = verbs.add_parser("patterns", help="what empathy each context asks for, to edit or learn")
+    verb.add_argument("--out", required=True, type=Path, help="folder for patterns.toml")
+    verb.add_argument("--patterns", type=Path, help="a file to begin with, in place of ours")
+    verb.add_argument("--sense7", type=Path, help="rated conversations to learn from")
+    verb.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    verb.set_defaults(verb=patterns_verb)
+
 
 def validate_verb(chosen: argparse.Namespace, _: list[str]) -> int:
     """`hen data validate`; 1 if a record is bad."""
@@ -106,3 +113,10 @@ def sense7_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     from hen_jax.recipes.data_sense7 import analyse
 
     analyse(chosen.file, chosen.out, chosen.contexts, chosen.seed)
+
+
+def patterns_verb(chosen: argparse.Namespace, _: list[str]) -> None:
+    """`hen data patterns`."""
+    from hen_jax.recipes.data_patterns import write_patterns
+
+    write_patterns(chosen.out, chosen.sense7, chosen.patterns, chosen.seed)

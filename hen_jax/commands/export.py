@@ -16,6 +16,7 @@ def add(verbs: Any) -> None:
     verb.add_argument("--dtype", help=dtypes)
     verb.add_argument("--base-model", help="hub id OWNER/NAME of the base, where not recorded")
     verb.add_argument("--expert", help="which one, of a run that trained several")
+    verb.add_argument("--all-experts", action="store_true", help="each, under its name in --out")
     verb.set_defaults(verb=export_verb)
 
 
@@ -24,7 +25,22 @@ def export_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     from hen_jax.recipes.export import describe_export, export
     from hen_jax.recipes.export_gguf import export_gguf
 
+    if chosen.all_experts:
+        _all_experts(chosen)
+        return
     write = export_gguf if chosen.format.startswith("gguf") else export
     given = chosen.run, chosen.out, chosen.format, chosen.dtype, chosen.base_model, chosen.expert
     exported = write(*given)
     print(describe_export(exported))
+
+
+def _all_experts(chosen: argparse.Namespace) -> None:
+    from hen_jax.core.errors import InputError
+    from hen_jax.recipes.export import describe_export
+    from hen_jax.recipes.export_experts import export_experts
+
+    if chosen.expert is not None:
+        raise InputError("--all-experts writes each; leave --expert out")
+    given = chosen.run, chosen.out, chosen.format, chosen.dtype, chosen.base_model
+    found = export_experts(*given)
+    print("\n".join([*map(describe_export, found.exported), "Next:", *found.lines]))

@@ -25,6 +25,7 @@ def add(verbs: Any) -> None:
         metavar="UPDATES",
         help="a profiler's trace of so many updates (5), in profile/ of the work directory",
     )
+    verb.add_argument("--stage", metavar="NAME", help="of a pipeline this step alone")
     verb.epilog = "Set any field: --config.optimizer.learning_rate=1e-4 (docs/settings.md)"
     verb.set_defaults(verb=run_verb, takes_config=True)
 
@@ -45,7 +46,7 @@ def run_verb(chosen: argparse.Namespace, overrides: list[str]) -> None:
             from hen_jax.recipes.launch import launch
 
         profile = [f"--config.loop.profile={chosen.profile}"] if chosen.profile else []
-        launch(chosen.config, [*overrides, *profile], chosen.workdir)
+        launch(chosen.config, [*overrides, *profile], chosen.workdir, chosen.stage)
 
 
 @contextmanager

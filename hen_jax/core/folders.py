@@ -21,6 +21,9 @@ from hen_jax.core.staging import (
 _ATTEMPTS = 10
 """How often the name may change under a command's hands before it gives up."""
 
+RUN_KIND = "run"
+"""What the record of a work directory calls it."""
+
 _ELSE = "give another folder, or move this one away"
 
 
@@ -84,8 +87,10 @@ def require_replaceable(path: Path, kind: str, disposable: Sequence[str] = ()) -
         )
 
 
-def require_run_folder(path: Path, besides: Collection[str] = ()) -> None:
+def require_run_folder(path: Path, besides: Collection[str] = (), kind: str = RUN_KIND) -> None:
     """Refuses a work directory that holds anything but a run, or files named in `besides`.
+
+    `kind` is what its record calls it: a run, or a pipeline of several.
 
     Raises:
       InputError: there is a file, or a folder with other things in it.
@@ -99,9 +104,9 @@ def require_run_folder(path: Path, besides: Collection[str] = ()) -> None:
     ):
         return
     record = read_record(path)
-    if record is None or record.get("kind") != "run":
+    if record is None or record.get("kind") != kind:
         raise InputError(
-            f"{path} exists and was not written by hen_jax as the folder of a run "
+            f"{path} exists and was not written by hen_jax as the folder of a {kind} "
             f"({said_to_be(record)}); {_ELSE}"
         )
 

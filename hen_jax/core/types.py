@@ -42,6 +42,7 @@ class Batch(NamedTuple):
     weight: Array | None = None  # [B] float32
     task: Array | None = None  # [B] int32
     expert: Array | None = None  # [B] int32
+    example: Array | None = None  # [B] int32: its place among the run's examples
 
 
 class RowLimits(NamedTuple):

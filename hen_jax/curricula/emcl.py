@@ -27,6 +27,7 @@ import optax
 from jaxtyping import Int, PRNGKeyArray
 
 from hen_jax.core.types import Array, Batch, Mean, Tree
+from hen_jax.curricula import reweight
 from hen_jax.curricula.learnt import Features, init_scorer, soft_order_step, weighted_step
 from hen_jax.curricula.shared import (
     CurriculumMemory,
@@ -50,6 +51,7 @@ from hen_jax.objectives.curriculum import (
     competence,
     places,
 )
+from hen_jax.steps.aligned import RowSums, loss_row_sums
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Loss, Metrics, update_step
 
@@ -61,6 +63,7 @@ def emcl_step(
     tasks: tuple[str, ...],
     steps: int,
     features: Features | None = None,
+    row_sums: RowSums | None = None,
 ) -> EpisodeStep:
     """`step(state, frozen, episode) -> (state, metrics)` of the curriculum that `config` names.
 
@@ -74,6 +77,7 @@ def emcl_step(
       tasks: their names, in the order of the episode's leading axis, easiest first.
       steps: of the whole run; competence reaches 1 with the last.
       features: `emcl_c`: what the scorer sees of each example.
+      row_sums: `reweight`: as the loss; None makes it of `loss`.
     """
     match config.curriculum:
         case "emcl_b":
@@ -81,6 +85,12 @@ def emcl_step(
         case "emcl_c":
             assert features is not None, "emcl_c scores examples by their features"
             return weighted_step(config, loss, optimizer, tasks, features)
+        case "reweight" if config.mode == "first_order":
+            sums = row_sums or loss_row_sums(loss)
+            return reweight.aligned_step(config, optimizer, tasks, steps, sums)
+        case "reweight":
+            sums = row_sums or loss_row_sums(loss)
+            return reweight.exact_step(config, loss, optimizer, tasks, steps, sums)
         case "uniform":
             return _uniform_step(config, loss, optimizer, tasks)
         case "sft":
@@ -90,12 +100,19 @@ def emcl_step(
 
 
 def init_memory(
-    config: EmclConfig, tasks: tuple[str, ...], key: PRNGKeyArray, features: int = 0
+    config: EmclConfig,
+    tasks: tuple[str, ...],
+    key: PRNGKeyArray,
+    features: int = 0,
+    examples: int = 0,
 ) -> CurriculumMemory:
-    """What a curriculum carries before the first step; `features` is the scorer's input size.
+    """What a curriculum carries before the first step.
 
-    The scores of `emcl_b` start as the listed order, two temperatures apart.
+    `features` is the size of what `emcl_c` scores; `reweight` remembers so many `examples`. The
+    scores of `emcl_b` start as the listed order, two temperatures apart.
     """
+    if config.curriculum == "reweight":
+        return reweight.init_reweighting(config, len(tasks), key, examples)
     eta: Tree = {}
     if config.curriculum == "emcl_b":
         eta = {"order": 2 * config.temperature * jnp.arange(len(tasks), dtype=jnp.float32)}

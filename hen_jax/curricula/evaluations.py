@@ -17,7 +17,10 @@ JVP = 2.0
 """
 
 
-TOGETHER = ("uniform", "emcl_b", "emcl_c", "sft")
+ALIGNED = 0.1
+"""A gradient that also tells how it lies to another, in gradients more: two adapters' columns."""
+
+TOGETHER = ("uniform", "emcl_b", "emcl_c", "reweight", "sft")
 """Curricula that make one update of all tasks."""
 
 
@@ -39,6 +42,8 @@ def active_by_step(config: EmclConfig, tasks: int, steps: int) -> np.ndarray:
 def outer_updates(config: EmclConfig, tasks: int, steps: int) -> np.ndarray:
     """Updates of the parameters at each step, [steps]."""
     inner = {"emcl_b": tasks, "uniform": 0, "sft": 0}.get(config.curriculum, config.inner_steps)
+    if config.curriculum == "reweight" and config.mode == "first_order":
+        inner = 0
     each = 1 + inner * config.carry
     if config.curriculum in TOGETHER:
         return np.full(steps, each)
@@ -58,6 +63,10 @@ def evaluations(config: EmclConfig, rows: EvaluationRows, tasks: int, steps: int
     match config.curriculum:
         case "sft":
             return active * (inner + rows.query)
+        case "reweight" if config.mode == "first_order":
+            return active * (inner * (1 + ALIGNED) + rows.query)
+        case "reweight":
+            return active * (inner * (1 + FORWARD + JVP) + rows.query)
         case "emcl_b":
             at_places = tasks * (config.sharing or tasks)
             return np.full(steps, at_places * rows.support * (1 + JVP) + tasks * rows.query)

@@ -69,8 +69,8 @@ def soft_order_step(
         support = jax.tree.map(lambda x: jnp.moveaxis(x[:, at % x.shape[1]], 1, 0), episode.support)
         rule = optimizer if config.carry else inner_optimizer(config)
         inner = InnerLoop(mixed, rule, len(tasks))
-        found, difficulty = _through(config, inner, each, state, (support, at), episode.query)
-        state = _learn(config, optimizer, state, found, difficulty)
+        found, difficulty = through(config, inner, each, state, (support, at), episode.query)
+        state = learn(config, optimizer, state, found, difficulty)
         scores = state.memory.eta["order"]
         metrics = _metrics(difficulty, tasks) | per_task("score", scores, tasks)
         return state, metrics | per_task("place", places(jnp.argsort(scores)), tasks)
@@ -102,10 +102,10 @@ def weighted_step(
         seen = jax.lax.stop_gradient(seen)
         rule = optimizer if config.carry else inner_optimizer(config)
         inner = InnerLoop(weighed, rule, config.inner_steps)
-        found, difficulty = _through(config, inner, each, state, (rows, seen), episode.query)
+        found, difficulty = through(config, inner, each, state, (rows, seen), episode.query)
         weights = jax.vmap(_weights, in_axes=(None, 0))(state.memory.eta, seen)
         weights = weights.reshape(config.inner_steps, len(tasks), -1).mean((0, 2))
-        state = _learn(config, optimizer, state, found, difficulty)
+        state = learn(config, optimizer, state, found, difficulty)
         metrics = _metrics(difficulty, tasks) | per_task("weight", weights, tasks)
         return state, metrics | per_task("place", places(jnp.argsort(-weights)), tasks)
 
@@ -147,7 +147,7 @@ def _weights(eta: Tree, features: Array) -> Array:
     return len(features) * jax.nn.softmax(score(eta, features))
 
 
-def _through(
+def through(
     config: EmclConfig, inner: InnerLoop, each: Callable, state: State, batches: Tree, query: Batch
 ) -> tuple[MetaGradient, Array]:
     """The meta-gradient of the mean query loss, and the query loss of each task."""
@@ -165,13 +165,14 @@ def _through(
     return found._replace(eta=learnt), found.eta["share"]
 
 
-def _learn(
+def learn(
     config: EmclConfig,
     optimizer: optax.GradientTransformation,
     state: State,
     found: MetaGradient,
     difficulty: Array,
 ) -> State:
+    """The state after an outer update of the parameters, and one of what the curriculum learns."""
     memory: CurriculumMemory = state.memory
     start, before = state.params, state.opt_state
     if config.carry:
@@ -179,7 +180,8 @@ def _learn(
     updates, optimizer_state = optimizer.update(found.theta, before, start)
     eta_updates, eta_state = learner(config).update(found.eta, memory.eta_state, memory.eta)
     running = averaged_difficulty(memory.difficulty, difficulty, state.step, config.smoothing)
-    memory = CurriculumMemory(running, optax.apply_updates(memory.eta, eta_updates), eta_state)
+    eta = optax.apply_updates(memory.eta, eta_updates)
+    memory = memory._replace(difficulty=running, eta=eta, eta_state=eta_state)
     params = optax.apply_updates(start, updates)
     return State(params, optimizer_state, state.step + 1, state.key, memory)
 

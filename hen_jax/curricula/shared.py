@@ -22,7 +22,15 @@ from hen_jax.steps.state import State
 from hen_jax.steps.update import Loss, Metrics
 
 Curriculum = Literal[
-    "emcl_a", "emcl_b", "emcl_c", "uniform", "easy_to_hard", "hard_to_easy", "random", "sft"
+    "emcl_a",
+    "emcl_b",
+    "emcl_c",
+    "reweight",
+    "uniform",
+    "easy_to_hard",
+    "hard_to_easy",
+    "random",
+    "sft",
 ]
 
 EpisodeStep = Callable[[State, Tree, Episode], tuple[State, Metrics]]
@@ -38,6 +46,7 @@ class EmclConfig:
     | `emcl_a`       | by difficulty after adaptation           | per active task, easy to hard    |
     | `emcl_b`       | SoftSort scores, trained by the unroll   | one through the ordered training |
     | `emcl_c`       | none: a scorer weighs the examples       | one through the weighted training|
+    | `reweight`     | by learnt onsets; it learns amounts      | one, weighted: see `reweight.py` |
     | `uniform`      | none                                     | one, the mean over the tasks     |
     | `easy_to_hard` | as the tasks are listed                  | per active task                  |
     | `hard_to_easy` | the reverse                              | per active task                  |
@@ -60,18 +69,22 @@ class EmclConfig:
     sharing: Count | None = None  # emcl_b: most tasks at one place; None: all
     learnt_rate: Positive = 0.03  # emcl_b, emcl_c: of Adam on the scores or the scorer
     carry: bool = False  # not of uniform, sft: inner steps train, see `hen_jax.curricula.emcl`
-    scorer_width: Count = 16  # emcl_c: hidden units
+    scorer_width: Count = 16  # emcl_c, reweight: hidden units
+    bound: Positive = 4.0  # reweight: of the logits of weights
+    floor: BelowOne = 0.05  # reweight: the least weight, in shares of the mean
+    query_trains: bool = True  # reweight by first_order: held-out rows are trained on as well
     parallel_tasks: bool = True  # measure tasks side by side, not one after another
 
     def __post_init__(self):
         check_ranges(self)
         if self.mode not in get_args(Mode):
             raise InputError(f"mode is {self.mode!r}; allowed: {', '.join(get_args(Mode))}")
-        learns = self.curriculum in ("emcl_b", "emcl_c")
-        if learns and self.mode not in ("mixflow", "unroll"):
+        learns = self.curriculum in ("emcl_b", "emcl_c", "reweight")
+        modes = ["mixflow", "unroll"] + ["first_order"] * (self.curriculum == "reweight")
+        if learns and self.mode not in modes:
             raise InputError(
                 f"mode is {self.mode!r}, which gives it no gradient: {self.curriculum} learns "
-                "through the unrolled training; use 'mixflow' or 'unroll'"
+                f"through the unrolled training; use {' or '.join(map(repr, modes))}"
             )
 
 
@@ -81,6 +94,7 @@ class CurriculumMemory(NamedTuple):
     difficulty: Float[Array, "tasks"]  # running mean of the query loss after adaptation
     eta: Tree  # scores or scorer; {} where none is learnt
     eta_state: optax.OptState
+    visits: Tree = ()  # reweight: what it remembers of each example
 
 
 def learner(config: EmclConfig) -> optax.GradientTransformation:

@@ -26,8 +26,11 @@ SPEAKERS: Mapping[str, Role] = {
     "model": "assistant",
     "counselor": "assistant",
     "supporter": "assistant",
+    "tool": "tool",
+    "observation": "tool",
 }
-"""What each data set calls the two speakers. Tool calls have no place in these conversations."""
+"""What each data set calls the speakers. A tool's answer is only read; a call of the assistant's is
+whatever its turn says, and calls in keys of their own are refused (`data.outside`)."""
 
 COLUMNS = ("messages", "conversations")
 """The columns that hold the turns of a conversation."""

@@ -7,7 +7,7 @@ one on other pairs may be about the writer's hand. The design and the sets are o
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 from hen_jax.core.errors import InputError
@@ -48,8 +48,8 @@ class Crossing:
         return 2 if number.isdigit() and int(number) >= SECOND_HAND else 1
 
 
-def parse_crossed(row: Row) -> Crossing:
-    """One JSON object as a crossing.
+def parse_crossed(row: Row, contexts: Collection[str] = CONTEXTS) -> Crossing:
+    """One JSON object as a crossing, in one of `contexts`.
 
     Raises:
       InputError: `field: what; allowed: ...`; also for two equal replies or conditions.
@@ -60,7 +60,7 @@ def parse_crossed(row: Row) -> Crossing:
     )
     kind = fields.label_field(row, "crossing", CROSSINGS)
     language = cast(Language, fields.label_field(row, "lang", LANGUAGES))
-    fields.label_field(row, "context", CONTEXTS)
+    fields.label_field(row, "context", contexts)
     name, user = fields.text_field(row, "id"), fields.text_field(row, "user")
     histories = _two(row, "history", _history)
     systems = _two(row, "conditions", lambda item, key: _condition(item, key, kind, language))

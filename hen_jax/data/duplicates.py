@@ -68,6 +68,12 @@ def duplicates(texts: Sequence[str], threshold: float = 1.0) -> list[Copy]:
     return sorted(copies, key=lambda copy: copy.index)
 
 
+def similarity(one: str, other: str) -> float:
+    """The Jaccard similarity of two texts' shingles, from 0 to 1."""
+    own, theirs = _shingles(normal_form(one)), _shingles(normal_form(other))
+    return len(own & theirs) / len(own | theirs)
+
+
 def without_duplicates(documents: Sequence[Document], threshold: float = 1.0) -> list[Document]:
     """The documents of which none earlier says the same."""
     repeated = {copy.index for copy in duplicates(list(map(spoken, documents)), threshold)}

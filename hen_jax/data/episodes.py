@@ -15,29 +15,35 @@ from hen_jax.core.types import Batch
 from hen_jax.data.examples import Example
 from hen_jax.data.packing import pack_row, stack_rows
 
+Examples = Mapping[str, Sequence[Example]]
+"""Examples by task."""
+
 
 class Draw(NamedTuple):
     """Indices of one task's examples; no group is on both sides, in this task or across tasks."""
 
     support: tuple[int, ...]
-    query: tuple[int, ...]
+    query: tuple[int, ...]  # of the held-out examples, where there are any
 
 
 class Episode(NamedTuple):
     """The batches of one outer step; `task` of each row is the task's place in the mapping."""
 
-    support: Batch  # fields [tasks, steps, rows, T]
+    support: Batch  # fields [tasks, steps, rows, T]; `example` counts on from task to task
     query: Batch  # fields [tasks, rows, T]
 
 
 def episode(
-    examples_by_task: Mapping[str, Sequence[Example]],
+    examples_by_task: Examples,
     seed: int,
     step: int,
     support: int,
     query: int,
+    held_out: Examples | None = None,
 ) -> dict[str, Draw]:
     """`support` and `query` examples of each task, drawn without replacement.
+
+    Queries come from `held_out` where it is given: examples that no episode has as support.
 
     A statement that stands in several tasks or languages is one group: where it supports, it is
     queried nowhere in the episode, so that the outer loss measures what was not adapted to.
@@ -51,16 +57,20 @@ def episode(
     for task, examples in examples_by_task.items():
         order = _generator(task, seed, step).permutation(len(examples)).tolist()
         chosen = _take(order, examples, support, task, supporting, queried)
+        if held_out is not None:
+            examples = held_out[task]
+            order = _generator(f"query of {task}", seed, step).permutation(len(examples)).tolist()
         draws[task] = Draw(chosen, _take(order, examples, query, task, queried, supporting))
     return draws
 
 
 def episode_batches(
-    examples_by_task: Mapping[str, Sequence[Example]],
+    examples_by_task: Examples,
     draws: Mapping[str, Draw],
     *,
     steps: int,
     row_length: int,
+    held_out: Examples | None = None,
 ) -> Episode:
     """The drawn examples, one a row, in batches of one shape for every episode.
 
@@ -70,7 +80,7 @@ def episode_batches(
     Raises:
       InputError: a support that does not divide over the steps, or an example longer than a row.
     """
-    supports, queries = [], []
+    supports, queries, before = [], [], 0
     for index, (task, draw) in enumerate(draws.items()):
         if len(draw.support) % steps:
             raise InputError(
@@ -78,13 +88,18 @@ def episode_batches(
             )
         examples = examples_by_task[task]
         rows = len(draw.support) // steps
+        drawn = [draw.support[start : start + rows] for start in range(0, len(draw.support), rows)]
         supports.append(
             _stack(
-                _rows(examples, draw.support[start : start + rows], index, row_length)
-                for start in range(0, len(draw.support), rows)
+                _rows(examples, some, index, row_length)._replace(
+                    example=before + np.asarray(some, np.int32)
+                )
+                for some in drawn
             )
         )
-        queries.append(_rows(examples, draw.query, index, row_length))
+        queried = (held_out or examples_by_task)[task]
+        queries.append(_rows(queried, draw.query, index, row_length))
+        before += len(examples)
     return Episode(_stack(supports), _stack(queries))
 
 

@@ -1,8 +1,8 @@
 """Several streams of batches as one: each batch holds some rows of every stream."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class JoinedBatches:
     def __init__(self, streams: Sequence[Stream]):
         self._streams, self._next = streams, 0
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> Any:
         # After the last update of all, which no run asks for, every stream goes on.
         last = max(stream.steps for stream in self._streams)
         parts = {
@@ -51,22 +51,38 @@ class JoinedBatches:
         self._next = state["next_index"]
 
 
-def join_all(streams: Mapping[int, Iterator[Batch]]) -> Iterator[Batch]:
+def join_all(streams: Mapping[int, Iterator[Any]]) -> Iterator[Any]:
     """The streams of the experts to the end of the longest; blank rows after the end of others."""
     for parts in zip_longest(*streams.values()):
         yield join(dict(zip(streams, parts, strict=True)))
 
 
-def join(parts: Mapping[int, Batch | None]) -> Batch:
+def join(parts: Mapping[int, Any]) -> Any:
     """The rows of all experts one after another, with the number of their expert.
 
-    Rows of a part that is None train nothing, and are as many as those of another part.
+    Parts are `Batch`es, or records that hold some, such as `PreferenceBatch`. Rows of a part that
+    is None train nothing, and are as many as those of another part.
     """
     some = next(part for part in parts.values() if part is not None)
-    blank = Batch(*(None if leaf is None else np.zeros_like(leaf) for leaf in some))
-    whole = [blank if part is None else part for part in parts.values()]
-    leaves = (
-        None if leaves[0] is None else np.concatenate(leaves) for leaves in zip(*whole, strict=True)
-    )
-    expert = np.repeat(np.asarray(tuple(parts), np.int32), len(some.tokens))
-    return Batch(*leaves)._replace(expert=expert)
+    blank = _mapped(lambda leaves: np.zeros_like(leaves[0]), [some])
+    whole = _mapped(np.concatenate, [blank if part is None else part for part in parts.values()])
+    return _owned(whole, np.asarray(tuple(parts), np.int32))
+
+
+def _mapped(function: Callable[[list[np.ndarray]], np.ndarray], records: list[Any]) -> Any:
+    """`function` of each leaf of some records of one shape; leaves that are None stay so."""
+    if records[0] is None:
+        return None
+    if isinstance(records[0], tuple):
+        fields = (_mapped(function, list(leaves)) for leaves in zip(*records, strict=True))
+        return type(records[0])(*fields)
+    return function(records)
+
+
+def _owned(record: Any, experts: np.ndarray) -> Any:
+    """The record whose batches say of each row which expert's it is: equally many of each."""
+    if isinstance(record, Batch):
+        return record._replace(expert=np.repeat(experts, len(record.tokens) // len(experts)))
+    if not isinstance(record, tuple):
+        return record
+    return type(record)(*(_owned(field, experts) for field in record))

@@ -5,6 +5,7 @@ One row here is all that a new data set needs beside its reader.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hen_jax.data.empathetic_dialogues import EmpatheticDialogue, check_empathet
 from hen_jax.data.esconv import SupportConversation, parse_esconv
 from hen_jax.data.examples import Document
 from hen_jax.data.hed import HedRecord, hed_conversation, parse_hed
+from hen_jax.data.patterns import contexts_beside
 from hen_jax.data.preferences import (
     Labelled,
     Pair,
@@ -82,12 +84,26 @@ def _hed_labels(record: HedRecord) -> dict[str, str]:
 
 
 def _by_row(
-    parse: Callable[[Row], Any], document: Callable[[Any], Document], *, number: bool, **more: Any
+    parse: Callable[..., Any],
+    document: Callable[[Any], Document],
+    *,
+    number: bool,
+    in_contexts: bool = False,
+    **more: Any,
 ) -> Schema:
-    """A schema in which one row is one record; `number`: the file need not name them."""
+    """A schema in which one row is one record.
+
+    Args:
+      parse: from a row to a record.
+      document: what a record trains.
+      number: the file need not name its records.
+      in_contexts: `parse` is also given the contexts that the file's folder has.
+      more: other fields of `Schema`.
+    """
 
     def rows(path: Path, columns: Columns) -> Iterator[LineOutcome[Any]]:
-        named = parse if not columns else lambda row: parse(renamed(row, columns))
+        own = partial(parse, contexts=contexts_beside(path)) if in_contexts else parse
+        named = own if not columns else lambda row: own(renamed(row, columns))
         return parse_each(path, named, lambda record: record.id, number=number)
 
     return Schema(lambda path: collect(rows(path, AS_NAMED)), document, rows=rows, **more)
@@ -121,6 +137,7 @@ SCHEMAS: dict[str, Schema] = {
         parse_steered,
         _steered_document,
         number=False,
+        in_contexts=True,
         pairs=lambda record: [steered_pair(record)],
         labels=lambda record: {
             "context": record.context,
@@ -132,6 +149,7 @@ SCHEMAS: dict[str, Schema] = {
         parse_crossed,
         _crossed_document,
         number=False,
+        in_contexts=True,
         pairs=crossed_pairs,
         labels=lambda record: {"crossing": record.kind, "language": record.language},
     ),

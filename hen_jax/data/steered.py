@@ -5,12 +5,13 @@ context's empathy pattern, the rejected one does not. The schema is ours.
 """
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields
 from hen_jax.data.rows import Row
-from hen_jax.empathy.clusters import CONTEXT_OF_TASK, CONTEXTS
+from hen_jax.empathy.clusters import CONTEXTS, Context
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.prompts import context_message
 
@@ -73,8 +74,8 @@ def steered_conversation(
     return Conversation(tuple(messages))
 
 
-def parse_steered(row: Row) -> SteeredRecord:
-    """One JSON object as a record.
+def parse_steered(row: Row, contexts: Mapping[str, Context] = CONTEXTS) -> SteeredRecord:
+    """One JSON object as a record, in one of `contexts`.
 
     Raises:
       InputError: `field: what; allowed: ...`.
@@ -84,10 +85,10 @@ def parse_steered(row: Row) -> SteeredRecord:
         required=("id", "cluster", "task", "persona", "target_level", "turns"),
         optional=("fault",),
     )
-    context = fields.label_field(row, "cluster", CONTEXTS)
-    task = fields.label_field(row, "task", CONTEXT_OF_TASK)
-    if CONTEXT_OF_TASK[task] != context:
-        allowed = ", ".join(CONTEXTS[context].tasks)
+    context = fields.label_field(row, "cluster", contexts)
+    task = fields.label_field(row, "task", [t for one in contexts.values() for t in one.tasks])
+    if task not in contexts[context].tasks:
+        allowed = ", ".join(contexts[context].tasks)
         raise InputError(f"task: {task!r} is not of the cluster {context!r}; allowed: {allowed}")
     turns = fields.items_field(row, "turns", _parse_turn)
     if not turns:
@@ -114,3 +115,16 @@ def _parse_persona(row: Row) -> Persona:
 def _texts(row: Row, keys: tuple[str, ...]) -> dict[str, str]:
     fields.known_keys(row, required=keys)
     return {key: fields.text_field(row, key) for key in keys}
+
+
+def steered_row(record: SteeredRecord) -> dict[str, Any]:
+    """The JSON object that `parse_steered` reads as this record."""
+    row = {
+        "id": record.id,
+        "cluster": record.context,
+        "task": record.task,
+        "persona": dataclasses.asdict(record.persona),
+        "target_level": record.target_level,
+        "turns": [dataclasses.asdict(turn) for turn in record.turns],
+    }
+    return row if record.fault is None else row | {"fault": record.fault}

@@ -23,9 +23,14 @@ _RIDGE = 1.0  # times the squared weights, beside a loss that is a sum over pair
 _MOST = 20_000  # pairs that it learns from
 
 
+def word_list(text: str) -> list[str]:
+    """Its words and marks in their order, in lower case; of Chinese the characters."""
+    return _WORD.findall(text.lower())
+
+
 def words(text: str) -> Counter[str]:
     """Its words and marks in lower case; of Chinese the characters and pairs of them."""
-    found = _WORD.findall(text.lower())
+    found = word_list(text)
     pairs = [one + two for one, two in pairwise(found) if _both_han(one, two)]
     return Counter(found + pairs)
 

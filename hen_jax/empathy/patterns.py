@@ -2,7 +2,8 @@
 
 A pattern is the context's desired level, seven weights that sum to 1 (how much each SENSE-7
 dimension counts there) and rules in words. The papers say that such patterns exist per context
-and do not print them: weights and rules are ours.
+and do not print them: weights, rules and limits are ours. A file may say it otherwise, and add
+contexts (`hen_jax.data.patterns`).
 """
 
 import dataclasses
@@ -23,17 +24,23 @@ DIMENSIONS: dict[str, str] = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Limits:
+    """What of a pattern can be counted in a reply: at most so many; None: any number."""
+
+    questions: int | None = None  # question marks
+    sentences: int | None = None
+    formulas: int | None = None  # phrases of `empathy.formulas`
+
+
+@dataclasses.dataclass(frozen=True)
 class Pattern:
     """How to be empathetic in one context."""
 
     context: str
+    level: float  # desired empathy in [0, 1]
     weights: dict[str, float]  # per dimension, sums to 1
     rules: tuple[Words, ...]
-
-    @property
-    def level(self) -> float:
-        """Desired empathy in [0, 1]."""
-        return CONTEXTS[self.context].level
+    limits: Limits = Limits()
 
 
 def _weights(*values: float) -> dict[str, float]:
@@ -43,6 +50,8 @@ def _weights(*values: float) -> dict[str, float]:
 PATTERNS: dict[str, Pattern] = {
     "distress": Pattern(
         context="distress",
+        level=CONTEXTS["distress"].level,
+        limits=Limits(questions=1, sentences=8, formulas=0),
         weights=_weights(0.25, 0.15, 0.15, 0.10, 0.10, 0.10, 0.15),
         rules=(
             Words("Stay with the feeling before anything else.", "先陪着情绪，别急着往前走。"),
@@ -53,6 +62,8 @@ PATTERNS: dict[str, Pattern] = {
     ),
     "career": Pattern(
         context="career",
+        level=CONTEXTS["career"].level,
+        limits=Limits(questions=2, sentences=10, formulas=0),
         weights=_weights(0.10, 0.25, 0.20, 0.10, 0.10, 0.15, 0.10),
         rules=(
             Words("Say in one sentence why it matters to them.", "用一句话说出这事为何要紧。"),
@@ -62,6 +73,8 @@ PATTERNS: dict[str, Pattern] = {
     ),
     "learning": Pattern(
         context="learning",
+        level=CONTEXTS["learning"].level,
+        limits=Limits(questions=2, sentences=12, formulas=0),
         weights=_weights(0.10, 0.25, 0.30, 0.05, 0.15, 0.05, 0.10),
         rules=(
             Words("Take the error as a sensible try.", "把错误当作合理的尝试。"),
@@ -71,6 +84,8 @@ PATTERNS: dict[str, Pattern] = {
     ),
     "writing": Pattern(
         context="writing",
+        level=CONTEXTS["writing"].level,
+        limits=Limits(questions=2, formulas=0),
         weights=_weights(0.05, 0.30, 0.40, 0.05, 0.05, 0.10, 0.05),
         rules=(
             Words("Deliver the work first.", "先把活儿交出来。"),

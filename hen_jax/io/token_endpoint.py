@@ -1,12 +1,12 @@
-"""Tokens drawn by an OpenAI-compatible completions endpoint, from token ids to token ids.
+"""Tokens drawn or scored by an OpenAI-compatible completions endpoint, from token ids.
 
 The server must take a prompt of token ids, list log-probabilities, and name tokens as
 `token_id:123` (vLLM's `return_tokens_as_token_ids`); its stop token must be among them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from hen_jax.core.errors import InputError
 from hen_jax.io.endpoint import Endpoint
@@ -14,6 +14,8 @@ from hen_jax.io.endpoint_trouble import api_key
 
 if TYPE_CHECKING:
     import openai
+
+T, R = TypeVar("T"), TypeVar("R")
 
 NAMED = "token_id:"
 """Before the id of a token in the answer."""
@@ -35,6 +37,29 @@ def draw_tokens(
     Raises:
       InputError: the server does not answer after `endpoint.tries`, or not in this form; names it.
     """
+    asked = list(zip(prompts, seeds, strict=True))
+    return _each(endpoint, "drawn", asked, lambda client, one: _drawn(client, endpoint, *one, stop))
+
+
+def score_tokens(endpoint: Endpoint, texts: Sequence[Sequence[int]]) -> list[list[float]]:
+    """The log-probability of each token of each text but its first, in nats, in order.
+
+    The server must echo a prompt with its log-probabilities; it draws one token behind it, which
+    is left out.
+
+    Raises:
+      InputError: the server does not answer after `endpoint.tries`, or not in this form; names it.
+    """
+    return _each(endpoint, "scored", texts, lambda client, ids: _echoed(client, endpoint, ids))
+
+
+def _each(
+    endpoint: Endpoint,
+    done: str,
+    asked: Sequence[T],
+    answer: "Callable[[openai.OpenAI, T], R]",
+) -> list[R]:
+    """The answer to each request, several at a time, in order."""
     import openai  # takes most of a second
 
     client = openai.OpenAI(
@@ -44,17 +69,28 @@ def draw_tokens(
         max_retries=endpoint.tries - 1,
     )
 
-    def one(prompt: Sequence[int], seed: int) -> DrawnTokens:
+    def one(given: T) -> R:
         try:
-            return _drawn(client, endpoint, prompt, seed, stop)
+            return answer(client, given)
         except (openai.APIError, ValueError, KeyError, TypeError, IndexError) as error:
             raise InputError(
-                f"endpoint {endpoint.url}, model {endpoint.model}: no tokens drawn "
+                f"endpoint {endpoint.url}, model {endpoint.model}: no tokens {done} "
                 f"({' '.join(f'{type(error).__name__}: {error}'.split())[:200]})"
             ) from None
 
     with client, ThreadPoolExecutor(endpoint.at_once) as pool:
-        return list(pool.map(one, prompts, seeds))
+        return list(pool.map(one, asked))
+
+
+def _echoed(client: "openai.OpenAI", endpoint: Endpoint, ids: Sequence[int]) -> list[float]:
+    answer = client.completions.create(
+        model=endpoint.model, prompt=list(ids), max_tokens=1, echo=True, logprobs=1, temperature=0
+    )
+    found = answer.choices[0].logprobs
+    log_probs = (found.token_logprobs or [])[1 : len(ids)] if found is not None else []
+    if len(log_probs) != len(ids) - 1 or any(one is None for one in log_probs):
+        raise ValueError("the answer does not list the log-probabilities of its prompt (echo)")
+    return [float(one) for one in log_probs]
 
 
 def _drawn(

@@ -4,7 +4,7 @@ Parameters carry `axes`, one logical name per dimension (without the stacked lay
 `decoder.py` adds); sharding, counting and shape tables fold over them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -62,7 +62,7 @@ class Linear(nnx.Module):
     ):
         kernel_key, adapter_key = jax.random.split(key)
         fan_in, fan_out = shape
-        self.dtype = dtype
+        self.dtype, self.width = dtype, fan_out
         kernel = _normal(kernel_key, shape, fan_in)
         self.kernel_scale = nnx.data(None)
         if int8:
@@ -70,6 +70,7 @@ class Linear(nnx.Module):
             self.kernel_scale = nnx.Param(scale, axes=axes[1:])
         self.kernel = nnx.Param(kernel, axes=axes)
         self.turned = False  # the kernel lies [O, I]: see `sampling.weights`
+        self.joined = nnx.data(None)  # kernels of layers that read the same, from this one on
         self.bias = nnx.Param(jnp.zeros((fan_out,)), axes=axes[1:]) if bias else nnx.data(None)
         self.scale = 0.0
         self.lora_a = self.lora_b = nnx.data(None)
@@ -88,10 +89,10 @@ class Linear(nnx.Module):
         x: Float[Array, "B T I"],
         low: Float[Array, "B T R"] | None = None,
         gate: Gate | None = None,
+        wide: Float[Array, "B T O"] | None = None,
     ) -> Float[Array, "B T O"]:
-        """Both products in the compute dtype; `low` is `x A`, where it is known."""
-        product = turned_matmul if self.turned else matmul
-        y = product(x, self.kernel[...].astype(self.dtype))
+        """Products in the compute dtype; `low` is `x A` and `wide` is `x W`, where it is known."""
+        y = self.product(x, self.kernel) if wide is None else wide
         if self.kernel_scale is not None:
             y = (y * self.kernel_scale[...]).astype(self.dtype)
         if self.bias is not None:
@@ -102,20 +103,33 @@ class Linear(nnx.Module):
             y = y + matmul(scale * save_for_backward(narrow), self.lora_b[...].astype(self.dtype))
         return save_for_backward(y)
 
+    def product(self, x: Float[Array, "B T I"], kernel: nnx.Param) -> Float[Array, "B T O"]:
+        """`x` times a kernel that lies as this layer's does."""
+        product = turned_matmul if self.turned else matmul
+        return product(x, kernel[...].astype(self.dtype))
+
 
 def side_by_side(
     x: Float[Array, "B T I"], *layers: Linear, gate: Gate | None = None
 ) -> list[Float[Array, "B T O"]]:
     """What each layer makes of the same `x`, with one product for the `A` of all their adapters.
 
-    With adapters of rank 16 on q, k and v it is one of rank 48 in place of three of rank 16.
+    With adapters of rank 16 on q, k and v it is one of rank 48 in place of three of rank 16. Where
+    the layers' kernels are joined it is one product for all of them, too.
     """
+    wides: Sequence[Array | None] = [None] * len(layers)
+    if layers[0].joined is not None:
+        ends = np.cumsum([one.width for one in layers])
+        wides = jnp.split(layers[0].product(x, layers[0].joined), ends[:-1], axis=-1)
     factors = [one.lora_a[...].astype(one.dtype) for one in layers if one.lora_a is not None]
     if len(factors) < 2:
-        return [one(x, gate=gate) for one in layers]
+        return [one(x, gate=gate, wide=wide) for one, wide in zip(layers, wides, strict=True)]
     ends = np.cumsum([factor.shape[1] for factor in factors])
     lows = iter(jnp.split(matmul(x, jnp.concatenate(factors, axis=1)), ends[:-1], axis=-1))
-    return [one(x) if one.lora_a is None else one(x, next(lows), gate) for one in layers]
+    return [
+        one(x, wide=wide) if one.lora_a is None else one(x, next(lows), gate, wide)
+        for one, wide in zip(layers, wides, strict=True)
+    ]
 
 
 class RMSNorm(nnx.Module):

@@ -125,7 +125,7 @@ def kto_losses(
     return values.desirable * wanted, values.undesirable * unwanted
 
 
-def kto_baseline(total: Float[Array, ""], count: Float[Array, ""]) -> Float[Array, ""]:
+def kto_baseline(total: Float[Array, "*G"], count: Float[Array, "*G"]) -> Float[Array, "*G"]:
     """z0 = max(0, mean of `h` over replies behind other prompts): an estimate of the KL divergence
     of policy and reference, from the sum and the number of such replies."""
     return jnp.maximum(total / jnp.maximum(count, 1.0), 0.0)

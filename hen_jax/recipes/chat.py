@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.outputs import output_files
+from hen_jax.measures.safety.guard import Guard, open_guard
 from hen_jax.recipes.generate import Request, answering_of, require_settings
 from hen_jax.runs.tellers import Teller, open_teller
 from hen_jax.text.conversation import Message, Reply, message_row
@@ -35,15 +36,19 @@ class Talk(NamedTuple):
         return (*head, *self.turns)
 
 
-def chat(request: Request) -> None:
+def chat(request: Request, *, guarded: bool = False, place: str | None = None) -> None:
     """Reads lines from standard input, and answers each, until they end.
 
-    What cannot be answered is told in a line, and the conversation is as before.
+    What cannot be answered is told in a line, and the conversation is as before. With `guarded` each
+    reply passes a guard, whose resources are those of `place`.
 
     Raises:
-      InputError: no such model or back-end, or a setting out of range.
+      InputError: no such model, back-end or place, or a setting out of range.
     """
     require_settings(request)
+    if place is not None and not guarded:
+        raise InputError("--place goes with --guard")
+    guard = open_guard(place) if guarded else None
     teller, talk = open_teller(request.line, answering_of(request)), Talk(request.system)
     print(f"{request.line}; /help says what there is, Ctrl-D leaves")
     with contextlib.suppress(ImportError):
@@ -53,14 +58,14 @@ def chat(request: Request) -> None:
         if line.strip() == "/quit":
             return
         try:
-            talk = answer(line.strip(), talk, teller, request.seed)
+            talk = answer(line.strip(), talk, teller, request.seed, guard)
         except KeyboardInterrupt:
             print("\n[stopped]")
         except InputError as error:
             print(f"[{error}]")
 
 
-def answer(line: str, talk: Talk, teller: Teller, seed: int) -> Talk:
+def answer(line: str, talk: Talk, teller: Teller, seed: int, guard: Guard | None = None) -> Talk:
     """What a line makes of a conversation; prints what there is to say.
 
     Raises:
@@ -68,7 +73,7 @@ def answer(line: str, talk: Talk, teller: Teller, seed: int) -> Talk:
     """
     command, _, rest = line.partition(" ")
     if not line.startswith("/"):
-        return _reply(talk, Message("user", line), teller, seed) if line else talk
+        return _reply(talk, Message("user", line), teller, seed, guard) if line else talk
     match command:
         case "/help":
             print(HELP)
@@ -80,7 +85,7 @@ def answer(line: str, talk: Talk, teller: Teller, seed: int) -> Talk:
             if not talk.turns:
                 raise InputError("nothing was said yet")
             *before, asked, _ = talk.turns
-            return _reply(talk._replace(turns=tuple(before)), asked, teller, seed)
+            return _reply(talk._replace(turns=tuple(before)), asked, teller, seed, guard)
         case "/save":
             _save(talk, rest.strip())
         case _:
@@ -100,15 +105,23 @@ def _read() -> str | None:
             print("\n[Ctrl-D leaves]")
 
 
-def _reply(talk: Talk, asked: Message, teller: Teller, seed: int) -> Talk:
-    """The conversation with what was asked and the reply to it, which is shown as it comes."""
+def _reply(talk: Talk, asked: Message, teller: Teller, seed: int, guard: Guard | None) -> Talk:
+    """The conversation with what was asked and the reply to it.
+
+    It is shown as it comes, and with a guard when that has seen the whole of it.
+    """
     waiting = talk._replace(turns=(*talk.turns, asked), draws=talk.draws + 1)
-    reply = _show(teller, waiting.messages, (seed + talk.draws) % 2**32)
-    print("" if reply.stopped else " [cut off at --max-new-tokens]", flush=True)
-    return waiting._replace(turns=(*waiting.turns, Message("assistant", reply.text)))
+    reply = _show(teller, waiting.messages, (seed + talk.draws) % 2**32, hidden=guard is not None)
+    verdict = guard(waiting.messages, reply.text) if guard else None
+    text = verdict.text if verdict else reply.text
+    cut = "" if reply.stopped else " [cut off at --max-new-tokens]"
+    print((text if verdict else "") + cut, flush=True)
+    if verdict and verdict.reasons:
+        print(f"[guard: {verdict.action}, {', '.join(verdict.reasons)}]")
+    return waiting._replace(turns=(*waiting.turns, Message("assistant", text)))
 
 
-def _show(teller: Teller, messages: tuple[Message, ...], seed: int) -> Reply:
+def _show(teller: Teller, messages: tuple[Message, ...], seed: int, *, hidden: bool) -> Reply:
     """Prints a reply piece by piece, and returns it; a line that breaks off is ended."""
     begun = False
     # Closed in any case: a reply that is stopped must not go on being written.
@@ -116,8 +129,9 @@ def _show(teller: Teller, messages: tuple[Message, ...], seed: int) -> Reply:
         try:
             while True:
                 piece = next(telling)
-                begun = begun or bool(piece)
-                print(piece, end="", flush=True)
+                if not hidden:
+                    begun = begun or bool(piece)
+                    print(piece, end="", flush=True)
         except StopIteration as end:
             return end.value
         except InputError:

@@ -18,14 +18,16 @@ from hen_jax.planning.search import Change
 from hen_jax.recipes.changes import replaced
 from hen_jax.recipes.curriculum_plot import draw_curriculum
 from hen_jax.recipes.emcl_data import (
+    EpisodeBounds,
     abstract_episode,
+    bounds_of,
     draw_episode,
-    most_trained,
     put_episode,
     read_tasks,
 )
 from hen_jax.recipes.emcl_settings import EmclSettings, check
 from hen_jax.runs.stage import Feed, Job, Load, Stage, Work, guarded
+from hen_jax.steps.aligned import adapter_row_sums
 from hen_jax.steps.sft import sft_loss
 from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.checkpoints import saved_steps
@@ -33,29 +35,36 @@ from hen_jax.training.loop import Prepare
 from hen_jax.training.optimizers import make_schedule
 from hen_jax.training.processes import Share, primary_first
 
+PLANNED_EXAMPLES = 100_000
+"""Whose visits `reweight` remembers in a plan: a megabyte or so."""
+
 
 def feed(settings: EmclSettings, tokenizer: ChatTokenizer, share: Share) -> Feed:
     """Episodes, which every process draws whole."""
-    found = read_tasks(settings.sources, settings.tasks, settings.episode, tokenizer)
+    found = read_tasks(settings, tokenizer)
     print(f"{settings.emcl.curriculum}: {settings.gradients().sum():,.0f} gradients of a row")
     numbers = grain.MapDataset.range(settings.steps)
-    draw = partial(draw_episode, settings.episode, settings.emcl.inner_steps)
-    drawn = numbers.map(lambda number: draw(found.train, settings.seed, int(number)))
+    draw = partial(draw_episode, settings)
+    drawn = numbers.map(lambda number: draw(found.train, found.meta, settings.seed, int(number)))
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     held_out = range(settings.episode.held_out)
     return Feed(
         steps=settings.steps,
-        bounds=most_trained(found),
+        bounds=bounds_of(found),
         batches=iter(drawn.to_iter_dataset(ahead)),
         # The same episodes of held-out statements whatever the seed of the run.
-        held_out=lambda: (draw(found.valid, 0, number) for number in held_out),
+        held_out=lambda: (draw(found.valid, None, 0, number) for number in held_out),
     )
 
 
 def work(
-    settings: EmclSettings, config: DecoderConfig, graphdef: nnx.GraphDef, bounds: int, steps: int
+    settings: EmclSettings,
+    config: DecoderConfig,
+    graphdef: nnx.GraphDef,
+    bounds: EpisodeBounds,
+    steps: int,
 ) -> Work:
-    """The curriculum's step; `bounds` is the most positions that a row trains.
+    """The curriculum's step.
 
     An optimizer makes several updates in a step; the schedule of the log is by step.
     """
@@ -64,20 +73,25 @@ def work(
     schedule = make_schedule(settings.optimizer, int(updates.sum()))
     done = np.concatenate([[0], updates.cumsum()])
     optimizer = guarded(settings, schedule)
-    loss = sft_loss(graphdef, bounds, settings.logit_chunk)
+    limits = bounds.trained, settings.logit_chunk
+    loss, sums = sft_loss(graphdef, *limits), None
+    if settings.adapter is not None:
+        sums = adapter_row_sums(graphdef, settings.adapter, *limits)
+    features = reply_features(graphdef)
     return Work(
-        step=emcl_step(emcl, loss, optimizer, tasks, settings.steps, reply_features(graphdef)),
+        step=emcl_step(emcl, loss, optimizer, tasks, settings.steps, features, sums),
         optimizer=optimizer,
         schedule=lambda number: schedule(jnp.asarray(done)[number]),
         score=evaluation(emcl, loss, tasks),
-        memory=lambda key: init_memory(emcl, tasks, key, config.width + 1),
+        memory=lambda key: init_memory(emcl, tasks, key, config.width + 1, bounds.examples),
     )
 
 
 def load(settings: EmclSettings, config: DecoderConfig, mesh: Mesh) -> Load:
     """An episode of full rows."""
     drawn, steps = settings.episode, settings.emcl.inner_steps
-    return Load(abstract_episode(mesh, drawn, len(settings.tasks), steps), drawn.row_length)
+    batch = abstract_episode(mesh, drawn, len(settings.tasks), steps)
+    return Load(batch, EpisodeBounds(drawn.row_length, PLANNED_EXAMPLES))
 
 
 def step_flops(settings: EmclSettings, config: DecoderConfig, number: int) -> float:
@@ -91,7 +105,7 @@ def before(job: Job) -> None:
     if saved_steps(job.workdir / "checkpoints"):
         return
     settings: EmclSettings = job.settings
-    loss = sft_loss(job.model.graphdef, job.feed.bounds, settings.logit_chunk)
+    loss = sft_loss(job.model.graphdef, job.feed.bounds.trained, settings.logit_chunk)
     put = partial(put_episode, job.mesh, settings.episode)
     require_gradient(
         settings.emcl, loss, job.trainable, job.frozen, lambda: put(next(job.feed.held_out()))

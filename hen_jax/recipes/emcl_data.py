@@ -1,6 +1,6 @@
 """The examples of each task, and episodes on the mesh."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -9,77 +9,113 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import BATCH
 from hen_jax.core.types import Array
-from hen_jax.data.episodes import Episode, episode, episode_batches
+from hen_jax.data.episodes import Episode, Examples, episode, episode_batches
 from hen_jax.data.examples import Document, Example, encode
 from hen_jax.data.schemas import check_records, schema_named
-from hen_jax.data.splits import split_records
-from hen_jax.recipes.emcl_settings import EpisodeSettings
+from hen_jax.data.splits import Splits, part_number, split_records
+from hen_jax.recipes.emcl_settings import EmclSettings, EpisodeSettings
 from hen_jax.runs.abstract import abstract_batch
 from hen_jax.runs.sources import Source, locate_source
 from hen_jax.text.tokenizer import ChatTokenizer
 
-TaskExamples = Mapping[str, Sequence[Example]]
+META_SALT = "meta-validation-1"
+"""Deals training groups to support and queries, apart from how `data.splits` deals the parts."""
 
 
 class TaskParts(NamedTuple):
     """Examples by task of the parts that a run uses."""
 
-    train: TaskExamples
-    valid: TaskExamples
+    train: Examples  # the support of training episodes
+    meta: Examples | None  # their queries; None: those of `train`, of other groups
+    valid: Examples
 
 
-def read_tasks(
-    sources: tuple[Source, ...],
-    tasks: tuple[str, ...],
-    settings: EpisodeSettings,
-    tokenizer: ChatTokenizer,
-) -> TaskParts:
+def read_tasks(settings: EmclSettings, tokenizer: ChatTokenizer) -> TaskParts:
     """Examples of the sources under the label that says their task; records of others are left out.
 
     Raises:
       InputError: a bad source, or a task without examples.
     """
-    labelled = [pair for source in sources for pair in _labelled(source, settings.label)]
-    parts = split_records(labelled, lambda pair: pair[1].group)
+    tasks, drawn = settings.tasks, settings.episode
+
+    def read(sources: tuple[Source, ...]) -> Splits[tuple[str, Document]]:
+        labelled = [pair for source in sources for pair in _labelled(source, drawn.label)]
+        return split_records(labelled, lambda pair: pair[1].group)
+
+    parts = read(settings.sources)
 
     def by_task(name: str, pairs: list[tuple[str, Document]]) -> dict[str, list[Example]]:
         found = {}
         for task in tasks:
             documents = [document for label, document in pairs if label == task]
-            encoded = encode(documents, tokenizer, max_length=settings.row_length)
+            encoded = encode(documents, tokenizer, max_length=drawn.row_length)
             print(f"{name}, {task}: {encoded.summary()}")
             if not encoded.examples:
-                there = ", ".join(sorted({label for label, _ in labelled}))
+                there = ", ".join(sorted({label for part in parts for label, _ in part}))
                 raise InputError(
-                    f"config.tasks: no {name} record has the {settings.label} {task!r}; the "
+                    f"config.tasks: no {name} record has the {drawn.label} {task!r}; the "
                     f"sources have {there}"
                 )
             found[task] = encoded.examples
         return found
 
-    return TaskParts(by_task("train", parts.train), by_task("valid", parts.valid))
+    if settings.trusted:
+        asked = read(settings.trusted)
+        support, queries, valid = parts.train, asked.train, asked.valid
+    else:
+        support, queries = _apart(parts.train, drawn.meta_share)
+        valid = parts.valid
+    return TaskParts(
+        by_task("train", support),
+        by_task("meta-validation", queries) if queries else None,
+        by_task("valid", valid),
+    )
 
 
-def most_trained(parts: TaskParts) -> int:
-    """The most positions that any row trains."""
-    every = [x for part in parts for examples in part.values() for x in examples]
-    return max(int(example.mask[1:].sum()) for example in every)
+def _apart(
+    pairs: Sequence[tuple[str, Document]], share: float
+) -> tuple[list[tuple[str, Document]], list[tuple[str, Document]]]:
+    """Pairs whose groups train, and a share of the groups that only queries have."""
+    support, queries = [], []
+    for pair in pairs:
+        number = part_number(pair[1].group, 1000, META_SALT)
+        (queries if number < 1000 * share else support).append(pair)
+    return support, queries
+
+
+class EpisodeBounds(NamedTuple):
+    """What the step is compiled for."""
+
+    trained: int  # the most positions that any row trains
+    examples: int  # of the support
+
+
+def bounds_of(parts: TaskParts) -> EpisodeBounds:
+    """The bounds of all episodes of a run."""
+    every = [x for part in parts if part for examples in part.values() for x in examples]
+    most = max(int(example.mask[1:].sum()) for example in every)
+    return EpisodeBounds(most, sum(map(len, parts.train.values())))
 
 
 def draw_episode(
-    settings: EpisodeSettings, steps: int, examples: TaskExamples, seed: int, number: int
+    settings: EmclSettings, examples: Examples, queries: Examples | None, seed: int, number: int
 ) -> Episode:
-    """The episode of that number, with `steps` batches of support."""
-    draws = episode(examples, seed, number, steps * settings.support_rows, settings.query_rows)
-    return episode_batches(examples, draws, steps=steps, row_length=settings.row_length)
+    """The episode of that number, with a batch of support for each inner step."""
+    drawn, steps = settings.episode, settings.emcl.inner_steps
+    rows = steps * drawn.support_rows, drawn.query_rows
+    draws = episode(examples, seed, number, *rows, held_out=queries)
+    return episode_batches(
+        examples, draws, steps=steps, row_length=drawn.row_length, held_out=queries
+    )
 
 
 def abstract_episode(mesh: Mesh, settings: EpisodeSettings, tasks: int, steps: int) -> Episode:
     """The shapes and shardings of what `put_episode` gives."""
     support, query = _specs(settings)
     length = settings.row_length
+    rows = abstract_batch((tasks, steps, settings.support_rows), length, mesh, tuple(support))
     return Episode(
-        abstract_batch((tasks, steps, settings.support_rows), length, mesh, tuple(support)),
+        rows._replace(example=rows.task),
         abstract_batch((tasks, settings.query_rows), length, mesh, tuple(query)),
     )
 

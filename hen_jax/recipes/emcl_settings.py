@@ -7,10 +7,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.ranges import Count, check_ranges
+from hen_jax.core.ranges import BelowOne, Count, check_ranges
 from hen_jax.core.rows import check_episode
 from hen_jax.curricula.evaluations import EvaluationRows, evaluations
 from hen_jax.curricula.shared import EmclConfig
+from hen_jax.runs.sources import Source
 from hen_jax.runs.stage import RunSettings
 
 
@@ -23,6 +24,7 @@ class EpisodeSettings:
     query_rows: Count = 4  # of one task
     row_length: Count = 256  # T; an example has a row of its own
     held_out: Count = 4  # episodes of held-out groups that measure the loss after adaptation
+    meta_share: BelowOne = 0.125  # of the training groups, kept for queries; 0: they do both
     task_axis: Literal["data", "fsdp"] | None = None  # tasks spread over this mesh axis
 
     def __post_init__(self):
@@ -35,6 +37,7 @@ class EmclSettings(RunSettings):
 
     tasks: tuple[str, ...]  # labels of the records, easiest first
     steps: Count  # episodes
+    trusted: tuple[Source, ...] = ()  # where queries come from, if not from the sources
     emcl: EmclConfig = EmclConfig()
     episode: EpisodeSettings = EpisodeSettings()
 

@@ -1,7 +1,7 @@
 """What the experts of a run are, and the batches that hold rows of each."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.ranges import Count, Positive, check_ranges
@@ -49,17 +49,46 @@ class ExpertsSettings(PackedSettings):
 
     def __post_init__(self):
         super().__post_init__()
-        names = [expert.name for expert in self.experts]
-        if self.adapter is None or self.sources:
-            raise InputError("experts are adapters: give config.adapter, and each its own sources")
-        if not names or len(set(names)) < len(names):
-            raise InputError(f"config.experts are {names}; give one or more, each its own name")
-        idle = [expert.name for expert in self.experts if not expert.sources]
-        if len(idle) == len(names) or (idle and self.start is None):
-            raise InputError(f"experts {idle} have no sources; only config.start can make them")
+        check_experts(self)
 
 
-def adapters(settings: ExpertsSettings) -> dict[str, LoraConfig]:
+class HasExperts(Protocol):
+    """What the settings of any run of experts have."""
+
+    @property
+    def experts(self) -> tuple[Expert, ...]:
+        """At least one."""
+        ...
+
+    @property
+    def adapter(self) -> LoraConfig | None:
+        """The shape of each, unless it says otherwise."""
+        ...
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """None."""
+        ...
+
+    @property
+    def start(self) -> str | None:
+        """The run that they go on from."""
+        ...
+
+
+def check_experts(settings: HasExperts) -> None:
+    """Raises `InputError` for experts without names of their own, an adapter or anything to do."""
+    names = [expert.name for expert in settings.experts]
+    if settings.adapter is None or settings.sources:
+        raise InputError("experts are adapters: give config.adapter, and each its own sources")
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"config.experts are {names}; give one or more, each its own name")
+    idle = [expert.name for expert in settings.experts if not expert.sources]
+    if len(idle) == len(names) or (idle and settings.start is None):
+        raise InputError(f"experts {idle} have no sources; only config.start can make them")
+
+
+def adapters(settings: HasExperts) -> dict[str, LoraConfig]:
     """The shape of each expert's adapter."""
     usual = settings.adapter
     assert usual is not None
@@ -73,9 +102,14 @@ def adapters(settings: ExpertsSettings) -> dict[str, LoraConfig]:
     }
 
 
+def learning(settings: HasExperts) -> dict[int, Expert]:
+    """The experts that have something to learn from, by their numbers."""
+    return {number: one for number, one in enumerate(settings.experts) if one.sources}
+
+
 def rows(settings: ExpertsSettings) -> int:
     """Rows of a batch: `data.batch_size` of each expert that learns."""
-    return settings.data.batch_size * sum(bool(expert.sources) for expert in settings.experts)
+    return settings.data.batch_size * len(learning(settings))
 
 
 class ExpertBounds(NamedTuple):
@@ -89,10 +123,9 @@ def feed(settings: ExpertsSettings, tokenizer: ChatTokenizer, share: Share) -> F
     """The rows of every expert side by side, each packed, shuffled and repeated as if alone."""
     data, shards = settings.data, {"process_index": share.index, "process_count": share.count}
     found: dict[int, Prepared] = {}
-    for number, expert in enumerate(settings.experts):
-        if expert.sources:
-            print(f"expert {expert.name}:")
-            found[number] = prepared(expert.sources, data, tokenizer)
+    for number, expert in learning(settings).items():
+        print(f"expert {expert.name}:")
+        found[number] = prepared(expert.sources, data, tokenizer)
     steps = tuple(
         _steps(settings, expert, found[number].train) if number in found else 0
         for number, expert in enumerate(settings.experts)

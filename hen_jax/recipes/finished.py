@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from hen_jax.core.files import RECORD, read_json
+from hen_jax.runs.routing import FOLDER as ROUTER
 from hen_jax.training.checkpoints import saved_steps
 from hen_jax.training.processes import is_primary
 
@@ -16,7 +17,9 @@ def say_finished(workdir: Path) -> None:
 
 def closing_words(workdir: Path) -> str:
     """How a finished run in `workdir` is told: its updates, its files, the next commands."""
-    record = read_json(workdir / RECORD)
+    record, done = read_json(workdir / RECORD), saved_steps(workdir / "checkpoints")[0]
+    if (workdir / ROUTER / RECORD).exists():
+        return f"Finished after {done} updates. The router is {workdir / ROUTER}."
     lora = record["config"]["adapter"] is not None
     format_ = "peft" if lora else "hf"
     expert = next(iter(record.get("adapters", {})), None)  # of several the first, as an example
@@ -30,7 +33,6 @@ def closing_words(workdir: Path) -> str:
         file, schema = ("chats.jsonl", "messages") if rates else ("pairs.jsonl", "preference")
         data = ["--input", file, "--schema", schema, "--out", "scores.jsonl"]
         use = ["hen", "score", *model, *data]
-    done = saved_steps(workdir / "checkpoints")[0]
     lines = [
         f"Finished after {done} updates. In {workdir}: checkpoints,"
         " metrics.jsonl, tensorboard, goodput.json. Next:",

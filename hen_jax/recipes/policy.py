@@ -22,7 +22,7 @@ from hen_jax.recipes.policy_settings import PolicySettings, feed, flops, load, n
 from hen_jax.runs.stage import Stage, Work, guarded
 from hen_jax.steps.policy import first_memory, policy_says, policy_score, policy_step
 from hen_jax.steps.policy_config import BEHAVIOUR, CRITIC, VALUE
-from hen_jax.steps.preference import with_reference
+from hen_jax.steps.preference_plan import with_reference
 from hen_jax.training.optimizers import make_schedule
 
 

@@ -133,7 +133,7 @@ def reward_model(source: RewardSource, around: Circumstance) -> Reward:
             scores = np.asarray(
                 jax.device_get(run(model.params, model.frozen, put(stack_rows(laid))))
             )
-            found[places] = scores[: len(places), 0]
+            found[places] = scores[: len(places), 0, 0]  # of one document, its one score
         return found.tolist()
 
     return calibrated(score, calibration_of(_report(source)), task_of)

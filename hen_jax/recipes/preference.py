@@ -22,13 +22,12 @@ from hen_jax.runs.preferred import PreferenceSettings, preference_feed, preferen
 from hen_jax.runs.reference import require_same_reference
 from hen_jax.runs.stage import Job, Stage, Work, guarded
 from hen_jax.steps.preference import (
-    Plan,
     completed,
     preference_loss,
     preference_score,
     preference_step,
-    with_reference,
 )
+from hen_jax.steps.preference_plan import Plan, with_reference
 from hen_jax.steps.update import update_step
 from hen_jax.training.optimizers import make_schedule
 

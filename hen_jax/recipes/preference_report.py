@@ -14,7 +14,8 @@ from hen_jax.recipes.reward_report import reporting
 from hen_jax.runs.preferred import Preferred, all_batches, read_preferences, require_pairs
 from hen_jax.runs.reference import score_all, stored_table
 from hen_jax.runs.stage import Job, rows_to_devices
-from hen_jax.steps.preference import Plan, implicit_rewards
+from hen_jax.steps.preference import implicit_rewards
+from hen_jax.steps.preference_plan import Plan
 from hen_jax.steps.reply_scores import reply_lengths, reply_sums
 from hen_jax.steps.state import State
 from hen_jax.training.loop import Evaluator, Prepare

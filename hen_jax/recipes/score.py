@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Float
 from scipy.special import expit
 
@@ -17,20 +16,19 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh, replicated, rows_over
 from hen_jax.core.outputs import output_files, require_ours
 from hen_jax.core.records import read_record
-from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Array, Batch, RowLimits, Tree
 from hen_jax.data.comparisons import unshifted
 from hen_jax.data.packing import lay_out_row, pack_all, stack_rows
 from hen_jax.data.schemas import check_records, schema_named
 from hen_jax.evaluation.calibration import Calibration, calibration_of
-from hen_jax.io import hf, peft, peft_settings
+from hen_jax.io import hf, peft_settings
 from hen_jax.models.config import DecoderConfig, Execution
 from hen_jax.models.decoder import merge
 from hen_jax.models.heads import document_outputs
+from hen_jax.runs.adapted import Adapted, open_adapted
 from hen_jax.runs.compared import task_of
-from hen_jax.runs.earlier import beside
 from hen_jax.runs.known_tokenizers import known_tokenizer
-from hen_jax.runs.model import BaseModel, open_model, with_score_head
+from hen_jax.runs.model import with_score_head
 from hen_jax.text.chat import render_all
 from hen_jax.text.conversation import Conversation
 from hen_jax.training.placement import to_devices
@@ -53,13 +51,8 @@ class Scoring:
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
-class RewardModel(NamedTuple):
-    """A model with a score head, on its devices."""
-
-    mesh: Mesh
-    opened: BaseModel
-    params: Tree  # an adapter with its head, or all
-    frozen: Tree
+RewardModel = Adapted
+"""A model with a score head, on its devices."""
 
 
 class Scored(NamedTuple):
@@ -121,15 +114,8 @@ def open_reward(
     Raises:
       InputError: neither.
     """
-    config, mesh = reward_config(folder, adapter), make_mesh(MeshConfig())
-    lora, learnt = (None, {}) if adapter is None else peft.read_adapter(adapter, config, "float32")
-    run = Execution(compute_dtype=dtype, remat="none")
-    opened = open_model(folder, mesh, lora=lora, execution=run, dtype=dtype, config=config)
-    if lora is None:
-        return RewardModel(mesh, opened, opened.base, {})
-    where = opened.shardings
-    placed = map_with_path(lambda path, leaf: jax.device_put(leaf, where[path]), learnt)
-    return RewardModel(mesh, opened, placed, beside({}, opened.base).frozen)
+    config, run = reward_config(folder, adapter), Execution(compute_dtype=dtype, remat="none")
+    return open_adapted(folder, adapter, config, make_mesh(MeshConfig()), run)
 
 
 def reward_config(folder: Path, adapter: Path | None) -> DecoderConfig:
@@ -183,7 +169,7 @@ def document_values(
 
 
 def compiled_scores(reward: RewardModel, held: int, reach: RowLimits) -> Any:
-    """`scores(params, frozen, batch)`: `[B, held]`, those of each row's documents; jitted."""
+    """`scores(params, frozen, batch)`: `[B, held, O]`, those of each row's documents; jitted."""
 
     def scores(params: Tree, frozen: Tree, batch: Batch) -> Array:
         model = merge(reward.opened.graphdef, params, frozen)

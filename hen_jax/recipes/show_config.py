@@ -7,7 +7,7 @@ from typing import Any
 from hen_jax.core.fields import REQUIRED, Field, fields_of, words
 from hen_jax.recipes.config_files import built_in, find_config, open_config
 from hen_jax.recipes.launch import load_config
-from hen_jax.recipes.table import stage_of
+from hen_jax.recipes.table import settings_of
 from hen_jax.runs.settings import settings
 
 
@@ -18,7 +18,7 @@ def show_config(config_file: str, overrides: Sequence[str]) -> str:
       InputError: what `hen run` would refuse before it looks for devices.
     """
     config = load_config(config_file, overrides)
-    parsed = settings(stage_of(config.get("recipe")).settings, config)
+    parsed = settings(settings_of(config.get("recipe")), config)
     lines = [f"# {config_file}; set any field with --config.FIELD=VALUE", *_lines([parsed])]
     print("\n".join(lines))
     return "\n".join(lines)

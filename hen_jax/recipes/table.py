@@ -14,13 +14,28 @@ STAGES = {
     "preference": "hen_jax.recipes.preference",
     "regression": "hen_jax.recipes.regression",
     "experts": "hen_jax.recipes.experts",
+    "experts_preference": "hen_jax.recipes.experts_preference",
+    "router": "hen_jax.recipes.router",
     "policy": "hen_jax.recipes.policy",
 }
 """Name -> the module whose `STAGE` it is, imported when it is asked for: each brings libraries."""
 
 
+PIPELINE = "pipeline"
+"""The recipe that is no stage: it runs several, one after another."""
+
+
+def settings_of(name: Any) -> type:
+    """The dataclass of a recipe's settings; raises `InputError` where there is no such recipe."""
+    if name == PIPELINE:
+        return import_module("hen_jax.recipes.pipeline_settings").PipelineSettings
+    return stage_of(name).settings
+
+
 def stage_of(name: Any) -> Stage:
     """The stage of a recipe's name; raises `InputError` where there is none."""
+    if name == PIPELINE:
+        raise InputError("this config is a pipeline of stages; give the config of one of them")
     if name not in STAGES:
         raise InputError(f"config.recipe is {name!r}; allowed: {', '.join(map(repr, STAGES))}")
     return import_module(STAGES[name]).STAGE

@@ -22,6 +22,7 @@ from hen_jax.recipes import regression_report, reward_report
 from hen_jax.runs.card import HeldOut, held_out_loss
 from hen_jax.runs.earlier import as_trained, beside, previous_run, saved_adapters, saved_params
 from hen_jax.runs.model import BaseModel, ModelSettings, base_dtype, open_model
+from hen_jax.runs.routing import FOLDER as ROUTER
 from hen_jax.runs.settings import settings
 from hen_jax.training.checkpoints import saved_steps
 
@@ -62,6 +63,8 @@ def open_trained(run: Path, expert: str | None = None) -> TrainedModel:
         expert, or none named where there are several.
     """
     record, lora, adapters, base = previous_run(run)
+    if (run / ROUTER).exists():
+        raise InputError(f"{run} trained a router, which is used as it lies: {run / ROUTER}")
     if expert is not None or adapters:
         if expert is None or expert not in adapters:
             raise InputError(

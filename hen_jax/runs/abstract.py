@@ -6,7 +6,6 @@ No weights, no data, no hub.
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -59,7 +58,7 @@ def program(stage: Stage, settings: Any, topology: Topology) -> Program:
     # Imported here: with Pallas it takes a fourteenth of a second, and only a plan asks for it.
     from hen_jax.models.fused_attention import kernel_flops
 
-    adapters = {} if stage.adapters is None else stage.adapters(settings)
+    adapters = None if stage.adapters is None else stage.adapters(settings)
     model = placed_model(settings, topology, partial(stage.model_config, settings), adapters)
     stage.check(settings, model.mesh)
     stage.check_model(settings, model.config)
@@ -82,11 +81,12 @@ def placed_model(
     settings: RunSettings,
     topology: Topology,
     model_config: Callable[[DecoderConfig], DecoderConfig] = language_model,
-    adapters: Mapping[str, LoraConfig] = MappingProxyType({}),
+    adapters: Mapping[str, LoraConfig] | None = None,
 ) -> Placed:
     """The model of a config: adapters in float32, the base in `base_dtype`, as stored bfloat16.
 
-    `adapters` train side by side in place of the config's one.
+    `adapters` train side by side in place of the config's one; with none at all nothing of the
+    model trains.
     """
     config = model_config(read_architecture(settings.model.source))
     mesh = make_mesh(settings.mesh, topology.devices)
@@ -107,7 +107,7 @@ def placed_model(
     parts = split(model)
     dtype = base_dtype(settings.model, settings.adapter) or "bfloat16"
     base, adapter = place(parts.base, dtype), parts.adapter
-    if adapters:
+    if adapters is not None:
         own = {name: split(abstract(config, one)).adapter for name, one in adapters.items()}
         several = {name: place(tree, "float32") for name, tree in own.items()}
         return Placed(config, parts.graphdef, mesh, several, base)

@@ -11,13 +11,14 @@ import jax
 from hen_jax.adapters.lora import check_targets
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD
+from hen_jax.core.folders import RUN_KIND
 from hen_jax.core.records import require_record
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Tree
 from hen_jax.models.config import SCORE_LABELS, DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import Decoder, abstract, split
 from hen_jax.runs.model import SCORE, WEIGHT_FILES, BaseModel, fingerprint
-from hen_jax.runs.record import RUN_KIND, read_back
+from hen_jax.runs.record import read_back
 from hen_jax.runs.settings import settings
 from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.placement import initial_adapter

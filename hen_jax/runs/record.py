@@ -11,14 +11,11 @@ from typing import Any
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD
-from hen_jax.core.folders import require_run_folder
+from hen_jax.core.folders import RUN_KIND, require_run_folder
 from hen_jax.core.records import require_record, write_record
 from hen_jax.models.config import DecoderConfig, LoraConfig
 from hen_jax.runs.model import TEXT_FILES, WEIGHT_FILES, fingerprint
 from hen_jax.training.locks import LOCK
-
-RUN_KIND = "run"
-"""What the record of a work directory calls it."""
 
 PACKAGES = (
     "hen_jax",
@@ -96,6 +93,14 @@ def claim(workdir: Path, record: dict[str, Any]) -> None:
             )
     if before != now:
         write_record(workdir, RUN_KIND, record, files=False)
+
+
+def decisive(value: Any, path: str = "config") -> Any:
+    """A run's settings, as JSON, without those that `MAY_CHANGE`."""
+    if not isinstance(value, dict):
+        return value
+    kept = {key: item for key, item in value.items() if f"{path}.{key}" not in MAY_CHANGE}
+    return {key: decisive(item, f"{path}.{key}") for key, item in kept.items()}
 
 
 def read_back(value: Any) -> Any:

@@ -155,7 +155,8 @@ class Stage(NamedTuple):
 
     adapters: Callable[[Any], Mapping[str, LoraConfig]] | None = None
     """`(settings)`: adapters that train side by side, by name, in place of `config.adapter`:
-    `params` is then `{name: adapter}`, and the decoder has room for all (`joint_lora`)."""
+    `params` is then `{name: adapter}`, and the decoder has room for all (`joint_lora`). None at
+    all, `{}`: the decoder stays as it is, and `extra` is all that trains."""
 
     extra: Callable[[Any, DecoderConfig, PRNGKeyArray], dict[str, Tree]] = nothing_more
     """`(settings, config, key)`: what trains beside the decoder's own parameters, such as a score
@@ -206,7 +207,8 @@ def decoder_lora(stage: Stage, settings: RunSettings) -> LoraConfig | None:
     """The adapter that the decoder is built with."""
     if stage.adapters is None:
         return settings.adapter
-    return joint_lora(stage.adapters(settings))
+    adapters = stage.adapters(settings)
+    return joint_lora(adapters) if adapters else None
 
 
 def beginning(

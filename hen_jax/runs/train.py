@@ -47,11 +47,14 @@ from hen_jax.training.loop import Run, train
 from hen_jax.training.metrics import MetricLog
 from hen_jax.training.placement import abstract_state, initial_state, placed
 from hen_jax.training.processes import primary_first, row_share
+from hen_jax.training.progress import ALONE, Place
 from hen_jax.training.trackers import require_trackers
 
 
-def run(stage: Stage, settings: Any, workdir: Path) -> State:
+def run(stage: Stage, settings: Any, workdir: Path, place: Place = ALONE) -> State:
     """Trains, or goes on where a killed run stopped; returns the state after the last update.
+
+    `place` is where the run stands among those that one command starts, for its progress.
 
     Raises:
       InputError: as `open_job`, or a mesh or a plug-in that is not there.
@@ -64,7 +67,7 @@ def run(stage: Stage, settings: Any, workdir: Path) -> State:
     folder = primary_first(lambda: ensure_model(settings.model))
     job = open_job(stage, settings, mesh, folder, workdir)
     stage.before(job)
-    state = fit(job)
+    state = fit(job, place)
     stage.after(job)
     return state
 
@@ -95,14 +98,16 @@ def open_job(stage: Stage, settings: Any, mesh: Mesh, folder: Path, workdir: Pat
     )
     record = run_record(settings, folder, model.config, stage.summary(settings), adapters)
     primary_first(lambda: claim(workdir, record))
+    extra = jax.eval_shape(lambda: stage.extra(settings, model.config, jax.random.key(0)))
+    learns, stays = count(trainable) + count(extra), count(frozen)
     print(
-        f"{count(trainable):,} of {count(trainable) + count(frozen):,} parameters train; "
+        f"{learns:,} of {learns + stays:,} parameters train; "
         f"{feed.steps} updates on {len(mesh.devices.flat)} device(s)"
     )
     return Job(stage, settings, workdir, mesh, tokenizer, model, feed, trainable, frozen, record)
 
 
-def fit(job: Job) -> State:
+def fit(job: Job, place: Place = ALONE) -> State:
     """Runs the updates that are left, from the newest checkpoint if there is one.
 
     The parameters are never held twice: the first state takes those of the job over, and one that
@@ -120,7 +125,7 @@ def fit(job: Job) -> State:
     with closing(Checkpoints(folder, keep)) as checkpoints:
         checkpoints.clear_away()
         start = checkpoints.latest() or 0
-        with closing(_log(job, start)) as log:
+        with closing(_log(job, start, place)) as log:
             loop = Run(
                 step=placed(counting(reporting(work.step)), like),
                 evaluate=evaluator(work.score, frozen, prepare, feed.held_out),
@@ -141,7 +146,7 @@ def fit(job: Job) -> State:
             return train(settings.loop, loop, state, frozen, feed.steps)
 
 
-def _log(job: Job, start: int) -> MetricLog:
+def _log(job: Job, start: int, place: Place) -> MetricLog:
     settings: RunSettings = job.settings
     return MetricLog(
         job.workdir,
@@ -149,6 +154,7 @@ def _log(job: Job, start: int) -> MetricLog:
         job.feed.steps,
         trackers=settings.loop.trackers,
         headline=job.stage.headline,
+        place=place,
     )
 
 

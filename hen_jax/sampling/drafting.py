@@ -58,7 +58,7 @@ class _Checked(NamedTuple):
 def step_drafting(
     weights: Weights, state: State, history: History, slots: Slots, ended: Int[Array, ""]
 ) -> tuple[State, Chunk, Int[Array, ""]]:
-    """`drawing.step` with `slots.draft` guesses a step; also says how many steps it made."""
+    """`drawing.step_drawing` with `slots.draft` guesses a step; also how many steps it made."""
     before, T = state.rows.left > 0, slots.draft + 1
     wanted = jnp.minimum(ended, before.sum())
 

@@ -41,7 +41,7 @@ class _Progress(NamedTuple):
     chunk: Chunk
 
 
-def step(
+def step_drawing(
     weights: Weights, state: State, slots: Slots, ended: Int[Array, ""]
 ) -> tuple[State, Chunk]:
     """Draws up to `slots.chunk` tokens of every active row; `slots` is static.

@@ -19,7 +19,7 @@ import numpy as np
 from hen_jax.core.errors import InputError
 from hen_jax.sampling import drafting
 from hen_jax.sampling import slots as at_rest
-from hen_jax.sampling.drawing import Chunk, step
+from hen_jax.sampling.drawing import Chunk, step_drawing
 from hen_jax.sampling.places import Entry, Resident, padded_count, pieces, plan_admission
 from hen_jax.sampling.reading import copy_rows, prefill
 from hen_jax.sampling.replies import (
@@ -41,7 +41,7 @@ _admit = jax.jit(at_rest.admit, donate_argnums=0)
 _release = jax.jit(at_rest.release, donate_argnums=0)
 _prefill = jax.jit(prefill, static_argnames="resumed", donate_argnums=1)
 _copy = jax.jit(copy_rows, donate_argnums=0)
-_step = jax.jit(step, static_argnames="slots", donate_argnums=1)
+_step = jax.jit(step_drawing, static_argnames="slots", donate_argnums=1)
 _guess = jax.jit(drafting.step_drafting, static_argnames="slots", donate_argnums=1)
 
 

@@ -48,8 +48,12 @@ def lay_out(model: Decoder, unroll_layers: bool | None = None, rows: int = 8) ->
     dtype = jnp.dtype(model.execution.compute_dtype)
     turned = dtype == jnp.float32 or rows == 1
     blocks = unstack_layers(model.blocks, model.config.layers)
-    for block in blocks if turned else ():
-        _turn(block)
+    for block in blocks:
+        if turned:
+            _turn(block)
+        if model.layout is None or model.layout.mesh.size == 1:
+            _join(block.attn.q, block.attn.k, block.attn.v)
+            _join(block.mlp.gate, block.mlp.up)
     return Weights(model, blocks, _unembedding(model, turned))
 
 
@@ -59,6 +63,21 @@ def _turn(block: Block) -> None:
             axes = module.kernel.get_metadata()["axes"]
             module.kernel = nnx.Param(module.kernel[...].T, axes=axes[::-1])
             module.turned = True
+
+
+def _join(*layers: Linear) -> None:
+    """One matrix in place of those of layers that read the same.
+
+    XLA CPU: with one row 210 small products of a step take a fifth longer than 120 larger ones.
+    """
+    first = layers[0]
+    kernels = [layer.kernel[...] for layer in layers]
+    first.joined = nnx.Param(
+        jnp.concatenate(kernels, axis=0 if first.turned else 1),
+        axes=first.kernel.get_metadata()["axes"],
+    )
+    for layer in layers:
+        layer.kernel = nnx.data(None)
 
 
 def _unembedding(model: Decoder, turned: bool) -> Float[Array, "D V"] | Turned:

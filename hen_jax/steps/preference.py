@@ -5,43 +5,20 @@ computed before the batch is divided into microbatches, and stands in its rows f
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Float
 
 from hen_jax.core.types import Array, Mean, Tree
-from hen_jax.data.preference_batches import PreferenceBatch, PreferenceBounds, Weighed
+from hen_jax.data.preference_batches import PreferenceBatch, Weighed
 from hen_jax.objectives.direct import Side, kto_baseline, kto_losses
+from hen_jax.steps.experts import loss_of
 from hen_jax.steps.preference_config import PreferenceConfig
-from hen_jax.steps.reply_scores import Scoring, reply_lengths, reply_sums, whole
+from hen_jax.steps.preference_plan import BASE, REFERENCE, Plan
+from hen_jax.steps.reply_scores import reply_lengths, whole
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Loss, Metrics, Step
-
-BASE, REFERENCE = "base", "reference"
-"""Where the frozen tree of a run that keeps its reference holds the two."""
-
-
-def with_reference(needed: bool, params: Tree, frozen: Tree) -> Tree:
-    """What does not train, with the policy at the start beside it where it is the reference."""
-    return {BASE: frozen, REFERENCE: params} if needed else frozen
-
-
-class Plan(NamedTuple):
-    """What a preference step is compiled for."""
-
-    graphdef: nnx.GraphDef
-    bounds: PreferenceBounds
-    config: PreferenceConfig
-    chunk: int = 64  # positions per row that meet the vocabulary at a time
-
-    @property
-    def scoring(self) -> Scoring:
-        """How replies are scored."""
-        return Scoring(self.graphdef, self.chunk, self.config.values.tail)
-
 
 Complete = Callable[[Tree, Tree, PreferenceBatch], PreferenceBatch]
 """`complete(params, frozen, batch)`: the batch with what depends on all of its rows."""
@@ -52,27 +29,50 @@ def preference_loss(plan: Plan) -> Loss:
 
     Each prompt counts as one however many of its replies are compared; under KTO each mark does.
     `frozen` is `{"base", "reference"}` where the reference is kept, else what the policy does not
-    train.
+    train. Of several experts the metrics are each one's own, `dpo_NAME`, and `loss_NAME` is what
+    its update divides by.
     """
     config, bounds = plan.config, plan.bounds.rows
 
     def loss(params: Tree, frozen: Tree, batch: PreferenceBatch) -> tuple[Mean, Metrics]:
         base, reference = divided(config, frozen)
-        sums, kept = reply_sums(plan.scoring, bounds, batch.rows, params, base), batch.reference
+        sums, kept = plan.sums(bounds, batch.rows, params, base), batch.reference
         if reference is not None:
-            kept = reply_sums(plan.scoring, bounds, batch.rows, reference, base)
+            kept = plan.sums(bounds, batch.rows, reference, base)
         kept = jax.lax.stop_gradient(jnp.zeros_like(sums) if kept is None else kept)
-        lengths = reply_lengths(batch.rows, bounds.replies)
-        terms = kto_terms if config.objective.loss is None else pair_terms
-        mean, metrics = terms(sums, kept, lengths, batch, config)
-        metrics |= {config.loss: mean}
-        if config.values.sft:
-            nll, total = _cross_entropy(whole(sums), lengths, batch, config)
-            metrics |= {"nll": nll}
-            mean = Mean(mean.total + config.values.sft * total, mean.count)
-        return mean, metrics
+        if not plan.experts:
+            return objective_terms(sums, kept, batch, plan)
+        owners, metrics = plan.owners(batch.rows), {}
+        for index, name in enumerate(plan.experts):
+            own = rows_of(batch, owners[:, index])
+            mean, said = objective_terms(sums, kept, own, plan)
+            metrics |= {f"{key}_{name}": one for key, one in said.items()} | {loss_of(name): mean}
+        each = [metrics[loss_of(name)] for name in plan.experts]
+        return Mean(sum(one.total for one in each), sum(one.count for one in each)), metrics
 
     return loss
+
+
+def rows_of(batch: PreferenceBatch, own: Float[Array, "B"]) -> PreferenceBatch:
+    """The batch in which the rows where `own` is 0 compare and mark nothing."""
+    own = own[:, None, None]
+    return batch._replace(wins=batch.wins * own, marks=batch.marks * own)
+
+
+def objective_terms(
+    sums: Float[Array, "B K J"], kept: Float[Array, "B K J"], batch: PreferenceBatch, plan: Plan
+) -> tuple[Mean, Metrics]:
+    """The objective from log-probabilities of policy and reference, with the cross-entropy of what
+    was chosen where it is asked for."""
+    config, lengths = plan.config, reply_lengths(batch.rows, plan.bounds.rows.replies)
+    terms = kto_terms if config.objective.loss is None else pair_terms
+    mean, metrics = terms(sums, kept, lengths, batch, config)
+    metrics |= {config.loss: mean}
+    if config.values.sft:
+        nll, total = _cross_entropy(whole(sums), lengths, batch, config)
+        metrics |= {"nll": nll}
+        mean = Mean(mean.total + config.values.sft * total, mean.count)
+    return mean, metrics
 
 
 def pair_terms(
@@ -123,13 +123,14 @@ def kto_terms(
     ahead = 0.5 * (1 + jnp.sign(ratio - z0))
     right = {"wanted": ahead, "unwanted": 1 - ahead}
     lost = sum(_kept_sum(marks, losses[side]) for side, marks in sides.items())
+    rows = (batch.marks.sum(axis=(1, 2)) > 0).astype(jnp.float32)
     metrics = {
         "accuracy": Mean(sum(_kept_sum(m, right[side]) for side, m in sides.items()), count),
         "weight": Mean(
             values.desirable * sides["wanted"].sum() + values.undesirable * sides["unwanted"].sum(),
             count,
         ),
-        "z0": Mean(batch.baseline.sum(), jnp.asarray(len(batch.baseline), jnp.float32)),
+        "z0": Mean(batch.baseline @ rows, rows.sum()),
     }
     for side, marks in sides.items():
         metrics |= {
@@ -141,22 +142,31 @@ def kto_terms(
 
 
 def completed(plan: Plan, microbatches: int = 1) -> Complete:
-    """The function that completes a batch before it is divided."""
-    config = plan.config
+    """The function that completes a batch before it is divided; of several experts each row has
+    what belongs to its own."""
+    config, replies = plan.config, plan.bounds.rows.replies
 
     def complete(params: Tree, frozen: Tree, batch: PreferenceBatch) -> PreferenceBatch:
-        rows = len(batch.wins)
+        owners = plan.owners(batch.rows)
         if batch.mismatched is not None:
-            z0 = _baseline(plan, params, frozen, batch.mismatched, microbatches)
-            batch = batch._replace(baseline=jnp.full(rows, z0), mismatched=None)
+            z0 = _baselines(plan, params, frozen, batch.mismatched, microbatches)
+            batch = batch._replace(baseline=owners @ z0, mismatched=None)
         if config.values.sft:
-            wanted = wanted_shares(batch, config)
-            items = batch.marks.sum() if config.loss == "kto" else _shares(batch.wins)[1]
-            tokens = _kept_sum(wanted, reply_lengths(batch.rows, plan.bounds.rows.replies))
-            batch = batch._replace(scale=jnp.full(rows, items / jnp.maximum(tokens, 1.0)))
+            lengths = reply_lengths(batch.rows, replies)
+            scales = [_scale(rows_of(batch, own), lengths, config) for own in owners.T]
+            batch = batch._replace(scale=owners @ jnp.stack(scales))
         return batch
 
     return complete
+
+
+def _scale(
+    batch: PreferenceBatch, lengths: Float[Array, "B K"], config: PreferenceConfig
+) -> Float[Array, ""]:
+    """Items per token of what was chosen."""
+    wanted = wanted_shares(batch, config)
+    items = batch.marks.sum() if config.loss == "kto" else _shares(batch.wins)[1]
+    return items / jnp.maximum(_kept_sum(wanted, lengths), 1.0)
 
 
 def preference_step(update: Step, complete: Complete) -> Step:
@@ -214,24 +224,25 @@ def _cross_entropy(
     return Mean(each.sum(), _kept_sum(wanted, lengths)), (each * batch.scale).sum()
 
 
-def _baseline(
+def _baselines(
     plan: Plan, params: Tree, frozen: Tree, rows: Weighed, microbatches: int
-) -> Float[Array, ""]:
-    """z0 over all rows of all devices, a microbatch at a time, without a gradient."""
+) -> Float[Array, "G"]:
+    """z0 of each owner of rows, over all its rows of all devices, a microbatch at a time, without
+    a gradient."""
     base, reference = divided(plan.config, frozen)
     bounds = plan.bounds.mismatched
     assert bounds is not None
 
     def one(part: Weighed) -> Mean:
-        sums, kept = (
-            reply_sums(plan.scoring, bounds, part, leaves, base) for leaves in (params, reference)
-        )
+        sums, kept = (plan.sums(bounds, part, leaves, base) for leaves in (params, reference))
         there = (reply_lengths(part, bounds.replies) > 0).astype(jnp.float32)
-        return Mean(_kept_sum(there, whole(sums - kept)), there.sum())
+        each = jnp.where(there > 0, whole(sums - kept), 0.0).sum(axis=1)
+        owners = plan.owners(part)
+        return Mean(each @ owners, there.sum(axis=1) @ owners)
 
     parts = jax.tree.map(lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), rows)
     each = jax.lax.map(one, parts)
-    return jax.lax.stop_gradient(kto_baseline(each.total.sum(), each.count.sum()))
+    return jax.lax.stop_gradient(kto_baseline(each.total.sum(axis=0), each.count.sum(axis=0)))
 
 
 def _sides(sums: Array, kept: Array, lengths: Array) -> Side:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from hen_jax.core.types import Array, Tree
 from hen_jax.data.preference_batches import Weighed, WeighedBounds
 from hen_jax.models.decoder import merge
+from hen_jax.models.layers import Gate
 from hen_jax.objectives.tokens import score_tokens
 
 
@@ -21,16 +22,21 @@ class Scoring(NamedTuple):
 
 
 def reply_sums(
-    scoring: Scoring, bounds: WeighedBounds, rows: Weighed, *params: Tree
+    scoring: Scoring,
+    bounds: WeighedBounds,
+    rows: Weighed,
+    *params: Tree,
+    gate: Gate | None = None,
 ) -> Float[Array, "B K J"]:
     """The log-probability of each reply in nats, summed over its tokens by their weights.
 
     `params` together are the leaves of the decoder. J is 1 unless `scoring.tail` is not: then entry
-    `[b, i, j]` is reply `i` as it counts against reply `j`, and `[b, i, i]` the plain sum.
+    `[b, i, j]` is reply `i` as it counts against reply `j`, and `[b, i, i]` the plain sum. `gate`
+    chooses among the adapters of several experts, row by row.
     """
     batch = rows.batch
     model = merge(scoring.graphdef, *params)
-    hidden = model.hidden(batch.tokens, batch.positions, batch.segments, bounds.reach)
+    hidden = model.hidden(batch.tokens, batch.positions, batch.segments, bounds.reach, gate)
     scores = score_tokens(
         model.scorer(), hidden, batch.targets, batch.mask, bounds.trained, scoring.chunk
     )

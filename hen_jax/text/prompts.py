@@ -16,7 +16,7 @@ from hen_jax.empathy.labels import (
     Language,
     Words,
 )
-from hen_jax.empathy.patterns import PATTERNS
+from hen_jax.empathy.patterns import PATTERNS, Pattern
 from hen_jax.empathy.traits import AGES, GENDERS, SCENES, TRAITS, Level
 from hen_jax.text.conversation import Message
 
@@ -130,9 +130,13 @@ def context_message(context: str, language: Language = "en") -> Message:
     This is the "system prompt" arm against which an expert adapter is measured: the adapter must
     do without it.
     """
-    pattern = PATTERNS[context]
-    about = CONTEXTS[context].words.spoken(language)
-    lines = [CONTEXT_WORDS.spoken(language).format(words=about, level=pattern.level)]
+    return pattern_message(CONTEXTS[context].words, PATTERNS[context], language)
+
+
+def pattern_message(about: Words, pattern: Pattern, language: Language = "en") -> Message:
+    """`context_message` of any pattern; `about` says what the conversation is about."""
+    words = about.spoken(language)
+    lines = [CONTEXT_WORDS.spoken(language).format(words=words, level=pattern.level)]
     lines += [rule.spoken(language) for rule in pattern.rules]
     return Message("system", _paragraph(lines, language))
 

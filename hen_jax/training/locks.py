@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.folders import require_run_folder
+from hen_jax.core.folders import RUN_KIND, require_run_folder
 from hen_jax.core.staging import sweep
 from hen_jax.training.processes import everywhere, is_primary
 
@@ -21,11 +21,11 @@ _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
 @contextmanager
-def only_run(workdir: Path) -> Iterator[None]:
+def only_run(workdir: Path, kind: str = RUN_KIND) -> Iterator[None]:
     """Within, no other run can work in `workdir`; the primary holds the lock for all processes.
 
     A process that is killed frees it, and nothing has to be cleaned up. What killed writes left
-    in the folder is removed.
+    in the folder is removed. `kind` is what its record calls such a folder.
 
     Raises:
       InputError: another run works there (names its host and process), or the folder is not ours.
@@ -34,7 +34,7 @@ def only_run(workdir: Path) -> Iterator[None]:
     with ExitStack() as stack:
         if is_primary():
             try:
-                stack.enter_context(locked(workdir))
+                stack.enter_context(locked(workdir, kind))
             except (InputError, OSError) as error:
                 problem = error
         if not everywhere(problem is None):
@@ -43,9 +43,9 @@ def only_run(workdir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(workdir: Path) -> Iterator[None]:
+def locked(workdir: Path, kind: str = RUN_KIND) -> Iterator[None]:
     """`only_run` of one process."""
-    require_run_folder(workdir, besides=(LOCK,))
+    require_run_folder(workdir, besides=(LOCK,), kind=kind)
     made = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / LOCK

@@ -130,7 +130,9 @@ def train(config: LoopConfig, run: Run, state: State, frozen: Tree, steps: int) 
     ledger = Goodput(run.log.folder, start, run.log.lost_seconds, writes=run.log.writes)
     ledger.write(start, "running")
     pace = Pace(run.clock)
-    tell = progress(steps, config.progress_every, run.log.say) if run.log.plain else _silent
+    tell = _silent
+    if run.log.plain:
+        tell = progress(steps, config.progress_every, run.log.say, run.log.place)
     with (
         stop_requests() as asked,
         watchdog(config.stall_seconds) as alive,

@@ -17,6 +17,7 @@ from hen_jax.core.files import set_aside, staged_file
 from hen_jax.core.records import seal
 from hen_jax.core.types import Mean
 from hen_jax.training.processes import is_primary
+from hen_jax.training.progress import ALONE, Place
 from hen_jax.training.trackers import open_trackers
 
 METRICS_FILE = "metrics.jsonl"
@@ -37,7 +38,8 @@ class MetricLog:
     On resumption at step `start`, lines of later steps (written by a process that was killed after
     its last checkpoint) are dropped, so that every step stands once; `lost_seconds` is the time
     they took. A damaged file is set aside, and its good lines are kept. Only the primary process
-    writes. `headline` is the metric that the bar shows, and an evaluation tells.
+    writes. `headline` is the metric that the bar shows, and an evaluation tells; `place` is where
+    the run stands among others.
 
     Every line ends in the first digits of its checksum, `"seal"`: a changed number is noticed.
     """
@@ -51,8 +53,10 @@ class MetricLog:
         trackers: Sequence[str] = ("tensorboard",),
         headline: str = "loss",
         quiet: bool = False,
+        place: Place = ALONE,
     ):
         self.folder, self.lost_seconds, self._headline = folder, 0.0, headline
+        self.place = place
         self.writes = is_primary()
         path = folder / METRICS_FILE if self.writes else Path(os.devnull)
         if self.writes:
@@ -62,7 +66,13 @@ class MetricLog:
         self._trackers = open_trackers(trackers, folder, start) if self.writes else []
         self._quiet = quiet
         hidden = quiet or not self.writes
-        self._bar = tqdm(total=steps, initial=start, unit="step", disable=hidden or None)
+        self._bar = tqdm(
+            desc=place.title or None,
+            total=steps,
+            initial=start,
+            unit="step",
+            disable=hidden or None,
+        )
 
     def close(self) -> None:
         """Closes the files; each, though another one cannot be written to its end."""

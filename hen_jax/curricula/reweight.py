@@ -1,0 +1,270 @@
+"""Amounts: how much each example trains, learnt on held-out rows; the order of tasks follows.
+
+The weights of a batch's `B` rows have mean 1. With `u = 2 t / T - 1` over a run of `T` steps,
+
+    w = B softmax(l) (1 - floor) + floor,
+    l = bound tanh((a_task + b_task u + s(row)) / bound);
+
+`a` says how much a task trains, `b` when (an onset, of which an order is a case), and the scorer
+`s`, a small network, sees the row's own loss, how far it fell since the row's last visit, the
+influence that was measured then, whether there was one, and its length. All begin at 0: all rows
+weigh the same. What is learnt follows the gradient of the loss on held-out rows,
+
+    exactly (`mixflow`, `unroll`), through `K` weighted steps, or
+    by alignment (`first_order`): -<sum_i w_i grad L_i / sum_i w_i, g>, g the mean gradient of
+    held-out rows. With an adapter it costs the columns of two more: see `steps.aligned`.
+
+The influence of a row, kept in a table for its next visit, is what a larger weight of it would have
+spared the held-out loss, above the batch's mean. Of exact gradients it comes as the derivative by a
+factor on each row.
+
+Kin: Ren et al. (2018) reweight by the sign of the alignment alone; Meta-Weight-Net (Shu et al.,
+2019) learns a map of the loss; DataRater (arXiv 2505.17895) a map of the text. The table, the onset
+and the alignment by a gate are ours.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Float, PRNGKeyArray
+
+from hen_jax.core.types import Array, Batch, Mean, Tree
+from hen_jax.curricula.learnt import init_scorer, learn, score, through
+from hen_jax.curricula.shared import (
+    CurriculumMemory,
+    EmclConfig,
+    EpisodeStep,
+    flat,
+    inner_optimizer,
+    learner,
+    mean_of,
+    per_task,
+    single,
+    task_loss,
+)
+from hen_jax.data.episodes import Episode
+from hen_jax.meta.inner import InnerLoop
+from hen_jax.objectives.curriculum import averaged_difficulty, places
+from hen_jax.steps.aligned import RowSums
+from hen_jax.steps.state import State
+from hen_jax.steps.update import Loss, Metrics
+
+FEATURES = 5
+"""What the scorer sees of a row."""
+
+KEPT = 0.5
+"""How much of an earlier influence stays when a row is visited again."""
+
+
+class Visits(NamedTuple):
+    """What is remembered of each of the run's `N` examples."""
+
+    count: Float[Array, "N"]
+    loss: Float[Array, "N"]  # per token, at the last visit
+    influence: Float[Array, "N"]  # running mean; in units of `scale`
+    scale: Float[Array, ""]  # running root mean square of influences
+
+
+class RowsSeen(NamedTuple):
+    """Rows at a visit."""
+
+    task: Array  # [B]
+    features: Float[Array, "B F"]
+
+
+def init_reweighting(
+    config: EmclConfig, tasks: int, key: PRNGKeyArray, examples: int
+) -> CurriculumMemory:
+    """All rows weigh the same, and none was visited."""
+    scorer = init_scorer(key, FEATURES, config.scorer_width)
+    eta = {"amount": jnp.zeros(tasks), "onset": jnp.zeros(tasks), "scorer": scorer}
+    nothing = jnp.zeros(examples)
+    visits = Visits(nothing, nothing, nothing, jnp.zeros(()))
+    return CurriculumMemory(jnp.zeros(tasks), eta, learner(config).init(eta), visits)
+
+
+def row_weights(
+    config: EmclConfig, eta: Tree, seen: RowsSeen, time: Float[Array, ""]
+) -> Float[Array, "B"]:
+    """Mean 1 over the batch, none below `config.floor`; `time` goes from -1 to 1."""
+    raw = eta["amount"][seen.task] + eta["onset"][seen.task] * time
+    raw = raw + score(eta["scorer"], seen.features)
+    logits = config.bound * jnp.tanh(raw / config.bound)
+    return config.floor + (1 - config.floor) * len(logits) * jax.nn.softmax(logits)
+
+
+def seen_of(visits: Visits, batch: Batch, sums: Array, counts: Array) -> RowsSeen:
+    """What the scorer sees of rows whose losses sum to `sums` over `counts` tokens."""
+    per_token = sums / jnp.maximum(counts, 1)
+    known = visits.count[batch.example] > 0
+    fell = jnp.where(known, visits.loss[batch.example] - per_token, 0.0)
+    features = [
+        per_token - per_token.mean(),
+        fell,
+        jnp.where(known, visits.influence[batch.example], 0.0),
+        known.astype(jnp.float32),
+        jnp.log(jnp.maximum(counts, 1)) - 3.0,
+    ]
+    return RowsSeen(batch.task, jax.lax.stop_gradient(jnp.stack(features, axis=1)))
+
+
+def visited(
+    visits: Visits, example: Array, per_token: Float[Array, "B"], influence: Float[Array, "B"]
+) -> Visits:
+    """The table after a visit; `influence` in any unit, which is the same at each visit."""
+    square = jnp.mean(influence**2)
+    first = visits.scale == 0
+    scale = jnp.where(first, square**0.5, (0.9 * visits.scale**2 + 0.1 * square) ** 0.5)
+    now = influence / jnp.maximum(scale, 1e-30)
+    again = visits.count[example] > 0
+    mixed = jnp.where(again, KEPT * visits.influence[example] + (1 - KEPT) * now, now)
+    return Visits(
+        visits.count.at[example].add(1),
+        visits.loss.at[example].set(per_token),
+        visits.influence.at[example].set(jnp.clip(mixed, -3, 3)),
+        scale,
+    )
+
+
+def _time(state: State, steps: int) -> Float[Array, ""]:
+    return 2 * jnp.minimum(state.step / max(1, steps - 1), 1.0) - 1
+
+
+def exact_step(
+    config: EmclConfig,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    tasks: tuple[str, ...],
+    steps: int,
+    row_sums: RowSums,
+) -> EpisodeStep:
+    """The weights learnt by the exact gradient through `K` weighted steps on all tasks' rows."""
+
+    def step(state: State, frozen: Tree, episode: Episode) -> tuple[State, Metrics]:
+        each = jax.vmap(task_loss(loss, frozen), in_axes=(None, None, 0))
+        visits, time = state.memory.visits, _time(state, steps)
+        by_step = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), episode.support)
+        rows = jax.vmap(lambda batch: flat(batch, 2))(by_step)
+
+        def look(_: None, batch: Batch) -> tuple[None, tuple[Array, Array]]:
+            return None, row_sums(state.params, frozen, batch, None, None)
+
+        _, (sums, counts) = jax.lax.scan(look, None, rows)
+        seen = jax.vmap(partial(seen_of, visits))(rows, sums, counts)
+
+        def weighed(theta: Tree, eta: Tree, given: tuple[Batch, RowsSeen, Array]) -> Array:
+            batch, seen, at = given
+            weights = row_weights(config, eta, seen, time) * eta["row"][at]
+            own = 1.0 if batch.weight is None else batch.weight
+            return task_loss(loss, frozen)(theta, None, batch._replace(weight=own * weights))
+
+        rule = optimizer if config.carry else inner_optimizer(config)
+        inner = InnerLoop(weighed, rule, config.inner_steps)
+        factors = jnp.ones(sums.shape)
+        memory = state.memory._replace(eta=state.memory.eta | {"row": factors})
+        batches = (rows, seen, jnp.arange(config.inner_steps))
+        found, difficulty = through(
+            config, inner, each, state._replace(memory=memory), batches, episode.query
+        )
+        influence = -found.eta.pop("row") / jnp.maximum(counts, 1)
+        weights = jax.vmap(lambda one: row_weights(config, state.memory.eta, one, time))(seen)
+        metrics = _metrics(difficulty, tasks, rows.task, weights, state.memory.eta)
+        state = learn(config, optimizer, state, found, difficulty)
+        kept = visited(
+            visits, rows.example.ravel(), (sums / counts).ravel(), _centred(influence.ravel())
+        )
+        return state._replace(memory=state.memory._replace(visits=kept)), metrics
+
+    return step
+
+
+def aligned_step(
+    config: EmclConfig,
+    optimizer: optax.GradientTransformation,
+    tasks: tuple[str, ...],
+    steps: int,
+    row_sums: RowSums,
+) -> EpisodeStep:
+    """The weights learnt by alignment; one update of the parameters by support, and by the query
+    with `config.query_trains`."""
+
+    def step(state: State, frozen: Tree, episode: Episode) -> tuple[State, Metrics]:
+        memory: CurriculumMemory = state.memory
+        visits, time = memory.visits, _time(state, steps)
+        support, query = flat(episode.support, 3), flat(episode.query, 2)
+
+        def outer(params: Tree) -> tuple[Array, tuple[Array, Array]]:
+            sums, counts = row_sums(params, frozen, query, None, None)
+            return sums.sum() / counts.sum(), (sums, counts)
+
+        (_, (asked, tokens)), slope = jax.value_and_grad(outer, has_aux=True)(state.params)
+        unit = 1 / jnp.maximum(optax.tree.norm(slope), 1e-30)
+        along = jax.tree.map(lambda leaf: leaf * unit, slope)
+
+        def inner(params: Tree, gate: Array) -> tuple[Array, tuple[Array, ...]]:
+            sums, counts = row_sums(params, frozen, support, along, gate)
+            seen = seen_of(visits, support, sums, counts)
+            weights = row_weights(config, memory.eta, seen, time)
+            own = 1.0 if support.weight is None else support.weight
+            total = (own * jax.lax.stop_gradient(weights) * sums).sum()
+            return total, (jax.lax.stop_gradient(sums), counts, seen, weights, own)
+
+        gate = jnp.zeros(len(support.tokens))
+        (slopes, by_gate), (sums, counts, seen, weights, own) = jax.grad(
+            inner, argnums=(0, 1), has_aux=True
+        )(state.params, gate)
+        aligned = by_gate / jax.lax.stop_gradient(weights)  # of a row's sum, its own weight in it
+        count = (own * weights * counts).sum()
+
+        def lost(eta: Tree) -> Array:
+            given = row_weights(config, eta, seen, time)
+            return -(given * aligned).sum() / (given * own * counts).sum()
+
+        eta_slope = jax.grad(lost)(memory.eta)
+        grads = jax.tree.map(lambda g: g / count, slopes)
+        if config.query_trains:
+            share = tokens.sum() / (tokens.sum() + (own * counts).sum())
+            grads = jax.tree.map(lambda g, q: (1 - share) * g + share * q, grads, slope)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        eta_updates, eta_state = learner(config).update(eta_slope, memory.eta_state, memory.eta)
+        by_task = (len(tasks), -1)
+        losses = asked.reshape(by_task).sum(1) / tokens.reshape(by_task).sum(1)
+        influence = aligned / jnp.maximum(counts, 1)
+        kept = visited(visits, support.example, sums / jnp.maximum(counts, 1), _centred(influence))
+        metrics = _metrics(losses, tasks, support.task, weights, memory.eta)
+        after = CurriculumMemory(
+            averaged_difficulty(memory.difficulty, losses, state.step, config.smoothing),
+            optax.apply_updates(memory.eta, eta_updates),
+            eta_state,
+            kept,
+        )
+        params = optax.apply_updates(state.params, updates)
+        return State(params, opt_state, state.step + 1, state.key, after), metrics
+
+    return step
+
+
+def _centred(values: Float[Array, "B"]) -> Float[Array, "B"]:
+    return values - values.mean()
+
+
+def _metrics(
+    difficulty: Array, tasks: tuple[str, ...], task: Array, weights: Array, eta: Tree
+) -> Metrics:
+    """Mean weights by task; places are those of the onsets, earliest first."""
+    member = task.ravel() == jnp.arange(len(tasks))[:, None]
+    mean = (member * weights.ravel()).sum(1) / jnp.maximum(member.sum(1), 1)
+    size = weights.size
+    effective = Mean(weights.sum() ** 2 / (weights**2).sum() / size, jnp.ones(()))
+    return {
+        "loss": mean_of(difficulty),
+        "effective_share": effective,
+        "largest_weight": single(weights.max()),
+        **per_task("difficulty", difficulty, tasks),
+        **per_task("weight", mean, tasks),
+        **per_task("onset", eta["onset"], tasks),
+        **per_task("place", places(jnp.argsort(eta["onset"])), tasks),
+    }

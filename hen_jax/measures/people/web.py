@@ -1,0 +1,169 @@
+"""The rating page's server: the standard library's, on this machine unless told otherwise.
+
+A rater's link is `/r/TOKEN`, the host's `/h/TOKEN`. Nothing is loaded from elsewhere, and a log
+line never holds what was said.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hen_jax.core.errors import InputError
+from hen_jax.measures.people.session import cast, progress, shown, undone, vote_row, without
+from hen_jax.measures.people.store import Store
+
+LARGEST = 64 * 1024
+"""Bytes of a request's body."""
+
+PAGES: Mapping[str, str] = {
+    "rate.html": "text/html; charset=utf-8",
+    "host.html": "text/html; charset=utf-8",
+    "page.css": "text/css; charset=utf-8",
+    "rate.js": "text/javascript; charset=utf-8",
+    "host.js": "text/javascript; charset=utf-8",
+    "words.js": "text/javascript; charset=utf-8",
+}
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+
+
+class Answer(NamedTuple):
+    """What is sent back."""
+
+    status: HTTPStatus
+    body: bytes
+    kind: str = "application/json; charset=utf-8"
+    filename: str = ""  # offered as a download
+
+
+def answer(store: Store, method: str, path: str, body: bytes) -> Answer:
+    """The answer to a request; never raises for what a browser may send."""
+    try:
+        return _routed(store, method, path.partition("?")[0].strip("/").split("/"), body)
+    except InputError as error:
+        return _json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+
+
+def _routed(store: Store, method: str, parts: list[str], body: bytes) -> Answer:
+    match method, parts:
+        case "GET", ["static", name] if name in PAGES:
+            return _page(name)
+        case "GET", ["h", token] if token == store.host:
+            return _page("host.html")
+        case "GET", ["h", token, "progress"] if token == store.host:
+            return _json(_overview(store))
+        case "GET", ["r", token] if token in store.tokens:
+            return _page("rate.html")
+        case _, ["r", token, verb] if token in store.tokens:
+            return _rater(store, store.tokens[token], method, verb, body)
+    return _json({"error": "no such page; use the link you were given"}, HTTPStatus.NOT_FOUND)
+
+
+def _rater(store: Store, rater: str, method: str, verb: str, body: bytes) -> Answer:
+    match method, verb:
+        case "GET", "state":
+            pass
+        case "GET", "export":
+            rows = [vote_row(x, store.plan.kind) for x in store.votes if x.rater == rater]
+            return _json(rows)._replace(filename="my-ratings.json")
+        case "POST", "consent":
+            store.consent(rater, given=True)
+        case "POST", "vote":
+            _require_consent(store, rater)
+            said, now = _object(body), datetime.now(UTC).isoformat(timespec="seconds")
+            store.change(lambda votes: cast(store.plan, rater, votes, said, now))
+        case "POST", "undo":
+            store.change(lambda votes: undone(rater, votes))
+        case "POST", "delete":
+            store.change(lambda votes: without(rater, votes))
+            store.consent(rater, given=False)
+        case _:
+            return _json({"error": f"no such request: {method} {verb}"}, HTTPStatus.NOT_FOUND)
+    return _json(shown(store.plan, rater, store.votes, consented=store.consented(rater)))
+
+
+def _overview(store: Store) -> dict[str, Any]:
+    found = progress(store.plan, store.votes)
+    links = {rater: f"/r/{token}" for token, rater in store.tokens.items()}
+    raters = [one | {"link": links[one["name"]]} for one in found["raters"]]
+    return found | {"raters": raters, "language": store.plan.language}
+
+
+def _require_consent(store: Store, rater: str) -> None:
+    if not store.consented(rater):
+        raise InputError("consent comes first")
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError("the request is no JSON object")
+    return found
+
+
+def _json(value: object, status: HTTPStatus = HTTPStatus.OK) -> Answer:
+    return Answer(status, json.dumps(value, ensure_ascii=False).encode())
+
+
+def _page(name: str) -> Answer:
+    folder = Path(str(resources.files("hen_jax.measures.people"))) / "page"
+    return Answer(HTTPStatus.OK, (folder / name).read_bytes(), PAGES[name])
+
+
+def make_server(
+    store: Store, host: str, port: int, log: Callable[[str], None] = lambda line: None
+) -> ThreadingHTTPServer:
+    """The server, bound and not yet serving; port 0 takes one that is free.
+
+    Raises:
+      InputError: the address cannot be taken.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._reply(b"")
+
+        def do_POST(self) -> None:
+            length = self.headers.get("Content-Length", "")
+            if not length.isdigit() or int(length) > LARGEST:
+                self.close_connection = True
+                self._send(_json({"error": "body too large"}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE))
+                return
+            self._reply(self.rfile.read(int(length)))
+
+        def _reply(self, body: bytes) -> None:
+            self._send(answer(store, self.command, self.path, body))
+
+        def _send(self, found: Answer) -> None:
+            self.send_response(found.status)
+            for name, value in _HEADERS.items():
+                self.send_header(name, value)
+            if found.filename:
+                self.send_header("Content-Disposition", f'attachment; filename="{found.filename}"')
+            self.send_header("Content-Type", found.kind)
+            self.send_header("Content-Length", str(len(found.body)))
+            self.end_headers()
+            self.wfile.write(found.body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (its name there)
+            log(f"{self.command} {args[1] if len(args) > 1 else ''}")
+
+    try:
+        return ThreadingHTTPServer((host, port), Handler)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--host {host} --port {port}: cannot be taken ({error})") from None

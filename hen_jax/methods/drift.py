@@ -1,0 +1,156 @@
+"""How far selected or generated data has drifted from its seed set: words, people, formulas.
+
+A guard of ours against synthetic data that amplifies its own habits. A group of people is mentioned
+where one of its words stands; the words are data, few and plain, and say nothing of who wrote.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hen_jax.empathy.formulas import formulas_in
+from hen_jax.evaluation.reply_rules import is_chinese, words_of
+
+GROUPS: Mapping[str, frozenset[str]] = {
+    "women": frozenset(
+        [
+            "she",
+            "her",
+            "hers",
+            "woman",
+            "women",
+            "girl",
+            "mother",
+            "mom",
+            "mum",
+            "wife",
+            "daughter",
+            "sister",
+            "aunt",
+            "grandmother",
+            "她",
+            "妈",
+            "妻",
+            "姐",
+            "妹",
+            "娘",
+        ]
+    ),
+    "men": frozenset(
+        [
+            "he",
+            "him",
+            "his",
+            "man",
+            "men",
+            "boy",
+            "father",
+            "dad",
+            "husband",
+            "son",
+            "brother",
+            "uncle",
+            "grandfather",
+            "他",
+            "爸",
+            "夫",
+            "哥",
+            "弟",
+        ]
+    ),
+    "the young": frozenset(
+        ["child", "children", "kid", "kids", "teenager", "student", "school", "孩", "学"]
+    ),
+    "the old": frozenset(
+        ["old", "elderly", "retired", "retirement", "grandmother", "grandfather", "老"]
+    ),
+    "believers": frozenset(
+        ["god", "church", "pray", "prayer", "mosque", "temple", "佛", "神", "教"]
+    ),
+    "migrants": frozenset(["immigrant", "migrant", "refugee", "abroad", "visa", "移", "签"]),
+    "the ill": frozenset(
+        ["hospital", "doctor", "illness", "cancer", "sick", "disabled", "病", "医"]
+    ),
+    "the poor": frozenset(["rent", "debt", "bills", "unemployed", "fired", "债", "租"]),
+}
+"""Words that mention a group; of Chinese, characters."""
+
+
+class Row(NamedTuple):
+    """One figure of both sets."""
+
+    what: str
+    seed: float
+    now: float
+
+    @property
+    def change(self) -> float:
+        """The figure now over that of the seed set; NaN where that is 0."""
+        return self.now / self.seed if self.seed else float("nan")
+
+
+def report_rows(seed: Sequence[str], now: Sequence[str]) -> list[Row]:
+    """Figures of both sets of texts: shares of texts that mention a group or hold a formula, words
+    a text, and how varied words and openings are."""
+    rows = [
+        Row(f"mentions {name}", _mention(seed, words), _mention(now, words))
+        for name, words in GROUPS.items()
+    ]
+    for what, figure in (
+        ("holds a formula", _formula),
+        ("words a text", _length),
+        ("distinct words", _distinct),
+        ("distinct openings of three words", _openings),
+    ):
+        rows.append(Row(what, figure(seed), figure(now)))
+    return rows
+
+
+def divergence(seed: Sequence[str], now: Sequence[str]) -> float:
+    """The Jensen-Shannon divergence of the two sets' words in bits: 0 of equal shares, 1 of sets
+    without a common word; NaN where one has no word."""
+    counts = [Counter(word for text in texts for word in words_of(text)) for texts in (seed, now)]
+    if not all(counts):
+        return float("nan")
+    words = sorted(counts[0] | counts[1])
+    p, q = (np.asarray([one[word] for word in words], float) for one in counts)
+    p, q = p / p.sum(), q / q.sum()
+    middle = (p + q) / 2
+    return float(np.mean([_relative(one, middle) for one in (p, q)]))
+
+
+def _relative(p: np.ndarray, q: np.ndarray) -> float:
+    there = p > 0
+    return float((p[there] * np.log2(p[there] / q[there])).sum())
+
+
+def _mention(texts: Sequence[str], words: frozenset[str]) -> float:
+    return _mean([bool(words & set(words_of(text))) for text in texts])
+
+
+def _formula(texts: Sequence[str]) -> float:
+    return _mean([bool(formulas_in(text, _language(text))) for text in texts])
+
+
+def _length(texts: Sequence[str]) -> float:
+    return _mean([len(words_of(text)) for text in texts])
+
+
+def _distinct(texts: Sequence[str]) -> float:
+    words = [word for text in texts for word in words_of(text)]
+    return len(set(words)) / len(words) if words else float("nan")
+
+
+def _openings(texts: Sequence[str]) -> float:
+    begun = [tuple(words_of(text)[:3]) for text in texts]
+    return len(set(begun)) / len(begun) if begun else float("nan")
+
+
+def _language(text: str) -> str:
+    return "zh" if any(map(is_chinese, text)) else "en"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")

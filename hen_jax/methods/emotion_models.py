@@ -1,0 +1,113 @@
+"""Small empathetic models (SEM): which emotions a conversation may hold, and which words tell it.
+
+The protocol of HEF's plug-ins (Yang et al., 2024, arXiv 2402.11801): any pair of such functions is
+one. Here is the one from a lexicon; `methods.identifier` has one that we train.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from hen_jax.core.errors import InputError
+from hen_jax.data.rows import text_lines
+from hen_jax.evaluation.reply_rules import words_of
+from hen_jax.text.conversation import Message
+
+Messages = Sequence[Message]
+
+
+class EmotionModel(NamedTuple):
+    """A small model beside the large one."""
+
+    labels: tuple[str, ...]
+    emotion_probs: Callable[[Messages], np.ndarray]  # [labels], sums to 1
+    cause_words: Callable[[Messages], list[tuple[str, float]]]  # the weightiest first
+
+
+Lexicon = Mapping[str, frozenset[str]]
+"""A word in lower case -> the emotions that it goes with."""
+
+LEXICON_HELP = (
+    "give a file with `word<TAB>emotion<TAB>0 or 1` on each line, such as the NRC Emotion Lexicon, "
+    "which its authors give out at saifmohammad.com and which may not be passed on"
+)
+
+NEGATIONS = frozenset({"not", "no", "never", "without", "hardly", "don't", "isn't", "wasn't",
+                       "didn't", "can't", "won't", "不", "没", "别", "无"})  # fmt: skip
+
+
+def read_lexicon(path: Path) -> dict[str, frozenset[str]]:
+    """A lexicon from a file of yours; words with no emotion are left out.
+
+    Raises:
+      InputError: it cannot be read, a line is of another form, or no word has an emotion.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {LEXICON_HELP}")
+    found: dict[str, set[str]] = {}
+    for number, line in text_lines(path):
+        cells = line.rstrip("\r\n").split("\t")
+        if len(cells) != 3 or cells[2] not in ("0", "1"):
+            raise InputError(f"{path}:{number}: no `word<TAB>emotion<TAB>0 or 1`; {LEXICON_HELP}")
+        if cells[2] == "1":
+            found.setdefault(cells[0].lower(), set()).add(cells[1])
+    if not found:
+        raise InputError(f"{path}: no word with an emotion; {LEXICON_HELP}")
+    return {word: frozenset(emotions) for word, emotions in found.items()}
+
+
+def lexicon_model(
+    lexicon: Lexicon, labels: Sequence[str] | None = None, *, smoothing: float = 0.1
+) -> EmotionModel:
+    """A small model that counts the words of a lexicon in what the user said; it is never trained.
+
+    A word counts for each of its emotions alike; the user's last turn counts twice as much as the
+    one before, and so on. Words within two after a negation do not count. The probability of a
+    label is its count plus `smoothing`, over the sum. Labels without a word get no more than that.
+    """
+    names = tuple(labels or sorted({one for emotions in lexicon.values() for one in emotions}))
+
+    def probs(messages: Messages) -> np.ndarray:
+        counts = np.full(len(names), smoothing)
+        for word, weight in _felt(messages, lexicon):
+            own = [one for one in names if one in lexicon[word]]
+            for one in own:
+                counts[names.index(one)] += weight / len(own)
+        return counts / counts.sum()
+
+    def causes(messages: Messages) -> list[tuple[str, float]]:
+        total: dict[str, float] = {}
+        for word, weight in _felt(messages, lexicon):
+            total[word] = total.get(word, 0.0) + weight
+        return sorted(total.items(), key=lambda one: (-one[1], one[0]))
+
+    return EmotionModel(names, probs, causes)
+
+
+def top_k_recall(
+    model: EmotionModel, asked: Sequence[Messages], gold: Sequence[str], k: int
+) -> float:
+    """The share of conversations whose emotion is among the model's `k` likeliest."""
+    hits = [label in candidates(model, one, k) for one, label in zip(asked, gold, strict=True)]
+    return float(np.mean(hits))
+
+
+def candidates(model: EmotionModel, messages: Messages, k: int) -> list[str]:
+    """The `k` likeliest labels, the likeliest first; those alike in the order of the labels."""
+    order = np.argsort(-model.emotion_probs(messages), kind="stable")
+    return [model.labels[place] for place in order[:k]]
+
+
+def user_words(messages: Messages) -> list[tuple[list[str], float]]:
+    """The words of each turn of the user, the last first, with weights 1, 1/2, 1/4, ..."""
+    said = [one.content for one in messages if one.role == "user"]
+    return [(words_of(text), 0.5**ago) for ago, text in enumerate(reversed(said))]
+
+
+def _felt(messages: Messages, lexicon: Lexicon) -> Iterable[tuple[str, float]]:
+    for words, weight in user_words(messages):
+        for at, word in enumerate(words):
+            if word in lexicon and not NEGATIONS & set(words[max(0, at - 2) : at]):
+                yield word, weight

@@ -1,0 +1,172 @@
+"""What is measured of the replies of several methods to the same conversations."""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hen_jax.empathy.formulas import formulas_in
+from hen_jax.evaluation.preferences import estimate
+from hen_jax.evaluation.reply_rules import is_chinese, words_of
+from hen_jax.methods.epitome import MECHANISMS, Identify, context_of
+from hen_jax.methods.play import Messages, Played
+
+
+class Item(NamedTuple):
+    """A conversation that waits for a reply, and what is known of it."""
+
+    id: str
+    group: str  # what intervals resample
+    messages: Messages
+    emotion: str | None = None
+
+
+Measure = Callable[[Item, Played], float]
+"""A number of one reply; NaN where there is none."""
+
+
+def words_said(item: Item, played: Played) -> float:
+    """Words of the reply; of Chinese, characters."""
+    return float(len(words_of(played.outcome.reply)))
+
+
+def formulas_said(item: Item, played: Played) -> float:
+    """Formula phrases in the reply."""
+    said = played.outcome.reply
+    return float(len(formulas_in(said, "zh" if any(map(is_chinese, said)) else "en")))
+
+
+def asks(item: Item, played: Played) -> float:
+    """1 where the reply asks something."""
+    return float(bool({"?", "？"} & set(played.outcome.reply)))
+
+
+def emotion_named(item: Item, played: Played) -> float:
+    """1 where the trace names the emotion that the item has; NaN where either is unknown."""
+    if item.emotion is None or "emotion" not in played.outcome.trace:
+        return math.nan
+    return float(played.outcome.trace["emotion"] == item.emotion)
+
+
+MEASURES: Mapping[str, Measure] = {
+    "words": words_said,
+    "formulas": formulas_said,
+    "asks": asks,
+    "emotion accuracy": emotion_named,
+    "tokens": lambda item, played: float(played.tokens),
+    "calls": lambda item, played: float(played.calls),
+    "rounds": lambda item, played: float(played.rounds),
+    "characters read": lambda item, played: float(played.read),
+    "fell back": lambda item, played: float(played.outcome.failure is not None),
+    "empty": lambda item, played: float(not played.outcome.reply.strip()),
+}
+"""Those that need nothing but the replies."""
+
+
+class Measured(NamedTuple):
+    """A figure of one method with its 95 % interval; the last three are against another method."""
+
+    method: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    n: int  # replies that have the number
+    against: str | None = None
+    difference: float = math.nan
+    difference_low: float = math.nan
+    difference_high: float = math.nan
+
+
+def measured(
+    items: Sequence[Item],
+    played: Mapping[str, Sequence[Played]],
+    more: Mapping[str, Callable[[Sequence[Item], Sequence[Played]], np.ndarray]] = {},
+) -> list[Measured]:
+    """Every measure of every method, each also as a difference to the first method's over the same
+    conversations. `more` has measures that see all replies of a method at once."""
+    against = next(iter(played))
+    rows = []
+    for name in (*MEASURES, *more):
+        values = {
+            method: more[name](items, found)
+            if name in more
+            else np.asarray(
+                [MEASURES[name](item, one) for item, one in zip(items, found, strict=True)]
+            )
+            for method, found in played.items()
+        }
+        for method, own in values.items():
+            row = _row(items, method, name, own)
+            if row is not None:
+                other = None if method == against else values[against]
+                rows.append(row if other is None else _compared(row, items, own, other, against))
+    return rows
+
+
+def variety(played: Sequence[Played]) -> dict[str, float]:
+    """`distinct-1`, `distinct-2` and the share of different replies of a whole set."""
+    said = [words_of(one.outcome.reply) for one in played]
+    singles = [word for words in said for word in words]
+    pairs = [pair for words in said for pair in itertools.pairwise(words)]
+    return {
+        "distinct-1": _share(len(set(singles)), len(singles)),
+        "distinct-2": _share(len(set(pairs)), len(pairs)),
+        "unique": _share(len(set(map(tuple, said))), len(said)),
+    }
+
+
+def level_measures(
+    identify: Identify,
+) -> dict[str, Callable[[Sequence[Item], Sequence[Played]], np.ndarray]]:
+    """The expected EPITOME level of each mechanism, 0 to 2, by an identifier."""
+
+    def of(name: str) -> Callable[[Sequence[Item], Sequence[Played]], np.ndarray]:
+        def levels(items: Sequence[Item], played: Sequence[Played]) -> np.ndarray:
+            pairs = [
+                (context_of(item.messages), one.outcome.reply)
+                for item, one in zip(items, played, strict=True)
+            ]
+            return identify(pairs)[name] @ np.arange(3.0)
+
+        return levels
+
+    return {f"level {name}": of(name) for name in MECHANISMS}
+
+
+def measured_row(row: Measured) -> dict[str, Any]:
+    """The figure as JSON: no NaN."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row._asdict().items()
+    }
+
+
+def _row(items: Sequence[Item], method: str, measure: str, values: np.ndarray) -> Measured | None:
+    there = np.flatnonzero(np.isfinite(values))
+    if not len(there):
+        return None
+    found = estimate(values[there], [items[at].group for at in there.tolist()], draws=500)
+    return Measured(method, measure, found.value, found.low, found.high, len(there))
+
+
+def _compared(
+    row: Measured, items: Sequence[Item], own: np.ndarray, other: np.ndarray, against: str
+) -> Measured:
+    gaps = own - other
+    there = np.flatnonzero(np.isfinite(gaps))
+    if not len(there):
+        return row
+    found = estimate(gaps[there], [items[at].group for at in there.tolist()], draws=500)
+    return row._replace(
+        against=against,
+        difference=found.value,
+        difference_low=found.low,
+        difference_high=found.high,
+    )
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan

@@ -1,0 +1,251 @@
+"""The levels that preference models, rating models and judges give to what arms said."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hen_jax.core.checksums import file_sha256, text_sha256
+from hen_jax.core.errors import InputError
+from hen_jax.core.files import RECORD
+from hen_jax.core.journal import Journal
+from hen_jax.core.records import read_record
+from hen_jax.data.comparisons import alone as last_alone
+from hen_jax.data.rated import replies_only
+from hen_jax.evaluation.calibration import calibration_of
+from hen_jax.evaluation.expert_report import Levels
+from hen_jax.evaluation.judge_rewards import judged
+from hen_jax.evaluation.replayed_turns import Said, Script, as_written, so_far
+from hen_jax.evaluation.rewards import Answered
+from hen_jax.evaluation.rubrics import load_rubric
+from hen_jax.recipes.experts_arms import Answers
+from hen_jax.recipes.experts_measured_settings import CONTEXT, Measured
+from hen_jax.recipes.score import open_reward, score_documents
+from hen_jax.runs.chats import Answering, open_chat, revision
+from hen_jax.runs.known_tokenizers import known_tokenizer
+from hen_jax.text.chat import render_all
+from hen_jax.text.conversation import Conversation, Message
+
+
+class Place(NamedTuple):
+    """One reply to be measured."""
+
+    arm: str
+    script: int
+    turn: int
+
+
+Give = Callable[[Sequence[tuple[Message, ...]]], np.ndarray]
+"""A level in [0, 1] for the last reply of each conversation; NaN where there is none."""
+
+
+def levels_of(
+    measure: Measured,
+    scripts: Sequence[Script],
+    answers: Mapping[str, Answers],
+    turns: int,
+    journal: Journal,
+) -> Levels:
+    """Every reply's level, and that by the measure's control, an earlier attempt's included.
+
+    Raises:
+      InputError: no such model, one of another kind, or one without a calibration.
+    """
+    if measure.desired == "chosen":
+        answers = {**answers, _WRITTEN: _as_written(scripts)}
+    arms = _all(measure, False, scripts, answers, turns, journal)
+    chosen, alone = arms.pop(_WRITTEN, None), None
+    answers = {name: one for name, one in answers.items() if name in arms}
+    if measure.replies is not None:
+        alone = _all(measure, True, scripts, answers, turns, journal)
+    there = {name: _turns_there(scripts, one.said, turns) for name, one in answers.items()}
+    missing = {name: int((there[name] & np.isnan(own)).sum()) for name, own in arms.items()}
+    contexts = list(dict.fromkeys(script.context for script in scripts))
+    crossed = crossed_of(measure, contexts)
+    return Levels(arms, alone, crossed, missing, measure.kind, chosen)
+
+
+_WRITTEN = ""
+"""The name under which the replies of the data are measured; no arm's."""
+
+
+def _as_written(scripts: Sequence[Script]) -> Answers:
+    said = as_written(scripts)
+    text = json.dumps(sorted([*key, reply] for key, reply in said.items()))
+    return Answers(said, f"data {text_sha256(text)[:12]}", {})
+
+
+def _turns_there(scripts: Sequence[Script], said: Said, turns: int) -> np.ndarray:
+    return np.asarray(
+        [[(script.id, turn) in said for turn in range(turns)] for script in scripts], bool
+    )
+
+
+def _all(
+    measure: Measured,
+    alone: bool,
+    scripts: Sequence[Script],
+    answers: Mapping[str, Answers],
+    turns: int,
+    journal: Journal,
+) -> dict[str, np.ndarray]:
+    """`[C, T]` by arm; a context's model at a time, over all arms."""
+    found = {name: np.full((len(scripts), turns), np.nan) for name in answers}
+    for context in dict.fromkeys(script.context for script in scripts):
+        by = _by(measure, alone, context)
+        known = {
+            (row["arm"], row["id"], row["turn"]): row["level"]
+            for row in journal.rows
+            if row["by"] == by
+        }
+        places = [
+            Place(name, at, turn)
+            for name, one in answers.items()
+            for at, script in enumerate(scripts)
+            if script.context == context
+            for turn in range(turns)
+            if (script.id, turn) in one.said
+        ]
+        keys = {one: (answers[one.arm].by, scripts[one.script].id, one.turn) for one in places}
+        new = [one for one in places if keys[one] not in known]
+        if new:
+            asked = [so_far(scripts[p.script], p.turn, answers[p.arm].said) for p in new]
+            values = opened(measure, alone, context)(asked).tolist()
+            rows = [
+                (keys[place], None if np.isnan(value) else round(value, 6))
+                for place, value in zip(new, values, strict=True)
+            ]
+            journal.append(
+                {"by": by, "arm": arm, "id": name, "turn": turn, "level": value}
+                for (arm, name, turn), value in rows
+            )
+            known |= dict(rows)
+        for place in places:
+            value = known[keys[place]]
+            found[place.arm][place.script, place.turn] = np.nan if value is None else value
+    return found
+
+
+def opened(measure: Measured, alone: bool, context: str) -> Give:
+    """The measure of a context, or its control that reads replies alone.
+
+    Raises:
+      InputError: as `levels_of`.
+    """
+    if measure.kind == "judge":
+        return _judge(measure, context)
+    model, adapter = folders(measure, alone, context)
+    reward, tokenizer = open_reward(model, adapter), known_tokenizer(model)
+    config, level = reward.opened.config, _level(measure, adapter or model, context)
+    if config.rates != (measure.kind == "rating"):
+        is_ = "a rating model" if config.rates else "a preference model"
+        raise InputError(f"measure {measure.name!r} is of kind {measure.kind!r}; {model} is {is_}")
+
+    see = _seen(measure, alone, adapter or model)
+
+    def give(asked: Sequence[tuple[Message, ...]]) -> np.ndarray:
+        seen = list(map(see, asked))
+        documents = [one.tokens for one in render_all(seen, tokenizer)]
+        fits = [at for at, one in enumerate(documents) if len(one) <= config.max_length]
+        found = np.full(len(documents), np.nan)
+        found[fits] = score_documents(reward, [documents[at] for at in fits])
+        return level(found)
+
+    return give
+
+
+def _seen(
+    measure: Measured, alone: bool, folder: Path
+) -> Callable[[tuple[Message, ...]], Conversation]:
+    """What of a conversation a model is shown: as it was in its training.
+
+    Raises:
+      InputError: a control that was trained on prompts, or a measure that was not.
+    """
+    config = (read_record(folder) or {}).get("run", {}).get("config", {})
+    reads = config.get("reads", "replies" if alone else "conversation")
+    if (reads == "replies") != alone:
+        what = "a control needs one of config.reads='replies'" if alone else "it is no measure"
+        raise InputError(f"measure {measure.name!r}: {folder} was trained on its {reads}; {what}")
+    if not alone:
+        return Conversation
+    if measure.kind == "preference" and config.get("level") == "turn":
+        return lambda messages: last_alone(messages[-1:])
+    return lambda messages: replies_only(Conversation(messages))
+
+
+def folders(measure: Measured, alone: bool, context: str) -> tuple[Path, Path | None]:
+    """The model and the adapter of a context."""
+    given = (
+        (measure.replies, measure.replies_adapter) if alone else (measure.model, measure.adapter)
+    )
+    model, adapter = (None if one is None else one.replace(CONTEXT, context) for one in given)
+    assert model is not None
+    for one in (model, adapter):
+        if one is not None and not Path(one).is_dir():
+            raise InputError(f"measure {measure.name!r}: no model at {one}")
+    return Path(model), None if adapter is None else Path(adapter)
+
+
+def _level(measure: Measured, folder: Path, context: str) -> Callable[[np.ndarray], np.ndarray]:
+    """From a model's outputs to levels: as they are, or by the calibration frozen with it."""
+    if measure.kind == "rating":
+        return lambda scores: scores
+    report = (read_record(folder) or {}).get("reward")
+    frozen = None if report is None else calibration_of(report)
+    if frozen is None or frozen.temperature is None:
+        raise InputError(
+            f"measure {measure.name!r}: {folder} brings no calibration with a temperature; export "
+            "a reward run that ended with its report"
+        )
+    return lambda scores: np.asarray([frozen.level(float(one)) for one in scores], float)
+
+
+def _judge(measure: Measured, context: str) -> Give:
+    rubric = load_rubric(measure.rubric.replace(CONTEXT, context))
+    reward = judged(
+        open_chat(measure.model, Answering(max_new_tokens=96)), lambda _: rubric, "pointwise"
+    )
+
+    def give(asked: Sequence[tuple[Message, ...]]) -> np.ndarray:
+        answered = [
+            Answered(one[:-1], one[-1].content, {"id": str(at)}, group=at)
+            for at, one in enumerate(asked)
+        ]
+        return np.asarray(reward(answered), float)
+
+    return give
+
+
+def crossed_of(measure: Measured, contexts: Sequence[str]) -> dict[str, Any]:
+    """The crossed accuracies that a preference model brings; of several contexts each one's.
+
+    A rating model's and a judge's export say none.
+    """
+    found: dict[str, Any] = {}
+    if measure.kind == "judge":
+        return found
+    places = {context: folders(measure, False, context) for context in contexts}
+    several = len(set(places.values())) > 1
+    for context, (model, adapter) in places.items():
+        report = (read_record(adapter or model) or {}).get("reward", {})
+        for kind, one in report.get("accuracy", {}).items():
+            if kind.startswith("crossed/"):
+                name = kind.removeprefix("crossed/")
+                found[f"{context}: {name}" if several else name] = one["model"]
+    return found
+
+
+def _by(measure: Measured, alone: bool, context: str) -> str:
+    """A word for what measures: another model or rubric has another one."""
+    if measure.kind == "judge":
+        rubric = str(load_rubric(measure.rubric.replace(CONTEXT, context)))
+        return text_sha256(revision(measure.model) + measure.model + rubric)[:12]
+    said = [
+        file_sha256(one / RECORD) if (one / RECORD).is_file() else revision(f"model:{one}")
+        for one in folders(measure, alone, context)
+        if one is not None
+    ]
+    return text_sha256("+".join([*said, str(alone), measure.kind]))[:12]

@@ -1,0 +1,46 @@
+"""What methods need, from the flags of `hen prompt`, `hen compare` and `hen ablate`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hen_jax.core.errors import InputError
+from hen_jax.methods.definitions import read_definitions
+from hen_jax.methods.emotion_models import EmotionModel, lexicon_model, read_lexicon
+from hen_jax.methods.identified_emotions import identified_emotions
+from hen_jax.methods.identifier_training import load_identifier
+from hen_jax.methods.table import LABEL_SETS, Parts
+from hen_jax.methods.tooled import Limits
+from hen_jax.methods.tools import Tool, faq_tool, knowledge_tool
+
+
+def parts_of(flags: Mapping[str, Any]) -> Parts:
+    """The parts that the flags name.
+
+    Raises:
+      InputError: a file or folder that is none of its kind, or flags that exclude each other.
+    """
+    if flags["candidates"] < 2 or flags["tool_timeout"] <= 0:
+        raise InputError("--candidates is 2 or more, --tool-timeout above 0 seconds")
+    definitions = flags["definitions"]
+    return Parts(
+        emotion_model=_emotion_model(flags["identifier"], flags["lexicon"]),
+        labels=LABEL_SETS[flags["labels"]],
+        tools=tuple(_tools(flags["knowledge"], flags["faq"])),
+        tool_limits=Limits(timeout=flags["tool_timeout"], role=flags["tool_role"]),
+        definitions=None if definitions is None else read_definitions(definitions),
+        candidates=flags["candidates"],
+    )
+
+
+def _emotion_model(identifier: Path | None, lexicon: Path | None) -> EmotionModel | None:
+    if identifier is not None and lexicon is not None:
+        raise InputError("--identifier and --lexicon: hef has one small model; give one of them")
+    if identifier is not None:
+        return identified_emotions(load_identifier(identifier))
+    return None if lexicon is None else lexicon_model(read_lexicon(lexicon))
+
+
+def _tools(knowledge: Path | None, faq: Path | None) -> list[Tool]:
+    found = [] if knowledge is None else [knowledge_tool(knowledge)]
+    return found if faq is None else [*found, faq_tool(faq)]

@@ -1,0 +1,142 @@
+"""`hen build select`: dialogues thinned by quality and diversity, with what each step kept and how
+far the set drifts from its seed set (Synth-Empathy)."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.files import write_json
+from hen_jax.core.outputs import output_files, require_no_link, require_ours
+from hen_jax.data.schemas import read_documents
+from hen_jax.methods.drift import divergence, report_rows
+from hen_jax.methods.selection import (
+    THRESHOLD,
+    Embed,
+    Kept,
+    Sample,
+    above,
+    apart_from_seed,
+    diverse,
+    hashed_embedding,
+    quality,
+    sample_turns,
+    sweep,
+)
+from hen_jax.runs.sources import locate_source
+from hen_jax.text.conversation import Chat, message_row
+
+THRESHOLDS = tuple(range(0, 100, 10))
+"""Of the sweep."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Selecting:
+    """One selection."""
+
+    input: Path
+    schema: str
+    seed_set: Path
+    seed_schema: str
+    out: Path
+    threshold: float = THRESHOLD
+    share: float = 0.5  # of what is left for diversity to choose
+    seed: int = 0
+
+
+def select(
+    selecting: Selecting, discriminator: Chat | None, embed: Embed | None = None
+) -> dict[str, Any]:
+    """Writes `selected.jsonl` of the schema `messages`, `report.json` and `report.md`.
+
+    Without a discriminator nothing is known of quality, and that step keeps all.
+
+    Raises:
+      InputError: bad input, or a step that leaves nothing.
+    """
+    paths = [selecting.out / name for name in ("selected.jsonl", "report.json", "report.md")]
+    require_no_link(selecting.out)
+    require_ours(*paths)
+    embed = hashed_embedding() if embed is None else embed
+    given = read_documents(locate_source(str(selecting.input)), selecting.schema)
+    seeds = read_documents(locate_source(str(selecting.seed_set)), selecting.seed_schema)
+    seed_replies = [
+        one.content
+        for document in seeds
+        for one in document.conversation.messages
+        if one.role == "assistant"
+    ]
+    samples = sample_turns([(one.id, one.conversation) for one in given], selecting.seed)
+    counts: list[tuple[str, int]] = [("dialogues", len(given)), ("with a reply", len(samples))]
+    samples = _take(samples, apart_from_seed(samples, seed_replies), counts)
+    embeddings, swept = embed([one.reply for one in samples]), []
+    if discriminator is not None:
+        answers = [reply.text for reply in discriminator([one.shown for one in samples])]
+        scores = quality(embeddings, embed(answers))
+        swept, good = sweep(scores, THRESHOLDS), above(scores, selecting.threshold)
+        samples, embeddings = _take(samples, good, counts), embeddings[list(good.places)]
+    samples = _take(samples, diverse(embeddings, selecting.share, selecting.seed), counts)
+    report = _report(counts, swept, seed_replies, [one.reply for one in samples])
+    with output_files(*paths) as (file, told, text):
+        file.write_text("".join(map(_line, samples)), encoding="utf-8")
+        write_json(told, report)
+        text.write_text(_page(report), encoding="utf-8")
+    print(_page(report), end="")
+    return report
+
+
+def _take(samples: Sequence[Sample], kept: Kept, counts: list[tuple[str, int]]) -> list[Sample]:
+    counts.append((kept.step, len(kept.places)))
+    if not kept.places:
+        raise InputError(f"nothing is left after the step {kept.step!r} of {len(samples)} samples; "
+                         "lower its threshold, or give more dialogues")  # fmt: skip
+    return [samples[at] for at in kept.places]
+
+
+def _report(
+    counts: Sequence[tuple[str, int]],
+    swept: Sequence[tuple[float, int, float]],
+    seed: Sequence[str],
+    now: Sequence[str],
+) -> dict[str, Any]:
+    return {
+        "steps": [{"step": step, "kept": kept} for step, kept in counts],
+        "sweep": [
+            {"threshold": t, "kept": kept, "mean quality": None if np.isnan(mean) else mean}
+            for t, kept, mean in swept
+        ],
+        "share of synthetic data": len(now) / (len(now) + len(seed)),
+        "divergence of words, bits": divergence(seed, now),
+        "drift": [
+            {"what": row.what, "seed": row.seed, "now": row.now,
+             "change": None if np.isnan(row.change) else row.change}
+            for row in report_rows(seed, now)
+        ],
+    }  # fmt: skip
+
+
+def _page(report: Mapping[str, Any]) -> str:
+    lines = ["| step | kept |", "| --- | --- |"]
+    lines += [f"| {row['step']} | {row['kept']} |" for row in report["steps"]]
+    if report["sweep"]:
+        lines += ["", "| quality, at least | kept |", "| --- | --- |"]
+        lines += [f"| {row['threshold']:g} | {row['kept']} |" for row in report["sweep"]]
+    lines += ["", "| of the replies | seed set | selected | change |", "| --- | --- | --- | --- |"]
+    for row in report["drift"]:
+        change = "-" if row["change"] is None else f"{row['change']:.2f}x"
+        lines.append(f"| {row['what']} | {row['seed']:.3g} | {row['now']:.3g} | {change} |")
+    lines += [
+        "",
+        f"Words differ by {report['divergence of words, bits']:.3f} bits (Jensen-Shannon); "
+        f"{report['share of synthetic data']:.0%} of seed and selected replies together are new.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(sample: Sample) -> str:
+    turns = [*map(message_row, sample.shown), {"role": "assistant", "content": sample.reply}]
+    return json.dumps({"id": sample.id, "messages": turns}, ensure_ascii=False) + "\n"

@@ -1,0 +1,335 @@
+"""`hen prompt`, `compare`, `ablate`, `identify` and `build` as typed, over a scripted replay."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from hen_jax import cli
+from hen_jax.core.errors import InputError
+from hen_jax.data.judged import read_judged
+from hen_jax.data.schemas import read_documents, read_pairs
+from hen_jax.methods.play import Outcome, Played
+from hen_jax.recipes import compare as recipe
+from hen_jax.recipes.ablate import ablate, designed, effects
+from hen_jax.recipes.compare import Item
+from hen_jax.text.conversation import Message, Reply, UnansweredError
+from hen_jax.text.replay import recorded
+
+PROMPTS = ("My scooter broke down in the rain.", "I am sad, my cat is gone.", "We won! I am glad.")
+COE = "Emotion words: sad\nCause: A loss.\nStrategy: {}\nReply: What happened {}?"
+LEXICON = "sad\tsad\t1\nglad\thappy\t1\nrain\tworried\t1\n"
+
+
+def answer(messages):
+    """A scripted model: what it says depends on what it is asked."""
+    text = "\n".join(one.content for one in messages)
+    said = next((one.content for one in messages if one.role == "user"), "")
+    if "Emotion words: ..." in text:
+        return COE.format("exploration" if "cat" in said else "interpretation", len(said))
+    if "Answer with one word" in text:
+        return "happy" if "glad" in text and "rules" in text else "sad"
+    if "fit what was said" in text:
+        return "yes"
+    if "Adherent replies" in text:
+        return "other"
+    if "How much empathy" in text:
+        return "none" if "Oh." in text else "weak"
+    if "Write only that" in text:
+        return f"Something was lost: {said}"
+    return "Oh." if "cat" in said else f"I hear you about {said[:9]}"
+
+
+def chat(asked):
+    chat.calls += len(asked)
+    return [Reply(answer(messages), 5, True, -1.0) for messages in asked]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with an input, a lexicon, and `model.jsonl`, which replays the script."""
+    monkeypatch.chdir(tmp_path)
+    chat.calls = 0
+    rows = [
+        {"id": f"p{n}", "prompt": text, "emotion": label}
+        for n, (text, label) in enumerate(zip(PROMPTS, ("worried", "sad", "happy"), strict=True))
+    ]
+    lines(tmp_path / "in.jsonl", rows)
+    (tmp_path / "lexicon.tsv").write_text(LEXICON)
+    return tmp_path
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """`replay:script` is the scripted model itself."""
+    monkeypatch.setattr(recipe, "revision", lambda line, adapter: "1")
+    monkeypatch.setattr(recipe, "open_speaker_of", lambda request: lambda seed: chat)
+
+
+def lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def turns_row(name, asked, replied):
+    turns = (("user", asked), ("assistant", replied))
+    return {"id": name, "messages": [{"role": role, "content": text} for role, text in turns]}
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def hen(command):
+    return cli.main(command.split())
+
+
+METHODS = "base system_prompt coe_cbt ebg hef hef-cause muffin"
+COMPARE = (
+    f"compare --methods {METHODS} --backend replay:script --input in.jsonl --lexicon lexicon.tsv"
+)
+
+
+def test_all_methods_in_one_table(folder, scripted, capsys):
+    assert hen(f"{COMPARE} --out out") == 0
+    told = capsys.readouterr().out
+    assert [row.split(" | ")[0] for row in told.splitlines()[2:9]] == [
+        f"| {name}" for name in METHODS.split()
+    ]
+    items = read_judged(folder / "out" / "replies.jsonl")
+    assert len(items) == 3
+    assert set(items[0].replies) == set(METHODS.split())
+    result = json.loads((folder / "out" / "results.json").read_text())
+    rows = {(row["method"], row["measure"]): row for row in result["rows"]}
+    assert rows["base", "calls"]["value"] == 1
+    assert rows["muffin", "rounds"]["value"] == 2
+    assert rows["hef", "emotion accuracy"]["value"] == pytest.approx(1 / 3)
+    assert ("base", "emotion accuracy") not in rows
+    assert rows["ebg", "fell back"]["value"] == 1
+    assert rows["muffin", "tokens"]["against"] == "base"
+    assert rows["muffin", "tokens"]["difference"] == rows["muffin", "tokens"]["value"] - 5
+    traces = read(folder / "out" / "traces.jsonl")
+    strategy = {row["id"]: row["trace"]["strategy"] for row in traces if row["method"] == "coe_cbt"}
+    assert strategy == {"p0": "IP", "p1": "EX", "p2": "IP"}
+    calls = sum(row["calls"] for row in traces)
+    assert chat.calls == calls
+
+
+def test_a_comparison_goes_on_where_it_was_stopped(folder, scripted, monkeypatch):
+    def fails(asked):
+        replies = chat(asked)
+        return (_ for _ in ()).throw(UnansweredError("gone", [*replies[:4], None, *replies[5:]]))
+
+    assert hen(f"{COMPARE} --out whole") == 0
+    whole = chat.calls
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "open_speaker_of", lambda request: lambda seed: fails)
+        assert hen(f"{COMPARE} --out out") == 2
+    assert not (folder / "out" / "results.json").exists()
+    before = chat.calls
+    assert hen(f"{COMPARE} --out out") == 0
+    assert chat.calls - before == whole - (before - whole) + 1
+    for name in ("replies.jsonl",):
+        assert (folder / "out" / name).read_bytes() == (folder / "whole" / name).read_bytes()
+    before = chat.calls
+    assert hen(f"{COMPARE} --out out") == 0
+    assert chat.calls == before
+    costs = json.loads((folder / "out" / "results.json").read_text())["costs"]
+    assert costs["base"]["seconds each"] is None
+
+
+def test_a_replay_answers_for_a_model_and_another_model_is_a_contender(folder, capsys):
+    asked = [[Message("user", text)] for text in PROMPTS]
+    recorded(chat, folder / "one.jsonl")(asked)
+    recorded(lambda asked: [Reply("Mine.")] * len(asked), folder / "two.jsonl")(asked)
+    call = "compare --methods base,mine=replay:two.jsonl --backend replay:one.jsonl --apart"
+    assert hen(f"{call} --input in.jsonl --out out") == 0
+    items = read_judged(folder / "out" / "replies.jsonl")
+    assert {item.replies["mine"] for item in items} == {"Mine."}
+    result = json.loads((folder / "out" / "results.json").read_text())
+    assert result["variety"]["mine"]["unique"] == pytest.approx(1 / 3)
+    assert result["costs"]["mine"]["peak MiB"] > 10
+    assert not result["together"]
+    capsys.readouterr()
+    call = "prompt --method muffin --backend replay:one.jsonl --prompt Hello"
+    assert hen(call) == 2
+    assert "has no reply to the conversation that ends with 'Hello'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--methods base base", "--methods names 'base' twice"),
+        ("--methods hef", "method 'hef' needs a small model"),
+        ("--methods mine=ebg@nobody", "back-end 'nobody'; give model:FOLDER"),
+        ("--methods base --limit -1", "--limit is 0 for all"),
+        ("--methods base --schema nothing", "schema 'nothing'; allowed: hed"),
+        ("--methods tooled --knowledge gone.tsv", "gone.tsv: no such file"),
+        ("--methods base --epitome gone", "gone"),
+    ],
+)
+def test_wrong_input_is_one_line(folder, scripted, capsys, flags, told):
+    call = f"compare {flags} --backend replay:script --input in.jsonl --out out"
+    assert hen(call) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_shipped_data_is_compared_without_its_system_messages(folder, scripted):
+    call = "compare --methods base hef-model --backend replay:script --schema hed --bare --limit 5"
+    assert hen(f"{call} --input shipped:hed/hed.en.jsonl --out out") == 0
+    items = read_judged(folder / "out" / "replies.jsonl")
+    assert len(items) == 5
+    assert all(len(item.prompt) == 1 for item in items)
+
+
+def test_an_ablation_tells_what_each_lever_does(folder, scripted, capsys):
+    call = "ablate --method hef --levers model cause definitions --backend replay:script"
+    assert hen(f"{call} --input in.jsonl --lexicon lexicon.tsv --out out --design full") == 0
+    result = json.loads((folder / "out" / "results.json").read_text())
+    assert len({row["method"] for row in result["rows"]}) == 8
+    found = {(row["lever"], row["measure"]): row["effect"] for row in result["effects"]}
+    assert found["cause", "calls"] == 0
+    assert found["definitions", "characters read"] > found["cause", "characters read"] > 0
+    assert "| lever | measure | effect of having it | 95 % |" in capsys.readouterr().out
+    with pytest.raises(InputError, match="lever 'lens' of 'hef'; allowed, once: model, two_stage"):
+        ablate(None, "hef", ["lens"], "full")
+
+
+def test_designs_and_effects_by_hand():
+    assert designed(("a", "b"), "one-out") == [
+        frozenset("ab"), frozenset("b"), frozenset("a")]  # fmt: skip
+    assert len(designed("abc", "full")) == 8
+    items = [Item(str(n), str(n), ()) for n in range(2)]
+
+    def played(*tokens):
+        return [Played(Outcome("x"), 1, 1, one, 0, 0.0) for one in tokens]
+
+    found = {frozenset("ab"): played(9, 5), frozenset("a"): played(4, 4),
+             frozenset("b"): played(6, 1), frozenset(): played(2, 2)}  # fmt: skip
+    told = {row[:2]: row[2] for row in effects(items, found, "ab")}
+    assert told["a", "tokens"] == pytest.approx(((9 - 6 + 4 - 2) / 2 + (5 - 1 + 4 - 2) / 2) / 2)
+    assert told["b", "tokens"] == pytest.approx(((9 - 4 + 6 - 2) / 2 + (5 - 4 + 1 - 2) / 2) / 2)
+
+
+def test_identifiers_are_trained_and_label(folder, capsys):
+    rows = [
+        {"context": f"case {n}", "reply": reply, "labels": {"ER": er, "IP": "0", "EX": ex}}
+        for n in range(12)
+        for er, ex, reply in (("0", "0", "Right."), ("2", "1", "Poor you. And now?"))
+    ]
+    lines(folder / "rows.jsonl", rows)
+    call = "identify train --input rows.jsonl --epochs 8 --out"
+    assert hen(f"{call} it") == 2
+    assert "head 'IP' has the label '0' alone" in capsys.readouterr().err
+    for row in rows:
+        row["labels"]["IP"] = row["labels"]["ER"]
+    lines(folder / "rows.jsonl", rows)
+    assert hen(f"{call} it") == 0
+    assert "ER, held out: accuracy 1.000" in capsys.readouterr().out
+    lines(folder / "said.jsonl", [{"prompt": "case 1", "completion": "Poor you. And now?"}])
+    label = "identify label --model it --input said.jsonl --schema completion --out labels.jsonl"
+    assert hen(label) == 0
+    (row,) = read(folder / "labels.jsonl")
+    assert row["labels"] == {"ER": "2", "EX": "1", "IP": "2"}
+
+
+def test_the_data_of_ebg(folder, monkeypatch):
+    from hen_jax.recipes import build
+
+    monkeypatch.setattr(build, "revision", lambda line, adapter: "1")
+    monkeypatch.setattr(build, "open_speaker_of", lambda request: lambda seed: chat)
+    call = "build ebg --input shipped:hed/hed.en.jsonl --schema hed --labels hed"
+    assert hen(f"{call} --backend replay:script --out out") == 0
+    first, second = (read_documents(folder / "out" / f"stage{n}.jsonl", "messages") for n in (1, 2))
+    assert len(first) == len(second) > 50
+    assert "Analysis: Something was lost" in first[0].conversation.messages[-1].content
+    assert [one.trains for one in second[0].conversation.messages[-3:]] == [False, None, True]
+    groups = {one.group for one in first}
+    assert groups == {one.group for one in second}
+    bad = f"{call.replace(' --labels hed', '')} --backend replay:script --out other"
+    assert hen(bad) == 2
+
+
+def test_the_data_of_muffin_and_of_tools(folder, monkeypatch, capsys):
+    from hen_jax.recipes import build
+
+    monkeypatch.setattr(build, "revision", lambda line, adapter: "1")
+    monkeypatch.setattr(build, "open_speaker_of", lambda request: lambda seed: chat)
+    lines(folder / "said.jsonl", [
+        {"prompt": text, "completion": "Stranded? I come."} for text in PROMPTS])  # fmt: skip
+    call = "--input said.jsonl --schema completion --out"
+    assert hen(f"build muffin {call} muffin --backend replay:script --candidates 3") == 0
+    assert "3 different candidates to 3 contexts; unhelpful 0.333" in capsys.readouterr().out
+    rows = read(folder / "muffin" / "candidates.jsonl")
+    assert [row["helpful"] for row in rows] == [[1], [0], [1]]
+    (folder / "atomic.tsv").write_text("my scooter broke down\txReact\tstranded\n")
+    assert hen(f"build tools {call} tools --knowledge atomic.tsv") == 0
+    documents = read_documents(folder / "tools" / "traces.jsonl", "messages")
+    roles = [[one.role for one in document.conversation.messages] for document in documents]
+    assert roles[0] == ["system", "user", "assistant", "tool", "assistant"]
+    assert roles[1] == ["system", "user", "assistant"]
+    assert hen(f"build tools {call} other") == 2
+
+
+def test_the_data_of_distilling(folder):
+    head = ["dialog_id", "speaker_uttr"]
+    for name in ("human", "chatgpt_empathy", "llama_empathy", "gemini_empathy", "mixtral_empathy"):
+        head += [f"rating_{name}", f"response_{name}"]
+    random = np.random.default_rng(0)
+    rows = [",".join(head)]
+    for n in range(200):
+        cells = [str(n), f"said {n}"]
+        for name in "hclgm":
+            cells += [str(random.integers(1, 4)), f"{name} {n}"]
+        rows.append(",".join(cells))
+    (folder / "rated.csv").write_text("\n".join(rows))
+    ratings = np.asarray([[int(cell) for cell in row.split(",")[2::2]] for row in rows[1:]])
+    held_out = (ratings == 3).sum(axis=1) < 2
+    assert hen("build distil --input rated.csv --out out --writer llama") == 0
+    report = json.loads((folder / "out" / "report.json").read_text())
+    assert (report["train"], report["held out"]) == ((~held_out).sum(), held_out.sum())
+    pairs = read_pairs(folder / "out" / "pairs.jsonl", "preference")
+    good = ~held_out & (ratings[:, 2] == 3)
+    assert len(pairs) == (good & (ratings[:, 0] < 3)).sum()
+    assert report["sft"] == (good & (ratings[:, 0] == 3)).sum()
+
+
+def test_selection_adds_up_and_is_the_same_twice(folder, monkeypatch, capsys):
+    words = ["sun", "rain", "wind", "snow", "hail", "fog", "storm", "heat"] * 3
+    said = [turns_row(str(n), f"case {n}", f"{word} {n} {word}") for n, word in enumerate(words)]
+    said += [{"id": "copy", "messages": said[0]["messages"]}]
+    lines(folder / "new.jsonl", said)
+    lines(folder / "seed.jsonl", said[:2])
+    call = "build select --input new.jsonl --schema messages --seed-set seed.jsonl --share 0.5"
+    for out in ("one", "two"):
+        assert hen(f"{call} --seed-schema messages --out {out}") == 0
+    told = json.loads((folder / "one" / "report.json").read_text())
+    kept = [row["kept"] for row in told["steps"]]
+    assert kept[:2] == [25, 25]
+    assert kept == sorted(kept, reverse=True)
+    assert kept[-1] == round(kept[-2] / 2) == len(read_documents("one/selected.jsonl", "messages"))
+    for name in ("selected.jsonl", "report.json", "report.md"):
+        assert (folder / "one" / name).read_bytes() == (folder / "two" / name).read_bytes()
+    assert re.search(r"mentions women \| 0 \| 0 \| -", capsys.readouterr().out)
+    recorded(lambda asked: [Reply("rain 1 rain")] * len(asked), folder / "model.jsonl")(
+        [[Message("user", f"case {n}")] for n in range(2, 24)]
+    )
+    call += " --backend replay:model.jsonl --seed-schema messages"
+    assert hen(f"{call} --threshold 99 --out three") == 2
+    assert "nothing is left after the step 'quality 99 or more'" in capsys.readouterr().err
+
+
+def test_contenders_name_methods_and_models(tmp_path):
+    from hen_jax.recipes.generate import Request
+
+    request = Request(model=tmp_path)
+    given = recipe.Comparing(
+        request, ("ebg", "a=adapter:x", "b=coe_cbt@endpoint:http://h/v1#m"), tmp_path, tmp_path
+    )
+    plain, adapter, other = recipe.contenders(given)
+    assert (plain.method, plain.request) == ("ebg", request)
+    assert (adapter.method, str(adapter.request.adapter)) == ("base", "x")
+    assert (other.method, other.request.line) == ("coe_cbt", "endpoint:http://h/v1#m")
+    with pytest.raises(InputError, match="--methods names none"):
+        recipe.Comparing(request, (), tmp_path, tmp_path)

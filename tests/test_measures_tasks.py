@@ -1,0 +1,321 @@
+"""Tasks of the survey: published scores equal their definitions; loaders on files of our own."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+from hen_jax.core.errors import InputError
+from hen_jax.data.empathetic_dialogues import check_empathetic_dialogues
+from hen_jax.evaluation.suite import LogProbs
+from hen_jax.measures.choices import (
+    ChoiceItem,
+    ask_choices,
+    question,
+    read_label,
+    read_letter,
+    shown_order,
+)
+from hen_jax.measures.classes import class_scores, majority_scores
+from hen_jax.measures.likelihoods import NOTHING, interaction, likeliest
+from hen_jax.measures.tasks import empathetic_dialogues as ed
+from hen_jax.measures.tasks import epitome, erc, lexicon, reccon
+from hen_jax.measures.tasks.erc_files import read_erc
+from hen_jax.measures.tasks.reccon_scores import (
+    entailment_scores,
+    lcs_f1,
+    normalise,
+    span_scores,
+    squad_f1,
+)
+from hen_jax.text.conversation import Message, Reply
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def counted(**counts: int) -> list[str]:
+    return [label.replace("_", " ") for label, count in counts.items() for _ in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_class_scores_are_scikit_learns(seed):
+    draw = random.Random(seed)
+    labels = ["a", "b", "c", "d", "never"]
+    truth = draw.choices(labels[:4], weights=[6, 3, 2, 1], k=97)
+    guess = [draw.choice([one, "a", "b", "elsewhere"]) for one in truth]
+    ours = class_scores(truth, guess, labels)
+
+    def theirs(average, among=labels):
+        return f1_score(truth, guess, labels=among, average=average, zero_division=0)
+
+    assert ours.accuracy == pytest.approx(accuracy_score(truth, guess), abs=1e-12)
+    assert ours.weighted_f1 == pytest.approx(theirs("weighted"), abs=1e-12)
+    assert ours.macro_f1 == pytest.approx(theirs("macro"), abs=1e-12)
+    assert ours.unknown == guess.count("elsewhere")
+    without = class_scores(truth, guess, labels, leave_out=("a",))
+    assert without.micro_f1 == pytest.approx(theirs("micro", labels[1:]), abs=1e-12)
+    assert without.macro_f1 == pytest.approx(theirs("macro", labels[1:]), abs=1e-12)
+
+
+def test_majorities_are_the_published_ones():
+    meld = counted(neutral=1256, joy=402, anger=345, surprise=281, sadness=208, disgust=68, fear=50)
+    found = erc.erc_report("meld", meld, ["neutral"] * 2610)
+    assert found["weighted_f1"] == pytest.approx(31.27, abs=0.005)
+    assert found["accuracy"] == pytest.approx(48.12, abs=0.005)
+    assert found["majority"]["weighted_f1"] == found["weighted_f1"]
+    emory = majority_scores(counted(Neutral=349, Mad=979), ["Mad", "Neutral"])
+    assert emory.count == 1328
+    share = 349 / 1328  # EmoryNLP's test set: 26.28 and 10.94
+    assert 100 * share == pytest.approx(26.28, abs=0.005)
+    assert 100 * share * 2 * share / (1 + share) == pytest.approx(10.94, abs=0.005)
+    levels = [0] * 2037 + [1] * 895 + [2] * 152
+    floor = epitome.level_report(levels, [0] * len(levels))
+    assert floor["accuracy"] == pytest.approx(66.1, abs=0.06)
+    assert floor["macro_f1"] == pytest.approx(26.5, abs=0.03)
+
+
+def test_an_alias_is_its_label_and_a_strange_word_is_wrong():
+    assert erc.mapped("Joyful", "meld") == "joy"
+    assert erc.mapped("sad", "meld") == "sadness"
+    assert erc.mapped("angry", "meld") == "anger"
+    assert erc.mapped("joy", "emorynlp") == "Joyful"
+    assert erc.mapped("hap", "iemocap") == "happy"
+    assert erc.mapped("happiness", "dailydialog") == "happiness"
+    assert erc.mapped("jealous", "meld") is None
+    found = erc.erc_report("meld", ["joy", "anger"], ["Happy", "jealous"])
+    assert (found["accuracy"], found["unknown"]) == (50.0, 1)
+    with pytest.raises(InputError, match="label set 'melt'; allowed: meld"):
+        erc.erc_report("melt", ["joy"], ["joy"])
+
+
+def test_dailydialog_is_without_neutral():
+    truth, guess = ["no emotion"] * 8 + ["anger", "fear"], ["no emotion"] * 8 + ["anger", "anger"]
+    found = erc.erc_report("dailydialog", truth, guess)
+    assert found["headline"] == "micro_f1"
+    assert found["micro_f1"] == pytest.approx(50.0)  # 1 hit, 2 true, 2 guessed
+
+
+def test_erc_files(tmp_path):
+    meld = write(
+        tmp_path / "meld.csv",
+        "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID\n"
+        '1,"Well, hello.",Ada,joy,positive,0,0\n2,Go away.,Bo,anger,negative,0,1\n'
+        "3,Rain.,Ada,neutral,neutral,1,0\n",
+    )
+    found = read_erc(meld, "meld")
+    assert [one.emotion for one in found] == ["joy", "anger", "neutral"]
+    items = erc.erc_items(found, "meld")
+    assert [item.group for item in items] == ["0", "0", "1"]
+    assert "Ada: Well, hello.\nBo: Go away." in items[1].messages[0].content
+    assert "Go away" not in items[2].messages[0].content
+    assert items[1].options[items[1].answer] == "anger"
+    write(meld, meld.read_text().replace("anger", "boredom"))
+    with pytest.raises(InputError, match=r"meld\.csv:3:emotion: 'boredom' is no label of meld"):
+        read_erc(meld, "meld")
+
+    scenes = {"scenes": [{"utterances": [{"utterance_id": "s1_e1_c1_u1", "speakers": ["Ada"],
+              "transcript": "Hm.", "emotion": "Mad"}]}]}  # fmt: skip
+    emory = write(tmp_path / "emory.json", json.dumps({"episodes": [scenes]}))
+    assert read_erc(emory, "emorynlp") == [erc.Utterance("s1_e1_c1", "Ada", "Hm.", "Mad")]
+
+    daily = write(tmp_path / "dialogues_test.txt", "Hi . __eou__ Oh no ! __eou__\n")
+    write(tmp_path / "dialogues_emotion_test.txt", "0 3\n")
+    assert [one.emotion for one in read_erc(daily, "dailydialog")] == ["no emotion", "fear"]
+    write(tmp_path / "dialogues_emotion_test.txt", "0\n")
+    with pytest.raises(InputError, match="2 utterances and 1 labels"):
+        read_erc(daily, "dailydialog")
+
+
+def test_squad_normal_form():
+    assert normalise("The  Cat, a dog!") == "cat dog"
+    assert squad_f1("the cat", "Cat.") == 1.0
+    assert squad_f1("cat dog", "cat") == pytest.approx(2 / 3)
+    assert (squad_f1("", ""), squad_f1("cat", "")) == (1.0, 0.0)
+    assert lcs_f1("he lost his keys", "lost his") == pytest.approx(2 * 0.5 / 1.5)
+
+
+def test_spans():
+    truth = ["he lost his keys", "rain", "", ""]
+    gold = span_scores(truth, truth)
+    assert set(gold[:7]) - {gold.partial} == {100.0}
+    assert gold.partial == 0.0
+    none = span_scores(truth, [""] * 4)
+    assert (none.lcs_f1_positive, none.squad_f1_positive, none.exact) == (0.0, 0.0, 0.0)
+    assert none.f1_negative == pytest.approx(100 * 2 * 2 / 6)
+    part = span_scores(truth, ["lost his", "snow", "", "wind"])
+    assert (part.exact, part.partial) == (0.0, 50.0)
+    assert part.lcs_f1_positive == pytest.approx(100 * (2 / 3) / 2)
+    assert part.f1_negative == pytest.approx(100 * 2 / 3)
+    assert part.lcs_f1 == pytest.approx(100 * (2 / 3 + 0 + 1 + 0) / 4)
+
+
+def test_entailment_all_negative_is_the_published_floor():
+    truth = [True] * 1894 + [False] * 5330
+    found = entailment_scores(truth, [False] * len(truth))
+    assert found.negative == pytest.approx(84.91, abs=0.005)
+    assert found.macro == pytest.approx(42.46, abs=0.005)
+    assert found.accuracy == pytest.approx(73.78, abs=0.005)
+    assert entailment_scores(truth, truth)[:3] == (100.0, 100.0, 100.0)
+
+
+def test_reccon_files(tmp_path):
+    turn = {"turn": 1, "speaker": "A", "utterance": "I won!", "emotion": "happines",
+            "expanded emotion cause evidence": [1, "b"], "expanded emotion cause span": ["won"],
+            "type": ["no-context"]}  # fmt: skip
+    path = write(tmp_path / "a.json", json.dumps({"d1": [[turn]]}))
+    [one] = reccon.read_annotation(path)["d1"]
+    assert (one.emotion, one.causes, one.background, one.spans) == (
+        "happiness",
+        (1,),
+        True,
+        ("won",),
+    )
+    question = {"id": "q", "question": "Why?", "is_impossible": True, "answers": []}
+    path = write(tmp_path / "b.json", json.dumps([{"context": "I won!", "qas": [question]}]))
+    assert reccon.read_spans(path) == [reccon.SpanQuestion("q", "I won!", "Why?", "")]
+    path = write(
+        tmp_path / "c.csv",
+        ",text,labels,id\n0,joy <SEP> I won! <SEP> I won!,1,x_utt_1_true_cause_utt_1_span_0\n"
+        "1,joy <SEP> I won! <SEP> Hello.,0,x_utt_1_impossible_cause_utt_0\n",
+    )
+    items = reccon.cause_items(reccon.read_entailments(path))
+    assert [item.options[item.answer] for item in items] == ["yes", "no"]
+    assert [item.group for item in items] == ["x_utt_1", "x_utt_1"]
+    write(path, ",text,labels,id\n0,joy <SEP> I won!,1,x\n")
+    with pytest.raises(InputError, match=r"c\.csv:2:text: 2 parts"):
+        reccon.read_entailments(path)
+
+
+def test_epitome(tmp_path):
+    path = write(
+        tmp_path / "er.csv",
+        "sp_id,rp_id,seeker_post,response_post,level,rationales\n"
+        's1,r1,I am lost.,"Oh, I am sorry. Go on.",2,"I am sorry|Go on"\ns1,r2,I am lost.,Ok.,0,\n',
+    )
+    pairs = epitome.read_epitome(path)
+    first = pairs[0]
+    assert [first.response[a:b] for a, b in first.spans] == ["I am sorry", "Go on"]
+    items = epitome.epitome_items(pairs, "ER")
+    assert [item.answer for item in items] == [2, 0]
+    assert items[0].group == items[1].group == "s1"
+    spans = [pair.spans for pair in pairs]
+    gold = epitome.rationale_scores([pair.response for pair in pairs], spans, spans)
+    assert gold[:2] == (100.0, 100.0)
+    half = epitome.rationale_scores(["one two three four"], [[(0, 7)]], [[(0, 13)]])
+    assert half.token_f1 == pytest.approx(100 * 2 * 2 / 5)  # 2 shared of 2 and 3
+    assert half.iou_f1 == 100.0  # 7 of 13 characters
+    assert epitome.rationale_scores(["one two"], [[(0, 3)]], [[(4, 7)]])[:2] == (0.0, 0.0)
+    with pytest.raises(InputError, match="mechanism 'XX'; allowed: ER, IP, EX"):
+        epitome.epitome_items(pairs, "XX")
+
+
+def test_lexicon(tmp_path):
+    rows = [("gloom", "sadness", 1), ("gloom", "negative", 1), ("gloom", "joy", 0),
+            ("sunny", "joy", 1), ("table", "joy", 0)]  # fmt: skip
+    path = write(tmp_path / "words.tsv", "".join(f"{a}\t{b}\t{c}\n" for a, b, c in rows))
+    words = lexicon.read_lexicon(path)
+    found = dict(
+        zip(lexicon.CATEGORIES, lexicon.profile("Gloom, gloom; sunny.", words), strict=True)
+    )
+    assert (found["sadness"], found["negative"], found["joy"], found["trust"]) == (2, 2, 1, 0)
+    assert lexicon.profile("it isn't sunny", words, window=2).sum() == 0
+    assert lexicon.profile("it isn't sunny", words).sum() == 1
+    assert lexicon.density("gloom today", words).sum() == pytest.approx(100)
+    assert lexicon.affect_cosine("gloom", "gloom gloom", words) == pytest.approx(1)
+    assert lexicon.affect_cosine("gloom", "sunny", words) == 0
+    assert np.isnan(lexicon.affect_cosine("gloom", "stone", words))
+    assert lexicon.coverage(["a gloom table stone"], words) == 0.5
+    with pytest.raises(InputError, match="may not be given on: get it from saifmohammad"):
+        lexicon.read_lexicon(None)
+    with pytest.raises(InputError, match=r"words\.tsv:1: 'gloom joy 1'"):
+        lexicon.read_lexicon(write(path, "gloom joy 1\n"))
+
+
+def test_empathetic_dialogues(tmp_path):
+    header = "conv_id,utterance_idx,context,prompt,speaker_idx,utterance,selfeval,tags\n"
+    path = write(
+        tmp_path / "test.csv",
+        header + "hit:1_conv:2,2,sentimental,Old house,1,Which one_comma_ dear?,5|5|5_5|5|5,\n"
+        "hit:1_conv:2,1,sentimental,Old house,0,I saw it again.,5|5|5_5|5|5,\n"
+        "hit:9_conv:9,1,sad,Lost,0,too few\n",
+    )
+    parsed = check_empathetic_dialogues(path)
+    assert len(parsed.problems) == 1
+    [item] = ed.emotion_items(parsed.records)
+    assert "Speaker: I saw it again.\nListener: Which one, dear?" in item.messages[0].content
+    assert item.options[item.answer] == "sentimental"
+    [(context, reply)] = ed.listener_turns(parsed.records[0])
+    assert (len(context), reply) == (1, "Which one, dear?")
+    assert len(set(ed.EMOTIONS)) == 32
+
+
+def test_diversity_counts_the_last_gram():
+    found = ed.diversity(["a b", "a b c", "a b"])
+    assert found["distinct_1"] == pytest.approx(100 * 3 / 7)
+    assert found["distinct_2"] == pytest.approx(100 * 2 / 4)
+    assert found["unique"] == pytest.approx(100 * 2 / 3)
+
+
+def test_letters_are_read_strictly():
+    good = {"B": 1, "(b)": 1, "**B**": 1, "B. She is proud": 1, "Answer: B": 1, "答案是B": 1,
+            "The answer is C.": 2, "选A。": 0, "a": 0, "C) I see": 2}  # fmt: skip
+    assert {text: read_letter(text, 4) for text in good} == good
+    for text in ("Both", "A or B", "A friend would", "B) or C)", "E", "", "I think so", "好"):
+        assert read_letter(text, 4) is None, text
+
+
+def test_labels_are_read_strictly():
+    labels = ("joy", "anger", "no emotion")
+    assert read_label(" Joy.\nBecause she won.", labels) == "joy"
+    assert read_label("She feels joy here", labels) == "joy"
+    assert read_label("joy or anger", labels) is None
+    assert read_label("enjoyable", labels) is None
+    assert read_label("Happy!", labels, {"happy": "joy"}) == "joy"
+    assert read_label("他很高兴", ("高兴", "难过")) == "高兴"
+
+
+def item(name: str = "1", answer: int = 2) -> ChoiceItem:
+    return ChoiceItem(name, "g", "x", (Message("user", "Who?"),), ("ann", "bo", "cy"), answer)
+
+
+def test_an_item_is_asked_in_its_own_order():
+    items = [item(str(at)) for at in range(40)]
+
+    def chat(asked):
+        return [Reply("B") for _ in asked]
+
+    found = ask_choices(items, chat)
+    assert all(one.chosen == one.shown[1] for one in found)
+    assert 4 <= sum(one.right for one in found) <= 24  # a liking for B is right a third of the time
+    order = shown_order(items[0])
+    assert f"A. {items[0].options[order[0]]}" in question(items[0], order)[0].content
+    with pytest.raises(InputError, match="answer 3 of 3"):
+        item(answer=3)
+
+
+def test_the_likeliest_option():
+    def likelihood(asked):
+        table = {"ann": (-4.0, 1), "bo": (-6.0, 3), "cy": (-5.0, 2)}
+        found = []
+        for turns, replies in asked:
+            less = 0.0 if turns == NOTHING else -1.0
+            sums = [table[one][0] + less * (one == "ann") for one in replies]
+            found.append(LogProbs(np.asarray(sums), np.asarray([table[one][1] for one in replies])))
+        return found
+
+    def first(by):
+        return likeliest([item()], likelihood, by)[0].chosen
+
+    assert first("sum") == 0  # -5, -6, -5: of equal ones the first
+    assert first("token") == 1  # -5, -2, -2.5
+    assert first("character") == 0  # -5/3, -3, -5/2
+    assert first("ratio") == 1  # -1, 0, 0
+    one = LogProbs(np.asarray([-1.0, -3.0]), np.ones(2))
+    other = LogProbs(np.asarray([-2.0, -2.5]), np.ones(2))
+    assert interaction(one, other) == pytest.approx(-1 - 2.5 + 2 + 3)
