@@ -16,6 +16,7 @@ from tiny_server import opened, running
 
 from hen_jax.core.errors import InputError
 from hen_jax.io import hf
+from hen_jax.measures.safety.guard import Verdict
 from hen_jax.models.decoder import abstract, merge, split
 from hen_jax.recipes.serve_model import open_served
 from hen_jax.runs.tiny_model import CONFIG
@@ -551,6 +552,37 @@ def test_a_router_chooses_and_the_client_is_told(served):
         assert told.json["model"] == "auto"
         assert told.headers["x-hen-experts"] == "calm=0.25,brisk=0.75"
         assert "auto" in [one.id for one in client.models.list()]
+
+
+def test_a_guard_sees_replies_before_anybody_does(served):
+    lines = []
+
+    def guard(conversation, reply):
+        seen.append((conversation[-1].content, reply))
+        return Verdict("replace", "Talk to a person.", ("method",))
+
+    seen = []
+    guarded = dataclasses.replace(served, guard=guard, log=lambda line: lines.append(dict(line)))
+    with (
+        running(guarded) as at,
+        openai.OpenAI(base_url=at.url, api_key="x", max_retries=0) as client,
+    ):
+        assert greedy(client, "calm") == streamed(client, "calm") == "Talk to a person."
+        assert at.ask("/v1/completions", {"model": "calm", "prompt": "Hi"}).status == 403
+        told = at.ask("/v1/chat/completions", CHAT | {"logprobs": True})
+        assert "logprobs: with a guard" in told.json["error"]["message"]
+    assert seen[0] == seen[1]
+    assert seen[0][0] == HI[0]["content"]
+    assert [line["guard"] for line in lines] == [["method"]] * 2
+
+
+def test_a_conversation_that_no_router_can_read_is_a_400(served):
+    def route(messages):
+        raise InputError("a conversation without a message of the user has no route")
+
+    with running(dataclasses.replace(served, route=route)) as at:
+        told = at.ask("/v1/chat/completions", CHAT | {"model": "auto"})
+    assert (told.status, told.json["error"]["param"]) == (400, "messages")
 
 
 def test_a_key_is_asked_for(served):

@@ -50,7 +50,7 @@ def write_folders(parent: Path) -> dict[str, Path]:
 @contextlib.contextmanager
 def opened(folders: dict[str, Path], **changes) -> Iterator[Served]:
     """The model with its experts, its log kept in the list `served.log.lines`."""
-    given = {name: changes.pop(name) for name in ("key", "route", "log") if name in changes}
+    given = {name: changes.pop(name) for name in ("key", "log") if name in changes}
     settings = ServerSettings(**changes.pop("settings", {"loading": True}))
     request = dataclasses.replace(
         SMALL,

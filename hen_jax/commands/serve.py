@@ -16,6 +16,10 @@ def add(verbs: Any) -> None:
     verb.add_argument("--run", type=Path, help="a run of experts: its base and all of them")
     verb.add_argument("--expert", action="append", default=[], metavar="NAME=FOLDER",
                       help="a PEFT adapter, once or more")  # fmt: skip
+    verb.add_argument("--router", type=Path, help="a router's folder: it answers as model auto")
+    verb.add_argument("--routing", choices=("top1", "soft"), default="top1")
+    verb.add_argument("--guard", action="store_true", help="each reply passes a guard as a whole")
+    verb.add_argument("--place", help="of the guard's resources: US, GB, CN ...; by the language")
     verb.add_argument("--name", help="what clients call the base; its folder's name")
     verb.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets others in")
     verb.add_argument("--port", type=int, default=8000, help="0: any that is free")
@@ -60,6 +64,10 @@ def serve_verb(chosen: argparse.Namespace, _: list[str]) -> None:
             max_experts=chosen.max_experts,
             max_rank=chosen.max_rank,
             warm_up=chosen.warm_up,
+            router=chosen.router,
+            routing=chosen.routing,
+            guarded=chosen.guard,
+            place=chosen.place,
             settings=ServerSettings(
                 queue=chosen.queue,
                 timeout=chosen.timeout,

@@ -11,9 +11,13 @@ from tokenizers import Tokenizer
 
 from hen_jax.core.errors import InputError
 from hen_jax.io import companions, hf, peft
+from hen_jax.measures.safety.guard import open_guard
 from hen_jax.models.config import DecoderConfig
+from hen_jax.models.decoder import split
 from hen_jax.runs.decoding import read_weights, read_with_room
 from hen_jax.runs.known_tokenizers import known_tokenizer
+from hen_jax.runs.model import WEIGHT_FILES, fingerprint
+from hen_jax.runs.routing import read_router, router_on
 from hen_jax.runs.saved_experts import saved_experts
 from hen_jax.sampling.engine import Engine
 from hen_jax.sampling.logits import Sampling
@@ -50,20 +54,22 @@ class ServeRequest:
     max_experts: int | None = None  # None: those given; each place costs, empty or not
     max_rank: int | None = None  # None: the largest of those given, or 16
     warm_up: bool = True
+    router: Path | None = None  # a router's folder: there is a model "auto"
+    routing: Literal["top1", "soft"] = "top1"
+    guarded: bool = False  # each reply passes a guard
+    place: str | None = None  # whose resources the guard names; None: by the language
     settings: ServerSettings = dataclasses.field(default_factory=ServerSettings)
 
 
 def open_served(
     request: ServeRequest,
     key: str | None = None,
-    route: Route | None = None,
     log: Callable[[Mapping[str, Any]], None] = print,
 ) -> Served:
     """The model of a request, its experts in their places, ready to be asked.
 
     Args:
       key: what a client must bring; None: nothing.
-      route: what chooses the expert of the model "auto"; None: there is no such model.
       log: what a line about each request is given to.
 
     Raises:
@@ -71,6 +77,8 @@ def open_served(
     """
     folder, adapters = _adapters(request)
     config = hf.read_config(folder)
+    if request.place is not None and not request.guarded:
+        raise InputError("--place goes with --guard")
     if config.score_head:
         raise InputError(f"{folder} is a reward model, which says nothing; see `hen score`")
     tokenizer = known_tokenizer(folder)
@@ -101,9 +109,30 @@ def open_served(
         settings=request.settings,
         log=log,
         read_adapter=lambda path: Adapter(*peft.read_adapter(path, config, "float32")),
-        route=route,
+        route=_route(request, folder, tokenizer, config, engine),
+        guard=open_guard(request.place) if request.guarded else None,
         key=key,
     )
+
+
+def _route(
+    request: ServeRequest,
+    folder: Path,
+    tokenizer: ChatTokenizer,
+    config: DecoderConfig,
+    engine: Engine,
+) -> Route | None:
+    """The router, which reads with the base that is served."""
+    if request.router is None:
+        return None
+    router = read_router(request.router)
+    if fingerprint(folder, WEIGHT_FILES) != router.base["weights_sha256"]:
+        raise InputError(
+            f"the router in {request.router} was trained on other weights than those in {folder}; "
+            "train it again"
+        )
+    routed = router_on(router, tokenizer, config, split(engine.weights.model).base)
+    return lambda messages: routed([messages], request.routing)[0].weights
 
 
 def _decoder(tokenizer: ChatTokenizer) -> tuple[Tokenizer, Decode]:

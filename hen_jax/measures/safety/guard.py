@@ -67,7 +67,9 @@ def open_guard(place: str | None = None) -> Guard:
     def guard(conversation: Sequence[Message], reply: str) -> Verdict:
         asked = next((one.content for one in reversed(conversation) if one.role == "user"), "")
         language = language_of(asked or reply)
-        crisis = {sign.kind for one in _lately(conversation) for sign in crisis_signs(one, language)}
+        crisis = {
+            sign.kind for one in _lately(conversation) for sign in crisis_signs(one, language)
+        }
         harm = {sign.kind for sign in reply_signs(reply, language)}
         reasons = tuple(sorted(crisis) + sorted(harm))
         message = handoff(language, place or DEFAULT_PLACE[language])
