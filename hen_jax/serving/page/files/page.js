@@ -27,6 +27,7 @@ function show() {
 // The last message as it is by now: whoever has the page read aloud is not told all the others again.
 function showLast(message) {
   const last = by("messages").lastElementChild;
+  if (!last) return; // all was forgotten meanwhile
   last.querySelector("small").textContent = message.model;
   last.querySelector("p").textContent = message.content;
   by("messages").scrollTop = by("messages").scrollHeight;
