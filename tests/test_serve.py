@@ -286,6 +286,7 @@ BAD = {
     "top_p": (CHAT | {"top_p": 0}, "top_p is 0"),
     "no tokens": (CHAT | {"max_tokens": 0}, "max_tokens is 0"),
     "too many tokens": (CHAT | {"max_tokens": 5000}, "exceed the 96 places"),
+    "no completion tokens": (CHAT | {"max_completion_tokens": 0}, "max_completion_tokens is 0"),
     "true tokens": (CHAT | {"max_tokens": True}, "max_tokens is true"),
     "too long": (CHAT | {"messages": [{"role": "user", "content": "a b " * 99}]}, "96 places"),
     "too many replies": (CHAT | {"n": 100}, "at most"),

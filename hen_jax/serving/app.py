@@ -122,7 +122,7 @@ async def _answered(
         model = ask.model
         _require_guardable(served, ask)
         planned = await plan(served, ask, kind)
-        leave = served.admission.enter(len(planned.requests))
+        leave = served.admission.enter(len(planned.prompts) * ask.n)
     except RefusedError as error:
         count_refusal(served, model, error.status)
         raise
