@@ -64,7 +64,7 @@ interop: $(INTEROP)/ready
 $(INTEROP)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(INTEROP)
 	$(INTEROP)/bin/python $(INSTALL) torch==2.13.0
-	$(INTEROP)/bin/python $(INSTALL) --editable '.[dev]' accelerate peft trl xllamacpp
+	$(INTEROP)/bin/python $(INSTALL) --editable '.[dev]' accelerate peft trl xllamacpp 'lm-eval[api]'
 	touch $@
 
 # Ratios against the peers, on this machine; needs the model that quickstart fetched.

@@ -15,6 +15,7 @@ examples:
   hen run --config=sft:tiny --workdir=runs/tiny
   hen generate --model models/smollm2 --prompt "My scooter broke down in the rain."
   hen export --run runs/tiny --format peft --out exports/tiny
+  hen serve --model models/smollm2 --expert mine=exports/tiny
 """
 
 CLOSED = 141

@@ -16,7 +16,9 @@ from tiny_server import opened, running
 
 from hen_jax.core.errors import InputError
 from hen_jax.io import hf
+from hen_jax.measures.safety.guard import Verdict
 from hen_jax.models.decoder import abstract, merge, split
+from hen_jax.recipes.serve_model import open_served
 from hen_jax.runs.tiny_model import CONFIG
 from hen_jax.sampling import engine as e
 from hen_jax.sampling.logits import Sampling
@@ -284,6 +286,7 @@ BAD = {
     "top_p": (CHAT | {"top_p": 0}, "top_p is 0"),
     "no tokens": (CHAT | {"max_tokens": 0}, "max_tokens is 0"),
     "too many tokens": (CHAT | {"max_tokens": 5000}, "exceed the 96 places"),
+    "no completion tokens": (CHAT | {"max_completion_tokens": 0}, "max_completion_tokens is 0"),
     "true tokens": (CHAT | {"max_tokens": True}, "max_tokens is true"),
     "too long": (CHAT | {"messages": [{"role": "user", "content": "a b " * 99}]}, "96 places"),
     "too many replies": (CHAT | {"n": 100}, "at most"),
@@ -480,6 +483,22 @@ def test_experts_come_and_go_without_a_compilation(at, served, folders, client, 
         assert says in told.json["error"]["message"]
 
 
+def test_the_first_expert_of_all_compiles_nothing_either(served, folders):
+    given = {"model": folders["base"], "experts": (), "settings": served.settings}
+    bare = open_served(dataclasses.replace(tiny_server.SMALL, **given))
+    engine = e.Engine(bare.worker.engine.weights, bare.slots, key="base")
+    request = Request(tuple(range(20, 40)), 6, sampling=Sampling(temperature=0.0))
+    [plain] = engine.run([request])
+    programs = [program._cache_size() for program in (e._step, e._prefill, e._admit)]
+    given = tiny_server.adapter(tiny_server.LORAS["calm"], 0)
+    bare.experts.load(engine, "calm", given, "memory")
+    [tuned] = engine.run([bare.experts.prepared(request, {"calm": 1.0})])
+    [again] = engine.run([request])
+    assert [p._cache_size() for p in (e._step, e._prefill, e._admit)] == programs
+    assert tuned.tokens.tolist() != plain.tokens.tolist() == again.tokens.tolist()
+    bare.worker.stop()
+
+
 def test_an_expert_that_is_unloaded_ends_its_reply_and_keeps_its_place_so_long(served):
     engine = e.Engine(served.worker.engine.weights, served.slots, key="base")
     experts = Experts(served.experts.shelf)
@@ -536,6 +555,37 @@ def test_a_router_chooses_and_the_client_is_told(served):
         assert "auto" in [one.id for one in client.models.list()]
 
 
+def test_a_guard_sees_replies_before_anybody_does(served):
+    lines = []
+
+    def guard(conversation, reply):
+        seen.append((conversation[-1].content, reply))
+        return Verdict("replace", "Talk to a person.", ("method",))
+
+    seen = []
+    guarded = dataclasses.replace(served, guard=guard, log=lambda line: lines.append(dict(line)))
+    with (
+        running(guarded) as at,
+        openai.OpenAI(base_url=at.url, api_key="x", max_retries=0) as client,
+    ):
+        assert greedy(client, "calm") == streamed(client, "calm") == "Talk to a person."
+        assert at.ask("/v1/completions", {"model": "calm", "prompt": "Hi"}).status == 403
+        told = at.ask("/v1/chat/completions", CHAT | {"logprobs": True})
+        assert "logprobs: with a guard" in told.json["error"]["message"]
+    assert seen[0] == seen[1]
+    assert seen[0][0] == HI[0]["content"]
+    assert [line["guard"] for line in lines] == [["method"]] * 2
+
+
+def test_a_conversation_that_no_router_can_read_is_a_400(served):
+    def route(messages):
+        raise InputError("a conversation without a message of the user has no route")
+
+    with running(dataclasses.replace(served, route=route)) as at:
+        told = at.ask("/v1/chat/completions", CHAT | {"model": "auto"})
+    assert (told.status, told.json["error"]["param"]) == (400, "messages")
+
+
 def test_a_key_is_asked_for(served):
     with running(dataclasses.replace(served, key="sesame")) as at:
         assert at.ask("/v1/models").status == 401
@@ -578,6 +628,37 @@ def test_replies_under_way_end_when_the_server_is_to_stop(served, monkeypatch):
     events = found[0].events
     assert events[-1] == "[DONE]"
     assert json.loads(events[-2])["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.slow  # half a minute
+def test_five_hundred_requests_over_five_models_do_not_mix(served, folders):
+    """Greedy, by the official client, eight at a time: each reply is the one asked for alone."""
+    late = {"lora_name": "late", "lora_path": str(folders["brisk"])}
+    route = lambda messages: {"calm": 0.5, "brisk": 0.25}  # noqa: E731
+    texts = [f"{'It rains. ' * (n % 7)}{n}?" for n in range(20)]
+    asked = [
+        (model, [{"role": "user", "content": text}])
+        for text in texts
+        for model in (*MODELS, "late", "auto")
+    ]
+    with (
+        running(dataclasses.replace(served, route=route)) as at,
+        openai.OpenAI(base_url=at.url, api_key="x", max_retries=0) as client,
+    ):
+        assert at.ask("/v1/load_lora_adapter", late).status == 200
+        alone = [greedy(client, *one, max_tokens=8) for one in asked]
+        rng = np.random.default_rng(0)
+        order = np.concatenate([rng.permutation(len(asked)) for _ in range(5)])
+        with ThreadPoolExecutor(8) as pool:
+            found = list(
+                pool.map(
+                    lambda n: (streamed, greedy)[n % 2](client, *asked[n], max_tokens=8), order
+                )
+            )
+        assert at.ask("/v1/unload_lora_adapter", {"lora_name": "late"}).status == 200
+    assert found == [alone[n] for n in order]
+    assert len(found) == 500
+    assert len(set(alone)) >= 70  # "late" is "brisk" under another name
 
 
 def test_a_defect_of_the_engine_is_told_to_all_and_to_health(folders, capsys):

@@ -6,17 +6,20 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tiny_folder
 import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from tiny_model import stirred
 
 from hen_jax.io import peft
 from hen_jax.models.config import LoraConfig
 from hen_jax.models.decoder import abstract, split
-from hen_jax.recipes.serve import ServeRequest, open_served
+from hen_jax.recipes.serve_model import ServeRequest, open_served
 from hen_jax.runs.tiny_model import CONFIG
 from hen_jax.serving.app import app_of
 from hen_jax.serving.served import Served, ServerSettings
@@ -47,7 +50,7 @@ def write_folders(parent: Path) -> dict[str, Path]:
 @contextlib.contextmanager
 def opened(folders: dict[str, Path], **changes) -> Iterator[Served]:
     """The model with its experts, its log kept in the list `served.log.lines`."""
-    given = {name: changes.pop(name) for name in ("key", "route") if name in changes}
+    given = {name: changes.pop(name) for name in ("key", "log") if name in changes}
     settings = ServerSettings(**changes.pop("settings", {"loading": True}))
     request = dataclasses.replace(
         SMALL,
@@ -56,7 +59,7 @@ def opened(folders: dict[str, Path], **changes) -> Iterator[Served]:
         settings=settings,
         **changes,
     )
-    served = open_served(request, **given)
+    served = open_served(request, **{"log": list, **given})
     try:
         yield served
     finally:
@@ -65,9 +68,13 @@ def opened(folders: dict[str, Path], **changes) -> Iterator[Served]:
 
 
 @contextlib.contextmanager
-def running(served: Served) -> Iterator["Address"]:
+def running(served: Served, heard: Callable[[str], None] | None = None) -> Iterator["Address"]:
+    """The application in a thread; `heard` gets what a page posts to /told."""
+    app = app_of(served)
+    if heard is not None:
+        app.router.routes.append(Route("/told", _hearing(heard), methods=["POST"]))
     config = uvicorn.Config(
-        app_of(served), port=0, log_level="error", lifespan="off", ws="none", access_log=False
+        app, port=0, log_level="error", lifespan="off", ws="none", access_log=False
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -80,6 +87,14 @@ def running(served: Served) -> Iterator["Address"]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+def _hearing(heard: Callable[[str], None]):
+    async def endpoint(request: Request) -> Response:
+        heard((await request.body()).decode())
+        return Response()
+
+    return endpoint
 
 
 @dataclasses.dataclass

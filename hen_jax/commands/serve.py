@@ -16,6 +16,10 @@ def add(verbs: Any) -> None:
     verb.add_argument("--run", type=Path, help="a run of experts: its base and all of them")
     verb.add_argument("--expert", action="append", default=[], metavar="NAME=FOLDER",
                       help="a PEFT adapter, once or more")  # fmt: skip
+    verb.add_argument("--router", type=Path, help="a router's folder: it answers as model auto")
+    verb.add_argument("--routing", choices=("top1", "soft"), default="top1")
+    verb.add_argument("--guard", action="store_true", help="each reply passes a guard as a whole")
+    verb.add_argument("--place", help="of the guard's resources: US, GB, CN ...; by the language")
     verb.add_argument("--name", help="what clients call the base; its folder's name")
     verb.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets others in")
     verb.add_argument("--port", type=int, default=8000, help="0: any that is free")
@@ -23,7 +27,9 @@ def add(verbs: Any) -> None:
     verb.add_argument("--places", type=int, help="tokens of a conversation, reply included")
     verb.add_argument("--chunk", type=int, default=4, help="tokens of each row per step")
     verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    verb.add_argument("--max-experts", type=int, help="places; more can be loaded meanwhile")
+    verb.add_argument(
+        "--max-experts", type=int, help="places; those beyond the given ones are for later"
+    )
     verb.add_argument("--max-rank", type=int, help="of an expert")
     verb.add_argument("--queue", type=int, default=64, help="replies that may wait; then 429")
     verb.add_argument("--timeout", type=float, default=600, help="seconds of one request")
@@ -39,7 +45,8 @@ def add(verbs: Any) -> None:
 def serve_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen serve`."""
     _require_extra()
-    from hen_jax.recipes.serve import ServeRequest, serve
+    from hen_jax.recipes.serve import serve
+    from hen_jax.recipes.serve_model import ServeRequest
     from hen_jax.serving.served import ServerSettings
 
     serve(
@@ -57,6 +64,10 @@ def serve_verb(chosen: argparse.Namespace, _: list[str]) -> None:
             max_experts=chosen.max_experts,
             max_rank=chosen.max_rank,
             warm_up=chosen.warm_up,
+            router=chosen.router,
+            routing=chosen.routing,
+            guarded=chosen.guard,
+            place=chosen.place,
             settings=ServerSettings(
                 queue=chosen.queue,
                 timeout=chosen.timeout,

@@ -64,6 +64,9 @@ def _model_teller(folder: Path, answering: Answering) -> Teller:
     tokenizer, config = open_chat_tokenizer(folder), hf.read_config(folder)
     settings = generating(folder, tokenizer, answering)
 
+    def text_of(ids: Sequence[int]) -> str:
+        return str(tokenizer.tokenizer.decode(list(ids)))
+
     @functools.cache
     def weights() -> Weights:
         """Read when first asked something."""
@@ -73,19 +76,18 @@ def _model_teller(folder: Path, answering: Answering) -> Teller:
     @functools.lru_cache(maxsize=1)
     def engine(places: int) -> Engine:
         slots = Slots(1, places, chunk=4, stops=len(settings.stop))
-        return Engine(weights(), slots, key="own", decode=tokenizer.tokenizer.decode)
+        return Engine(weights(), slots, key="own", decode=text_of)
 
     def tell(messages: Sequence[Message], seed: int) -> Telling:
         row = row_of(messages, tokenizer)
         require_room(len(row), answering.max_new_tokens, config)
         [request] = requests_of([row], settings, seed % 2**32)
-        decode, done = tokenizer.tokenizer.decode, None
-        room = places_for(len(row) + answering.max_new_tokens, config)
-        for part in written(engine(room), request, decode):
+        room, done = places_for(len(row) + answering.max_new_tokens, config), None
+        for part in written(engine(room), request, text_of):
             yield part.text
             done = part.completion
         assert done is not None, "the last part holds the whole reply"
-        return reply_of(done, settings, decode)
+        return reply_of(done, settings, text_of)
 
     return tell
 

@@ -89,12 +89,12 @@ def completion_logprobs(
     return found, offset
 
 
-def usage(done: Sequence[Completion], prompts: int) -> dict[str, Any]:
-    """Counts of tokens over all rows; each of `prompts` prompts counts once."""
-    written = sum(len(one.tokens) for one in done)
-    each = max(1, len(done) // max(prompts, 1))
-    read = sum(one.prompt_tokens for one in done[::each])
-    cached = sum(one.cached_tokens for one in done[::each])
+def usage(done: Sequence[Completion | None], n: int) -> dict[str, Any]:
+    """Counts of tokens over all rows, `n` of each prompt, which counts once; None: not finished."""
+    written = sum(len(one.tokens) for one in done if one is not None)
+    prompts = [one for one in done[::n] if one is not None]
+    read = sum(one.prompt_tokens for one in prompts)
+    cached = sum(one.cached_tokens for one in prompts)
     return {
         "prompt_tokens": read,
         "completion_tokens": written,

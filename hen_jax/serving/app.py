@@ -120,8 +120,9 @@ async def _answered(
         body = await read_body(request, served.settings.body)
         ask = read(body)
         model = ask.model
+        _require_guardable(served, ask)
         planned = await plan(served, ask, kind)
-        leave = served.admission.enter(len(planned.requests))
+        leave = served.admission.enter(len(planned.prompts) * ask.n)
     except RefusedError as error:
         count_refusal(served, model, error.status)
         raise
@@ -134,6 +135,14 @@ async def _answered(
         return _then(response, leave)
     leave()
     return response
+
+
+def _require_guardable(served: Served, ask: Ask) -> None:
+    """With a guard nothing of a reply is told but what the guard has seen as a whole."""
+    if served.guard is not None and not ask.messages:
+        raise RefusedError("with a guard there are chat completions only", 403, code="guarded")
+    if served.guard is not None and ask.top is not None:
+        raise RefusedError("logprobs: with a guard there are none", field="logprobs")
 
 
 def _then(response: Response, leave: Callable[[], None]) -> ASGIApp:

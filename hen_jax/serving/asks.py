@@ -76,7 +76,8 @@ def read_chat(body: Body) -> Ask:
     _require_one_of(body, "tool_choice", ("none", "auto"))
     _require_one_of(body, "modalities", (["text"],))
     _require_one_of(body, "response_format", ({"type": "text"},))
-    most = "max_completion_tokens" if body.get("max_completion_tokens") else "max_tokens"
+    newer = body.get("max_completion_tokens") is not None
+    most = "max_completion_tokens" if newer else "max_tokens"
     top = fields.integer(body, "top_logprobs", 0, 0, MOST_TOP)
     wanted = fields.flag(body, "logprobs")
     if top and not wanted:

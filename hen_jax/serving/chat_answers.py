@@ -30,8 +30,8 @@ def whole_chat(served: Served, planned: Planned, rows: list[Row]) -> dict[str, A
                 "finish_reason": _finish(row.completion),
             }
         )
-    done = [row.completion for row in rows if row.completion is not None]
-    return head_of(planned).body(choices) | {"usage": usage(done, len(planned.prompts))}
+    done = [row.completion for row in rows]
+    return head_of(planned).body(choices) | {"usage": usage(done, planned.ask.n)}
 
 
 async def chat_events(served: Served, planned: Planned) -> AsyncGenerator[str, None]:
@@ -44,7 +44,7 @@ async def chat_events(served: Served, planned: Planned) -> AsyncGenerator[str, N
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return dumped(head.body([choice], chunk=True) | more)
 
-    done: list[Completion] = []
+    done: list[Completion | None] = [None] * len(planned.requests)
     for index in range(len(planned.requests)):
         yield chunk(index, {"role": "assistant", "content": ""})
     try:
@@ -54,14 +54,13 @@ async def chat_events(served: Served, planned: Planned) -> AsyncGenerator[str, N
                 if part.text or logprobs is not None:
                     yield chunk(index, {"content": part.text}, logprobs=logprobs)
                 if part.completion is not None:
-                    done.append(part.completion)
+                    done[index] = part.completion
                     yield chunk(index, {}, _finish(part.completion))
     except RefusedError as error:
         yield dumped(refusal_body(error))
         return
     if ask.include_usage:
-        told = usage(done, len(planned.prompts))
-        yield dumped(head.body([], chunk=True) | {"usage": told})
+        yield dumped(head.body([], chunk=True) | {"usage": usage(done, ask.n)})
     yield DONE
 
 

@@ -68,8 +68,8 @@ def whole_completion(
                 "finish_reason": finish,
             }
         )
-    done = [row.completion for row in rows if row.completion is not None]
-    counts = usage(done, len(planned.prompts)) if done else _read_only(planned)
+    done = [row.completion for row in rows]
+    counts = usage(done, n) if planned.requests else _read_only(planned)
     return head_of(planned).body(choices) | {"usage": counts}
 
 
@@ -88,7 +88,7 @@ async def completion_events(
         choice = {"index": index, "text": text, "logprobs": told_of, "finish_reason": finish}
         return dumped(head.body([choice], chunk=True) | more)
 
-    done: list[Completion] = []
+    done: list[Completion | None] = [None] * rows
     for index in range(rows):
         if ask.echo:
             finish = None if planned.requests else "length"
@@ -97,13 +97,14 @@ async def completion_events(
         async with contextlib.aclosing(noted_parts(served, planned)) as coming:
             async for index, part in coming:
                 finish = None if part.completion is None else part.completion.finish
-                done += [] if part.completion is None else [part.completion]
+                done[index] = part.completion
                 yield chunk(index, part.text, _told(planned, [part]), finish)
     except RefusedError as error:
         yield dumped(refusal_body(error))
         return
     if ask.include_usage:
-        yield dumped(head.body([], chunk=True) | {"usage": usage(done, len(planned.prompts))})
+        counts = usage(done, ask.n) if planned.requests else _read_only(planned)
+        yield dumped(head.body([], chunk=True) | {"usage": counts})
     yield DONE
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
+from hen_jax.measures.safety.guard import Guard
 from hen_jax.sampling.requests import Completion
 from hen_jax.sampling.streamed import Part
 from hen_jax.serving.refusals import RefusedError
@@ -14,8 +15,9 @@ from hen_jax.text.conversation import message_row
 
 
 async def noted_parts(served: Served, planned: Planned) -> AsyncGenerator[tuple[int, Part], None]:
-    """`replying.parts`, each request counted and told in the log once it is over."""
+    """`replying.parts`, guarded, each request counted and told in the log once it is over."""
     began, first = time.monotonic(), None
+    reasons: set[str] = set()
     done: list[Completion] = []
     texts, status = [""] * len(planned.requests), "closed"
     try:
@@ -25,6 +27,8 @@ async def noted_parts(served: Served, planned: Planned) -> AsyncGenerator[tuple[
                     first = time.monotonic() - began
                     served.meters.first_token.observe(first)
                 texts[row] += part.text
+                if served.guard is not None:
+                    part = _guarded(served.guard, planned, part, texts[row], reasons)
                 done += [] if part.completion is None else [part.completion]
                 yield row, part
         status = "200"
@@ -34,7 +38,17 @@ async def noted_parts(served: Served, planned: Planned) -> AsyncGenerator[tuple[
     finally:
         seconds = time.monotonic() - began
         _count(served, planned, done, status, seconds)
-        served.log(_line(served, planned, done, status, seconds, first, texts))
+        line = _line(served, planned, done, status, seconds, first, texts)
+        served.log(line if served.guard is None else line | {"guard": sorted(reasons)})
+
+
+def _guarded(guard: Guard, planned: Planned, part: Part, text: str, reasons: set[str]) -> Part:
+    """The part without its text, or with the last one what the guard makes of the reply."""
+    if part.completion is None:
+        return part._replace(text="")
+    verdict = guard(planned.ask.messages, text)
+    reasons.update(verdict.reasons)
+    return part._replace(text=verdict.text)
 
 
 class Row(NamedTuple):

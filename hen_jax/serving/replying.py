@@ -41,8 +41,8 @@ async def plan(served: Served, ask: Ask, kind: str) -> Planned:
       RefusedError: no such model, or a prompt that does not fit.
     """
     loop = asyncio.get_running_loop()
-    model, experts = await loop.run_in_executor(served.texts, _experts, served, ask)
     try:
+        model, experts = await loop.run_in_executor(served.texts, _experts, served, ask)
         prompts = await loop.run_in_executor(served.texts, _encoded, served, ask)
         requests = _requests(served, ask, prompts)
     except RefusedError:

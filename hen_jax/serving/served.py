@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hen_jax.core.ranges import Count, Natural, Positive, check_ranges
+from hen_jax.measures.safety.guard import Guard
 from hen_jax.sampling.slots import Slots
 from hen_jax.serving.admission import Admission
 from hen_jax.serving.answers import BytesOf
@@ -67,6 +68,7 @@ class Served:
     log: Callable[[Mapping[str, Any]], None]
     read_adapter: Callable[[Path], Adapter]  # of a folder; raises `InputError`
     route: Route | None = None
+    guard: Guard | None = None  # what every reply passes before anything of it is told
     key: str | None = None  # what a client must bring; None: anybody may ask
 
     @property

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hen_jax.core.errors import InputError
@@ -119,7 +120,8 @@ def put(weights: W, shelf: Shelf, place: int, adapter: Adapter | None) -> W:
             new = np.asarray(new) if layer is None else np.asarray(new)[int(layer)]
             new = np.moveaxis(rounded(new, whole.dtype, path), axis, 0)
             view[: len(new)] = new
-        return jax.device_put(whole, leaf.sharding)
+        # As free to move as it was: else the next step would be compiled anew.
+        return jax.device_put(whole, leaf.sharding) if leaf.committed else jnp.asarray(whole)
 
     return map_with_path(changed, weights)
 

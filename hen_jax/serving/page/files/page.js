@@ -24,6 +24,15 @@ function show() {
   by("again").disabled = asking !== null || !talk.some((one) => one.role === "assistant");
 }
 
+// The last message as it is by now: whoever has the page read aloud is not told all the others again.
+function showLast(message) {
+  const last = by("messages").lastElementChild;
+  if (!last) return; // all was forgotten meanwhile
+  last.querySelector("small").textContent = message.model;
+  last.querySelector("p").textContent = message.content;
+  by("messages").scrollTop = by("messages").scrollHeight;
+}
+
 function tell(trouble) {
   by("trouble").textContent = trouble;
   by("trouble").hidden = !trouble;
@@ -91,7 +100,7 @@ async function reply() {
       if (!choice) continue;
       mine.model = chunk.model;
       mine.content += choice.delta.content ?? "";
-      show();
+      showLast(mine);
     }
     if (!whole) throw new Error("the reply broke off");
   } catch (error) {
