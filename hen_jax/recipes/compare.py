@@ -122,21 +122,22 @@ def run_methods(comparing: Comparing) -> Compared:
     played: dict[str, list[Played]] = {}
     costs: dict[str, dict[str, float | None]] = {}
     with open_journal(comparing.out / CALLS, KIND) as journal:
-        before = len(journal.rows)
+        resumed = bool(journal.rows)
         for group in _groups(named, apart=comparing.apart):
             chat = _chat(group[0].request, journal)
             steps = [methods[one.name](item.messages) for one in group for item in items]
             begin_peak()
             began = time.perf_counter()
             done, seconds = play(steps, chat), time.perf_counter() - began
-            peak = peak_bytes()
+            peak, alone = peak_bytes(), len(group) == 1
             for at, one in enumerate(group):
                 own = done[at * len(items) : (at + 1) * len(items)]
+                spent = seconds if alone else sum(each.seconds for each in own)
                 played[one.name] = own
-                alone = seconds if len(group) == 1 else sum(each.seconds for each in own)
-                timed = None if before else alone / len(items)
-                memory = None if peak is None or len(group) > 1 else peak / 2**20
-                costs[one.name] = {"seconds each": timed, "peak MiB": memory}
+                costs[one.name] = {
+                    "seconds each": None if resumed else spent / len(items),
+                    "peak MiB": peak / 2**20 if alone and peak is not None else None,
+                }
     order = [one.name for one in named]
     return Compared(items, {name: played[name] for name in order}, {n: costs[n] for n in order})
 

@@ -15,6 +15,8 @@ STAGES = {
     "regression": "hen_jax.recipes.regression",
     "experts": "hen_jax.recipes.experts",
     "policy": "hen_jax.recipes.policy",
+    "muffin": "hen_jax.recipes.muffin",
+    "pecer": "hen_jax.recipes.pecer",
 }
 """Name -> the module whose `STAGE` it is, imported when it is asked for: each brings libraries."""
 
