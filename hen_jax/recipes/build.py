@@ -36,6 +36,7 @@ class Dialogue:
     """A dialogue that ends with a reply."""
 
     id: str
+    group: str  # what the parts of the data keep together
     messages: tuple[Message, ...]
     labels: Mapping[str, str]
 
@@ -64,7 +65,9 @@ def read_dialogues(source: Path, schema: str, *, bare: bool = True) -> list[Dial
         said = document.conversation.messages
         said = tuple(one for one in said if not bare or one.role != "system")
         if len(said) > 1 and said[-1].role == "assistant":
-            found.setdefault(said, Dialogue(document.id, said, named.labels(record)))
+            found.setdefault(
+                said, Dialogue(document.id, document.group, said, named.labels(record))
+            )
     if not found:
         raise InputError(f"{source}: no dialogue that ends with a reply")
     return list(found.values())
@@ -99,7 +102,8 @@ def build_ebg(
         found = ebg.Analysis(" ".join(text.split()), known[emotion], emotion)
         for stage, into in rows.items():
             given = {"labels": known, "language": language_of(one)}
-            into.append(ebg.training_row(one.id, one.messages, found, stage, **given))
+            row = ebg.training_row(one.id, one.messages, found, stage, **given)
+            into.append(row | {"group": one.group})
     report = {"dialogues": len(dialogues), "without an analysis": len(dialogues) - len(good)}
     with output_files(*paths) as (first, second, told):
         write_rows(first, rows[1])
@@ -139,7 +143,8 @@ def build_tools(
             for name, tool in named.items()
             for relation in (RELATIONS if "event" in tool.arguments else ("",))
         ]  # fmt: skip
-        rows.append(trace_row(one.id, one.messages, named, tries, least=least))
+        row = trace_row(one.id, one.messages, named, tries, least=least)
+        rows.append(row | {"group": one.group})
     called = sum(row.pop("called") for row in rows)
     report = {"dialogues": len(rows), "with a call": called}
     with output_files(*paths) as (traces, told):

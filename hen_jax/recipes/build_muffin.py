@@ -95,6 +95,7 @@ def _candidate_row(
 ) -> dict[str, Any]:
     return {
         "id": one.id,
+        "group": one.group,
         "prompt": list(map(message_row, one.asked)),
         "gold": one.reply,
         "candidates": list(texts),
