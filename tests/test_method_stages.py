@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_model import CONFIG, tiny
+from tiny_model import tiny
 from tiny_run import config as run_config
 from tiny_run import read as read_config
 from tiny_run import run
@@ -63,6 +63,12 @@ def test_candidates_are_rows_with_the_given_reply_first(chat):
             for target, weight in zip(row.targets, row.weights, strict=True)]  # fmt: skip
     assert said == [f"{text}<|im_end|>" for text in (GOLD, GOOD, BAD)]
     assert row.prefix > 4
+    again = ROW | {"candidates": [BAD, BAD, GOOD], "helpful": [0, None, None]}
+    (row,), _ = candidate_rows([parse_candidates(again)], chat, 512)
+    assert not row.wins.any()  # nobody is known to be helpful
+    again["helpful"] = [0, None, 1]
+    (row,), _ = candidate_rows([parse_candidates(again)], chat, 512)
+    assert row.wins[2, 1] == row.wins.sum() == 1
     assert candidate_rows([parse_candidates(ROW)], chat, 9) == ([], ("a",))
 
 
@@ -135,7 +141,7 @@ def test_a_prefix_takes_the_place_of_the_first_vectors():
     vectors = model.base["embed"]["embedding"][tokens[:, :2]]
     other = tokens.copy()
     other[:, :2] = 50
-    np.testing.assert_array_equal(hidden(tokens), hidden(other, vectors))
+    np.testing.assert_allclose(hidden(tokens), hidden(other, vectors), atol=1e-6)
     assert np.abs(hidden(tokens, 2 * vectors) - hidden(tokens)).max() > 1e-3
 
 
@@ -293,4 +299,3 @@ def test_stages_are_in_the_table():
         assert stage is stage_of(name)
         assert parsed.recipe == name
         assert stage.summary(parsed).endswith(",")
-    assert CONFIG.width == 16

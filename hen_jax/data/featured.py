@@ -68,7 +68,8 @@ def featured(
     for one in documents:
         if one.id not in features:
             raise InputError(f"record {one.id}: no features of it; `hen build traits` writes them")
-    found = encode([_last_alone(one) for one in documents], tokenizer, longest, overlong="drop")
+    shown = [_last_alone(one) for one in documents]
+    found = encode(shown, tokenizer, max_length=longest, overlong="drop")
     return [Featured(one, features[one.id]) for one in found.examples], found.dropped
 
 
