@@ -10,6 +10,8 @@ from hen_jax import cli
 from hen_jax.core.errors import InputError
 from hen_jax.data.judged import read_judged
 from hen_jax.data.schemas import read_documents, read_pairs
+from hen_jax.methods.emotion_models import lexicon_model
+from hen_jax.methods.measured import affect_measures
 from hen_jax.methods.play import Outcome, Played
 from hen_jax.recipes import compare as recipe
 from hen_jax.recipes.ablate import ablate, designed, effects
@@ -109,6 +111,11 @@ def test_all_methods_in_one_table(folder, scripted, capsys):
     assert rows["ebg", "fell back"]["value"] == 1
     assert rows["muffin", "tokens"]["against"] == "base"
     assert rows["muffin", "tokens"]["difference"] == rows["muffin", "tokens"]["value"] - 5
+    assert 0 < rows["base", "affect cosine"]["value"] < 1
+    sets = result["sets"]
+    assert sets["coe_cbt"]["strategy balance"] == pytest.approx(0.5794, abs=1e-4)  # 2 to 1, of 3
+    assert sets["base"]["strategy balance"] is None
+    assert sets["hef"]["emotion macro-F1"] == pytest.approx((2 * 1 / (2 + 2)) / 3)
     traces = read(folder / "out" / "traces.jsonl")
     strategy = {row["id"]: row["trace"]["strategy"] for row in traces if row["method"] == "coe_cbt"}
     assert strategy == {"p0": "IP", "p1": "EX", "p2": "IP"}
@@ -148,7 +155,7 @@ def test_a_replay_answers_for_a_model_and_another_model_is_a_contender(folder, c
     items = read_judged(folder / "out" / "replies.jsonl")
     assert {item.replies["mine"] for item in items} == {"Mine."}
     result = json.loads((folder / "out" / "results.json").read_text())
-    assert result["variety"]["mine"]["unique"] == pytest.approx(1 / 3)
+    assert result["sets"]["mine"]["unique"] == pytest.approx(1 / 3)
     assert result["costs"]["mine"]["peak MiB"] > 10
     assert not result["together"]
     capsys.readouterr()
@@ -247,6 +254,7 @@ def test_the_data_of_ebg(folder, monkeypatch):
     assert [one.trains for one in second[0].conversation.messages[-3:]] == [False, None, True]
     groups = {one.group for one in first}
     assert groups == {one.group for one in second}
+    assert len(groups) < len(first)  # statements, of which each has several replies
     bad = f"{call.replace(' --labels hed', '')} --backend replay:script --out other"
     assert hen(bad) == 2
 
@@ -318,6 +326,18 @@ def test_selection_adds_up_and_is_the_same_twice(folder, monkeypatch, capsys):
     call += " --backend replay:model.jsonl --seed-schema messages"
     assert hen(f"{call} --threshold 99 --out three") == 2
     assert "nothing is left after the step 'quality 99 or more'" in capsys.readouterr().err
+
+
+def test_affect_of_the_same_text_is_the_same():
+    model = lexicon_model({"sad": frozenset({"sad"}), "glad": frozenset({"happy"})})
+    items = [Item("a", "a", (Message("user", "I am sad"),))]
+    same, other = ([Played(Outcome(text), 1, 1, 1, 0, 0.0)] for text in ("I am sad", "glad"))
+    figures = affect_measures(model)
+    assert figures["affect cosine"](items, same).tolist() == pytest.approx([1.0])
+    assert figures["affect KL"](items, same).tolist() == pytest.approx([0.0])
+    assert figures["affect agreement"](items, other).tolist() == [0.0]
+    p, q = np.array([0.1, 1.1]) / 1.2, np.array([1.1, 0.1]) / 1.2
+    assert figures["affect KL"](items, other)[0] == pytest.approx((p * np.log(p / q)).sum())
 
 
 def test_contenders_name_methods_and_models(tmp_path):

@@ -464,6 +464,19 @@ def test_names_of_methods_with_levers():
         assert with_levers(name, levers_of(name)).startswith(name)
 
 
+def test_pecer_says_what_the_dialogue_shows():
+    model = lexicon_model(LEXICON, ("happy", "sad", "worried"))
+    chat, said = scripted(), (Message("user", "I panic, I am worried and sad."),)
+    played = run(method_named("pecer", Parts(emotion_model=model)), chat, said)
+    assert "the user seems" in chat.rounds[0][0][0].content
+    assert "may leave them sad" in chat.rounds[0][0][0].content
+    assert played.outcome.trace["reaction"] == "sad"
+    assert played.outcome.trace["traits"][4] > 0.9
+    chat = scripted()
+    assert run(method_named("pecer", Parts()), chat, ZH).calls == 1
+    assert chat.rounds[0][0] == list(ZH)
+
+
 def test_a_system_message_is_added_to_or_made():
     assert with_system(RAIN, "X")[0] == Message("system", "X")
     both = with_system((Message("system", "A"), *RAIN), "X")

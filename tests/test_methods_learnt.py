@@ -38,7 +38,7 @@ from hen_jax.methods.identifier_training import (
     save_identifier,
     train_identifier,
 )
-from hen_jax.methods.k_centre import covering_radius, k_centre
+from hen_jax.methods.k_centre import covering_radius, exact_k_centre, k_centre
 from hen_jax.methods.label_scores import accuracy, label_f1, macro_f1
 from hen_jax.methods.personality import KEEPS, personality, reaction, turn_traits
 from hen_jax.methods.selection import (
@@ -249,7 +249,7 @@ def test_greedy_centres_are_those_of_numpy_and_within_twice_the_optimum():
     random = np.random.default_rng(3)
     for seed in range(5):
         points = random.normal(size=(12, 3)).astype(np.float32)
-        found = np.asarray(k_centre(points, 3, seed).centres)
+        found = np.asarray(exact_k_centre(points, 3, seed).centres)
         assert found.tolist() == greedy(points, 3, seed)
         best = min(covering_radius(points, np.array(chosen))
                    for chosen in itertools.combinations(range(12), 3))  # fmt: skip

@@ -29,6 +29,11 @@ def add(verbs: Any) -> None:
     verb.add_argument("--vote", choices=("and", "majority"), default="and")
     _speaker(verb)
 
+    verb = _part(parts, "traits", "a speaker's traits and expected reactions", traits_verb)
+    verb.add_argument("--space", choices=("big5", "mbti"), default="big5")
+    verb.add_argument("--identifier", type=Path, help="the folder of an emotion identifier")
+    verb.add_argument("--lexicon", type=Path, help="or a file of word, emotion, 0 or 1 by tabs")
+
     verb = parts.add_parser("distil", help="SFT rows and pairs of a file of rated replies")
     verb.add_argument("--input", required=True, type=Path)
     verb.add_argument("--writer", default="chatgpt", help="whose replies are learnt")
@@ -77,7 +82,7 @@ def muffin_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen build muffin`."""
     import dataclasses
 
-    from hen_jax.recipes.build import build_muffin
+    from hen_jax.recipes.build_muffin import build_muffin
 
     request = request_of(chosen)
     judge = (
@@ -94,6 +99,16 @@ def muffin_verb(chosen: argparse.Namespace, _: list[str]) -> None:
         candidates=chosen.candidates,
         vote=chosen.vote,
     )
+
+
+def traits_verb(chosen: argparse.Namespace, _: list[str]) -> None:
+    """`hen build traits`."""
+    from hen_jax.recipes.build import build_traits
+    from hen_jax.recipes.method_parts import emotion_model
+
+    model = emotion_model(chosen.identifier, chosen.lexicon)
+    given = {"space": chosen.space, "model": model}
+    build_traits(chosen.input, chosen.schema, chosen.out, **given)
 
 
 def distil_verb(chosen: argparse.Namespace, _: list[str]) -> None:

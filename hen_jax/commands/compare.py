@@ -2,10 +2,13 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hen_jax.commands.method_flags import add_compared
 from hen_jax.commands.request import request_of
+
+if TYPE_CHECKING:
+    from hen_jax.recipes.compare import Comparing
 
 
 def add(verbs: Any) -> None:
@@ -32,7 +35,7 @@ def compare_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     compare(comparing_of(chosen, methods, apart=chosen.apart, epitome=chosen.epitome))
 
 
-def comparing_of(chosen: argparse.Namespace, methods: tuple[str, ...], **more: Any) -> Any:
+def comparing_of(chosen: argparse.Namespace, methods: tuple[str, ...], **more: Any) -> "Comparing":
     """What the flags ask for."""
     from hen_jax.recipes.compare import Comparing
     from hen_jax.recipes.method_parts import parts_of

@@ -82,7 +82,8 @@ def _distinct(one: Candidates) -> Candidates:
     labels: dict[str, bool | None] = {}
     for text, label in zip(one.candidates, one.helpful, strict=True):
         if text.strip() != one.gold.strip():
-            labels[text] = labels.get(text) or label
+            before = labels.get(text)
+            labels[text] = label if before is None else before or bool(label)
     return dataclasses.replace(one, candidates=tuple(labels), helpful=tuple(labels.values()))
 
 

@@ -135,6 +135,21 @@ PAGES: Mapping[str, Page] = {
         '{"prompt": "I failed.", "completion": "Which part hurt most?", "label": true}\n'
         '{"prompt": "I failed.", "completion": "Try harder.", "label": false}\n',
     ),
+    "candidates": Page(
+        "Several replies to one context, each helpful or not, and the one that was really given.",
+        {
+            "prompt": "a text, or a list of messages; `messages` or `conversations` in its place",
+            "gold": "the reply that was given",
+            "candidates": "a list of texts",
+            "helpful": "a list as long: 1, 0, or null where it is not known",
+            "messages?": "in place of prompt",
+            "conversations?": "in place of prompt",
+            **_HEAD,
+            **_NAMED,
+        },
+        '{"prompt": "I failed.", "gold": "Which part hurt most?", "candidates": ["Try harder.", '
+        '"That one hurts."], "helpful": [0, 1]}\n',
+    ),
     "rating": Page(
         "Conversations with a rating of their empathy.",
         {"rating": f"a number from {PERCEIVED.low:g} to {PERCEIVED.high:g}"} | _SAID | _NAMED,

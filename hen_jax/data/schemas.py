@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hen_jax.core.errors import InputError
+from hen_jax.data.candidates import Candidates, parse_candidates
 from hen_jax.data.conversations import parse_completion, parse_conversation, parse_instruction
 from hen_jax.data.cped import check_cped
 from hen_jax.data.crossed import Crossing, crossed_conversation, crossed_pairs, parse_crossed
@@ -33,6 +34,7 @@ from hen_jax.data.records import LineOutcome, Parsed, collect, parse_each
 from hen_jax.data.rows import Row
 from hen_jax.data.sense7 import RatedConversation, check_sense7
 from hen_jax.data.steered import SteeredRecord, parse_steered, steered_conversation
+from hen_jax.text.conversation import Conversation, Message
 
 Columns = Mapping[str, str]
 """The schema's name of a column -> the file's, for files that call it otherwise."""
@@ -71,6 +73,11 @@ def _plain_document(record: Labelled | Rated) -> Document:
 
 def _crossed_document(record: Crossing) -> Document:
     return Document(record.id, record.group, crossed_conversation(record))
+
+
+def _candidates_document(record: Candidates) -> Document:
+    reply = Message("assistant", record.gold)
+    return Document(record.id, record.group, Conversation((*record.prompt, reply)))
 
 
 def _hed_labels(record: HedRecord) -> dict[str, str]:
@@ -165,6 +172,7 @@ SCHEMAS: dict[str, Schema] = {
         number=True,
         labels=lambda record: {"label": str(record.label)},
     ),
+    "candidates": _by_row(parse_candidates, _candidates_document, number=True),
     "rating": _by_row(
         parse_rated,
         _plain_document,

@@ -10,8 +10,12 @@ import numpy as np
 from hen_jax.empathy.formulas import formulas_in
 from hen_jax.evaluation.preferences import estimate
 from hen_jax.evaluation.reply_rules import is_chinese, words_of
+from hen_jax.methods.coe import balance
+from hen_jax.methods.emotion_models import EmotionModel
 from hen_jax.methods.epitome import MECHANISMS, Identify, context_of
+from hen_jax.methods.label_scores import macro_f1
 from hen_jax.methods.play import Messages, Played
+from hen_jax.text.conversation import Message
 
 
 class Item(NamedTuple):
@@ -21,10 +25,14 @@ class Item(NamedTuple):
     group: str  # what intervals resample
     messages: Messages
     emotion: str | None = None
+    strategy: str | None = None  # of EPITOME: ER, IP or EX
 
 
 Measure = Callable[[Item, Played], float]
 """A number of one reply; NaN where there is none."""
+
+Several = Callable[[Sequence[Item], Sequence[Played]], np.ndarray]
+"""A measure of all replies of a method at once: a number for each."""
 
 
 def words_said(item: Item, played: Played) -> float:
@@ -45,9 +53,18 @@ def asks(item: Item, played: Played) -> float:
 
 def emotion_named(item: Item, played: Played) -> float:
     """1 where the trace names the emotion that the item has; NaN where either is unknown."""
-    if item.emotion is None or "emotion" not in played.outcome.trace:
+    return _named("emotion", item.emotion, played)
+
+
+def strategy_named(item: Item, played: Played) -> float:
+    """1 where the trace has the strategy of the item; NaN where either is unknown."""
+    return _named("strategy", item.strategy, played)
+
+
+def _named(key: str, gold: str | None, played: Played) -> float:
+    if gold is None or key not in played.outcome.trace:
         return math.nan
-    return float(played.outcome.trace["emotion"] == item.emotion)
+    return float(played.outcome.trace[key] == gold)
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -55,6 +72,7 @@ MEASURES: Mapping[str, Measure] = {
     "formulas": formulas_said,
     "asks": asks,
     "emotion accuracy": emotion_named,
+    "strategy accuracy": strategy_named,
     "tokens": lambda item, played: float(played.tokens),
     "calls": lambda item, played: float(played.calls),
     "rounds": lambda item, played: float(played.rounds),
@@ -83,7 +101,7 @@ class Measured(NamedTuple):
 def measured(
     items: Sequence[Item],
     played: Mapping[str, Sequence[Played]],
-    more: Mapping[str, Callable[[Sequence[Item], Sequence[Played]], np.ndarray]] = {},
+    more: Mapping[str, Several] = {},
 ) -> list[Measured]:
     """Every measure of every method, each also as a difference to the first method's over the same
     conversations. `more` has measures that see all replies of a method at once."""
@@ -106,8 +124,9 @@ def measured(
     return rows
 
 
-def variety(played: Sequence[Played]) -> dict[str, float]:
-    """`distinct-1`, `distinct-2` and the share of different replies of a whole set."""
+def of_the_set(items: Sequence[Item], played: Sequence[Played]) -> dict[str, float]:
+    """Figures of a whole set: `distinct-1`, `distinct-2`, the share of different replies, how even
+    the strategies are, and macro-F1 of the emotions and strategies that traces name."""
     said = [words_of(one.outcome.reply) for one in played]
     singles = [word for words in said for word in words]
     pairs = [pair for words in said for pair in itertools.pairwise(words)]
@@ -115,15 +134,40 @@ def variety(played: Sequence[Played]) -> dict[str, float]:
         "distinct-1": _share(len(set(singles)), len(singles)),
         "distinct-2": _share(len(set(pairs)), len(pairs)),
         "unique": _share(len(set(map(tuple, said))), len(said)),
+        "strategy balance": balance(_traced(played, "strategy")),
+        "emotion macro-F1": _macro_f1([one.emotion for one in items], played, "emotion"),
+        "strategy macro-F1": _macro_f1([one.strategy for one in items], played, "strategy"),
     }
 
 
-def level_measures(
-    identify: Identify,
-) -> dict[str, Callable[[Sequence[Item], Sequence[Played]], np.ndarray]]:
+def affect_measures(model: EmotionModel) -> dict[str, Several]:
+    """By a small model of emotions: how alike the emotions of what the user said and of the reply
+    are, as a cosine (1 of the same text), the KL divergence of the first from the second in nats,
+    and whether the likeliest agree."""
+
+    def probs(text: str) -> np.ndarray:
+        return np.asarray(model.emotion_probs((Message("user", text),)), float)
+
+    def of(figure: Callable[[np.ndarray, np.ndarray], float]) -> Several:
+        def each(items: Sequence[Item], played: Sequence[Played]) -> np.ndarray:
+            pairs = zip(items, played, strict=True)
+            return np.asarray(
+                [figure(probs(context_of(a.messages)), probs(b.outcome.reply)) for a, b in pairs]
+            )
+
+        return each
+
+    return {
+        "affect cosine": of(lambda p, q: float(p @ q / np.linalg.norm(p) / np.linalg.norm(q))),
+        "affect KL": of(lambda p, q: float((p * np.log(p / np.maximum(q, 1e-9))).sum())),
+        "affect agreement": of(lambda p, q: float(p.argmax() == q.argmax())),
+    }
+
+
+def level_measures(identify: Identify) -> dict[str, Several]:
     """The expected EPITOME level of each mechanism, 0 to 2, by an identifier."""
 
-    def of(name: str) -> Callable[[Sequence[Item], Sequence[Played]], np.ndarray]:
+    def of(name: str) -> Several:
         def levels(items: Sequence[Item], played: Sequence[Played]) -> np.ndarray:
             pairs = [
                 (context_of(item.messages), one.outcome.reply)
@@ -166,6 +210,23 @@ def _compared(
         difference_low=found.low,
         difference_high=found.high,
     )
+
+
+def _traced(played: Sequence[Played], key: str) -> list[str]:
+    return [str(one.outcome.trace[key]) for one in played if key in one.outcome.trace]
+
+
+def _macro_f1(gold: Sequence[str | None], played: Sequence[Played], key: str) -> float:
+    """Over the labels of the gold; NaN where none is known, or no trace names one."""
+    if not _traced(played, key):
+        return math.nan
+    pairs = [
+        (label, str(one.outcome.trace.get(key)))
+        for label, one in zip(gold, played, strict=True)
+        if label is not None
+    ]
+    labels = sorted({label for label, _ in pairs})
+    return macro_f1(*zip(*pairs, strict=True), labels) if pairs else math.nan
 
 
 def _share(part: int, whole: int) -> float:

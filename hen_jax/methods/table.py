@@ -6,7 +6,7 @@ from typing import get_args
 
 from hen_jax.core.errors import InputError
 from hen_jax.empathy.labels import Language
-from hen_jax.methods import coe, distil, ebg, hef, muffin, tooled
+from hen_jax.methods import coe, distil, ebg, hef, muffin, pecer, tooled
 from hen_jax.methods.definitions import added, with_definitions
 from hen_jax.methods.emotion_models import EmotionModel
 from hen_jax.methods.emotions import ED_LABELS, HED_LABELS
@@ -95,6 +95,7 @@ METHODS: Mapping[str, Entry] = {
     "ebg": _plain(lambda parts: ebg.ebg()),
     "hef": Entry(_hef, ("model", "two_stage", "cause")),
     "muffin": _plain(lambda parts: muffin.muffin(parts.candidates)),
+    "pecer": _plain(lambda parts: pecer.pecer(parts.emotion_model)),
     "tooled": _plain(_tooled),
     **{f"improve_{family}": _improved(family) for family in get_args(distil.Family)},
 }

@@ -10,6 +10,8 @@ COLUMNS = (
     "formulas",
     "asks",
     "emotion accuracy",
+    "strategy accuracy",
+    "affect cosine",
     "level ER",
     "level IP",
     "level EX",
@@ -32,8 +34,7 @@ def comparison_table(
     out 0."""
     found = {(row.method, row.measure): row for row in rows}
     shown = [name for name in COLUMNS if any(measure == name for _, measure in found)]
-    more = list(next(iter(variety.values())))
-    cost = list(next(iter(costs.values())))
+    more, cost = _known(variety), _known(costs)
     head = ["method", *shown, *more, *cost]
     lines = [
         [
@@ -45,6 +46,12 @@ def comparison_table(
         for method in variety
     ]
     return markdown(head, lines)
+
+
+def _known(figures: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """The names under which some method has a figure."""
+    names = next(iter(figures.values()))
+    return [name for name in names if any(_number(own[name]) != "-" for own in figures.values())]
 
 
 def effects_table(rows: Sequence[tuple[str, str, float, float, float]]) -> str:

@@ -86,10 +86,12 @@ class Decoder(nnx.Module):
         segments: Int[Array, "B T"],
         reach: RowLimits | None = None,
         gate: Gate | None = None,
+        soft: Float[Array, "B P D"] | None = None,
     ) -> Float[Array, "B T D"]:
         """Hidden states after the last norm, document by document; NaN for rows beyond `reach`.
 
-        `gate` chooses among the adapters of several experts (see `adapters.experts`).
+        `gate` chooses among the adapters of several experts (see `adapters.experts`). `soft` takes
+        the place of the vectors of each row's first `P` tokens, whatever these are.
 
         Rows with a `SHARED` prefix that some document would not see as in a row of its own are NaN
         too: under a window, a fused kernel, or rope angles that depend on a document's length.
@@ -97,7 +99,10 @@ class Decoder(nnx.Module):
         block = self._block(positions, segments, reach, gate)
         step = rematerialised(block, self.execution)
         kinds = layer_kinds(self.config).of_layer
-        x, _ = jax.lax.scan(step, self.embedded(tokens), (kinds, self.blocks))
+        x = self.embedded(tokens)
+        if soft is not None:
+            x = x.at[:, : soft.shape[1]].set(soft.astype(x.dtype))
+        x, _ = jax.lax.scan(step, x, (kinds, self.blocks))
         x = self.norm(x)
         wrong = self._wrong(positions, segments, reach)
         return x if wrong is None else jnp.where(wrong, jnp.nan, x)

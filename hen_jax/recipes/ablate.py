@@ -11,7 +11,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
 from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.evaluation.preferences import estimate
-from hen_jax.methods.measured import MEASURES, Item, measured, measured_row, variety
+from hen_jax.methods.measured import MEASURES, Item, measured, measured_row, of_the_set
 from hen_jax.methods.play import Played
 from hen_jax.methods.table import levers_of, with_levers
 from hen_jax.methods.table_text import comparison_table, effects_table
@@ -51,7 +51,7 @@ def ablate(
     outcomes = {on: found.played[name] for on, name in names.items()}
     changes = effects(found.items, outcomes, chosen)
     rows = measured(found.items, found.played)
-    spread = {name: variety(played) for name, played in found.played.items()}
+    spread = {name: of_the_set(found.items, played) for name, played in found.played.items()}
     text = comparison_table(rows, spread, found.costs) + "\n" + effects_table(changes)
     result = {
         "method": method,

@@ -6,6 +6,7 @@ is in `calls.jsonl` when it came, so that a command that was killed goes on from
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,15 @@ from hen_jax.data.schemas import check_records, schema_named
 from hen_jax.methods.epitome import identify_with
 from hen_jax.methods.identifier_training import load_identifier
 from hen_jax.methods.kept_calls import KIND, kept
-from hen_jax.methods.measured import Item, level_measures, measured, measured_row, variety
+from hen_jax.methods.measured import (
+    Item,
+    Several,
+    affect_measures,
+    level_measures,
+    measured,
+    measured_row,
+    of_the_set,
+)
 from hen_jax.methods.peak import begin_peak, peak_bytes
 from hen_jax.methods.play import Played, play
 from hen_jax.methods.table import Parts, method_named
@@ -84,12 +93,10 @@ def compare(comparing: Comparing) -> dict[str, Any]:
     paths = [comparing.out / name for name in (REPLIES, TRACES, RESULTS, TABLE)]
     require_no_link(comparing.out)
     require_ours(*paths)
+    more = more_measures(comparing)  # before anything is asked: it may be refused
     found = run_methods(comparing)
-    more = {}
-    if comparing.epitome is not None:
-        more = level_measures(identify_with(load_identifier(comparing.epitome)))
     rows = measured(found.items, found.played, more)
-    spread = {name: variety(played) for name, played in found.played.items()}
+    spread = {name: of_the_set(found.items, played) for name, played in found.played.items()}
     table = comparison_table(rows, spread, found.costs)
     result = {
         "input": str(comparing.input),
@@ -97,7 +104,7 @@ def compare(comparing: Comparing) -> dict[str, Any]:
         "together": not comparing.apart,
         "methods": {one.name: one.method for one in contenders(comparing)},
         "rows": list(map(measured_row, rows)),
-        "variety": spread,
+        "sets": {name: finite(figures) for name, figures in spread.items()},
         "costs": found.costs,
     }
     with output_files(*paths) as (replies, traces, results, text):
@@ -108,6 +115,24 @@ def compare(comparing: Comparing) -> dict[str, Any]:
     print(table, end="")
     print(f"{comparing.out / REPLIES}: for `hen judge --schema replies --mode pairwise`")
     return result
+
+
+def more_measures(comparing: Comparing) -> dict[str, Several]:
+    """Those that need an identifier or a small model, where one is given.
+
+    Raises:
+      InputError: an identifier of other labels.
+    """
+    more: dict[str, Several] = {}
+    if comparing.epitome is not None:
+        more |= level_measures(identify_with(load_identifier(comparing.epitome)))
+    model = comparing.parts.emotion_model
+    return more if model is None else more | affect_measures(model)
+
+
+def finite(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """Figures as JSON: None in place of NaN."""
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def run_methods(comparing: Comparing) -> Compared:
@@ -122,21 +147,22 @@ def run_methods(comparing: Comparing) -> Compared:
     played: dict[str, list[Played]] = {}
     costs: dict[str, dict[str, float | None]] = {}
     with open_journal(comparing.out / CALLS, KIND) as journal:
-        before = len(journal.rows)
+        resumed = bool(journal.rows)
         for group in _groups(named, apart=comparing.apart):
             chat = _chat(group[0].request, journal)
             steps = [methods[one.name](item.messages) for one in group for item in items]
             begin_peak()
             began = time.perf_counter()
             done, seconds = play(steps, chat), time.perf_counter() - began
-            peak = peak_bytes()
+            peak, alone = peak_bytes(), len(group) == 1
             for at, one in enumerate(group):
                 own = done[at * len(items) : (at + 1) * len(items)]
+                spent = seconds if alone else sum(each.seconds for each in own)
                 played[one.name] = own
-                alone = seconds if len(group) == 1 else sum(each.seconds for each in own)
-                timed = None if before else alone / len(items)
-                memory = None if peak is None or len(group) > 1 else peak / 2**20
-                costs[one.name] = {"seconds each": timed, "peak MiB": memory}
+                costs[one.name] = {
+                    "seconds each": None if resumed else spent / len(items),
+                    "peak MiB": peak / 2**20 if alone and peak is not None else None,
+                }
     order = [one.name for one in named]
     return Compared(items, {name: played[name] for name in order}, {n: costs[n] for n in order})
 
@@ -205,9 +231,8 @@ def _item(
     row: Mapping[str, Any], group: str, said: Sequence[Message], bare: bool, system: str | None
 ) -> Item:
     kept_ = tuple(one for one in said if not bare or one.role != "system")
-    emotion = row.get("emotion")
-    messages = to_answer(kept_, system, "messages")
-    return Item(str(row["id"]), group, messages, None if emotion is None else str(emotion))
+    known = {key: str(row[key]) for key in ("emotion", "strategy") if row.get(key) is not None}
+    return Item(str(row["id"]), group, to_answer(kept_, system, "messages"), **known)
 
 
 def _request_of(request: Request, line: str) -> Request:

@@ -24,7 +24,7 @@ def parts_of(flags: Mapping[str, Any]) -> Parts:
         raise InputError("--candidates is 2 or more, --tool-timeout above 0 seconds")
     definitions = flags["definitions"]
     return Parts(
-        emotion_model=_emotion_model(flags["identifier"], flags["lexicon"]),
+        emotion_model=emotion_model(flags["identifier"], flags["lexicon"]),
         labels=LABEL_SETS[flags["labels"]],
         tools=tuple(_tools(flags["knowledge"], flags["faq"])),
         tool_limits=Limits(timeout=flags["tool_timeout"], role=flags["tool_role"]),
@@ -33,7 +33,8 @@ def parts_of(flags: Mapping[str, Any]) -> Parts:
     )
 
 
-def _emotion_model(identifier: Path | None, lexicon: Path | None) -> EmotionModel | None:
+def emotion_model(identifier: Path | None, lexicon: Path | None) -> EmotionModel | None:
+    """The small model that one of two flags names. Raises `InputError` as `parts_of`."""
     if identifier is not None and lexicon is not None:
         raise InputError("--identifier and --lexicon: hef has one small model; give one of them")
     if identifier is not None:

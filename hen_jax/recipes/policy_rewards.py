@@ -32,6 +32,8 @@ from hen_jax.evaluation.rewards import (
     each,
 )
 from hen_jax.evaluation.rubrics import Rubric, load_rubric
+from hen_jax.methods.epitome import identify_with, level_reward
+from hen_jax.methods.identifier_training import load_identifier
 from hen_jax.recipes.score import compiled_scores, open_reward
 from hen_jax.runs.chats import Answering, open_chat
 from hen_jax.runs.known_tokenizers import known_tokenizer
@@ -52,7 +54,7 @@ class RewardSource:
     high: Natural = 1000  # length: letters at most
     n: Count = 3  # repetition: words of what may not be said twice
     language: str | None = None  # language, formulas: "en" or "zh"; None: that of the record
-    path: str | None = None  # model: its folder; function: FILE.py:NAME
+    path: str | None = None  # model, epitome: its folder; function: FILE.py:NAME
     adapter: str | None = None  # model: the folder of its adapter
     calibration: str | None = None  # model: its reward.json; None: what its export says
     judge: str | None = None  # judge: who judges, as `model:FOLDER`, `endpoint:URL#MODEL`, ...
@@ -173,6 +175,17 @@ def _report(source: RewardSource) -> Mapping[str, Any]:
     return found
 
 
+def epitome_reward(source: RewardSource, around: Circumstance) -> Reward:
+    """The product of the probabilities of the reference's EPITOME levels (EmpRL), by an identifier.
+
+    Raises:
+      InputError: no identifier is named, or it is one of other labels.
+    """
+    if source.path is None:
+        raise InputError(f"reward {source.called!r}: give the folder of its identifier as path")
+    return level_reward(identify_with(load_identifier(Path(source.path))))
+
+
 REWARDS: dict[str, Build] = {
     "length": _plain(lambda source: reply_rules.length_band(source.low, source.high)),
     "repetition": _plain(lambda source: reply_rules.no_repetition(source.n)),
@@ -181,6 +194,7 @@ REWARDS: dict[str, Build] = {
     "function": _plain(function_of),
     "model": reward_model,
     "judge": judge_reward,
+    "epitome": epitome_reward,
 }
 """Kinds of rewards, by name."""
 

@@ -17,6 +17,8 @@ STAGES = {
     "experts_preference": "hen_jax.recipes.experts_preference",
     "router": "hen_jax.recipes.router",
     "policy": "hen_jax.recipes.policy",
+    "muffin": "hen_jax.recipes.muffin",
+    "pecer": "hen_jax.recipes.pecer",
 }
 """Name -> the module whose `STAGE` it is, imported when it is asked for: each brings libraries."""
 

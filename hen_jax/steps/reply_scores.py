@@ -40,7 +40,7 @@ def reply_sums(
     scores = score_tokens(
         model.scorer(), hidden, batch.targets, batch.mask, bounds.trained, scoring.chunk
     )
-    own = _own(rows, bounds.replies)
+    own = own_positions(rows, bounds.replies)
     each = jnp.where(own, (scores.log_probs * rows.weights)[:, None], 0.0)
     if scoring.tail == 1:
         return each.sum(axis=2)[:, :, None]
@@ -55,11 +55,11 @@ def whole(sums: Float[Array, "B K J"]) -> Float[Array, "B K"]:
     return sums[:, :, 0] if sums.shape[2] == 1 else jnp.diagonal(sums, axis1=1, axis2=2)
 
 
-def _own(rows: Weighed, replies: int) -> Array:
-    """[B, K, T]: which positions are of which reply."""
+def own_positions(rows: Weighed, replies: int) -> Array:
+    """`[B, K, T]` bool: which positions are of which reply."""
     return rows.batch.segments[:, None] == jnp.arange(1, replies + 1)[None, :, None]
 
 
 def reply_lengths(rows: Weighed, replies: int) -> Float[Array, "B K"]:
     """`n` of each reply: the sum of what its tokens count for."""
-    return jnp.where(_own(rows, replies), rows.weights[:, None], 0.0).sum(axis=2)
+    return jnp.where(own_positions(rows, replies), rows.weights[:, None], 0.0).sum(axis=2)

@@ -1,0 +1,171 @@
+"""PECER: replies behind a soft prefix fused from history, personality and emotional reactions.
+
+What trains is the prefix's fusion, beside the adapter or the whole model. Left out: replies of the
+engine, which has no place for a soft prefix yet, so that what is told is the held-out loss.
+"""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PRNGKeyArray
+
+from hen_jax.core.errors import InputError
+from hen_jax.core.mesh import BATCH
+from hen_jax.core.rows import check_batch
+from hen_jax.core.types import Tree
+from hen_jax.data.featured import (
+    Featured,
+    FeaturedBatch,
+    featured,
+    featured_batch,
+    read_features,
+)
+from hen_jax.data.pipeline import PipelineConfig
+from hen_jax.data.row_streams import RowSets, eval_rows, rows_of_batch, train_rows
+from hen_jax.models.config import DecoderConfig
+from hen_jax.models.soft_prefix import PrefixConfig, SoftPrefix
+from hen_jax.planning.model_flops import row_flops
+from hen_jax.recipes.changes import NARROW
+from hen_jax.runs.abstract import abstract_batch
+from hen_jax.runs.packed import PackedSettings, packed_rows
+from hen_jax.runs.sources import documents
+from hen_jax.runs.stage import Feed, Load, Stage, Work, guarded
+from hen_jax.steps.pecer import PREFIX, pecer_loss
+from hen_jax.steps.update import update_step
+from hen_jax.text.tokenizer import ChatTokenizer
+from hen_jax.training.optimizers import make_schedule
+from hen_jax.training.processes import Share
+
+_MULTIPLE = 32
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PecerSettings(PackedSettings):
+    """Everything that decides what a run computes; a row holds one conversation."""
+
+    features: str  # a file of traits and reactions by record: `hen build traits`
+    traits: int = 5  # numbers of a record's traits: 5 of big5, 4 of mbti
+    reactions: int = 8  # numbers of a record's reactions
+    prefix: PrefixConfig = PrefixConfig()
+
+
+class Bounds(NamedTuple):
+    """Sizes that the step is compiled for."""
+
+    row: int
+
+
+def feed(settings: PecerSettings, tokenizer: ChatTokenizer, share: Share) -> Feed:
+    """One conversation a row, behind the places of its prefix.
+
+    Raises:
+      InputError: a record without features, features of another size, or a part without a record.
+    """
+    data, shards = settings.data, {"process_index": share.index, "process_count": share.count}
+    known = read_features(Path(settings.features))
+    sizes = (settings.traits, settings.reactions)
+    first = next(iter(known.values()))
+    if (len(first.traits), len(first.reactions)) != sizes:
+        raise InputError(
+            f"{settings.features}: {len(first.traits)} traits, {len(first.reactions)} reactions; "
+            f"config.traits is {sizes[0]}, config.reactions {sizes[1]}"
+        )
+    dealt, longest = documents(settings.sources), data.row_length - settings.prefix.length
+    parts: list[list[Featured]] = []
+    for name, part in (("train", dealt.train), ("valid", dealt.valid)):
+        rows, dropped = featured(part, known, tokenizer, longest)
+        print(f"{name}: {len(rows)} conversations; {len(dropped)} left out as longer than a row")
+        if not rows:
+            raise InputError(f"the {name} part of config.sources holds no conversation that fits")
+        parts.append(rows)
+    fullest = max(row.example.length for part in parts for row in part)
+    row = -(-(fullest + settings.prefix.length) // _MULTIPLE) * _MULTIPLE
+    lay = partial(featured_batch, row_length=row, prefix=settings.prefix.length, sizes=sizes)
+    train, valid = parts
+    sets = RowSets((train,))
+    return Feed(
+        steps=max(1, round(settings.epochs * len(train) / data.batch_size)),
+        bounds=Bounds(row),
+        batches=train_rows(sets, lay, data, **shards),
+        held_out=lambda: eval_rows(valid, lay, data, **shards),
+        records=lambda number: _ids(sets, data, number),
+    )
+
+
+def work(
+    settings: PecerSettings,
+    config: DecoderConfig,
+    graphdef: nnx.GraphDef,
+    bounds: Bounds,
+    steps: int,
+) -> Work:
+    """Cross-entropy of the last reply, one update a batch."""
+    schedule = make_schedule(settings.optimizer, steps)
+    optimizer = guarded(settings, schedule)
+    made = jax.eval_shape(lambda: _prefix(settings, config, jax.random.key(0)))
+    loss = pecer_loss(graphdef, nnx.split(made)[0], settings.logit_chunk)
+    return Work(update_step(loss, optimizer, settings.microbatches), optimizer, schedule, loss)
+
+
+def extra(settings: PecerSettings, config: DecoderConfig, key: PRNGKeyArray) -> dict[str, Tree]:
+    """The parameters of the prefix."""
+    state = nnx.split(_prefix(settings, config, key))[1]
+    return {PREFIX: nnx.to_pure_dict(state)}
+
+
+def load(settings: PecerSettings, config: DecoderConfig, mesh: Mesh) -> Load:
+    """Full rows, every position of which is taken to train."""
+    data, where = settings.data, NamedSharding(mesh, PartitionSpec(BATCH))
+    known = [
+        jax.ShapeDtypeStruct((data.batch_size, size), jnp.float32, sharding=where)
+        for size in (settings.traits, settings.reactions)
+    ]
+    batch = FeaturedBatch(
+        abstract_batch((data.batch_size,), data.row_length, mesh, (BATCH,)), *known
+    )
+    return Load(batch, Bounds(data.row_length))
+
+
+def flops(settings: PecerSettings, config: DecoderConfig, number: int) -> float:
+    """The model's operations in one update; those of the prefix do not count."""
+    data = settings.data
+    return data.batch_size * row_flops(config, settings.adapter, data.row_length)
+
+
+def check(settings: PecerSettings, mesh: Mesh) -> None:
+    """Raises `InputError` for a batch that does not divide, or rows too short for the prefix."""
+    check_batch(settings.data.batch_size, settings.microbatches, mesh)
+    if settings.prefix.length >= settings.data.row_length:
+        raise InputError(
+            f"config.prefix.length is {settings.prefix.length}, of rows of "
+            f"config.data.row_length {settings.data.row_length}; make it shorter"
+        )
+
+
+def _prefix(settings: PecerSettings, config: DecoderConfig, key: PRNGKeyArray) -> SoftPrefix:
+    return SoftPrefix(key, settings.prefix, config.width, settings.traits, settings.reactions)
+
+
+def _ids(sets: RowSets, data: PipelineConfig, number: int) -> list[str]:
+    return [row.example.id for row in rows_of_batch(sets, data, number)]
+
+
+STAGE = Stage(
+    settings=PecerSettings,
+    feed=feed,
+    work=work,
+    load=load,
+    flops=flops,
+    summary=lambda one: f"PECER ({', '.join(one.prefix.sources)}; {one.epochs:g} epochs),",
+    check=check,
+    extra=extra,
+    rows=packed_rows,
+    speaks=False,
+    changes=(NARROW,),
+)
