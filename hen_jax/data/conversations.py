@@ -53,7 +53,7 @@ def parse_completion(row: Row) -> Document:
     Raises:
       InputError: `field: what; allowed: ...`.
     """
-    return document(row, completed(row))
+    return document(row, completion_turns(row))
 
 
 def parse_instruction(row: Row) -> Document:
@@ -67,7 +67,7 @@ def parse_instruction(row: Row) -> Document:
     return document(row, (*earlier_turns(row), instruction_of(row), reply))
 
 
-def completed(row: Row) -> tuple[Message, ...]:
+def completion_turns(row: Row) -> tuple[Message, ...]:
     """`prompt` and `completion`, after the row's `system` and `history`.
 
     Raises:

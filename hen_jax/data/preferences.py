@@ -7,7 +7,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.data import fields, outside
 from hen_jax.data.conversations import (
     COLUMNS,
-    completed,
+    completion_turns,
     conversation_of,
     earlier_turns,
     group_of,
@@ -190,7 +190,7 @@ def _messages(row: Row) -> tuple[Message, ...]:
         outside.refuse(row, outside.IN_ROWS)
         reply = Message("assistant", fields.text_field(row, "output"))
         return (*earlier_turns(row), instruction_of(row), reply)
-    return completed(row)
+    return completion_turns(row)
 
 
 _MOST_LEAD = 1000.0

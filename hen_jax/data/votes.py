@@ -63,7 +63,7 @@ class Shown(NamedTuple):
     exchanged: bool  # A was the second reply
 
 
-Key = Mapping[str, Shown]
+SheetKey = Mapping[str, Shown]
 
 
 class Reading(NamedTuple):
@@ -73,7 +73,7 @@ class Reading(NamedTuple):
     scale: Scale = PERCEIVED
     columns: Mapping[str, str] = {}  # ours -> the file's, as `{"item": "task_id"}`
     annotators: Sequence[str] = ()  # columns of a wide file; none: all but the item
-    key: Key | None = None
+    key: SheetKey | None = None
 
 
 def read_votes(files: Iterable[Path], reading: Reading) -> Cast:

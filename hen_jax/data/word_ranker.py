@@ -23,7 +23,7 @@ _RIDGE = 1.0  # times the squared weights, beside a loss that is a sum over pair
 _MOST = 20_000  # pairs that it learns from
 
 
-def words(text: str) -> Counter[str]:
+def word_counts(text: str) -> Counter[str]:
     """Its words and marks in lower case; of Chinese the characters and pairs of them."""
     found = _WORD.findall(text.lower())
     pairs = [one + two for one, two in pairwise(found) if _both_han(one, two)]
@@ -66,7 +66,7 @@ def cross_validated_margins(pairs: Sequence[Pair], folds: int = 5) -> np.ndarray
 
 def _difference(pair: Pair) -> dict[str, float]:
     chosen, rejected = (
-        words("\n".join(message.content for message in said if message.role == "assistant"))
+        word_counts("\n".join(message.content for message in said if message.role == "assistant"))
         for said in (pair.chosen, pair.rejected)
     )
     found = {

@@ -76,10 +76,10 @@ class Circumstance:
     longest: int  # tokens of a prompt and its reply
 
 
-Build = Callable[[RewardSource, Circumstance], Reward]
+_Build = Callable[[RewardSource, Circumstance], Reward]
 
 
-def _plain(make: Callable[[RewardSource], Plain]) -> Build:
+def _plain(make: Callable[[RewardSource], Plain]) -> _Build:
     return lambda source, around: each(make(source), around.seconds)
 
 
@@ -136,7 +136,7 @@ def reward_model(source: RewardSource, around: Circumstance) -> Reward:
             found[places] = scores[: len(places), 0]
         return found.tolist()
 
-    return calibrated(score, calibration_of(_report(source)), task_of)
+    return calibrated(score, calibration_of(_report(source)), reward_task)
 
 
 def judge_reward(source: RewardSource, around: Circumstance) -> Reward:
@@ -155,7 +155,7 @@ def judge_reward(source: RewardSource, around: Circumstance) -> Reward:
     return judged(open_chat(source.judge, Answering(max_new_tokens=64)), rubric_of, source.mode)
 
 
-def task_of(record: Mapping[str, str]) -> str:
+def reward_task(record: Mapping[str, str]) -> str:
     """The task under whose calibration a record's replies fall."""
     return record.get("task", record.get("crossing", ""))
 
@@ -173,7 +173,7 @@ def _report(source: RewardSource) -> Mapping[str, Any]:
     return found
 
 
-REWARDS: dict[str, Build] = {
+REWARDS: dict[str, _Build] = {
     "length": _plain(lambda source: reply_rules.length_band(source.low, source.high)),
     "repetition": _plain(lambda source: reply_rules.no_repetition(source.n)),
     "language": _plain(lambda source: reply_rules.in_language(source.language)),

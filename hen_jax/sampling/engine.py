@@ -59,7 +59,7 @@ class Engine:
         decode: Callable[[Sequence[int]], str] | None = None,
     ):
         self.weights, self.slots, self.key, self.decode = weights, slots, key, decode
-        self.state = init_state(weights, slots)
+        self.state = _init_state(weights, slots)
         self.writing: dict[int, Writing] = {}  # by slot
         self.residents: list[Resident] = [Resident()] * slots.rows
         self.waiting: deque[tuple[int, Request]] = deque()
@@ -134,7 +134,7 @@ class Engine:
         steps = max(1, int(chunk.counts.max() if steps is None else steps))
         seconds = (time.perf_counter() - start) / steps
         gained = float(chunk.counts.sum()) / (steps * max(1, len(self.writing)))
-        self.worth = drafting.noted(self.worth, guessing, drafting.Pace(seconds, gained))
+        self.worth = drafting.noted(self.worth, guessing, drafting.DraftPace(seconds, gained))
         return chunk
 
     def _history(self) -> drafting.History:
@@ -184,7 +184,7 @@ class Engine:
         slot[: len(wave)] = [one.slot for one in wave]
         lengths[: len(wave)] = [len(one.prompt) for one in wave]
         requests = [request for _, request in asked]
-        rows = rows_of([*requests, *[requests[0]] * (count - len(wave))], slots)
+        rows = _rows_of([*requests, *[requests[0]] * (count - len(wave))], slots)
         marks = prompt_marks(requests, count, self.weights.model.config.vocab_size)
         self.state = _admit(self.state, slot, rows, lengths, marks)
         for entry, (number, request) in zip(wave, asked, strict=True):
@@ -218,7 +218,7 @@ class Engine:
             self.state = _release(self.state, np.asarray([slot], np.int32))
 
 
-def init_state(weights: Weights, slots: Slots) -> State:
+def _init_state(weights: Weights, slots: Slots) -> State:
     """Empty slots on the devices that the weights are on."""
     layout = weights.model.layout
     if layout is None:
@@ -230,7 +230,7 @@ def init_state(weights: Weights, slots: Slots) -> State:
     )
 
 
-def rows_of(requests: Sequence[Request], slots: Slots) -> Rows:
+def _rows_of(requests: Sequence[Request], slots: Slots) -> Rows:
     """The requests as rows that have drawn nothing yet; numpy arrays.
 
     Raises:

@@ -16,7 +16,7 @@ from hen_jax.core.types import Array, Mean, Tree
 from hen_jax.data.preference_batches import PreferenceBatch, PreferenceBounds, Weighed
 from hen_jax.objectives.direct import Side, kto_baseline, kto_losses
 from hen_jax.steps.preference_config import PreferenceConfig
-from hen_jax.steps.reply_scores import Scoring, reply_lengths, reply_sums, whole
+from hen_jax.steps.reply_scores import ReplyScoring, reply_lengths, reply_sums, whole
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Loss, Metrics, Step
 
@@ -38,9 +38,9 @@ class Plan(NamedTuple):
     chunk: int = 64  # positions per row that meet the vocabulary at a time
 
     @property
-    def scoring(self) -> Scoring:
+    def scoring(self) -> ReplyScoring:
         """How replies are scored."""
-        return Scoring(self.graphdef, self.chunk, self.config.values.tail)
+        return ReplyScoring(self.graphdef, self.chunk, self.config.values.tail)
 
 
 Complete = Callable[[Tree, Tree, PreferenceBatch], PreferenceBatch]

@@ -12,7 +12,7 @@ from hen_jax.models.decoder import merge
 from hen_jax.objectives.tokens import score_tokens
 
 
-class Scoring(NamedTuple):
+class ReplyScoring(NamedTuple):
     """What the program that scores replies is made for."""
 
     graphdef: nnx.GraphDef
@@ -21,7 +21,7 @@ class Scoring(NamedTuple):
 
 
 def reply_sums(
-    scoring: Scoring, bounds: WeighedBounds, rows: Weighed, *params: Tree
+    scoring: ReplyScoring, bounds: WeighedBounds, rows: Weighed, *params: Tree
 ) -> Float[Array, "B K J"]:
     """The log-probability of each reply in nats, summed over its tokens by their weights.
 
