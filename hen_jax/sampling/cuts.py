@@ -1,4 +1,4 @@
-"""Which tokens can be drawn: the top k, the top p, those that are probable enough; by row, exact."""
+"""Which tokens can be drawn: the top k, the top p, those probable enough; by row, and exact."""
 
 from collections.abc import Callable
 
