@@ -18,7 +18,7 @@ from hen_jax.data import samples
 from hen_jax.data.examples import Document, Example, encode, shift
 from hen_jax.data.hed import hed_conversation
 from hen_jax.data.packing import Packing, efficiency, pack, pack_row
-from hen_jax.data.prefixes import PREFIX, find_prefixes
+from hen_jax.data.prefixes import SHORTEST_PREFIX, find_prefixes
 from hen_jax.data.schemas import read_records
 from hen_jax.data.steered import steered_conversation
 from hen_jax.data.stores import in_memory, rows_of
@@ -226,11 +226,15 @@ def opened(draw) -> list[Example]:
     """Examples whose prefixes differ late, of two tokens so that they may go on alike."""
     tokens = st.integers(1, 2)
     prefixes = draw(st.lists(st.lists(tokens, max_size=9), min_size=1, max_size=3))
-    quiet = draw(st.integers(PREFIX - 6, PREFIX + 9))  # tokens before the first that may train
+    quiet = draw(
+        st.integers(SHORTEST_PREFIX - 6, SHORTEST_PREFIX + 9)
+    )  # tokens before the first that may train
     made = []
     for number in range(draw(st.integers(1, 14))):
         own = draw(st.lists(tokens, min_size=2, max_size=8))
-        ids = np.array([0] * (PREFIX - 3) + draw(st.sampled_from(prefixes)) + own, np.int32)
+        ids = np.array(
+            [0] * (SHORTEST_PREFIX - 3) + draw(st.sampled_from(prefixes)) + own, np.int32
+        )
         trains = np.array([draw(st.booleans()) for _ in ids]) & (np.arange(len(ids)) >= quiet)
         made.append(Example(ids, trains, str(number), str(number)))
     return made
@@ -252,7 +256,7 @@ def test_a_group_begins_with_the_most_that_all_of_it_share_and_none_trains_in(ex
     found = find_prefixes(examples)
     assert found.prefix[0] == 0
     for made, group in zip(examples, found.group, strict=True):
-        alike = [other for other in examples if shared([made, other], PREFIX)]
+        alike = [other for other in examples if shared([made, other], SHORTEST_PREFIX)]
         if not alike:
             assert group == 0
         else:

@@ -10,7 +10,7 @@ from test_engine import GREEDY, PROMPTS, SAMPLINGS, SLOTS, logits_behind, model,
 
 from hen_jax.sampling import drafting
 from hen_jax.sampling import engine as e
-from hen_jax.sampling.drafting import BETWEEN, Pace, guess, history_of, noted, pays
+from hen_jax.sampling.drafting import BETWEEN, DraftPace, guess, history_of, noted, pays
 from hen_jax.sampling.logits import Sampling
 from hen_jax.sampling.requests import Request
 
@@ -23,7 +23,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Every chunk guesses; how many steps each took."""
     made: list[int] = []
 
-    def kept(worth: drafting.Worth, guessed: bool, pace: Pace) -> drafting.Worth:
+    def kept(worth: drafting.Worth, guessed: bool, pace: DraftPace) -> drafting.Worth:
         made.append(guessed)
         return worth
 
@@ -104,15 +104,15 @@ def uncached_best(model, prompt: tuple[int, ...]) -> int:
 def test_guesses_are_made_where_they_pay():
     worth = drafting.UNKNOWN
     assert not pays(worth)
-    worth = noted(worth, False, Pace(9.0, 1.0))  # compiling: not counted
-    worth = noted(worth, False, Pace(0.02, 1.0))
+    worth = noted(worth, False, DraftPace(9.0, 1.0))  # compiling: not counted
+    worth = noted(worth, False, DraftPace(0.02, 1.0))
     assert pays(worth)  # not known yet
-    worth = noted(worth, True, Pace(9.0, 1.0))
+    worth = noted(worth, True, DraftPace(9.0, 1.0))
     assert pays(worth)
     for gained, better in ((1.8, True), (1.2, False)):
-        assert pays(noted(worth, True, Pace(0.03, gained))) is better
-    worth = noted(worth, True, Pace(0.03, 1.2))
+        assert pays(noted(worth, True, DraftPace(0.03, gained))) is better
+    worth = noted(worth, True, DraftPace(0.03, 1.2))
     for _ in range(drafting.RETRY):
         assert not pays(worth)
-        worth = noted(worth, False, Pace(0.02, 1.0))
+        worth = noted(worth, False, DraftPace(0.02, 1.0))
     assert pays(worth)

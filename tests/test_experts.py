@@ -12,7 +12,7 @@ from hen_jax.adapters.experts import NOBODY, expert_gate, joint_adapter, joint_l
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import Layout, MeshConfig, make_mesh
 from hen_jax.core.trees import flatten, map_with_path
-from hen_jax.data.joined import JoinedBatches, Stream, join, join_all
+from hen_jax.data.joined import JoinedBatches, Stream, join_all, join_batches
 from hen_jax.data.pipeline import PipelineConfig, train_batches
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
@@ -49,7 +49,7 @@ def parts(step: int):
 
 
 def joined(step: int):
-    return join(dict(enumerate(parts(step).values())))
+    return join_batches(dict(enumerate(parts(step).values())))
 
 
 def optimizer(steps: int):

@@ -13,7 +13,7 @@ from hen_jax.empathy.clusters import CONTEXTS
 from hen_jax.empathy.patterns import DIMENSIONS
 from hen_jax.evaluation.judge_prompts import MODES, NONCE, judge_prompt, with_nonce
 from hen_jax.evaluation.judge_questions import injections, questions_of
-from hen_jax.evaluation.rubrics import load_rubric, names, parse_rubric
+from hen_jax.evaluation.rubrics import load_rubric, parse_rubric, rubric_names
 from hen_jax.evaluation.verdicts import Score, parse_order, parse_score, parse_winner
 from hen_jax.text.conversation import Message, Reply
 
@@ -30,8 +30,8 @@ GIVEN = {
 
 
 def test_every_context_has_its_rubric_in_both_languages():
-    assert set(names()) == {*CONTEXTS, "general", "high_context"}
-    for name in names():
+    assert set(rubric_names()) == {*CONTEXTS, "general", "high_context"}
+    for name in rubric_names():
         en, zh = load_rubric(name, "en"), load_rubric(name, "zh")
         assert (en.name, zh.name, zh.language) == (name, name, "zh")
         assert en.dimensions.keys() == zh.dimensions.keys()

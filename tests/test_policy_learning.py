@@ -10,7 +10,7 @@ import pytest
 from tiny_model import CONFIG, tiny
 
 from hen_jax.core.types import Tree
-from hen_jax.data.rollouts import Judged, Sampled, bounds, rollout_batch
+from hen_jax.data.rollouts import JudgedGroup, Sampled, bounds, rollout_batch
 from hen_jax.models.config import Execution
 from hen_jax.objectives.advantages import AdvantageConfig
 from hen_jax.objectives.policy import KlConfig, ObjectiveConfig
@@ -74,7 +74,7 @@ class Bench:
         spoken = self.speak(params, {})([one for one in prompts for _ in range(G)], seeds)
         rewards = np.asarray([task(one) for one in spoken], np.float32).reshape(B, G)
         groups = [
-            Judged(
+            JudgedGroup(
                 prompt,
                 tuple(
                     Sampled(

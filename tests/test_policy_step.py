@@ -13,7 +13,7 @@ from tiny_model import CONFIG, stirred, tiny
 
 from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.core.trees import flatten
-from hen_jax.data.rollouts import Judged, Sampled, bounds, repeated_share, rollout_batch
+from hen_jax.data.rollouts import JudgedGroup, Sampled, bounds, repeated_share, rollout_batch
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import merge
 from hen_jax.objectives.advantages import AdvantageConfig
@@ -48,7 +48,7 @@ PPO = PolicyConfig(
 )
 
 
-def group(seed: int) -> Judged:
+def group(seed: int) -> JudgedGroup:
     """A random prompt with two replies, the second cut off."""
     rng = np.random.default_rng(seed)
 
@@ -60,7 +60,7 @@ def group(seed: int) -> Judged:
     prompt = rng.integers(0, CONFIG.vocab_size, rng.integers(2, PROMPT + 1)).astype(np.int32)
     rewards = rng.normal(size=G).astype(np.float32)
     replies = (sampled(False), sampled(True))
-    return Judged(prompt, replies, rewards, rewards[:, None], np.ones(G, bool))
+    return JudgedGroup(prompt, replies, rewards, rewards[:, None], np.ones(G, bool))
 
 
 GROUPS = [group(seed) for seed in range(B)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hen_jax.objectives.preference import (
-    Comparisons,
+    ComparedScores,
     Outcome,
     comparison_loss,
     difference,
@@ -28,7 +28,7 @@ def compare(scores, wins, margin=None, tied=None, **settings):
     known = [jnp.asarray(np.zeros_like(wins) if x is None else x, jnp.float32)
              for x in (wins, tied, margin)]  # fmt: skip
     loss, metrics = comparison_loss(
-        jnp.asarray(scores, jnp.float32), Comparisons(*known), **settings
+        jnp.asarray(scores, jnp.float32), ComparedScores(*known), **settings
     )
     return float(loss.total), float(loss.count), metrics
 
@@ -148,7 +148,7 @@ def test_shares_ties_and_margins_of_a_row_are_those_of_its_pairs(ties):
 
 def test_replies_that_no_one_compared_get_no_gradient():
     def loss(scores):
-        known = Comparisons(jnp.asarray(PAIR_OF_THREE), *jnp.zeros((2, 1, 3, 3)))
+        known = ComparedScores(jnp.asarray(PAIR_OF_THREE), *jnp.zeros((2, 1, 3, 3)))
         return comparison_loss(scores, known, centring=0.1)[0].total
 
     gradient = jax.grad(loss)(jnp.asarray([[0.2, 0.1, 99.0]]))

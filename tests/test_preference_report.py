@@ -8,7 +8,7 @@ from hen_jax.data.crossed import is_crossed
 from hen_jax.data.cues import cue_margins
 from hen_jax.data.preferences import Pair
 from hen_jax.data.schemas import read_pairs
-from hen_jax.data.word_ranker import cross_validated_margins, word_margins, words
+from hen_jax.data.word_ranker import cross_validated_margins, word_counts, word_margins
 from hen_jax.evaluation.preference_report import Held, TaskScores, report
 from hen_jax.evaluation.preferences import pair_accuracy
 from hen_jax.text.conversation import Message
@@ -20,8 +20,8 @@ def pair(chosen: str, rejected: str, group: str = "g") -> Pair:
 
 
 def test_words_are_words_and_of_chinese_characters_with_their_pairs():
-    assert words("It's fine, it's 12!") == {"it's": 2, "fine": 1, ",": 1, "12": 1, "!": 1}
-    assert words("你好吗") == {"你": 1, "好": 1, "吗": 1, "你好": 1, "好吗": 1}
+    assert word_counts("It's fine, it's 12!") == {"it's": 2, "fine": 1, ",": 1, "12": 1, "!": 1}
+    assert word_counts("你好吗") == {"你": 1, "好": 1, "吗": 1, "你好": 1, "好吗": 1}
 
 
 def test_a_word_that_only_chosen_replies_have_is_found():

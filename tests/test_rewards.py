@@ -32,7 +32,7 @@ from hen_jax.recipes.policy_rewards import (
     RewardSource,
     check_rewards,
     function_of,
-    task_of,
+    reward_task,
     terms,
 )
 from hen_jax.text.conversation import Message, Reply
@@ -169,13 +169,13 @@ def test_a_function_that_hangs_is_left_to_itself():
 
 def test_a_frozen_calibration_puts_tasks_on_one_scale():
     tasks = {"SER": TaskScale(1.0, 2.0), "SRER": TaskScale(-3.0, 0.5)}
-    reward = calibrated(lambda all_: [3.0, 3.0, 3.0], Calibration(1.0, 0.0, tasks), task_of)
+    reward = calibrated(lambda all_: [3.0, 3.0, 3.0], Calibration(1.0, 0.0, tasks), reward_task)
     asked = [Answered(PROMPT, "x", record) for record in ({"task": "SER"}, {"task": "SRER"}, {})]
     unseen = math.sqrt((4 + 0.25) / 2)
     np.testing.assert_allclose(reward(asked), [1.0, 12.0, 4.0 / unseen], rtol=1e-5)
     for wrong in ({}, {"SER": TaskScale(0.0, 0.0)}, {"SER": TaskScale(math.nan, 1.0)}):
         with pytest.raises(InputError, match="calibration"):
-            calibrated(lambda all_: [], Calibration(1.0, 0.0, wrong), task_of)
+            calibrated(lambda all_: [], Calibration(1.0, 0.0, wrong), reward_task)
 
 
 def test_a_change_of_emotion_is_after_minus_before():

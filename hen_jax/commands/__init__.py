@@ -8,8 +8,8 @@ from typing import Any
 
 from hen_jax.commands import (
     ablate,
-    build,
     bench,
+    build,
     chat,
     compare,
     config,

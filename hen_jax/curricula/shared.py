@@ -14,7 +14,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.ranges import BelowOne, Count, Positive, UpToOne, check_ranges
 from hen_jax.core.types import Array, Batch, Mean, Tree
 from hen_jax.data.episodes import Episode
-from hen_jax.meta.gradients import Mode, OuterLoss
+from hen_jax.meta.gradients import GradientMode, OuterLoss
 from hen_jax.meta.inner import InnerLoop
 from hen_jax.meta.losses import mean_loss
 from hen_jax.meta.symmetry import require_symmetric
@@ -58,7 +58,7 @@ class EmclConfig:
     """
 
     curriculum: Curriculum = "emcl_a"  # see `hen_jax.curricula.shared.EmclConfig`
-    mode: Mode = "mixflow"  # of the meta-gradient: see docs/meta.md
+    mode: GradientMode = "mixflow"  # of the meta-gradient: see docs/meta.md
     inner_steps: Count = 2  # K, on the support of one task
     inner_optimizer: Literal["sgd", "adam"] = "sgd"  # of the inner steps
     inner_learning_rate: Positive = 5e-5  # alpha
@@ -77,7 +77,7 @@ class EmclConfig:
 
     def __post_init__(self):
         check_ranges(self)
-        if self.mode not in get_args(Mode):
+        if self.mode not in get_args(GradientMode):
             raise InputError(f"mode is {self.mode!r}; allowed: {', '.join(get_args(Mode))}")
         learns = self.curriculum in ("emcl_b", "emcl_c", "reweight")
         modes = ["mixflow", "unroll"] + ["first_order"] * (self.curriculum == "reweight")

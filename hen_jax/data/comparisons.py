@@ -48,7 +48,7 @@ class Compared:
         return self.prefix + sum(len(document) - self.prefix for document in self.documents)
 
 
-class Judged(NamedTuple):
+class JudgedReply(NamedTuple):
     """One pair: places of its two replies among the documents, and what the data calls it."""
 
     chosen: int
@@ -186,14 +186,16 @@ def _compared(
         first, second = replies.index(pair.chosen), replies.index(pair.rejected)
         if np.array_equal(documents[first], documents[second]):
             raise InputError(f"record {pair.id}: both sides are the same tokens; leave it out")
-        judged.append(Judged(first, second, pair))
+        judged.append(JudgedReply(first, second, pair))
     name, group, kind = pairs[0].id, pairs[0].group, pairs[0].kind
     prefix = common_start(documents) if shared else 0
     known = known_of(judged, len(replies))
     return Compared(name, group, kind, documents, prefix, *known, judged=tuple(judged))
 
 
-def known_of(judged: Sequence[Judged], replies: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def known_of(
+    judged: Sequence[JudgedReply], replies: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the pairs say of `K` replies, each `[K, K]` float32: wins, ties and margins.
 
     Two replies that several pairs compare have the mean of these pairs' margins. A pair of shares

@@ -15,7 +15,7 @@ import numpy as np
 from hen_jax.core.errors import InputError
 from hen_jax.data.comparisons import (
     Compared,
-    Judged,
+    JudgedReply,
     Taken,
     common_start,
     known_of,
@@ -41,7 +41,7 @@ class _Item(NamedTuple):
 
     prompt: Turns
     replies: list[_Reply]
-    judged: tuple[Judged, ...]
+    judged: tuple[JudgedReply, ...]
     marks: np.ndarray  # [K, 2], as in `Compared`
     named: Pair | Labelled  # the first record, whose id it has
 
@@ -113,7 +113,7 @@ def _item(prompt: Turns, records: Sequence[Pair | Labelled], discount: float) ->
     said = [*replies_of(pairs), *(one.conversation.messages[-1:] for one in labels)]
     turns = list(dict.fromkeys(said))
     weights = {reply: _weights(reply, pairs, discount) for reply in turns}
-    judged = tuple(Judged(turns.index(p.chosen), turns.index(p.rejected), p) for p in pairs)
+    judged = tuple(JudgedReply(turns.index(p.chosen), turns.index(p.rejected), p) for p in pairs)
     marks = np.zeros((len(turns), 2), np.float32)
     for one in judged:
         share = one.pair.wins

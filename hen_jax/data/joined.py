@@ -38,7 +38,7 @@ class JoinedBatches:
             for stream in self._streams
         }
         self._next += 1
-        return join(parts)
+        return join_batches(parts)
 
     def get_state(self) -> dict[str, int]:
         """The place of the next batch, as JSON."""
@@ -54,10 +54,10 @@ class JoinedBatches:
 def join_all(streams: Mapping[int, Iterator[Any]]) -> Iterator[Any]:
     """The streams of the experts to the end of the longest; blank rows after the end of others."""
     for parts in zip_longest(*streams.values()):
-        yield join(dict(zip(streams, parts, strict=True)))
+        yield join_batches(dict(zip(streams, parts, strict=True)))
 
 
-def join(parts: Mapping[int, Any]) -> Any:
+def join_batches(parts: Mapping[int, Any]) -> Any:
     """The rows of all experts one after another, with the number of their expert.
 
     Parts are `Batch`es, or records that hold some, such as `PreferenceBatch`. Rows of a part that

@@ -7,7 +7,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.data import fields, outside
 from hen_jax.data.conversations import (
     COLUMNS,
-    completed,
+    completion_turns,
     conversation_of,
     earlier_turns,
     group_of,
@@ -120,7 +120,8 @@ def _turn_weights(row: Row, turns: int) -> tuple[float, ...]:
     if given is None:
         return ()
     if not isinstance(given, list) or len(given) != turns:
-        raise InputError(f"turn_weights: {given!r}; allowed: a list of {turns}, one per reply")
+        allowed = f"a list of {turns}, one per reply"
+        raise InputError(f"turn_weights: {fields.shown(given)}; allowed: {allowed}")
     keyed = [{"turn_weights": weight} for weight in given]
     return tuple(fields.number_field(one, "turn_weights", 0, 1e6) for one in keyed)
 
@@ -190,7 +191,7 @@ def _messages(row: Row) -> tuple[Message, ...]:
         outside.refuse(row, outside.IN_ROWS)
         reply = Message("assistant", fields.text_field(row, "output"))
         return (*earlier_turns(row), instruction_of(row), reply)
-    return completed(row)
+    return completion_turns(row)
 
 
 _MOST_LEAD = 1000.0

@@ -14,7 +14,7 @@ import numpy as np
 from hen_jax.data.examples import Example, shift
 from hen_jax.data.packing import RowPlan, pack_all
 
-PREFIX = 16
+SHORTEST_PREFIX = 16
 """Positions by which prefixes are told apart: more than the header of any chat format, and so few
 that two prompts of one template, which differ further on, still share their beginning."""
 
@@ -32,21 +32,21 @@ class PrefixGroups:
 
 
 def find_prefixes(examples: Iterable[Example]) -> PrefixGroups:
-    """Groups examples by their first `PREFIX` positions, in one pass.
+    """Groups examples by their first `SHORTEST_PREFIX` positions, in one pass.
 
     The prefix of a group is the longest that all its examples begin with, before any of them trains
-    and leaving each one a position of its own. An example for which that is less than `PREFIX` has
-    no prefix.
+    and leaving each one a position of its own. An example for which that is less than
+    `SHORTEST_PREFIX` has no prefix.
     """
     groups, prefixes = array("i"), array("i", [0])
     known: dict[bytes, tuple[int, np.ndarray]] = {}  # those met last stand last
     for example in examples:
         tokens, _, mask = shift(example)
         most = min(len(tokens) - 1, int(mask.argmax()) if mask.any() else len(tokens))
-        if most < PREFIX:
+        if most < SHORTEST_PREFIX:
             groups.append(0)
             continue
-        start = tokens[:PREFIX].tobytes()
+        start = tokens[:SHORTEST_PREFIX].tobytes()
         group, prefix = known.pop(start, (len(prefixes), tokens[:most]))
         most = min(most, len(prefix))
         same = prefix[:most] == tokens[:most]

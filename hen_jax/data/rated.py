@@ -14,7 +14,7 @@ from hen_jax.text.conversation import Conversation, Message
 
 
 @dataclasses.dataclass(frozen=True)
-class Level:
+class RatedLevel:
     """How empathetic something was perceived to be, in [0, 1]."""
 
     overall: float
@@ -33,14 +33,16 @@ class RatedDocument:
     """A conversation and its ratings."""
 
     document: Document
-    level: Level
-    replies: Mapping[int, Level] = dataclasses.field(default_factory=dict)  # by place of message
+    level: RatedLevel
+    replies: Mapping[int, RatedLevel] = dataclasses.field(
+        default_factory=dict
+    )  # by place of message
 
 
 def rated_rows(record: Rated) -> RatedDocument:
     """A conversation with one rating."""
     document = Document(record.id, record.group, record.conversation)
-    return RatedDocument(document, Level(record.rating, {}))
+    return RatedDocument(document, RatedLevel(record.rating, {}))
 
 
 def rated_sense7(record: RatedConversation) -> RatedDocument | None:
@@ -58,7 +60,7 @@ def rated_sense7(record: RatedConversation) -> RatedDocument | None:
         if (found := [turn.ratings[name] for turn in rated.values() if name in turn.ratings])
     }
     replies = {at: _reply_level(turn) for at, turn in rated.items()}
-    return RatedDocument(record.document(), Level(PERCEIVED.to_unit(overall), means), replies)
+    return RatedDocument(record.document(), RatedLevel(PERCEIVED.to_unit(overall), means), replies)
 
 
 def replies_only(conversation: Conversation) -> Conversation:
@@ -81,6 +83,6 @@ HIDDEN = "..."
 """What stands for a message of the user or the system in `replies_only`."""
 
 
-def _reply_level(turn: RatedTurn) -> Level:
+def _reply_level(turn: RatedTurn) -> RatedLevel:
     found = {name: PERCEIVED.to_unit(value) for name, value in turn.ratings.items()}
-    return Level(fmean(found.values()), found)
+    return RatedLevel(fmean(found.values()), found)

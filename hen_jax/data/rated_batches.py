@@ -17,7 +17,7 @@ from hen_jax.core.types import Batch, RowLimits
 from hen_jax.data.comparisons import unshifted
 from hen_jax.data.packing import lay_out_row, pack_all, stack_rows
 from hen_jax.data.pipeline import Batches
-from hen_jax.data.rated import Level, RatedDocument
+from hen_jax.data.rated import RatedDocument, RatedLevel
 from hen_jax.data.row_streams import Lay, RowSets, eval_rows, rows_of_batch, train_rows
 from hen_jax.text.chat import Rendered
 
@@ -72,7 +72,7 @@ class RatedBounds(NamedTuple):
     reach: RowLimits | None = None  # of the documents; None: a whole row
 
 
-Row = Sequence[Marked]
+RatedRow = Sequence[Marked]
 
 
 def mark(
@@ -99,7 +99,7 @@ def mark(
     return Marked(document.id, document.group, rendered.tokens, marks[some], targets[some])
 
 
-def pack_rated(documents: Sequence[Marked], config: RatedConfig) -> list[Row]:
+def pack_rated(documents: Sequence[Marked], config: RatedConfig) -> list[RatedRow]:
     """The documents dealt to rows; raises `InputError` for one longer than a row."""
     lengths = np.asarray([len(one.tokens) for one in documents])
     return [
@@ -108,7 +108,7 @@ def pack_rated(documents: Sequence[Marked], config: RatedConfig) -> list[Row]:
     ]
 
 
-def bounds_of_rows(rows: Sequence[Row], outputs: int) -> RatedBounds:
+def bounds_of_rows(rows: Sequence[RatedRow], outputs: int) -> RatedBounds:
     """The tightest bounds of all rows."""
     fullest = max(sum(len(one.tokens) for one in row) for row in rows)
     longest = max(len(one.tokens) for row in rows for one in row)
@@ -117,7 +117,7 @@ def bounds_of_rows(rows: Sequence[Row], outputs: int) -> RatedBounds:
     return RatedBounds(-(-fullest // _MULTIPLE) * _MULTIPLE, marks, outputs, reach)
 
 
-def rated_batch(rows: Sequence[Row | None], bounds: RatedBounds) -> RatedBatch:
+def rated_batch(rows: Sequence[RatedRow | None], bounds: RatedBounds) -> RatedBatch:
     """One batch; None gives a row of padding, in which nothing is known."""
     shape = len(rows), bounds.marks, bounds.outputs
     marks, targets = np.zeros(shape[:2], np.int32), np.full(shape, np.nan, np.float32)
@@ -138,7 +138,7 @@ def rated_batch(rows: Sequence[Row | None], bounds: RatedBounds) -> RatedBatch:
 
 
 def train_rated(
-    rows: Sequence[Row],
+    rows: Sequence[RatedRow],
     config: RatedConfig,
     bounds: RatedBounds,
     *,
@@ -154,13 +154,13 @@ def train_rated(
     return train_rows(RowSets((rows,)), _lay(bounds), config, **shards)
 
 
-def rated_ids(rows: Sequence[Row], config: RatedConfig, number: int) -> list[str]:
+def rated_ids(rows: Sequence[RatedRow], config: RatedConfig, number: int) -> list[str]:
     """The ids of the conversations in the whole batch `number`, from 0, of `train_rated`."""
     return [one.id for row in rows_of_batch(RowSets((rows,)), config, number) for one in row]
 
 
 def eval_rated(
-    rows: Sequence[Row],
+    rows: Sequence[RatedRow],
     config: RatedConfig,
     bounds: RatedBounds,
     *,
@@ -172,7 +172,7 @@ def eval_rated(
     return eval_rows(rows, _lay(bounds), config, **shards)
 
 
-def _turn_ends(rated: RatedDocument, rendered: Rendered) -> dict[int, Level]:
+def _turn_ends(rated: RatedDocument, rendered: Rendered) -> dict[int, RatedLevel]:
     if rendered.starts is None:
         raise InputError(
             "config.level is 'turn', but the chat format of this model renders a turn by what "

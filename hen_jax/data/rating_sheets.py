@@ -17,7 +17,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.data import fields
 from hen_jax.data.preferences import Pair
 from hen_jax.data.rows import Row, read_lines
-from hen_jax.data.votes import Key, Kind, Shown
+from hen_jax.data.votes import Kind, SheetKey, Shown
 from hen_jax.text.conversation import Conversation, Message
 
 
@@ -29,7 +29,7 @@ class Item(NamedTuple):
     replies: tuple[str, ...] = ()  # two, where one is to be chosen
 
 
-class SheetRow(NamedTuple):
+class _SheetRow(NamedTuple):
     """A line of a sheet."""
 
     blind: str
@@ -39,23 +39,23 @@ class SheetRow(NamedTuple):
 
 def pair_item(pair: Pair) -> Item:
     """A pair with `chosen` as its first reply."""
-    replies = transcript(pair.chosen), transcript(pair.rejected)
-    return Item(pair.id, transcript(pair.prompt), replies)
+    replies = _transcript(pair.chosen), _transcript(pair.rejected)
+    return Item(pair.id, _transcript(pair.prompt), replies)
 
 
 def conversation_item(name: str, conversation: Conversation) -> Item:
     """A conversation, to be rated as a whole."""
-    return Item(name, transcript(conversation.messages))
+    return Item(name, _transcript(conversation.messages))
 
 
-def transcript(messages: Sequence[Message]) -> str:
+def _transcript(messages: Sequence[Message]) -> str:
     """Messages as people read them; one alone needs no name."""
     if len(messages) == 1:
         return messages[0].content
     return "\n\n".join(f"{one.role.upper()}: {one.content}" for one in messages)
 
 
-def lay_out_sheets(items: Sequence[Item], sheets: int, seed: int) -> list[list[SheetRow]]:
+def lay_out_sheets(items: Sequence[Item], sheets: int, seed: int) -> list[list[_SheetRow]]:
     """The lines of each sheet; with the same seed the same.
 
     With an even number of sheets each reply is A equally often, and with one item more or less on
@@ -73,14 +73,14 @@ def lay_out_sheets(items: Sequence[Item], sheets: int, seed: int) -> list[list[S
         place = {at: number for number, at in enumerate(order)}
         found.append(
             [
-                SheetRow(f"{chance.getrandbits(48):012x}", items[at], (place[at] + sheet) % 2 == 1)
+                _SheetRow(f"{chance.getrandbits(48):012x}", items[at], (place[at] + sheet) % 2 == 1)
                 for at in turned
             ]
         )
     return found
 
 
-def write_sheet(path: Path, rows: Iterable[SheetRow], kind: Kind) -> None:
+def write_sheet(path: Path, rows: Iterable[_SheetRow], kind: Kind) -> None:
     """A sheet as CSV with a byte order mark, by which spreadsheets know UTF-8.
 
     The annotator fills in `choice` (a, b, tie, both bad) or `rating`; `comment` is not read.
@@ -94,7 +94,7 @@ def write_sheet(path: Path, rows: Iterable[SheetRow], kind: Kind) -> None:
             writer.writerow([number, row.blind, row.item.prompt, *replies, "", ""])
 
 
-def write_key(path: Path, sheets: Sequence[str], rows: Sequence[Sequence[SheetRow]]) -> None:
+def write_key(path: Path, sheets: Sequence[str], rows: Sequence[Sequence[_SheetRow]]) -> None:
     """Which item stands under each blind name, and whether its replies are exchanged."""
     with path.open("w", encoding="utf-8") as file:
         for sheet, own in zip(sheets, rows, strict=True):
@@ -104,7 +104,7 @@ def write_key(path: Path, sheets: Sequence[str], rows: Sequence[Sequence[SheetRo
                 file.write("\n")
 
 
-def read_key(path: Path) -> Key:
+def read_key(path: Path) -> SheetKey:
     """The key of exported sheets.
 
     Raises:
@@ -118,7 +118,8 @@ def read_key(path: Path) -> Key:
             told = f"{path}:{line}:{error}; give the key of the exported sheets"
             raise InputError(told) from None
         if blind in found:
-            raise InputError(f"{path}:{line}:id: {blind!r} is given twice; keep one key")
+            twice = f"{fields.shown(blind)} is given twice"
+            raise InputError(f"{path}:{line}:id: {twice}; keep one key")
         found[blind] = shown
     return found
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hen_jax.data.word_ranker import words
+from hen_jax.data.word_ranker import word_counts
 
 _RIDGE = 1.0
 """Relative to the mean squared length of a conversation's vector: `K + r mean(diag K) I`."""
@@ -15,7 +15,7 @@ _RIDGE = 1.0
 
 def word_ratings(train: Sequence[str], truth: np.ndarray, test: Sequence[str]) -> np.ndarray:
     """Ratings of `test` by a ridge regression on `log(1 + count)` of words, clipped to [0, 1]."""
-    vocabulary = {word: at for at, word in enumerate(sorted(set().union(*map(words, train))))}
+    vocabulary = {word: at for at, word in enumerate(sorted(set().union(*map(word_counts, train))))}
     return _ridge(_counts(train, vocabulary), truth, _counts(test, vocabulary))
 
 
@@ -43,7 +43,7 @@ def _ridge(train: np.ndarray, truth: np.ndarray, test: np.ndarray) -> np.ndarray
 def _counts(texts: Sequence[str], vocabulary: dict[str, int]) -> np.ndarray:
     found = np.zeros((len(texts), len(vocabulary)))
     for row, text in enumerate(texts):
-        for word, count in words(text).items():
+        for word, count in word_counts(text).items():
             if word in vocabulary:
                 found[row, vocabulary[word]] = np.log1p(count)
     return found

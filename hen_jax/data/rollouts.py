@@ -27,7 +27,7 @@ class Sampled(NamedTuple):
     truncated: bool = False  # cut off at the greatest length: nothing ended
 
 
-class Judged(NamedTuple):
+class JudgedGroup(NamedTuple):
     """The replies to one prompt with what they earned, all arrays `[G]` but for `parts`."""
 
     prompt: np.ndarray  # [p] int32
@@ -75,7 +75,7 @@ def bounds(prompt: int, longest: int, replies: int, shared: bool, valued: bool) 
 
 
 def rollout_batch(
-    groups: Sequence[Judged | None], sizes: RolloutBounds, components: int, valued: bool
+    groups: Sequence[JudgedGroup | None], sizes: RolloutBounds, components: int, valued: bool
 ) -> Rollout:
     """One row per group, in order; None is a row of padding.
 
@@ -90,7 +90,7 @@ def rollout_batch(
     )
 
 
-def _row(group: Judged | None, sizes: RolloutBounds, valued: bool) -> tuple[Batch, np.ndarray]:
+def _row(group: JudgedGroup | None, sizes: RolloutBounds, valued: bool) -> tuple[Batch, np.ndarray]:
     if group is None:
         return lay_out_row([], sizes.row), np.zeros(sizes.row, np.float32)
     _require_room(group, sizes)
@@ -120,7 +120,7 @@ def _document(prompt: np.ndarray, reply: Sampled, valued: bool) -> tuple[Shifted
     return Shifted(inputs, targets, mask), said
 
 
-def _require_room(group: Judged, sizes: RolloutBounds) -> None:
+def _require_room(group: JudgedGroup, sizes: RolloutBounds) -> None:
     longest = max((len(one.tokens) for one in group.replies), default=0)
     found = (len(group.prompt), longest, len(group.replies))
     for what, size, most in zip(("prompt", "reply", "group"), found, sizes[:3], strict=True):
@@ -128,7 +128,9 @@ def _require_room(group: Judged, sizes: RolloutBounds) -> None:
             raise InputError(f"a {what} of {size} where the run was laid out for {most} at most")
 
 
-def _told(group: Judged | None, sizes: RolloutBounds, components: int) -> tuple[np.ndarray, ...]:
+def _told(
+    group: JudgedGroup | None, sizes: RolloutBounds, components: int
+) -> tuple[np.ndarray, ...]:
     """Rewards, parts, validity, truncation and repetition of one row, filled up to G."""
     G = sizes.replies
     rewards, valid, cut = np.zeros(G, np.float32), np.zeros(G, bool), np.zeros(G, bool)

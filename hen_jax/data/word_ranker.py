@@ -28,7 +28,7 @@ def word_list(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def words(text: str) -> Counter[str]:
+def word_counts(text: str) -> Counter[str]:
     """Its words and marks in lower case; of Chinese the characters and pairs of them."""
     found = word_list(text)
     pairs = [one + two for one, two in pairwise(found) if _both_han(one, two)]
@@ -71,7 +71,7 @@ def cross_validated_margins(pairs: Sequence[Pair], folds: int = 5) -> np.ndarray
 
 def _difference(pair: Pair) -> dict[str, float]:
     chosen, rejected = (
-        words("\n".join(message.content for message in said if message.role == "assistant"))
+        word_counts("\n".join(message.content for message in said if message.role == "assistant"))
         for said in (pair.chosen, pair.rejected)
     )
     found = {

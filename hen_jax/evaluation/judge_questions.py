@@ -11,7 +11,7 @@ from hen_jax.empathy.labels import Language
 from hen_jax.evaluation.judge_prompts import MOST_REPLIES, Mode, labels_of
 from hen_jax.evaluation.rubrics import Rubric
 from hen_jax.evaluation.verdicts import (
-    Parsed,
+    ParsedVerdict,
     parse_order,
     parse_score,
     parse_winner,
@@ -59,7 +59,7 @@ class Answer(NamedTuple):
 
     question: Question
     reply: Reply
-    parsed: Parsed
+    parsed: ParsedVerdict
 
 
 def questions_of(items: Sequence[Judged], mode: Mode, repeats: int, seed: int) -> list[Question]:
@@ -152,7 +152,7 @@ def against_own(
 
 def parsed(
     question: Question, reply: Reply, mode: Mode, rubric: Rubric, by_dimension: bool
-) -> Parsed:
+) -> ParsedVerdict:
     """The verdict on a question, out of the judge's reply and of nothing else."""
     labels = labels_of(len(question.shown))
     if mode == "pointwise":

@@ -16,7 +16,7 @@ from hen_jax.evaluation.annotators import (
     reliable_bradley_terry,
 )
 
-Weights = Literal["equal", "dawid_skene", "bradley_terry"]
+VoteWeights = Literal["equal", "dawid_skene", "bradley_terry"]
 
 
 class Ballot(NamedTuple):
@@ -46,7 +46,7 @@ def ballot_of(votes: Sequence[Vote]) -> Ballot:
     return Ballot(items, people, values)
 
 
-def require_shared(ballot: Ballot) -> None:
+def require_common_items(ballot: Ballot) -> None:
     """Refuses ballots of which agreement cannot be told.
 
     Raises:
@@ -98,7 +98,7 @@ def agreement(ballot: Ballot, kind: Kind, *, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def soft_choices(ballot: Ballot, weights: Weights, pairs: np.ndarray, replies: int) -> Soft:
+def soft_choices(ballot: Ballot, weights: VoteWeights, pairs: np.ndarray, replies: int) -> Soft:
     """The shares of first, second, tie and both bad of each item.
 
     Args:
@@ -125,7 +125,7 @@ def soft_choices(ballot: Ballot, weights: Weights, pairs: np.ndarray, replies: i
     return Soft(np.stack([first, 1 - first, none, none], axis=1), of.reliability)
 
 
-def soft_ratings(ballot: Ballot, weights: Weights) -> Soft:
+def soft_ratings(ballot: Ballot, weights: VoteWeights) -> Soft:
     """The mean rating of each item `[items, 1]`, or what Dawid and Skene expect it to be.
 
     Raises:

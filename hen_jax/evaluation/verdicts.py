@@ -34,7 +34,7 @@ class Score(NamedTuple):
     dimensions: Mapping[str, int]  # empty where none were asked for
 
 
-class Parsed(NamedTuple):
+class ParsedVerdict(NamedTuple):
     """A verdict, or why there is none."""
 
     verdict: Any
@@ -45,7 +45,7 @@ class _RefusedError(ValueError):
     """A key stands twice."""
 
 
-def parse_score(reply: Reply, low: int, high: int, dimensions: Sequence[str] = ()) -> Parsed:
+def parse_score(reply: Reply, low: int, high: int, dimensions: Sequence[str] = ()) -> ParsedVerdict:
     """`{"score": 4}`, or with `dimensions` `{"score": 4, "dimensions": {"Interest": 2, ...}}`.
 
     Scores are whole numbers; 4.0 is one, "4", 4.5 and true are none.
@@ -53,37 +53,37 @@ def parse_score(reply: Reply, low: int, high: int, dimensions: Sequence[str] = (
     keys = ("score", "dimensions") if dimensions else ("score",)
     found, failure = _object(reply, keys)
     if failure is not None:
-        return Parsed(None, failure)
+        return ParsedVerdict(None, failure)
     rated = found.get("dimensions", {})
     if not isinstance(rated, dict) or set(rated) != set(dimensions):
-        return Parsed(None, "keys")
+        return ParsedVerdict(None, "keys")
     values = [found["score"], *(rated[name] for name in dimensions)]
     if not all(_whole(value) and low <= value <= high for value in values):
-        return Parsed(None, "value")
+        return ParsedVerdict(None, "value")
     score, *others = map(int, values)
-    return Parsed(Score(score, dict(zip(dimensions, others, strict=True))))
+    return ParsedVerdict(Score(score, dict(zip(dimensions, others, strict=True))))
 
 
-def parse_winner(reply: Reply, labels: Sequence[str]) -> Parsed:
+def parse_winner(reply: Reply, labels: Sequence[str]) -> ParsedVerdict:
     """`{"winner": "B"}`: the place of the label from 0, or None for `{"winner": "tie"}`."""
     found, failure = _object(reply, ("winner",))
     if failure is not None:
-        return Parsed(None, failure)
+        return ParsedVerdict(None, failure)
     if found["winner"] not in (*labels, TIE) or not isinstance(found["winner"], str):
-        return Parsed(None, "value")
-    return Parsed(None if found["winner"] == TIE else labels.index(found["winner"]))
+        return ParsedVerdict(None, "value")
+    return ParsedVerdict(None if found["winner"] == TIE else labels.index(found["winner"]))
 
 
-def parse_order(reply: Reply, labels: Sequence[str]) -> Parsed:
+def parse_order(reply: Reply, labels: Sequence[str]) -> ParsedVerdict:
     """`{"order": ["B", "A", "C"]}`: the places of all labels, the best first."""
     found, failure = _object(reply, ("order",))
     if failure is not None:
-        return Parsed(None, failure)
+        return ParsedVerdict(None, failure)
     order = found["order"]
     named = isinstance(order, list) and all(isinstance(one, str) for one in order)
     if not named or sorted(order) != sorted(labels):
-        return Parsed(None, "value")
-    return Parsed(tuple(labels.index(one) for one in order))
+        return ParsedVerdict(None, "value")
+    return ParsedVerdict(tuple(labels.index(one) for one in order))
 
 
 def _object(reply: Reply, keys: Sequence[str]) -> tuple[dict[str, Any], Failure | None]:

@@ -8,7 +8,7 @@ from hen_jax.core.errors import InputError
 if TYPE_CHECKING:
     import openai
 
-KEYS = ("HEN_API_KEY", "OPENAI_API_KEY")
+KEY_NAMES = ("HEN_API_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the key; the first that is set counts."""
 
 PASSING = (408, 409, 425, 429)
@@ -76,7 +76,7 @@ def short(text: str, longest: int = 120) -> str:
 
 def api_key() -> str:
     """The key, "" where none is set. Raises `InputError` for one that no header can hold."""
-    for name in KEYS:
+    for name in KEY_NAMES:
         key = os.environ.get(name, "").strip()
         if key and not (key.isascii() and key.isprintable()):
             raise InputError(f"{name} in the environment holds a character that no key has")

@@ -19,7 +19,7 @@ from hen_jax.models.rope import frequencies
 _PUBLISHED = tuple(RopeScaling(factor, 1.0, 4.0, 8192) for factor in (8.0, 32.0))
 """The llama3 scalings of Llama 3.1 and 3.3, and of 3.2."""
 
-Found = Mapping[str, Any]
+_Found = Mapping[str, Any]
 """Hyperparameters by their key without the architecture."""
 
 
@@ -69,7 +69,7 @@ def _hyperparameters(reader: GGUFReader, architecture: str) -> dict[str, Any]:
     return {key: keys.single(value) for key, value in found.items()}
 
 
-def _head_fields(architecture: str, found: Found, fields: Found) -> dict[str, Any]:
+def _head_fields(architecture: str, found: _Found, fields: _Found) -> dict[str, Any]:
     widths = {found[key] for key in keys.HEAD_WIDTHS if key in found}
     rotated = found.get(keys.ROTATED)
     if rotated is not None and architecture != "phi3":
@@ -86,7 +86,7 @@ def _head_fields(architecture: str, found: Found, fields: Found) -> dict[str, An
     return {"head_dim": width, **({PARTIAL: rotated / width} if partial else {})}
 
 
-def _rope_fields(found: Found, constants: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _rope_fields(found: _Found, constants: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The scaling of a config.json; that of `ROPE_FACTORS` is found from its effect."""
     kind = found.get(keys.SCALING, "linear" if keys.FACTOR in found else "none")
     if kind == "linear":
@@ -106,7 +106,7 @@ def _rope_fields(found: Found, constants: Mapping[str, np.ndarray]) -> dict[str,
     }
 
 
-def _gemma_fields(architecture: str, found: Found, fields: Found) -> dict[str, Any]:
+def _gemma_fields(architecture: str, found: _Found, fields: _Found) -> dict[str, Any]:
     layers = int(fields["num_hidden_layers"])
     period = int(found.get(keys.PATTERN, keys.WINDOWED[architecture]))
     types = [FULL if period and (n + 1) % period == 0 else SLIDING for n in range(layers)]
@@ -128,7 +128,7 @@ def _gemma_fields(architecture: str, found: Found, fields: Found) -> dict[str, A
     return gemma | caps
 
 
-def _with_scaling(fields: Found, given: np.ndarray, said: str | None) -> DecoderConfig:
+def _with_scaling(fields: _Found, given: np.ndarray, said: str | None) -> DecoderConfig:
     """The config with the scaling that divides every frequency as `given` does.
 
     It is the one that the file says in words, or one that was published.

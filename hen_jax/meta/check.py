@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from hen_jax.core.types import Array, Tree
-from hen_jax.meta.gradients import Mode, OuterLoss, meta_gradient
+from hen_jax.meta.gradients import GradientMode, OuterLoss, meta_gradient
 from hen_jax.meta.inner import InnerLoop
 
 
@@ -69,7 +69,7 @@ def check_meta_gradient(
     eta: Tree,
     batches: Tree,
     query: Tree,
-    mode: Mode = "mixflow",
+    mode: GradientMode = "mixflow",
     *,
     directions: int = 2,
     step: float = 1e-5,

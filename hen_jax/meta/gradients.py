@@ -20,7 +20,7 @@ from hen_jax.meta.implicit import Solver, conjugate_gradient, implicit_gradient
 from hen_jax.meta.inner import InnerLoop, InnerRun, Rule
 from hen_jax.meta.symmetry import require_symmetric_if_known
 
-Mode = Literal["mixflow", "unroll", "first_order", "reptile", "implicit"]
+GradientMode = Literal["mixflow", "unroll", "first_order", "reptile", "implicit"]
 
 OuterLoss = Callable[[Tree, Tree, Tree], Array]
 """`outer_loss(theta_K, eta, query)`, a scalar."""
@@ -42,7 +42,7 @@ BOUND = 1e-3
 def meta_gradient(
     inner: InnerLoop,
     outer_loss: OuterLoss,
-    mode: Mode | str = "mixflow",
+    mode: GradientMode | str = "mixflow",
     *,
     window: int | None = None,
     solver: Solver | None = None,
@@ -110,7 +110,7 @@ def _exact(
 
 
 def _require_read(
-    mode: Mode | str, window: int | None, solver: Solver | None, bound: float | None
+    mode: GradientMode | str, window: int | None, solver: Solver | None, bound: float | None
 ) -> None:
     if window is not None and mode not in ("mixflow", "unroll"):
         raise InputError(f"mode {mode!r} reads no window; leave it out or use 'mixflow'")

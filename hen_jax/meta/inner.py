@@ -31,7 +31,7 @@ from hen_jax.meta.mixflow import Policy
 InnerLoss = Callable[[Tree, Tree, Tree], Array]
 """`loss(theta, eta, batch)`, a scalar."""
 
-Optimizer = optax.GradientTransformation | Callable[[Tree], optax.GradientTransformation]
+InnerOptimizer = optax.GradientTransformation | Callable[[Tree], optax.GradientTransformation]
 """An optax transformation, or a function of `eta` that returns one."""
 
 Rule = Literal["mixflow", "unroll", "first_order"]
@@ -61,7 +61,7 @@ class InnerLoop:
     """
 
     loss: InnerLoss
-    optimizer: Optimizer
+    optimizer: InnerOptimizer
     steps: int
     repeat: bool = False  # the same batch at each step: batches have no leading steps axis
     proximal: float | Callable[[Tree], Array] = 0.0  # lambda of lambda/2 |theta - start|^2

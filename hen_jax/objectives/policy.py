@@ -133,7 +133,7 @@ def log_ratios(tokens: Tokens, config: ObjectiveConfig, replies: int) -> Float[A
     each = (tokens.now - tokens.old) * tokens.mask
     if config.ratio == "token":
         return each
-    sums, counts = (reply_sums(x, tokens.segments, replies) for x in (each, tokens.mask))
+    sums, counts = (summed_replies(x, tokens.segments, replies) for x in (each, tokens.mask))
     return at_positions(sums / jnp.maximum(counts, 1.0), tokens.segments) * tokens.mask
 
 
@@ -228,7 +228,7 @@ def aggregated(
     kept = jnp.where(mask > 0, each, 0.0)
     if config.aggregate == "token":
         return Mean(kept.sum(), mask.sum())
-    sums, counts = (reply_sums(x, segments, replies) for x in (kept, mask))
+    sums, counts = (summed_replies(x, segments, replies) for x in (kept, mask))
     alive = (counts > 0).sum().astype(jnp.float32)
     if config.aggregate == "sequence":
         return Mean((sums / jnp.maximum(counts, 1.0)).sum(), alive)
@@ -265,7 +265,7 @@ def adapted_coefficient(
     return jnp.where(jnp.isfinite(kl), coefficient * (1 + error / config.horizon), coefficient)
 
 
-def reply_sums(
+def summed_replies(
     x: Float[Array, "B T"], segments: Int[Array, "B T"], replies: int
 ) -> Float[Array, "B G"]:
     """The sum over each reply of a row; reply `k` has the segment `k + 1`."""

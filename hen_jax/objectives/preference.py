@@ -73,7 +73,7 @@ def _log_shares(
     return first, second, jnp.log(jnp.expm1(2 * lead)) + first + second
 
 
-class Comparisons(NamedTuple):
+class ComparedScores(NamedTuple):
     """What is known of the `K` replies to each prompt, as weights over ordered pairs.
 
     `wins[b, i, j]` is how much reply `i` was preferred to `j`: shares of annotators, 0 where the
@@ -88,7 +88,7 @@ class Comparisons(NamedTuple):
 
 def comparison_loss(
     scores: Float[Array, "B K"],
-    known: Comparisons,
+    known: ComparedScores,
     beta: float | Float[Array, ""] = 1.0,
     centring: float = 0.0,
     ties: Ties = "half",

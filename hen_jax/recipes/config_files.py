@@ -127,11 +127,11 @@ def with_overrides(config: ConfigDict, records: Records, overrides: Sequence[str
             raise InputError(f"{override}: give a value, as in --config.{path}=VALUE")
         keys = keys_of(path)
         hint = hint_at(records, keys)
-        node = _replaced(node, keys, parsed(hint, text), "config")
+        node = _replaced(node, keys, parsed_value(hint, text), "config")
     return ConfigDict(node)
 
 
-def parsed(hint: Any, text: str) -> Any:
+def parsed_value(hint: Any, text: str) -> Any:
     """The value that a text gives a field; `settings` checks it. What is no literal is text."""
     inner = bare(hint)
     if may_be_none(hint) and text == "None":

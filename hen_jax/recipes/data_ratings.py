@@ -28,10 +28,10 @@ from hen_jax.empathy.scales import PERCEIVED, Scale
 from hen_jax.evaluation.soft_labels import (
     Ballot,
     Soft,
-    Weights,
+    VoteWeights,
     agreement,
     ballot_of,
-    require_shared,
+    require_common_items,
     soft_choices,
     soft_ratings,
 )
@@ -51,7 +51,7 @@ class RatingImport:
     scale: tuple[float, float] = (PERCEIVED.low, PERCEIVED.high)
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     annotators: Sequence[str] = ()
-    weights: Weights = "equal"
+    weights: VoteWeights = "equal"
     agreement: bool = True
     seed: int = 0
 
@@ -92,7 +92,7 @@ def import_ratings(asked: RatingImport) -> dict[str, Any]:
     require_good(cast)
     ballot = ballot_of(cast.votes)
     if asked.agreement:
-        require_shared(ballot)
+        require_common_items(ballot)
     soft, rows = (_ratings if asked.kind == "ratings" else _choices)(asked, items, ballot)
     report = _report(asked, items, cast, ballot, soft)
     with output_files(*paths) as (numbers, lines):

@@ -36,7 +36,7 @@ _NEUTRAL = {"model", "backend", "adapter", "json", "n", "at_once", "per_minute",
 """Fields of a request that change no reply, or are told otherwise in `_made_by`."""
 
 
-class Asked(NamedTuple):
+class _Asked(NamedTuple):
     """One reply that is wanted."""
 
     id: str
@@ -44,7 +44,7 @@ class Asked(NamedTuple):
     messages: tuple[Message, ...]
 
 
-class Written(NamedTuple):
+class _Written(NamedTuple):
     """What was done."""
 
     replies: int  # in the file
@@ -53,7 +53,7 @@ class Written(NamedTuple):
     seconds: float
 
 
-def generate_file(request: Request, source: Path, out: Path) -> Written:
+def generate_file(request: Request, source: Path, out: Path) -> _Written:
     """Writes `request.n` lines for each line of `source`, which has `prompt` or `messages`.
 
     What was done before a kill stays, and the same command goes on behind it. What is drawn for a
@@ -68,7 +68,7 @@ def generate_file(request: Request, source: Path, out: Path) -> Written:
     if request.prompts or request.messages is not None or request.raw:
         raise InputError("--input takes the place of --prompt, --messages and --raw")
     wanted = [
-        Asked(one.id, sample, one.messages)
+        _Asked(one.id, sample, one.messages)
         for one in read_prompts(source, request.system)
         for sample in range(request.n)
     ]
@@ -76,14 +76,14 @@ def generate_file(request: Request, source: Path, out: Path) -> Written:
     with _opened(out) as file:
         before = _kept(file, wanted, by, out)
         tokens = 0 if before == len(wanted) else _write(file, request, wanted, before, by, out)
-    found = Written(len(wanted), before, tokens, time.perf_counter() - began)
+    found = _Written(len(wanted), before, tokens, time.perf_counter() - began)
     there = f", {before} of them there before" if before else ""
     print(f"{out}: {len(wanted)} replies{there}; {tokens} tokens in {found.seconds:.1f} s")
     return found
 
 
 def _write(
-    file: IO[str], request: Request, wanted: Sequence[Asked], before: int, by: str, out: Path
+    file: IO[str], request: Request, wanted: Sequence[_Asked], before: int, by: str, out: Path
 ) -> int:
     """Writes what is missing behind the first `before` replies; how many tokens that were."""
     speaker, began, tokens = open_speaker_of(request), time.perf_counter(), 0
@@ -99,20 +99,20 @@ def _write(
     return tokens
 
 
-def read_prompts(source: Path, system: str | None) -> list[Asked]:
+def read_prompts(source: Path, system: str | None) -> list[_Asked]:
     """The conversations of a file, each of which waits for a reply.
 
     Raises:
       InputError: names the first line that is none, as `file:line:field: what`.
     """
 
-    def parse(row: Row) -> Asked:
+    def parse(row: Row) -> _Asked:
         said = (
             conversation_of(row)
             if any(one in row for one in COLUMNS)
             else with_opening(row, turns(row, "prompt", "user"), "prompt")
         )
-        return Asked(str(row["id"]), 0, to_answer(said, system, "messages"))
+        return _Asked(str(row["id"]), 0, to_answer(said, system, "messages"))
 
     return parse_records(source, parse, lambda one: one.id, number=True).whole(source)
 
@@ -130,7 +130,7 @@ def _made_by(request: Request) -> str:
     return text_sha256(json.dumps([kind, named, of, told], sort_keys=True))[:12]
 
 
-def _head(asked: Asked, by: str) -> str:
+def _head(asked: _Asked, by: str) -> str:
     """The beginning of a line: all that is known before its reply."""
     known = {
         "id": asked.id,
@@ -161,7 +161,7 @@ def _opened(out: Path) -> Iterator[IO[str]]:
         yield file
 
 
-def _kept(file: IO[str], wanted: Sequence[Asked], by: str, out: Path) -> int:
+def _kept(file: IO[str], wanted: Sequence[_Asked], by: str, out: Path) -> int:
     """How many of the replies are there already; the half line of a kill is cut off.
 
     Raises:
@@ -187,7 +187,7 @@ def _kept(file: IO[str], wanted: Sequence[Asked], by: str, out: Path) -> int:
     return len(lines)
 
 
-def _other(line: str, asked: Asked) -> str:
+def _other(line: str, asked: _Asked) -> str:
     """Why a whole line is not the reply that belongs there."""
     try:
         row = json.loads(line)
@@ -200,8 +200,8 @@ def _other(line: str, asked: Asked) -> str:
 
 
 def _answered(
-    speaker: Speaker, seed: int, start: int, chunk: Sequence[Asked], out: Path
-) -> Iterator[tuple[Asked, Reply]]:
+    speaker: Speaker, seed: int, start: int, chunk: Sequence[_Asked], out: Path
+) -> Iterator[tuple[_Asked, Reply]]:
     """The replies to a chunk; of one that fails as a whole, those before the one to blame.
 
     Raises:

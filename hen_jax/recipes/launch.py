@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from hen_jax.core.errors import InputError
 from hen_jax.io.packages import cache_folder
-from hen_jax.recipes.config_files import parsed, plain_config, read_run_config, with_overrides
+from hen_jax.recipes.config_files import parsed_value, plain_config, read_run_config, with_overrides
 from hen_jax.recipes.finished import say_finished
 from hen_jax.recipes.table import PIPELINE, settings_of, stage_of
 from hen_jax.runs import train
@@ -56,7 +56,9 @@ def load_config(config_file: str, overrides: Sequence[str]) -> ConfigDict:
     config = read_run_config(config_file)
     named = [one for one in overrides if one.startswith("--config.recipe=")]
     for one in named:
-        config = ConfigDict(plain_config(config) | {"recipe": parsed(str, one.partition("=")[2])})
+        config = ConfigDict(
+            plain_config(config) | {"recipe": parsed_value(str, one.partition("=")[2])}
+        )
     others = [one for one in overrides if one not in named]
     if not others:
         return config

@@ -16,7 +16,7 @@ from hen_jax.runs.packed import require_shared
 from hen_jax.runs.reference import hold_reference
 from hen_jax.runs.stage import Job
 
-CLOSE = 1e-3
+_CLOSE = 1e-3
 """Nats per reply by which a policy may differ from its reference before the first update."""
 
 
@@ -74,7 +74,7 @@ def require_start(job: Job, values: Mapping[str, float]) -> None:
       InputError: the KL of the held-out replies from the reference is not 0.
     """
     apart = values.get("kl", 0.0)
-    if not abs(apart) < CLOSE:
+    if not abs(apart) < _CLOSE:
         raise InputError(
             f"before the first update the policy is {apart:.6f} nats per reply from its reference; "
             "the reference is not what this run starts from"

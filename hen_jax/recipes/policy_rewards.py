@@ -78,10 +78,10 @@ class Circumstance:
     longest: int  # tokens of a prompt and its reply
 
 
-Build = Callable[[RewardSource, Circumstance], Reward]
+_Build = Callable[[RewardSource, Circumstance], Reward]
 
 
-def _plain(make: Callable[[RewardSource], Plain]) -> Build:
+def _plain(make: Callable[[RewardSource], Plain]) -> _Build:
     return lambda source, around: each(make(source), around.seconds)
 
 
@@ -138,7 +138,7 @@ def reward_model(source: RewardSource, around: Circumstance) -> Reward:
             found[places] = scores[: len(places), 0, 0]  # of one document, its one score
         return found.tolist()
 
-    return calibrated(score, calibration_of(_report(source)), task_of)
+    return calibrated(score, calibration_of(_report(source)), reward_task)
 
 
 def judge_reward(source: RewardSource, around: Circumstance) -> Reward:
@@ -157,7 +157,7 @@ def judge_reward(source: RewardSource, around: Circumstance) -> Reward:
     return judged(open_chat(source.judge, Answering(max_new_tokens=64)), rubric_of, source.mode)
 
 
-def task_of(record: Mapping[str, str]) -> str:
+def reward_task(record: Mapping[str, str]) -> str:
     """The task under whose calibration a record's replies fall."""
     return record.get("task", record.get("crossing", ""))
 

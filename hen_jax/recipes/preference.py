@@ -16,7 +16,7 @@ from hen_jax.models.config import DecoderConfig
 from hen_jax.planning.model_flops import RowShape, row_flops, scoring_flops
 from hen_jax.planning.search import Change
 from hen_jax.recipes.changes import NARROW, replaced
-from hen_jax.recipes.preference_report import preferences, stored_references
+from hen_jax.recipes.preference_report import preference_report, stored_references
 from hen_jax.runs.packed import check_shared_prompts
 from hen_jax.runs.preferred import PreferenceSettings, preference_feed, preference_load
 from hen_jax.runs.reference import require_same_reference
@@ -31,7 +31,7 @@ from hen_jax.steps.preference_plan import Plan, with_reference
 from hen_jax.steps.update import update_step
 from hen_jax.training.optimizers import make_schedule
 
-CLOSE = 1e-4
+_CLOSE = 1e-4
 """By how much the first loss may differ from that of a policy that is its reference."""
 
 
@@ -72,7 +72,7 @@ def check(settings: PreferenceSettings, mesh: Mesh) -> None:
         )
 
 
-def require_start(job: Job, values: Mapping[str, float]) -> None:
+def _require_start(job: Job, values: Mapping[str, float]) -> None:
     """Refuses a policy that is not its own reference before the first update.
 
     Raises:
@@ -84,7 +84,7 @@ def require_start(job: Job, values: Mapping[str, float]) -> None:
         return
     expected = start(chosen.values) * values.get("weight", 1.0)
     found = values[chosen.loss]
-    if not math.isclose(found, expected, rel_tol=1e-6, abs_tol=CLOSE):
+    if not math.isclose(found, expected, rel_tol=1e-6, abs_tol=_CLOSE):
         raise InputError(
             f"before the first update {chosen.loss} is {found:.6f} on the held-out replies; where "
             f"the policy is its reference it is {expected:.6f}. The reference is not what this run "
@@ -117,9 +117,9 @@ STAGE = Stage(
     kept=lambda settings, *trees: with_reference(settings.preference.keeps_reference, *trees),
     check=check,
     check_model=check_shared_prompts,
-    first=require_start,
+    first=_require_start,
     before=require_same_reference,
     rows=lambda settings: settings.data.batch_size,
     changes=(STORED, NARROW),
-    evaluators={"preferences": preferences},
+    evaluators={"preferences": preference_report},
 )

@@ -10,7 +10,7 @@ import numpy as np
 from hen_jax.core.mesh import replicated
 from hen_jax.core.types import Array, Tree
 from hen_jax.data.preference_batches import PreferenceBatch
-from hen_jax.recipes.reward_report import reporting
+from hen_jax.recipes.reward_report import reward_reporting
 from hen_jax.runs.preferred import Preferred, all_batches, read_preferences, require_pairs
 from hen_jax.runs.reference import score_all, stored_table
 from hen_jax.runs.stage import Job, rows_to_devices
@@ -26,7 +26,7 @@ _REPORT = "preferences.json"
 """In the work directory of a run."""
 
 
-def preferences(job: Job) -> Evaluator:
+def preference_report(job: Job) -> Evaluator:
     """Accuracy of the implicit reward by kind of held-out pair, beside its controls.
 
     The last report is `preferences.json`, drawn in `preferences.png`; see `reward_report`. The
@@ -59,7 +59,7 @@ def preferences(job: Job) -> Evaluator:
         ]
         return np.concatenate([np.asarray(row) for row in rows])
 
-    return reporting(job, found.parts, scores, _REPORT)
+    return reward_reporting(job, found.parts, scores, _REPORT)
 
 
 def stored_references(job: Job) -> Prepare:

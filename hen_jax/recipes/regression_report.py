@@ -11,7 +11,7 @@ import numpy as np
 from hen_jax.core.files import staged_file, write_json
 from hen_jax.core.mesh import replicated
 from hen_jax.data.rated import RatedDocument
-from hen_jax.data.rated_batches import Row, pack_rated
+from hen_jax.data.rated_batches import RatedRow, pack_rated
 from hen_jax.data.rating_words import length_ratings, word_ratings
 from hen_jax.evaluation.regression import HeldRatings, regression_report, regression_scores
 from hen_jax.recipes.regression_plot import draw_regression
@@ -91,7 +91,7 @@ def held_ratings(parts: RatedParts) -> HeldRatings:
     )
 
 
-def by_conversation(rows: Sequence[Row], predicted: np.ndarray) -> dict[str, np.ndarray]:
+def by_conversation(rows: Sequence[RatedRow], predicted: np.ndarray) -> dict[str, np.ndarray]:
     """`[O]` of each conversation: the mean over its marks, turn first, from `[rows, K, O]`."""
     found: dict[str, np.ndarray] = {}
     for row, values in zip(rows, predicted, strict=False):  # rows of padding come last

@@ -27,7 +27,14 @@ from hen_jax.models.config import DecoderConfig
 from hen_jax.recipes.changes import NARROW
 from hen_jax.recipes.reward_report import preferences
 from hen_jax.runs.abstract import abstract_batch
-from hen_jax.runs.compared import Asked, ComparedParts, Level, bounds_of, compared_parts, describe
+from hen_jax.runs.compared import (
+    Asked,
+    ComparedParts,
+    Scope,
+    bounds_of,
+    compared_parts,
+    describe_part,
+)
 from hen_jax.runs.model import with_score_head
 from hen_jax.runs.packed import check_rows, check_shared_prompts, packed_flops, packed_rows
 from hen_jax.runs.stage import Feed, Load, RunSettings, Stage, Work, guarded
@@ -46,7 +53,7 @@ class RewardSettings(RunSettings):
     epochs: Positive  # passes over the prompts; a part of one is allowed
     data: ComparisonConfig = ComparisonConfig()
     reward: RewardConfig = RewardConfig()
-    level: Level = "conversation"  # pairs of whole conversations as they are, or turn by turn
+    level: Scope = "conversation"  # pairs of whole conversations as they are, or turn by turn
     crossings: tuple[str, ...] = ()  # built from hed and steered sources; see `data.crossed.BUILT`
     plain: bool = True  # the sources' own pairs; False leaves only what is crossed
     reads: Reads = "conversation"  # "replies": what was asked is hidden, as a control
@@ -68,7 +75,7 @@ def feed(settings: RewardSettings, tokenizer: ChatTokenizer, share: Share) -> Fe
     data, shards = settings.data, {"process_index": share.index, "process_count": share.count}
     parts = settings.parts(tokenizer)
     for name, part in parts._asdict().items():
-        print(describe(name, part, data))
+        print(describe_part(name, part, data))
     train, bounds = parts.train.found, bounds_of(parts, data)
     return Feed(
         steps=max(1, round(settings.epochs * len(train.all()) / data.batch_size)),

@@ -52,7 +52,7 @@ def preferences(job: Job) -> Evaluator:
         return np.concatenate([np.asarray(row) for row in rows])
 
     control = control_accuracies(settings)
-    return reporting(job, settings.parts(job.tokenizer), scores, REPORT, control)
+    return reward_reporting(job, settings.parts(job.tokenizer), scores, REPORT, control)
 
 
 SAME = ("sources", "level", "crossings", "plain")
@@ -81,7 +81,7 @@ def control_accuracies(settings: Any) -> dict[str, float]:
     return {kind: one["model"]["value"] for kind, one in found.items()}
 
 
-def reporting(
+def reward_reporting(
     job: Job,
     parts: ComparedParts,
     scored: Callable[[State], np.ndarray],

@@ -18,7 +18,7 @@ from hen_jax.planning.topologies import Topology
 from hen_jax.runs.abstract import Placed, placed_model
 from hen_jax.runs.stage import Stage
 from hen_jax.sampling.drawing import step_drawing
-from hen_jax.sampling.slots import Slots, State, init_state, state_shardings
+from hen_jax.sampling.slots import Slots, State, init_slots, state_shardings
 from hen_jax.sampling.weights import Weights, lay_out
 
 Decoding = Literal["decode", "rollout"]
@@ -58,7 +58,7 @@ def decoding_program(kind: Decoding, stage: Stage, settings: Any, topology: Topo
     def draw(trees: tuple[Tree, Tree], state: State, ended: jax.Array) -> Any:
         return step_drawing(weights(*trees), state, slots, ended)
 
-    shapes = jax.eval_shape(lambda *trees: init_state(weights(*trees), slots), *trees)
+    shapes = jax.eval_shape(lambda *trees: init_slots(weights(*trees), slots), *trees)
     where = state_shardings(shapes, Layout(model.mesh, settings.mesh.rules))
     state = jax.tree.map(
         lambda leaf, home: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=home),

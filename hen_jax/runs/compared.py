@@ -15,7 +15,7 @@ from hen_jax.data.splits import Part, part_of, why_empty
 from hen_jax.runs.sources import Source, locate_source
 from hen_jax.text.tokenizer import ChatTokenizer
 
-Level = Literal["conversation", "turn"]
+Scope = Literal["conversation", "turn"]
 
 _MULTIPLE = 32
 """Rows are as long as the longest prompt with its replies, rounded up to this."""
@@ -25,7 +25,7 @@ class Asked(NamedTuple):
     """What is compared."""
 
     sources: tuple[Source, ...]
-    level: Level  # of pairs that are whole conversations
+    level: Scope  # of pairs that are whole conversations
     crossings: tuple[str, ...]  # built from the records of the sources
     plain: bool = True  # pairs that are not crossed, too
     labels: bool = False  # also of single replies, of sources of the schema "label"
@@ -68,8 +68,8 @@ def compared_parts(
 ) -> ComparedParts:
     """The sources' pairs, dealt to their parts by group, rendered.
 
-    `describe` says what was left out. Weights as in `runs.sources.prepared`. Crossings are built
-    within each part, so that no statement is on both sides.
+    `describe_part` says what was left out. Weights as in `runs.sources.prepared`. Crossings are
+    built within each part, so that no statement is on both sides.
 
     Raises:
       InputError: no source or one without pairs, weights for some only, a crossing that no source
@@ -93,7 +93,7 @@ def bounds_of(parts: ComparedParts, config: ComparisonConfig) -> ComparisonBound
     return ComparisonBounds(row, most_replies(rows), reach)
 
 
-def describe(name: str, part: ComparedPart, config: ComparisonConfig) -> str:
+def describe_part(name: str, part: ComparedPart, config: ComparisonConfig) -> str:
     """One line for a log: nothing is left out silently."""
     pairs = part.pairs()
     crossed = sum(is_crossed(pair.kind) for pair in pairs)

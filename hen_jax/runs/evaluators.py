@@ -16,7 +16,7 @@ from hen_jax.runs.stage import Job, Stage
 from hen_jax.steps.state import State
 from hen_jax.training.loop import Evaluator, LoopConfig
 
-Build = Callable[[Job], Evaluator]
+_Build = Callable[[Job], Evaluator]
 
 
 def replies(job: Job) -> Evaluator:
@@ -49,7 +49,7 @@ def replies(job: Job) -> Evaluator:
     return look
 
 
-EVALUATORS: dict[str, Build] = {"replies": replies}
+EVALUATORS: dict[str, _Build] = {"replies": replies}
 """Those that work for any stage that trains a language model."""
 
 
@@ -68,5 +68,5 @@ def named_evaluators(job: Job) -> dict[str, Evaluator]:
     return {name: known[name](job) for name in job.settings.loop.evaluators}
 
 
-def _known(stage: Stage) -> Mapping[str, Build]:
+def _known(stage: Stage) -> Mapping[str, _Build]:
     return {**(EVALUATORS if stage.speaks else {}), **stage.evaluators}

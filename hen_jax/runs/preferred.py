@@ -25,7 +25,7 @@ from hen_jax.data.preference_batches import (
     train_preferences,
 )
 from hen_jax.runs.abstract import abstract_batch
-from hen_jax.runs.compared import Asked, ComparedParts, Level, compared_parts, describe
+from hen_jax.runs.compared import Asked, ComparedParts, Scope, compared_parts, describe_part
 from hen_jax.runs.stage import Feed, Load, RunSettings
 from hen_jax.steps.preference_config import PreferenceConfig
 from hen_jax.text.tokenizer import ChatTokenizer
@@ -40,7 +40,7 @@ class PreferenceSettings(RunSettings):
     epochs: Positive  # passes over the prompts; a part of one is allowed
     data: ComparisonConfig = ComparisonConfig()
     preference: PreferenceConfig = PreferenceConfig()
-    level: Level = "conversation"  # pairs of whole conversations as they are, or turn by turn
+    level: Scope = "conversation"  # pairs of whole conversations as they are, or turn by turn
     crossings: tuple[str, ...] = ()  # built from hed and steered sources; see `data.crossed.BUILT`
     plain: bool = True  # the sources' own pairs; False leaves only what is crossed
     loop: LoopConfig = LoopConfig(evaluators=("preferences",))
@@ -85,7 +85,7 @@ def preference_feed(settings: PreferenceSettings, tokenizer: ChatTokenizer, shar
     data, found = settings.data, read_preferences(settings, tokenizer)
     shards = {"process_index": share.index, "process_count": share.count}
     for name, part in found.parts._asdict().items():
-        print(describe(name, part, data))
+        print(describe_part(name, part, data))
     train, valid = (part.found for part in found.parts)
     sizes = (data, found.bounds, found.numbers)
     return Feed(

@@ -49,7 +49,7 @@ class Prompt:
         return self.record["id"]
 
 
-class Asked(NamedTuple):
+class AskedPrompts(NamedTuple):
     """The prompts of one rollout on this process; None is a row of padding."""
 
     number: int  # of the rollout, from 0
@@ -141,8 +141,8 @@ def train_prompts(prompts: Sequence[Prompt], config: PromptConfig, share: Share)
     rows = _endless(prompts, config).batch(local, drop_remainder=True, batch_fn=list)
     mine = rows[share.index :: share.count]
 
-    def asked(number: int, found: list[Prompt]) -> Asked:
-        return Asked(number, found, following=mine[number + 1])
+    def asked(number: int, found: list[Prompt]) -> AskedPrompts:
+        return AskedPrompts(number, found, following=mine[number + 1])
 
     return Batches(mine.map_with_index(asked), ahead)
 
@@ -156,14 +156,14 @@ def asked_ids(prompts: Sequence[Prompt], config: PromptConfig, number: int) -> l
 
 def held_out_batches(
     prompts: Sequence[Prompt], config: PromptConfig, share: Share
-) -> Iterator[Asked]:
+) -> Iterator[AskedPrompts]:
     """Every prompt once, in order, then padding up to a whole batch: a process's part."""
     ahead = PipelineConfig(batch_size=config.batch_size)
     local = local_size(ahead, share.index, share.count)
     whole = -(-len(prompts) // config.batch_size) * config.batch_size
     for number, start in enumerate(range(share.index * local, whole, config.batch_size)):
         rows: list[Prompt | None] = [*prompts[start : start + local]]
-        yield Asked(number, rows + [None] * (local - len(rows)), evaluating=True)
+        yield AskedPrompts(number, rows + [None] * (local - len(rows)), evaluating=True)
 
 
 def _endless(prompts: Sequence[Prompt], config: PromptConfig) -> "grain.MapDataset[Prompt]":

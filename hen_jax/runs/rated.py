@@ -12,11 +12,11 @@ from hen_jax.data.rated_batches import Marked, RatedConfig, mark
 from hen_jax.data.schemas import check_records, rated_of
 from hen_jax.data.splits import Part, part_number, part_of, why_empty
 from hen_jax.models.config import DIMENSION_LABELS, RATING_LABELS
+from hen_jax.runs.compared import Scope
 from hen_jax.runs.sources import Source, locate_source
 from hen_jax.text.chat import render_all
 from hen_jax.text.tokenizer import ChatTokenizer
 
-Level = Literal["conversation", "turn"]
 Predicts = Literal["overall", "dimensions"]
 
 LABELS: dict[Predicts, tuple[str, ...]] = {
@@ -61,7 +61,7 @@ class RatedAsked(NamedTuple):
     """What is rated, and what of it a model sees."""
 
     sources: tuple[Source, ...]
-    level: Level
+    level: Scope
     reads: Reads
     predicts: Predicts
     folds: Folds

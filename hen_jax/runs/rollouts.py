@@ -19,9 +19,9 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
 from hen_jax.core.ranges import Count, Natural, NotNegative, Positive, check_ranges
 from hen_jax.core.types import Tree
-from hen_jax.data.rollouts import Judged, Rollout, RolloutBounds, Sampled, rollout_batch
+from hen_jax.data.rollouts import JudgedGroup, Rollout, RolloutBounds, Sampled, rollout_batch
 from hen_jax.evaluation.rewards import Answered, Earned, Term, mixed
-from hen_jax.runs.prompts import Asked, Prompt
+from hen_jax.runs.prompts import AskedPrompts, Prompt
 from hen_jax.runs.speech import Speak, Spoken, Voice
 from hen_jax.steps.policy_config import BEHAVIOUR, base_of, decoder_of
 from hen_jax.steps.state import State
@@ -62,7 +62,7 @@ class RolloutConfig:
         return self.turns * self.max_new_tokens + (self.turns - 1) * self.user_tokens
 
 
-class Talk(NamedTuple):
+class _Talk(NamedTuple):
     """A conversation as far as it went: what followed the prompt, in tokens and in words."""
 
     sampled: Sampled
@@ -92,10 +92,10 @@ def preparing(room: Room, put: Callable[[Rollout], Rollout], folder: Path) -> Pr
     """
     made = _Ahead() if room.config.ahead else None
 
-    def whole(params: Tree, frozen: Tree, asked: Asked) -> Rollout:
+    def whole(params: Tree, frozen: Tree, asked: AskedPrompts) -> Rollout:
         return roll_out(room, params, frozen, asked, folder)
 
-    def prepare(state: State, frozen: Tree, asked: Asked) -> Rollout:
+    def prepare(state: State, frozen: Tree, asked: AskedPrompts) -> Rollout:
         params = decoder_of(state.params)
         if made is None or asked.evaluating:
             return put(whole(params, frozen, asked))
@@ -104,7 +104,7 @@ def preparing(room: Room, put: Callable[[Rollout], Rollout], folder: Path) -> Pr
         rollout = made.take(asked.number) or whole(params, frozen, asked)
         if asked.following is not None:
             copy = jax.tree.map(jnp.copy, decoder_of(state.params))  # the step takes the state's
-            later = Asked(asked.number + 1, asked.following)
+            later = AskedPrompts(asked.number + 1, asked.following)
             made.begin(later.number, lambda: whole(copy, frozen, later))
         return put(rollout)
 
@@ -127,13 +127,13 @@ class _Ahead:
         return begun[1].result() if begun is not None and begun[0] == number else None
 
 
-def roll_out(room: Room, params: Tree, frozen: Tree, asked: Asked, folder: Path) -> Rollout:
+def roll_out(room: Room, params: Tree, frozen: Tree, asked: AskedPrompts, folder: Path) -> Rollout:
     """The judged groups of all prompts, as numpy rows."""
     groups = [one for one in asked.prompts if one is not None]
     speak = room.own if asked.evaluating else room.speak
     voice = speak(params, base_of(frozen))
     talks = converse(room, voice, groups, (room.seed, int(asked.evaluating), asked.number))
-    earned = judge(room, groups, talks, asked.evaluating)
+    earned = _judge(room, groups, talks, asked.evaluating)
     judged = iter(_judged(groups, talks, earned, room.config.replies))
     _show(room, asked, groups, talks, earned, folder)
     rows = [None if one is None else next(judged) for one in asked.prompts]
@@ -142,7 +142,7 @@ def roll_out(room: Room, params: Tree, frozen: Tree, asked: Asked, folder: Path)
 
 def converse(
     room: Room, voice: Voice, groups: Sequence[Prompt], seed: tuple[int, ...]
-) -> list[Talk]:
+) -> list[_Talk]:
     """`G` conversations for each prompt, group by group.
 
     A conversation ends where the policy's turn was cut off, where a user says more than
@@ -151,7 +151,7 @@ def converse(
     config, G = room.config, room.config.replies
     prompts = [one.tokens for one in groups for _ in range(G)]
     spoken = voice(prompts, _seeds(seed, 0, range(len(prompts))))
-    talks = [_said(Talk(_SILENCE, ()), one, room.decode) for one in spoken]
+    talks = [_said(_Talk(_SILENCE, ()), one, room.decode) for one in spoken]
     for turn in range(1, config.turns):
         going = [at for at, talk in enumerate(talks) if not talk.sampled.truncated]
         going = _user_speaks(room, groups, talks, going)
@@ -171,7 +171,7 @@ def _seeds(seed: tuple[int, ...], turn: int, places: Sequence[int]) -> list[int]
 _SILENCE = Sampled(np.zeros(0, np.int32), np.zeros(0, bool), np.zeros(0, np.float32))
 
 
-def _said(talk: Talk, spoken: Spoken, decode: Callable[[list[int]], str]) -> Talk:
+def _said(talk: _Talk, spoken: Spoken, decode: Callable[[list[int]], str]) -> _Talk:
     """The conversation with one more turn of the policy."""
     text = decode(spoken.tokens[: len(spoken.tokens) - spoken.stopped].tolist())
     before = talk.sampled
@@ -181,11 +181,11 @@ def _said(talk: Talk, spoken: Spoken, decode: Callable[[list[int]], str]) -> Tal
         np.concatenate([before.log_probs, spoken.log_probs]),
         truncated=not spoken.stopped,
     )
-    return Talk(sampled, (*talk.turns, Message("assistant", text)))
+    return _Talk(sampled, (*talk.turns, Message("assistant", text)))
 
 
 def _user_speaks(
-    room: Room, groups: Sequence[Prompt], talks: list[Talk], going: list[int]
+    room: Room, groups: Sequence[Prompt], talks: list[_Talk], going: list[int]
 ) -> list[int]:
     """Adds the user's turn to the conversations `going`; those that go on."""
     assert room.user is not None
@@ -204,12 +204,14 @@ def _user_speaks(
             np.concatenate([before.drawn, np.zeros(n, bool)]),
             np.concatenate([before.log_probs, np.zeros(n, np.float32)]),
         )
-        talks[at] = Talk(sampled, (*talks[at].turns, said))
+        talks[at] = _Talk(sampled, (*talks[at].turns, said))
         left.append(at)
     return left
 
 
-def judge(room: Room, groups: Sequence[Prompt], talks: Sequence[Talk], evaluating: bool) -> Earned:
+def _judge(
+    room: Room, groups: Sequence[Prompt], talks: Sequence[_Talk], evaluating: bool
+) -> Earned:
     """What every conversation earned; failures are told, or end the run, as is set.
 
     Raises:
@@ -238,10 +240,10 @@ def judge(room: Room, groups: Sequence[Prompt], talks: Sequence[Talk], evaluatin
 
 
 def _judged(
-    groups: Sequence[Prompt], talks: Sequence[Talk], earned: Earned, G: int
-) -> list[Judged]:
+    groups: Sequence[Prompt], talks: Sequence[_Talk], earned: Earned, G: int
+) -> list[JudgedGroup]:
     return [
-        Judged(
+        JudgedGroup(
             one.tokens,
             tuple(talk.sampled for talk in talks[at * G : (at + 1) * G]),
             earned.rewards[at * G : (at + 1) * G],
@@ -254,9 +256,9 @@ def _judged(
 
 def _show(
     room: Room,
-    asked: Asked,
+    asked: AskedPrompts,
     groups: Sequence[Prompt],
-    talks: Sequence[Talk],
+    talks: Sequence[_Talk],
     earned: Earned,
     folder: Path,
 ) -> None:
@@ -277,7 +279,7 @@ def _show(
     write_json(path, shown)
 
 
-def _told(talk: Talk, earned: Earned, at: int, names: Sequence[str]) -> dict[str, Any]:
+def _told(talk: _Talk, earned: Earned, at: int, names: Sequence[str]) -> dict[str, Any]:
     parts = {
         name: round(float(value), 4)
         for name, value in zip(names, earned.parts[at], strict=True)

@@ -59,7 +59,7 @@ class RunSettings:
         base_dtype(self.model, self.adapter)
 
 
-Score = Callable[[Tree, Tree, Any], tuple[Mean, Metrics]]
+_Score = Callable[[Tree, Tree, Any], tuple[Mean, Metrics]]
 """`score(params, frozen, batch)`: a loss, but of any batch."""
 
 
@@ -80,7 +80,7 @@ class Work(NamedTuple):
     step: Callable[[State, Tree, Any], tuple[State, Metrics]]
     optimizer: Optimizer  # from `guarded`
     schedule: Schedule  # learning rate by step, for the log
-    score: Score  # what an evaluation sums over the held-out batches
+    score: _Score  # what an evaluation sums over the held-out batches
     memory: InitMemory = no_memory
 
 

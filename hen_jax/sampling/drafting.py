@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from hen_jax.core.types import Array
 from hen_jax.models.cache import NOWHERE, Cache, Recent, compacted, empty_recent, write_behind
 from hen_jax.models.extend import New, extend
-from hen_jax.sampling.drawing import Chunk, Tokens, empty_chunk, tokens_of, uniforms
+from hen_jax.sampling.drawing import Chunk, StepTokens, empty_chunk, tokens_of, uniforms
 from hen_jax.sampling.logits import REPLY, draw
 from hen_jax.sampling.slots import Rows, Slots, State, gate_of
 from hen_jax.sampling.weights import Weights, next_logits
@@ -50,7 +50,7 @@ class _Progress(NamedTuple):
 class _Checked(NamedTuple):
     """What a step drew at `T` places of each row, of which the first `counts` stand."""
 
-    told: Tokens  # [B, T]
+    told: StepTokens  # [B, T]
     counts: Int[Array, "B"]
     ended: Bool[Array, "B"]  # by a stop token
 
@@ -187,7 +187,7 @@ def history_of(texts: Sequence[Sequence[Sequence[int]]], length: int) -> History
     return History(tokens, filled)
 
 
-class Pace(NamedTuple):
+class DraftPace(NamedTuple):
     """Seconds of a step and tokens that it brought a row, of the chunks that count."""
 
     seconds: float
@@ -197,7 +197,7 @@ class Pace(NamedTuple):
 class Worth(NamedTuple):
     """What chunks with and without guesses brought; see `pays`."""
 
-    paces: dict[bool, Pace]  # by whether there were guesses
+    paces: dict[bool, DraftPace]  # by whether there were guesses
     compiled: frozenset[bool]  # the first chunk of a program waits for its compilation: not counted
     since: int  # chunks since the last with guesses
 
@@ -220,11 +220,11 @@ def pays(worth: Worth) -> bool:
     return better or worth.since >= RETRY
 
 
-def noted(worth: Worth, guessed: bool, pace: Pace) -> Worth:
+def noted(worth: Worth, guessed: bool, pace: DraftPace) -> Worth:
     """The record after one more chunk; paces are means that forget by a quarter."""
     since = 0 if guessed else worth.since + 1
     if guessed not in worth.compiled:
         return Worth(worth.paces, worth.compiled | {guessed}, since)
     before = worth.paces.get(guessed, pace)
-    mixed = Pace(*(0.75 * old + 0.25 * new for old, new in zip(before, pace, strict=True)))
+    mixed = DraftPace(*(0.75 * old + 0.25 * new for old, new in zip(before, pace, strict=True)))
     return Worth(worth.paces | {guessed: mixed}, worth.compiled, since)

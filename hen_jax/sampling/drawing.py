@@ -14,7 +14,7 @@ from hen_jax.sampling.slots import Rows, Slots, State, gate_of
 from hen_jax.sampling.weights import Weights, next_logits
 
 
-class Tokens(NamedTuple):
+class StepTokens(NamedTuple):
     """What is told of tokens that were drawn; log-probabilities in nats."""
 
     tokens: Int[Array, "*B"]
@@ -29,7 +29,7 @@ class Tokens(NamedTuple):
 class Chunk(NamedTuple):
     """What a call of `step` drew: of row `b` the first `counts[b]` of `W` tokens."""
 
-    drawn: Tokens  # [B, W]
+    drawn: StepTokens  # [B, W]
     counts: Int[Array, "B"]
 
 
@@ -95,13 +95,15 @@ def empty_chunk(vocabulary: int, places: int, slots: Slots) -> Chunk:
     bits = jnp.zeros((*leading, -(-vocabulary // 8)), jnp.uint8) if slots.support else None
     chosen = jnp.zeros((*leading, n), jnp.int32) if n else None
     top = jnp.zeros((*leading, n), jnp.float32) if n else None
-    drawn = Tokens(ids, numbers, numbers, bits, chosen, top, top)
+    drawn = StepTokens(ids, numbers, numbers, bits, chosen, top, top)
     return Chunk(drawn, jnp.zeros(slots.rows, jnp.int32))
 
 
-def tokens_of(logits: Float[Array, "B V"], drawn: Drawn, slots: Slots) -> Tokens:
+def tokens_of(logits: Float[Array, "B V"], drawn: Drawn, slots: Slots) -> StepTokens:
     """What is told of a token per row."""
-    told = Tokens(drawn.tokens, drawn.log_probs, drawn.sampling_log_probs, None, None, None, None)
+    told = StepTokens(
+        drawn.tokens, drawn.log_probs, drawn.sampling_log_probs, None, None, None, None
+    )
     if slots.support:
         told = told._replace(support=jnp.packbits(jnp.isfinite(drawn.shaped), axis=-1))
     if not slots.top:
@@ -119,7 +121,7 @@ def _total(logits: Float[Array, "B V"]) -> Float[Array, "B 1"]:
     return jax.nn.logsumexp(logits, axis=-1, keepdims=True)
 
 
-def _append(now: _Progress, told: Tokens) -> _Progress:
+def _append(now: _Progress, told: StepTokens) -> _Progress:
     """Writes a token per row, and ends the rows that are done with it."""
     rows, active = now.rows, now.rows.left > 0
 

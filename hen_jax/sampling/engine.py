@@ -62,7 +62,7 @@ class Engine:
         decode: Callable[[Sequence[int]], str] | None = None,
     ):
         self.weights, self.slots, self.key, self.decode = weights, slots, key, decode
-        self.state = init_state(weights, slots)
+        self.state = _init_state(weights, slots)
         self.writing: dict[int, Writing] = {}  # by slot
         self.residents: list[Resident] = [Resident()] * slots.rows
         self.waiting: deque[tuple[int, Request]] = deque()
@@ -144,7 +144,7 @@ class Engine:
         steps = max(1, int(chunk.counts.max() if steps is None else steps))
         seconds = (time.perf_counter() - start) / steps
         gained = float(chunk.counts.sum()) / (steps * max(1, len(self.writing)))
-        self.worth = drafting.noted(self.worth, guessing, drafting.Pace(seconds, gained))
+        self.worth = drafting.noted(self.worth, guessing, drafting.DraftPace(seconds, gained))
         return chunk
 
     def _slots_now(self) -> Slots:
@@ -233,7 +233,7 @@ class Engine:
             self.state = _release(self.state, np.asarray([slot], np.int32))
 
 
-def init_state(weights: Weights, slots: Slots) -> State:
+def _init_state(weights: Weights, slots: Slots) -> State:
     """Empty slots on the devices that the weights are on."""
     layout = weights.model.layout
     if layout is None:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import Array
+from hen_jax.sampling.cuts import min_p_mask, top_k_mask, top_p_mask
 
 COLDEST, HOTTEST = 1e-5, 1e5
 """Temperatures at which all logits of a model can be told apart, and float32 holds them."""
@@ -240,58 +241,3 @@ def log_prob_of(logits: Float[Array, "B V"], tokens: Int[Array, "B"]) -> Float[A
     """The log-softmax at one token per row, without building the others."""
     at_token = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
     return at_token - jax.nn.logsumexp(logits, axis=-1)
-
-
-def top_k_mask(logits: Float[Array, "B V"], top_k: Int[Array, "B"]) -> Bool[Array, "B V"]:
-    """True at the `top_k` largest of a row, and at all that tie with the last of them; 0: all.
-
-    The smallest one kept is found by bisection, as in `top_p_mask`: `top_k` differs by row.
-    """
-    bits = jax.lax.bitcast_convert_type(logits, jnp.int32)
-    ranks = jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # in the order of the numbers
-
-    def enough(middle: Int[Array, "B"]) -> Bool[Array, "B"]:
-        return (ranks >= middle[:, None]).sum(axis=-1) >= top_k
-
-    lowest = jnp.full(top_k.shape, jnp.iinfo(jnp.int32).min, jnp.int32)
-    low = _bisect(enough, lowest, jnp.full_like(lowest, jnp.iinfo(jnp.int32).max), 32)
-    return (ranks >= low[:, None]) | (top_k == 0)[:, None]
-
-
-def top_p_mask(logits: Float[Array, "B V"], top_p: Float[Array, "B"]) -> Bool[Array, "B V"]:
-    """True at the fewest largest whose probabilities sum to at least `top_p`, ties included.
-
-    Of probabilities (.5, .3, .15, .05) `top_p` .83 keeps three (.5 + .3 is too little). The
-    smallest probability kept is found by bisection over the bits of float32, which are in the order
-    of the numbers: exact, in 30 sums of the row. On a CPU a sort of 8 x 49,152 logits took twenty
-    times as long.
-    """
-    probs = jax.nn.softmax(logits, axis=-1)
-    ranks = jax.lax.bitcast_convert_type(probs, jnp.int32)
-    # XLA takes a subnormal number for 0, and then no token at all would be enough.
-    wanted = jnp.maximum(top_p, jnp.finfo(jnp.float32).tiny)
-
-    def enough(middle: Int[Array, "B"]) -> Bool[Array, "B"]:
-        return jnp.where(ranks >= middle[:, None], probs, 0.0).sum(axis=-1) >= wanted
-
-    lowest = jnp.zeros(logits.shape[:1], jnp.int32)
-    above_one = jnp.full_like(lowest, 0x3F800001)  # the bits after those of 1.0
-    low = _bisect(enough, lowest, above_one, 30)
-    return (ranks >= low[:, None]) | (top_p >= 1)[:, None]
-
-
-def min_p_mask(logits: Float[Array, "B V"], min_p: Float[Array, "B"]) -> Bool[Array, "B V"]:
-    """True where a probability is at least `min_p` times the largest (Nguyen et al., 2024)."""
-    return logits >= (logits.max(axis=-1) + jnp.log(min_p))[:, None]
-
-
-def _bisect(enough, low: Int[Array, "B"], high: Int[Array, "B"], steps: int) -> Int[Array, "B"]:
-    """The largest number at which `enough` holds; it holds at `low`, and not at `high`."""
-
-    def narrow(_: Int[Array, ""], ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        middle = (low & high) + ((low ^ high) >> 1)  # their mean, which their sum may overflow
-        kept = enough(middle)
-        return jnp.where(kept, middle, low), jnp.where(kept, high, middle)
-
-    return jax.lax.fori_loop(0, steps, narrow, (low, high))[0]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hen_jax.models.config import DecoderConfig, LongRope
-from hen_jax.sampling.reading import Piece
+from hen_jax.sampling.reading import PromptPiece
 from hen_jax.sampling.request_rows import gate_rows
 from hen_jax.sampling.requests import Request
 from hen_jax.sampling.slots import Slots
@@ -37,7 +37,7 @@ class Entry(NamedTuple):
     gate: tuple[float, ...] = ()
 
 
-class Plan(NamedTuple):
+class SlotPlan(NamedTuple):
     """Waves of entries: those of one may take over what the waves before it have read."""
 
     waves: list[list[Entry]]
@@ -56,7 +56,7 @@ def plan_admission(
     residents: Sequence[Resident],
     free: Sequence[int],
     config: DecoderConfig,
-) -> Plan:
+) -> SlotPlan:
     """Places each request in a free slot, and finds whose beginning it shares.
 
     Of several samples of a prompt the first reads it and the others copy; so of several prompts
@@ -68,7 +68,7 @@ def plan_admission(
     waves: list[list[Entry]] = []
     newest = max(resident.used for resident in residents) + 1
     for number, request in enumerate(requests):
-        prompt, kind = np.asarray(request.prompt[:-1], np.int32), kind_of(request, config)
+        prompt, kind = np.asarray(request.prompt[:-1], np.int32), _kind_of(request, config)
         source, shared = _best_source(held, prompt, kind, left)
         slot = source if source in left else min(left, key=lambda one: (held[one].used, one))
         left.discard(slot)
@@ -83,7 +83,7 @@ def plan_admission(
         reach = len(request.prompt) + request.max_new_tokens
         gate = request.adapter.gate
         waves[wave].append(Entry(number, slot, prompt, reach, source, shared, gate))
-    return Plan(waves, held)
+    return SlotPlan(waves, held)
 
 
 def _best_source(
@@ -101,7 +101,7 @@ def _common(held: np.ndarray, prompt: np.ndarray) -> int:
     return int(differ[0]) if differ.size else count
 
 
-def pieces(wave: Sequence[Entry], slots: Slots) -> Iterator[tuple[Piece, bool]]:
+def pieces(wave: Sequence[Entry], slots: Slots) -> Iterator[tuple[PromptPiece, bool]]:
     """What is left to be read of the prompts of a wave, as the arguments of `reading.prefill`."""
     at = {entry.slot: entry.shared for entry in wave}
     while rest := [entry for entry in wave if at[entry.slot] < len(entry.prompt)]:
@@ -131,7 +131,9 @@ def piece_size(left: int, sizes: Sequence[int]) -> int:
     return smaller[-1]
 
 
-def _piece(group: Sequence[Entry], at: dict[int, int], size: int, slots: Slots, most: int) -> Piece:
+def _piece(
+    group: Sequence[Entry], at: dict[int, int], size: int, slots: Slots, most: int
+) -> PromptPiece:
     rows = padded_count(len(group), most)
     tokens = np.zeros((rows, size), np.int32)
     slot, start, reach = (np.full(rows, fill, np.int32) for fill in (slots.rows, 0, size))
@@ -140,7 +142,7 @@ def _piece(group: Sequence[Entry], at: dict[int, int], size: int, slots: Slots, 
         tokens[row, : len(some)] = some
         slot[row], start[row], reach[row] = entry.slot, at[entry.slot], entry.reach
     gates = gate_rows([entry.gate for entry in group], rows, slots.columns)
-    return Piece(tokens, slot, start, reach, gates)
+    return PromptPiece(tokens, slot, start, reach, gates)
 
 
 def padded_count(count: int, most: int) -> int:

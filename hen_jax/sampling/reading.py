@@ -14,7 +14,7 @@ from hen_jax.sampling.slots import State, gate_of
 from hen_jax.sampling.weights import Weights
 
 
-class Piece(NamedTuple):
+class PromptPiece(NamedTuple):
     """Up to `C` tokens of each of `P` prompts, padded at the right."""
 
     tokens: Int[Array, "P C"]
@@ -24,7 +24,7 @@ class Piece(NamedTuple):
     gate: Float[Array, "P R"]  # as in `Rows`
 
 
-def prefill(weights: Weights, state: State, piece: Piece, resumed: bool) -> State:
+def prefill(weights: Weights, state: State, piece: PromptPiece, resumed: bool) -> State:
     """Reads a piece of each prompt into the cache. `resumed` (static): something stands before it.
 
     Rows are not made active, nor their lengths changed: see `admit`.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from hen_jax.sampling.drawing import Chunk, Tokens
+from hen_jax.sampling.drawing import Chunk, StepTokens
 from hen_jax.sampling.requests import Completion, Finish, Request, Top
 
 
@@ -17,7 +17,7 @@ class Writing:
     id: int
     request: Request
     cached_tokens: int
-    parts: tuple[Tokens, ...] = ()  # of this row alone
+    parts: tuple[StepTokens, ...] = ()  # of this row alone
     stop_string: str | None = None
 
     @property
@@ -93,15 +93,15 @@ def completion(writing: Writing, finish: Finish) -> Completion:
     )
 
 
-def top_of(told: Tokens) -> Top | None:
+def top_of(told: StepTokens) -> Top | None:
     """The most probable tokens at each place; None where they were not asked for."""
     listed = told.top_tokens, told.top_log_probs, told.top_sampling_log_probs
     return None if told.top_tokens is None else Top(*map(np.asarray, listed))
 
 
-def joined(parts: Sequence[Tokens]) -> Tokens:
+def joined(parts: Sequence[StepTokens]) -> StepTokens:
     """The parts of a reply as one; of none, what no token tells."""
     if parts:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     none = np.zeros(0, np.float32)
-    return Tokens(none.astype(np.int32), none, none, None, None, None, None)
+    return StepTokens(none.astype(np.int32), none, none, None, None, None, None)

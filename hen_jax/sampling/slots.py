@@ -86,7 +86,7 @@ class State(NamedTuple):
     rows: Rows
 
 
-def init_state(weights: Weights, slots: Slots) -> State:
+def init_slots(weights: Weights, slots: Slots) -> State:
     """Empty slots; `weights` may be abstract."""
     model, B = weights.model, slots.rows
     dtype = jnp.dtype(slots.cache_dtype or model.execution.compute_dtype)

@@ -14,7 +14,7 @@ from hen_jax.objectives.advantages import (
     group_advantages,
     traced_advantages,
 )
-from hen_jax.objectives.policy import at_positions, reply_sums
+from hen_jax.objectives.policy import at_positions, summed_replies
 from hen_jax.steps.policy_config import PolicyConfig
 from hen_jax.steps.update import Metrics
 
@@ -45,7 +45,7 @@ def lesson_of(
     """Rewards become advantages, over the whole batch; and what there is to watch."""
     batch, mask = rollout.batch, rollout.batch.mask
     segments, G = batch.segments, rollout.rewards.shape[1]
-    counts = rollout.valid & (reply_sums(mask, segments, G) > 0)
+    counts = rollout.valid & (summed_replies(mask, segments, G) > 0)
     plain = group_advantages(rollout.rewards, counts, config.advantage)
     learnt = mask * at_positions(_trains(rollout, counts, plain, config), segments)
     penalty = jnp.zeros_like(mask)
@@ -56,7 +56,7 @@ def lesson_of(
         advantages, returns = _traced(rollout, before, config, penalty, learnt)
         watched["explained_variance"] = explained(before.values, returns, learnt)
     else:
-        earned = rollout.rewards - reply_sums(penalty, segments, G)
+        earned = rollout.rewards - summed_replies(penalty, segments, G)
         found = group_advantages(earned, counts, config.advantage)
         advantages, returns = at_positions(found.advantages, segments), jnp.zeros_like(mask)
     return Lesson(
@@ -126,7 +126,7 @@ def explained(values: Array, returns: Array, mask: Array) -> Mean:
 def rollout_metrics(rollout: Rollout, counts: Array) -> Metrics:
     """Rewards, length in tokens, and the shares of replies cut off, repeating, or not judged."""
     G = rollout.rewards.shape[1]
-    lengths = reply_sums(rollout.batch.mask, rollout.batch.segments, G)
+    lengths = summed_replies(rollout.batch.mask, rollout.batch.segments, G)
     drawn = (lengths > 0).astype(jnp.float32)
     valid, n = counts.astype(jnp.float32), drawn.sum()
     mean = (rollout.rewards * valid).sum() / jnp.maximum(valid.sum(), 1.0)

@@ -21,7 +21,7 @@ from hen_jax.objectives.policy import (
     adapted_coefficient,
     aggregated,
     policy_objective,
-    reply_sums,
+    summed_replies,
     value_loss,
 )
 from hen_jax.objectives.tokens import score_tokens
@@ -169,7 +169,7 @@ def _closeness(tokens: Tokens, config: PolicyConfig, replies: int) -> Metrics:
     }
     if config.kl.needed:
         each = jnp.where(tokens.mask > 0, tokens.old - tokens.reference, 0.0)
-        alive = reply_sums(tokens.mask, tokens.segments, replies) > 0
+        alive = summed_replies(tokens.mask, tokens.segments, replies) > 0
         found["kl"] = Mean(each.sum(), alive.sum().astype(jnp.float32))
     return found
 
@@ -279,7 +279,7 @@ def policy_score(
 
     def score(params: Tree, frozen: Tree, rollout: Rollout) -> tuple[Mean, Metrics]:
         mask, segments = rollout.batch.mask, rollout.batch.segments
-        drawn = reply_sums(mask, segments, rollout.rewards.shape[1]) > 0
+        drawn = summed_replies(mask, segments, rollout.rewards.shape[1]) > 0
         found = rollout_metrics(rollout, rollout.valid & drawn) | part_metrics(rollout, names)
         if config.kl.needed:
             now = says(params, frozen, rollout.batch)

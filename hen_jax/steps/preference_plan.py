@@ -12,7 +12,7 @@ from hen_jax.core.types import Array, Tree
 from hen_jax.data.preference_batches import PreferenceBounds, Weighed, WeighedBounds
 from hen_jax.models.config import LoraConfig
 from hen_jax.steps.preference_config import PreferenceConfig
-from hen_jax.steps.reply_scores import Scoring, reply_sums
+from hen_jax.steps.reply_scores import ReplyScoring, reply_sums
 
 BASE, REFERENCE = "base", "reference"
 """Where the frozen tree of a run that keeps its reference holds the two."""
@@ -33,9 +33,9 @@ class Plan(NamedTuple):
     experts: Mapping[str, LoraConfig] = {}  # side by side: `params` is {name: adapter}; none: one
 
     @property
-    def scoring(self) -> Scoring:
+    def scoring(self) -> ReplyScoring:
         """How replies are scored."""
-        return Scoring(self.graphdef, self.chunk, self.config.values.tail)
+        return ReplyScoring(self.graphdef, self.chunk, self.config.values.tail)
 
     def owners(self, rows: Weighed) -> Float[Array, "B G"]:
         """1 where a row is of an expert; of a single policy a column of ones."""

@@ -13,7 +13,7 @@ from hen_jax.models.layers import Gate
 from hen_jax.objectives.tokens import score_tokens
 
 
-class Scoring(NamedTuple):
+class ReplyScoring(NamedTuple):
     """What the program that scores replies is made for."""
 
     graphdef: nnx.GraphDef
@@ -22,7 +22,7 @@ class Scoring(NamedTuple):
 
 
 def reply_sums(
-    scoring: Scoring,
+    scoring: ReplyScoring,
     bounds: WeighedBounds,
     rows: Weighed,
     *params: Tree,

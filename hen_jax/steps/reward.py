@@ -11,7 +11,7 @@ from hen_jax.core.types import Array, Mean, RowLimits, Tree
 from hen_jax.data.comparisons import ComparedBatch
 from hen_jax.models.decoder import merge
 from hen_jax.models.heads import document_scores
-from hen_jax.objectives.preference import Comparisons, Ties, comparison_loss
+from hen_jax.objectives.preference import ComparedScores, Ties, comparison_loss
 from hen_jax.steps.update import Loss, Metrics
 
 
@@ -49,7 +49,7 @@ def reward_loss(
     def loss(params: Tree, frozen: Tree, batch: ComparedBatch) -> tuple[Mean, Metrics]:
         scores = row_of_scores(graphdef, replies, params, frozen, batch, reach)
         better = jnp.sign(batch.wins - batch.wins.swapaxes(1, 2))
-        known = Comparisons(batch.wins, batch.ties, batch.margin + config.margin * better)
+        known = ComparedScores(batch.wins, batch.ties, batch.margin + config.margin * better)
         return comparison_loss(
             scores, known, config.beta, config.centring, config.ties, config.tie_threshold
         )

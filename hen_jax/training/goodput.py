@@ -14,7 +14,7 @@ from hen_jax.core.records import seal
 
 GOODPUT_FILE = "goodput.json"
 
-Kind = Literal["compile", "input", "evaluation", "checkpoint"]
+_Kind = Literal["compile", "input", "evaluation", "checkpoint"]
 Ended = Literal["running", "stopped", "finished"]
 
 
@@ -32,14 +32,14 @@ class Goodput:
     def __init__(self, folder: Path, step: int, lost_seconds: float, *, writes: bool = True):
         self._path, self._writes = folder / GOODPUT_FILE, writes
         self._began = time.time()
-        self._seconds: dict[str, float] = dict.fromkeys(get_args(Kind), 0.0)
+        self._seconds: dict[str, float] = dict.fromkeys(get_args(_Kind), 0.0)
         self._first, self._lost = step, lost_seconds
         self._earlier: list[dict[str, Any]] = []
         if writes and self._path.exists():
             self._earlier = _attempts(self._path)
 
     @contextmanager
-    def spend(self, kind: Kind) -> Iterator[None]:
+    def spend(self, kind: _Kind) -> Iterator[None]:
         """What happens within is of this kind."""
         start = time.perf_counter()
         try:
@@ -47,7 +47,7 @@ class Goodput:
         finally:
             self.add(kind, time.perf_counter() - start)
 
-    def add(self, kind: Kind, seconds: float) -> None:
+    def add(self, kind: _Kind, seconds: float) -> None:
         """Counts seconds that the caller has measured."""
         self._seconds[kind] += seconds
 

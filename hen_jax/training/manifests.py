@@ -16,7 +16,7 @@ CHANGING = "_CHECKPOINT_METADATA"
 not needed to read one."""
 
 
-class Entry(NamedTuple):
+class _Entry(NamedTuple):
     """Size and checksum of a file."""
 
     bytes: int
@@ -42,7 +42,7 @@ def find_damage(folder: Path, index: int = 0, count: int = 1) -> str | None:
     """
     try:
         listed = read_json(folder / MANIFEST)["files"]
-        entries = {name: Entry(**entry) for name, entry in listed.items()}
+        entries = {name: _Entry(**entry) for name, entry in listed.items()}
     except (InputError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} is missing or broken: {error}"
     mine = list(entries.items())[index::count]
@@ -51,7 +51,7 @@ def find_damage(folder: Path, index: int = 0, count: int = 1) -> str | None:
         return next((fault for fault in found if fault), None)
 
 
-def _difference(path: Path, name: str, written: Entry) -> str | None:
+def _difference(path: Path, name: str, written: _Entry) -> str | None:
     try:
         size = path.stat().st_size
         if size != written.bytes:
@@ -61,5 +61,5 @@ def _difference(path: Path, name: str, written: Entry) -> str | None:
         return f"{name}: {error.strerror or error}"
 
 
-def _entry(path: Path) -> Entry:
-    return Entry(path.stat().st_size, file_sha256(path))
+def _entry(path: Path) -> _Entry:
+    return _Entry(path.stat().st_size, file_sha256(path))

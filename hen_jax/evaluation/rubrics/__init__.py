@@ -42,12 +42,12 @@ def load_rubric(source: str, language: Language = "en") -> Rubric:
     if path.suffix in (".yaml", ".yml", ".json"):
         return _read(path)
     shipped = _folder() / f"{source}.{language}.yaml"
-    if source not in names():
+    if source not in rubric_names():
         raise InputError(f"rubric {source!r}; allowed: {', '.join(names())}, or a .yaml file")
     return _read(shipped)
 
 
-def names() -> list[str]:
+def rubric_names() -> list[str]:
     """The shipped rubrics."""
     return sorted({file.name.partition(".")[0] for file in _folder().glob("*.yaml")})
 
