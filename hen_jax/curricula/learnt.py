@@ -137,14 +137,14 @@ def reply_features(graphdef: nnx.GraphDef) -> Features:
     return features
 
 
-def _score(eta: Tree, features: Float[Array, "B F"]) -> Float[Array, "B"]:
+def score_examples(eta: Tree, features: Float[Array, "B F"]) -> Float[Array, "B"]:
     """What the scorer says of each example."""
     return jnp.tanh(features @ eta["hidden"] + eta["bias"]) @ eta["out"]
 
 
 def _weights(eta: Tree, features: Array) -> Array:
     """Mean 1 over the batch."""
-    return len(features) * jax.nn.softmax(_score(eta, features))
+    return len(features) * jax.nn.softmax(score_examples(eta, features))
 
 
 def through(

@@ -32,7 +32,7 @@ import optax
 from jaxtyping import Float, PRNGKeyArray
 
 from hen_jax.core.types import Array, Batch, Mean, Tree
-from hen_jax.curricula.learnt import init_scorer, learn, score, through
+from hen_jax.curricula.learnt import init_scorer, learn, score_examples, through
 from hen_jax.curricula.shared import (
     CurriculumMemory,
     EmclConfig,
@@ -91,7 +91,7 @@ def row_weights(
 ) -> Float[Array, "B"]:
     """Mean 1 over the batch, none below `config.floor`; `time` goes from -1 to 1."""
     raw = eta["amount"][seen.task] + eta["onset"][seen.task] * time
-    raw = raw + score(eta["scorer"], seen.features)
+    raw = raw + score_examples(eta["scorer"], seen.features)
     logits = config.bound * jnp.tanh(raw / config.bound)
     return config.floor + (1 - config.floor) * len(logits) * jax.nn.softmax(logits)
 

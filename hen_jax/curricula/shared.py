@@ -78,7 +78,7 @@ class EmclConfig:
     def __post_init__(self):
         check_ranges(self)
         if self.mode not in get_args(GradientMode):
-            raise InputError(f"mode is {self.mode!r}; allowed: {', '.join(get_args(Mode))}")
+            raise InputError(f"mode is {self.mode!r}; allowed: {', '.join(get_args(GradientMode))}")
         learns = self.curriculum in ("emcl_b", "emcl_c", "reweight")
         modes = ["mixflow", "unroll"] + ["first_order"] * (self.curriculum == "reweight")
         if learns and self.mode not in modes:

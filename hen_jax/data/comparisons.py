@@ -37,7 +37,7 @@ class Compared:
     wins: np.ndarray  # [K, K] float32, as `objectives.preference.Comparisons.wins`
     ties: np.ndarray  # the same of ties, equal both ways
     margin: np.ndarray  # the same of margins, opposite both ways
-    judged: tuple["Judged", ...] = ()  # the pairs that it was made from
+    judged: tuple["JudgedReply", ...] = ()  # the pairs that it was made from
     targets: tuple[np.ndarray, ...] = ()  # K of [n] int32: the token after each
     weights: tuple[np.ndarray, ...] = ()  # K of [n] float32: what each target counts for
     marks: np.ndarray | None = None  # [K, 2] float32: times called wanted, and unwanted

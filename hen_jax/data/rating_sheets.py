@@ -29,7 +29,7 @@ class Item(NamedTuple):
     replies: tuple[str, ...] = ()  # two, where one is to be chosen
 
 
-class _SheetRow(NamedTuple):
+class SheetRow(NamedTuple):
     """A line of a sheet."""
 
     blind: str
@@ -55,7 +55,7 @@ def _transcript(messages: Sequence[Message]) -> str:
     return "\n\n".join(f"{one.role.upper()}: {one.content}" for one in messages)
 
 
-def lay_out_sheets(items: Sequence[Item], sheets: int, seed: int) -> list[list[_SheetRow]]:
+def lay_out_sheets(items: Sequence[Item], sheets: int, seed: int) -> list[list[SheetRow]]:
     """The lines of each sheet; with the same seed the same.
 
     With an even number of sheets each reply is A equally often, and with one item more or less on
@@ -73,14 +73,14 @@ def lay_out_sheets(items: Sequence[Item], sheets: int, seed: int) -> list[list[_
         place = {at: number for number, at in enumerate(order)}
         found.append(
             [
-                _SheetRow(f"{chance.getrandbits(48):012x}", items[at], (place[at] + sheet) % 2 == 1)
+                SheetRow(f"{chance.getrandbits(48):012x}", items[at], (place[at] + sheet) % 2 == 1)
                 for at in turned
             ]
         )
     return found
 
 
-def write_sheet(path: Path, rows: Iterable[_SheetRow], kind: Kind) -> None:
+def write_sheet(path: Path, rows: Iterable[SheetRow], kind: Kind) -> None:
     """A sheet as CSV with a byte order mark, by which spreadsheets know UTF-8.
 
     The annotator fills in `choice` (a, b, tie, both bad) or `rating`; `comment` is not read.
@@ -94,7 +94,7 @@ def write_sheet(path: Path, rows: Iterable[_SheetRow], kind: Kind) -> None:
             writer.writerow([number, row.blind, row.item.prompt, *replies, "", ""])
 
 
-def write_key(path: Path, sheets: Sequence[str], rows: Sequence[Sequence[_SheetRow]]) -> None:
+def write_key(path: Path, sheets: Sequence[str], rows: Sequence[Sequence[SheetRow]]) -> None:
     """Which item stands under each blind name, and whether its replies are exchanged."""
     with path.open("w", encoding="utf-8") as file:
         for sheet, own in zip(sheets, rows, strict=True):

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 from scipy.special import log_softmax, softmax
 
-from hen_jax.data.word_ranker import words
+from hen_jax.data.word_ranker import word_counts
 
 WORD_RIDGE = 1e-3
 """Of the bag of words; ours."""
@@ -51,10 +51,10 @@ def word_logits(
     train: Sequence[str], labels: np.ndarray, test: Sequence[str], classes: int
 ) -> np.ndarray:
     """`[N, C]` by a bag of words: `log(1 + count)` of each word, scaled to length 1."""
-    counts = [words(text) for text in train]
+    counts = [word_counts(text) for text in train]
     vocabulary = {word: at for at, word in enumerate(sorted(set().union(*counts)))}
     head = fit_softmax(_bag(counts, vocabulary), labels, classes, WORD_RIDGE)
-    return head.logits(_bag([words(text) for text in test], vocabulary))
+    return head.logits(_bag([word_counts(text) for text in test], vocabulary))
 
 
 def _bag(counts: Sequence[Counter[str]], vocabulary: dict[str, int]) -> csr_matrix:

@@ -66,7 +66,7 @@ def _require_address(url: str) -> None:
     if "@" in address.netloc:
         raise InputError(
             f"the endpoint at {address.hostname} is given with a user or a password; set "
-            f"{KEYS[0]} in the environment instead"
+            f"{KEY_NAMES[0]} in the environment instead"
         )
     if not well:
         raise InputError(f"endpoint {url!r}: give an address such as http://HOST:8000/v1")

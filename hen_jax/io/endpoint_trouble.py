@@ -53,7 +53,7 @@ def _said(error: "openai.APIStatusError") -> str:
 
 def _remedy(state: int) -> str:
     if state in (401, 403):
-        return f"; set {' or '.join(KEYS)} in the environment to a key that it takes"
+        return f"; set {' or '.join(KEY_NAMES)} in the environment to a key that it takes"
     if state == 404:
         return "; look at the address, which ends in /v1 as a rule, and at the model's name"
     return ""

@@ -66,7 +66,7 @@ def _hyperparameters(reader: GGUFReader, architecture: str) -> dict[str, Any]:
             f"GGUF hyperparameters {', '.join(unknown)} are not supported for {architecture}; "
             "they may change what the model computes, so they are not ignored"
         )
-    return {key: keys.single(value) for key, value in found.items()}
+    return {key: keys.single_value(value) for key, value in found.items()}
 
 
 def _head_fields(architecture: str, found: _Found, fields: _Found) -> dict[str, Any]:
@@ -100,7 +100,10 @@ def _rope_fields(found: _Found, constants: Mapping[str, np.ndarray]) -> dict[str
         "original_max_position_embeddings": found.get(keys.LONG_LENGTH),
         "rope_scaling": {
             "rope_type": "longrope",
-            **{key: [keys.single(value) for value in values] for key, values in factors.items()},
+            **{
+                key: [keys.single_value(value) for value in values]
+                for key, values in factors.items()
+            },
             "attention_factor": found.get(keys.LONG_FACTOR),
         },
     }

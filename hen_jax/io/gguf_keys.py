@@ -116,10 +116,10 @@ def as_read(config: DecoderConfig) -> DecoderConfig:
     )
     if architecture not in WINDOWED:
         read = dataclasses.replace(read, window=None, global_layers=())
-    return _single(read)
+    return single_value(read)
 
 
-def _single(value: Any) -> Any:
+def single_value(value: Any) -> Any:
     """A number, tuple or record with each float as the shortest decimal of its float32.
 
     llama.cpp stores float32: 1e-05 reads as 9.999999747378752e-06.
@@ -127,8 +127,8 @@ def _single(value: Any) -> Any:
     if isinstance(value, float):
         return float(str(np.float32(value)))
     if isinstance(value, tuple):
-        return tuple(map(_single, value))
+        return tuple(map(single_value, value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [one.name for one in dataclasses.fields(value)]
-        return dataclasses.replace(value, **{n: _single(vars(value)[n]) for n in names})
+        return dataclasses.replace(value, **{n: single_value(vars(value)[n]) for n in names})
     return value

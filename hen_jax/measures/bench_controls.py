@@ -12,7 +12,7 @@ import numpy as np
 from hen_jax.data.cues import cue_margins
 from hen_jax.data.preferences import Pair
 from hen_jax.data.splits import part_number
-from hen_jax.data.word_ranker import cross_validated_margins, words
+from hen_jax.data.word_ranker import cross_validated_margins, word_counts
 from hen_jax.evaluation.preferences import pair_accuracy
 from hen_jax.measures.bench import Crossed
 from hen_jax.measures.choices import shown_order
@@ -59,9 +59,9 @@ def _length(side) -> int:
 
 
 def _overlap(pair: Pair) -> float:
-    asked = set(words("\n".join(message.content for message in pair.prompt)))
+    asked = set(word_counts("\n".join(message.content for message in pair.prompt)))
     shares = []
     for side in (pair.chosen, pair.rejected):
-        own = set(words(side[0].content))
+        own = set(word_counts(side[0].content))
         shares.append(len(own & asked) / max(len(own), 1))
     return shares[0] - shares[1]

@@ -84,7 +84,7 @@ def meta_gradient(
         bound = BOUND if bound is None else bound
         return _implicit(inner, outer_loss, solver or conjugate_gradient(), bound)
     if mode not in get_args(Rule):
-        raise InputError(f"unknown mode {mode!r}; use one of {', '.join(get_args(Mode))}")
+        raise InputError(f"unknown mode {mode!r}; use one of {', '.join(get_args(GradientMode))}")
     return _exact(inner, outer_loss, cast(Rule, mode), window)
 
 

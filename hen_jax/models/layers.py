@@ -70,7 +70,8 @@ class Linear(nnx.Module):
             self.kernel_scale = nnx.Param(scale, axes=axes[1:])
         self.kernel = nnx.Param(kernel, axes=axes)
         self.turned = False  # the kernel lies [O, I]: see `sampling.weights`
-        self.joined = nnx.data(None)  # kernels of layers that read the same, from this one on
+        # The kernels of layers that read the same, from this one on, in place of their own.
+        self.joined: nnx.Param | None = nnx.data(None)
         self.bias = nnx.Param(jnp.zeros((fan_out,)), axes=axes[1:]) if bias else nnx.data(None)
         self.scale = 0.0
         self.lora_a = self.lora_b = nnx.data(None)

@@ -26,7 +26,7 @@ from hen_jax.recipes.experts_preference_data import (
     feed,
     rows,
 )
-from hen_jax.recipes.preference import CLOSE
+from hen_jax.recipes.preference import START_TOLERANCE
 from hen_jax.runs.abstract import UPDATES
 from hen_jax.runs.packed import check_shared_prompts
 from hen_jax.runs.preferred import preference_load
@@ -113,7 +113,7 @@ def require_start(job: Job, values: Mapping[str, float]) -> None:
     for expert in learning(job.settings).values():
         expected = start(chosen.values) * values.get(f"weight_{expert.name}", 1.0)
         found = values[f"{chosen.loss}_{expert.name}"]
-        if not math.isclose(found, expected, rel_tol=1e-6, abs_tol=CLOSE):
+        if not math.isclose(found, expected, rel_tol=1e-6, abs_tol=START_TOLERANCE):
             raise InputError(
                 f"before the first update {chosen.loss} of expert {expert.name} is {found:.6f} on "
                 f"its held-out replies; where it is its own reference it is {expected:.6f}. The "

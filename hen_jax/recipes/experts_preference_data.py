@@ -15,7 +15,7 @@ from hen_jax.data.preference_batches import (
     train_preferences,
 )
 from hen_jax.recipes.experts_data import Expert, adapters, check_experts, learning
-from hen_jax.runs.compared import describe
+from hen_jax.runs.compared import describe_part
 from hen_jax.runs.preferred import PreferenceSettings, Preferred, read_preferences
 from hen_jax.runs.sources import Source
 from hen_jax.runs.stage import Feed
@@ -72,7 +72,7 @@ def feed(settings: ExpertsPreferenceSettings, tokenizer: ChatTokenizer, share: S
     for number, expert in learning(settings).items():
         found[number] = read_preferences(alone(settings, expert), tokenizer)
         for name, part in found[number].parts._asdict().items():
-            print(f"expert {expert.name}, {describe(name, part, data)}")
+            print(f"expert {expert.name}, {describe_part(name, part, data)}")
     steps = tuple(
         _steps(alone(settings, expert), found[number]) if number in found else 0
         for number, expert in enumerate(settings.experts)

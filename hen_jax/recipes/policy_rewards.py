@@ -186,7 +186,7 @@ def epitome_reward(source: RewardSource, around: Circumstance) -> Reward:
     return level_reward(identify_with(load_identifier(Path(source.path))))
 
 
-REWARDS: dict[str, Build] = {
+REWARDS: dict[str, _Build] = {
     "length": _plain(lambda source: reply_rules.length_band(source.low, source.high)),
     "repetition": _plain(lambda source: reply_rules.no_repetition(source.n)),
     "language": _plain(lambda source: reply_rules.in_language(source.language)),

@@ -31,7 +31,7 @@ from hen_jax.steps.preference_plan import Plan, with_reference
 from hen_jax.steps.update import update_step
 from hen_jax.training.optimizers import make_schedule
 
-_CLOSE = 1e-4
+START_TOLERANCE = 1e-4
 """By how much the first loss may differ from that of a policy that is its reference."""
 
 
@@ -84,7 +84,7 @@ def _require_start(job: Job, values: Mapping[str, float]) -> None:
         return
     expected = start(chosen.values) * values.get("weight", 1.0)
     found = values[chosen.loss]
-    if not math.isclose(found, expected, rel_tol=1e-6, abs_tol=_CLOSE):
+    if not math.isclose(found, expected, rel_tol=1e-6, abs_tol=START_TOLERANCE):
         raise InputError(
             f"before the first update {chosen.loss} is {found:.6f} on the held-out replies; where "
             f"the policy is its reference it is {expected:.6f}. The reference is not what this run "

@@ -30,7 +30,7 @@ from hen_jax.recipes.regression_report import ratings
 from hen_jax.runs.abstract import abstract_batch
 from hen_jax.runs.model import with_score_head
 from hen_jax.runs.packed import check_rows, packed_flops, packed_rows
-from hen_jax.runs.rated import LABELS, Folds, Level, Predicts, RatedAsked, Reads, rated_parts
+from hen_jax.runs.rated import LABELS, Folds, Predicts, RatedAsked, Reads, Scope, rated_parts
 from hen_jax.runs.stage import Feed, Load, RunSettings, Stage, Work, guarded
 from hen_jax.steps.regression import regression_loss
 from hen_jax.steps.update import update_step
@@ -46,7 +46,7 @@ class RegressionSettings(RunSettings):
 
     epochs: Positive  # passes over the rows; a part of one is allowed
     data: RatedConfig = RatedConfig()
-    level: Level = "conversation"  # "turn": each rated reply is learnt, their mean is told
+    level: Scope = "conversation"  # "turn": each rated reply is learnt, their mean is told
     reads: Reads = "conversation"  # "replies": the user's side is hidden, as a control
     predicts: Predicts = "overall"  # "dimensions": one output for each of the seven of SENSE-7
     folds: Folds = Folds()  # which groups are held out

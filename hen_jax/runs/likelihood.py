@@ -31,7 +31,7 @@ from hen_jax.models.config import Execution
 from hen_jax.runs.adapted import Adapted, open_adapted
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.model import language_model
-from hen_jax.steps.reply_scores import Scoring, reply_lengths, reply_sums, whole
+from hen_jax.steps.reply_scores import ReplyScoring, reply_lengths, reply_sums, whole
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.placement import to_devices
@@ -167,7 +167,7 @@ def _bucket(held: Adapted, rows: Sequence[Compared]) -> list[LogProbs]:
 
 
 def _compiled(held: Adapted, bounds: WeighedBounds) -> Any:
-    scoring = Scoring(held.opened.graphdef)
+    scoring = ReplyScoring(held.opened.graphdef)
 
     def sums(params: Tree, frozen: Tree, rows: Weighed) -> tuple[Any, Any]:
         found = reply_sums(scoring, bounds, rows, params, frozen)

@@ -36,7 +36,7 @@ from hen_jax.sampling.requests import Completion, Event, Request
 from hen_jax.sampling.slots import Slots, State
 from hen_jax.sampling.weights import Weights
 
-_init = jax.jit(at_rest.init_state, static_argnames="slots")
+_init = jax.jit(at_rest.init_slots, static_argnames="slots")
 _admit = jax.jit(at_rest.admit, donate_argnums=0)
 _release = jax.jit(at_rest.release, donate_argnums=0)
 _prefill = jax.jit(prefill, static_argnames="resumed", donate_argnums=1)
@@ -238,9 +238,9 @@ def _init_state(weights: Weights, slots: Slots) -> State:
     layout = weights.model.layout
     if layout is None:
         return _init(weights, slots=slots)
-    shapes = jax.eval_shape(partial(at_rest.init_state, slots=slots), weights)
+    shapes = jax.eval_shape(partial(at_rest.init_slots, slots=slots), weights)
     shardings = at_rest.state_shardings(shapes, layout)
-    return jax.jit(at_rest.init_state, static_argnames="slots", out_shardings=shardings)(
+    return jax.jit(at_rest.init_slots, static_argnames="slots", out_shardings=shardings)(
         weights, slots=slots
     )
 

@@ -68,7 +68,7 @@ def plan_admission(
     waves: list[list[Entry]] = []
     newest = max(resident.used for resident in residents) + 1
     for number, request in enumerate(requests):
-        prompt, kind = np.asarray(request.prompt[:-1], np.int32), _kind_of(request, config)
+        prompt, kind = np.asarray(request.prompt[:-1], np.int32), kind_of(request, config)
         source, shared = _best_source(held, prompt, kind, left)
         slot = source if source in left else min(left, key=lambda one: (held[one].used, one))
         left.discard(slot)

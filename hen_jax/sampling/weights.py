@@ -77,7 +77,7 @@ def _join(*layers: Linear) -> None:
         axes=first.kernel.get_metadata()["axes"],
     )
     for layer in layers:
-        layer.kernel = nnx.data(None)
+        del layer.kernel
 
 
 def _unembedding(model: Decoder, turned: bool) -> Float[Array, "D V"] | Turned:

@@ -14,7 +14,7 @@ from hen_jax.data.patterns import Guide, Guides
 from hen_jax.data.steered import SteeredRecord
 from hen_jax.evaluation.judge_prompts import Mode, judge_prompt, labels_of, with_nonce
 from hen_jax.evaluation.rubrics import Rubric, parse_rubric
-from hen_jax.evaluation.verdicts import Parsed, parse_score, parse_winner
+from hen_jax.evaluation.verdicts import ParsedVerdict, parse_score, parse_winner
 from hen_jax.synthesis.asking import Ask
 from hen_jax.synthesis.filters import Filter
 from hen_jax.synthesis.instructions import reply_messages
@@ -115,7 +115,7 @@ def _spoken(record: SteeredRecord, side: str) -> str:
     return "\n".join(transcript(reply_messages(users, replies)[1:]))
 
 
-def _why_not(first: Parsed, second: Parsed) -> str | None:
+def _why_not(first: ParsedVerdict, second: ParsedVerdict) -> str | None:
     """None where the chosen side won as A and then as B."""
     failed = first.failure or second.failure
     if failed is not None:

@@ -43,7 +43,9 @@ def load_rubric(source: str, language: Language = "en") -> Rubric:
         return _read(path)
     shipped = _folder() / f"{source}.{language}.yaml"
     if source not in rubric_names():
-        raise InputError(f"rubric {source!r}; allowed: {', '.join(names())}, or a .yaml file")
+        raise InputError(
+            f"rubric {source!r}; allowed: {', '.join(rubric_names())}, or a .yaml file"
+        )
     return _read(shipped)
 
 

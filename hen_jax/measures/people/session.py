@@ -14,7 +14,7 @@ from hen_jax.data.rating_sheets import Item, SheetRow, lay_out_sheets
 from hen_jax.data.votes import BOTH_BAD, FIRST, SECOND, TIE, Kind, Vote
 from hen_jax.empathy.labels import Language
 from hen_jax.empathy.scales import PERCEIVED, Scale
-from hen_jax.evaluation.soft_labels import agreement, ballot_of, require_shared
+from hen_jax.evaluation.soft_labels import agreement, ballot_of, require_common_items
 
 SAID: Mapping[str, str] = {"a": FIRST, "b": SECOND, "tie": TIE, "both bad": BOTH_BAD}
 """What a rater may choose -> as `data.votes` has it, before sides are turned back."""
@@ -165,7 +165,7 @@ def live_agreement(kind: Kind, votes: Sequence[Rated], seed: int = 0) -> dict[st
         return None
     ballot = ballot_of([Vote(one.item, one.rater, one.value, "") for one in votes])
     try:
-        require_shared(ballot)
+        require_common_items(ballot)
     except InputError:
         return None
     return agreement(ballot, kind, seed=seed)
