@@ -67,9 +67,12 @@ def get_config(variant: Variant = "smollm2") -> ConfigDict:
         config.optimizer.learning_rate = 1e-4
         config.epochs = 1.0
     if variant.endswith("shared"):
+        rows = int(config.data.to_dict()["batch_size"])
         sources = tuple(source for one in config.experts for source in one["sources"])
         config.experts = ({"name": "shared", "sources": sources},)
-        config.data.batch_size *= len(CONTEXTS)
+        config.data = ConfigDict(
+            config.data.to_dict() | {"batch_size": len(CONTEXTS) * rows}
+        )
     if variant == "llama3_8b":
         config.model = ConfigDict(
             {"source": "meta-llama/Llama-3.1-8B-Instruct", "dtype": "bfloat16"}

@@ -171,10 +171,10 @@ def exact_step(
         )
         influence = -found.eta.pop("row") / jnp.maximum(counts, 1)
         weights = jax.vmap(lambda one: row_weights(config, state.memory.eta, one, time))(seen)
-        metrics = _metrics(difficulty, tasks, rows.task, weights, state.memory.eta)
+        metrics = _metrics(difficulty, tasks, seen.task, weights, state.memory.eta)
         state = learn(config, optimizer, state, found, difficulty)
         kept = visited(
-            visits, rows.example.ravel(), (sums / counts).ravel(), _centred(influence.ravel())
+            visits, jnp.asarray(rows.example).ravel(), (sums / counts).ravel(), _centred(influence.ravel())
         )
         return state._replace(memory=state.memory._replace(visits=kept)), metrics
 

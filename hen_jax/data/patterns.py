@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields
+from hen_jax.data.rows import Row
 from hen_jax.empathy.clusters import CONTEXTS, Context
 from hen_jax.empathy.labels import LANGUAGES, Words
 from hen_jax.empathy.patterns import DIMENSIONS, PATTERNS, Limits, Pattern
@@ -148,13 +149,12 @@ def _tasks(table: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _words(value: object, key: str) -> Words:
-    if isinstance(value, str):
-        value = dict.fromkeys(LANGUAGES, value)
-    if not isinstance(value, dict):
+    if not isinstance(value, str | dict):
         raise InputError(f"{key}: {value!r}; allowed: a text, or one for each language")
+    row: Row = {**dict.fromkeys(LANGUAGES, value)} if isinstance(value, str) else value
     try:
-        fields.known_keys(value, LANGUAGES)
-        return Words(**{language: fields.text_field(value, language) for language in LANGUAGES})
+        fields.known_keys(row, LANGUAGES)
+        return Words(**{language: fields.text_field(row, language) for language in LANGUAGES})
     except InputError as error:
         raise InputError(f"{key}.{error}") from None
 

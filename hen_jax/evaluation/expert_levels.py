@@ -87,9 +87,10 @@ def gaps(
         )
 
     found = estimates(rows, groups, figures, draws=draws, seed=seed)
-    many = [_groups_in(groups, rows[:, 0] == k) for k in range(K)]
-    parts = [_of_groups(found[k * K : (k + 1) * K], many) for k in range(4)]
-    return Gaps(names, *parts, *found[4 * K :])
+    many = [_groups_in(groups, np.asarray(rows[:, 0] == k)) for k in range(K)]
+    desired, before, ours, each = (_of_groups(found[k * K : (k + 1) * K], many) for k in range(4))
+    whole, mean, factor = found[4 * K :]
+    return Gaps(names, desired, before, ours, each, whole, mean, factor)
 
 
 class Persistence(NamedTuple):
@@ -127,11 +128,12 @@ def persistence(
         return np.concatenate([means, kept, [_mean(kept[LATE - 1 :]), slope(drawn), area(kept)]])
 
     found = estimates(rows, groups, figures, draws=draws, seed=seed)
-    said = ~np.isnan(rows)
+    said = np.asarray(~np.isnan(rows))
     many = [_groups_in(groups, said[:, turn]) for turn in range(T)]
     (late,) = _of_groups(found[2 * T : 2 * T + 1], [_groups_in(groups, said[:, LATE - 1 :].any(1))])
     means, kept = (_of_groups(found[k * T : (k + 1) * T], many) for k in range(2))
-    return Persistence(means, kept, late, *found[2 * T + 1 :], said.sum(axis=0).tolist())
+    fall, held = found[2 * T + 1 :]
+    return Persistence(means, kept, late, fall, held, said.sum(axis=0).tolist())
 
 
 def _groups_in(groups: Sequence[Hashable], there: np.ndarray) -> int:
@@ -195,7 +197,7 @@ def effect(
     makes the first too large.
     """
     rows = np.stack([arm - base, alone[0] - alone[1]], axis=1)  # [C, 2, T]
-    there = ~np.isnan(rows).any(axis=1)
+    there = np.asarray(~np.isnan(rows).any(axis=1))
     rows = np.where(there[:, None], rows, np.nan)
     kept = there.any(axis=1)
     groups = [group for group, one in zip(groups, kept, strict=True) if one]
@@ -228,7 +230,7 @@ def difference(
       ValueError: there is none.
     """
     rows = arm - other
-    kept = ~np.isnan(rows).all(axis=1)
+    kept = np.asarray(~np.isnan(rows).all(axis=1))
     groups = [group for group, one in zip(groups, kept, strict=True) if one]
 
     def mean(drawn: np.ndarray) -> float:

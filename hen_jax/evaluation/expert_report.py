@@ -60,7 +60,7 @@ def measure_report(
     if target == "chosen":
         assert levels.chosen is not None
         wanted = wanted._replace(desired=conversation_levels(levels.chosen))
-    given = {"draws": drawn.draws, "seed": drawn.seed}
+    given: dict[str, Any] = {"draws": drawn.draws, "seed": drawn.seed}
     others = [name for name in levels.arms if name != baseline]
     found: dict[str, Any] = {
         "kind": levels.kind,
@@ -149,8 +149,8 @@ def _by_length(
         if own.any():
             places = np.flatnonzero(own)
             some = Wanted(
-                [wanted.groups[at] for at in places],
-                [wanted.contexts[at] for at in places],
+                [wanted.groups[at] for at in places.tolist()],
+                [wanted.contexts[at] for at in places.tolist()],
                 wanted.desired[own],
             )
             one = gaps(arm[own], base[own], some, draws=drawn.draws, seed=drawn.seed)
@@ -176,10 +176,12 @@ def _closer(
     ours, theirs = (closeness(levels, wanted.desired) for levels in (one, other))
     contexts, found = np.asarray(wanted.contexts), {}
     for name in dict.fromkeys(wanted.contexts):
-        places = np.flatnonzero((contexts == name) & ~np.isnan(ours - theirs).all(axis=1))
+        places = np.flatnonzero(
+            (contexts == name) & ~np.asarray(np.isnan(ours - theirs)).all(axis=1)
+        )
         if len(places):
-            groups = [wanted.groups[at] for at in places]
-            given = {"draws": drawn.draws, "seed": drawn.seed}
+            groups = [wanted.groups[at] for at in places.tolist()]
+            given: dict[str, Any] = {"draws": drawn.draws, "seed": drawn.seed}
             found[name] = estimate_json(difference(ours[places], theirs[places], groups, **given))
     return found
 
@@ -190,8 +192,8 @@ def _by_context(levels: np.ndarray, wanted: Wanted, drawn: Drawn) -> dict[str, A
     for name in dict.fromkeys(wanted.contexts):
         places = np.flatnonzero((contexts == name) & ~np.isnan(means))
         if len(places):
-            groups = [wanted.groups[at] for at in places]
-            given = {"draws": drawn.draws, "seed": drawn.seed}
+            groups = [wanted.groups[at] for at in places.tolist()]
+            given: dict[str, Any] = {"draws": drawn.draws, "seed": drawn.seed}
             found[name] = estimate_json(estimate(means[places], groups, **given))
     return found
 

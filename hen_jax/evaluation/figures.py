@@ -51,7 +51,7 @@ def measured(suite: str, arm: str, found: Found, drawing: Drawing = DRAWING) -> 
         figure = _jackknife(found.value, found.without)
         return _line(suite, arm, found, figure, (found.items, found.missing), drawing)
     values = _table(found.values)
-    there = ~np.isnan(values).any(axis=1)
+    there = np.asarray(~np.isnan(values).any(axis=1))
     clusters = [cluster for cluster, kept in zip(found.clusters, there, strict=True) if kept]
     figure = bootstrap(values[there], clusters, found.figure or _mean, drawing)
     counts = int(there.sum()), int((~there).sum())

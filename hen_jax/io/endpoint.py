@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from hen_jax.core.errors import InputError
-from hen_jax.io.endpoint_trouble import api_key, short, trouble_of
+from hen_jax.io.endpoint_trouble import KEY_NAMES, api_key, short, trouble_of
 from hen_jax.text.conversation import Chat, Message, Reply, UnansweredError, asked_before
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from hen_jax.io.endpoint_trouble import api_key
 if TYPE_CHECKING:
     import openai
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 NAMED = "token_id:"
 """Before the id of a token in the answer."""
@@ -38,7 +39,12 @@ def draw_tokens(
       InputError: the server does not answer after `endpoint.tries`, or not in this form; names it.
     """
     asked = list(zip(prompts, seeds, strict=True))
-    return _each(endpoint, "drawn", asked, lambda client, one: _drawn(client, endpoint, *one, stop))
+
+    def drawn(client: "openai.OpenAI", one: tuple[Sequence[int], int]) -> DrawnTokens:
+        prompt, seed = one
+        return _drawn(client, endpoint, prompt, seed, stop)
+
+    return _each(endpoint, "drawn", asked, drawn)
 
 
 def score_tokens(endpoint: Endpoint, texts: Sequence[Sequence[int]]) -> list[list[float]]:

@@ -226,7 +226,9 @@ def _macro_f1(gold: Sequence[str | None], played: Sequence[Played], key: str) ->
         if label is not None
     ]
     labels = sorted({label for label, _ in pairs})
-    return macro_f1(*zip(*pairs, strict=True), labels) if pairs else math.nan
+    if not pairs:
+        return math.nan
+    return macro_f1([label for label, _ in pairs], [named for _, named in pairs], labels)
 
 
 def _share(part: int, whole: int) -> float:

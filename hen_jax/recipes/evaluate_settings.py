@@ -91,7 +91,8 @@ def from_flags(flags: Mapping[str, Any]) -> Evaluating:
         if (value := flags.get(field.name)) is not None and value != []
     }
     options = [f"{name}={flags[name]}" for name in _OPTIONS if flags.get(name) is not None]
-    return Evaluating(**{"arm": ()} | given | {"option": (*given.get("option", ()), *options)})
+    given["option"] = (*given.get("option", ()), *options)
+    return Evaluating(**{"arm": (), **given})
 
 
 _OPTIONS = ("rubric", "ratings", "scale", "sentiment")

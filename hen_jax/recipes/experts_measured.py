@@ -16,7 +16,7 @@ from hen_jax.core.files import write_json
 from hen_jax.core.journal import open_journal
 from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.evaluation.expert_levels import Wanted
-from hen_jax.evaluation.expert_report import Drawn, Levels, measure_report, table
+from hen_jax.evaluation.expert_report import Desired, Drawn, Levels, measure_report, table
 from hen_jax.evaluation.replayed_turns import Script
 from hen_jax.recipes.experts_arms import Answers, answers_of, scripts_of
 from hen_jax.recipes.experts_levels import levels_of
@@ -72,7 +72,7 @@ def results(
         np.asarray([script.desired for script in scripts]),
     )
     drawn = Drawn(asked.draws, asked.seed)
-    targets = {measure.name: measure.desired for measure in asked.measures}
+    targets: dict[str, Desired] = {measure.name: measure.desired for measure in asked.measures}
     lengths = [len(script.users) for script in scripts]
     return {
         "settings": dataclasses.asdict(asked),

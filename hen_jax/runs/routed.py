@@ -84,7 +84,9 @@ def routed_parts(
                     f"group {one.group!r} is of two experts; what is one's is no other's"
                 )
             found["unknown" if label < 0 else _part(one.group, folds)].append(one)
-    parts = {part: _of_beginnings(part, of_part) for part, of_part in found.items()}
+    parts: dict[Part, RoutedPart] = {
+        part: _of_beginnings(part, of_part) for part, of_part in found.items()
+    }
     _require_all(parts, routes)
     return parts
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hen_jax.evaluation.suite import Context, Found, Measured, Observed, Suite
+from hen_jax.evaluation.suite import Better, Context, Found, Measured, Observed, Suite
 from hen_jax.evaluation.suites.groups import prompts_hash
 
 MOST = 16
@@ -25,7 +25,7 @@ def _run(context: Context) -> Iterable[Found]:
     hashed = prompts_hash([item.prompt for item in items])
 
     def one(measure: str, values: np.ndarray, about: str, figure=None) -> Observed:
-        better = "higher" if measure == "tokens_per_second" else "lower"
+        better: Better = "higher" if measure == "tokens_per_second" else "lower"
         given: dict[str, Any] = {"better": better, "prompt_hash": hashed, "about": about}
         return Observed(measure, "all", ids, clusters, values, figure, **given)
 
@@ -33,12 +33,13 @@ def _run(context: Context) -> Iterable[Found]:
     yield one("tokens", tokens, "of a reply, its end included")._replace(better="")
     rate = np.stack([tokens, seconds], axis=1)
     yield one("tokens_per_second", rate, "one after another", lambda s: s[..., 0] / s[..., 1])
-    for measure, better, about in (
+    once: tuple[tuple[str, Better, str], ...] = (
         ("first_seconds", "lower", "of the first reply: opening, compilation"),
         ("together_tokens_per_second", "higher", "all at once, compiled before"),
         ("peak_host_mib", "lower", "largest resident set of the process"),
         ("peak_device_mib", "lower", "of the accelerator's memory"),
-    ):
+    )
+    for measure, better, about in once:
         if found.get(measure) is not None:
             yield Measured("", "", measure, "all", float(found[measure]), None, None, len(items),
                            len(set(clusters)), 0, better, about=about)  # fmt: skip

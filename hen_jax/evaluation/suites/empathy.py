@@ -115,7 +115,7 @@ def judged(context: Context, replies: Sequence[Reply]) -> Iterator[Observed]:
 
 def _rubrics(context: Context) -> dict[str, Rubric]:
     named = context.options.get(RUBRIC, "high_context")
-    languages = dict.fromkeys(item.language for item in context.items)
+    languages: list[Language] = [item.language for item in context.items]
     return {language: load_rubric(named, language) for language in languages}
 
 

@@ -6,6 +6,7 @@ in the items' own orientation, so that `hen data ratings` reads the file as it i
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -211,10 +212,10 @@ def _choice(said: Mapping[str, Any], exchanged: bool) -> str:
 
 def _rating(said: Mapping[str, Any], scale: Scale) -> float:
     rating = said.get("rating")
-    good = isinstance(rating, int | float) and not isinstance(rating, bool)
-    if not good or not scale.low <= rating <= scale.high:
-        raise InputError(f"rating: {rating!r}; allowed: {scale.low:g} to {scale.high:g}")
-    return float(rating)
+    number = float(rating) if isinstance(rating, int | float) else math.nan
+    if scale.low <= number <= scale.high and not isinstance(rating, bool):
+        return number
+    raise InputError(f"rating: {rating!r}; allowed: {scale.low:g} to {scale.high:g}")
 
 
 def _checks(given: object, checklist: Sequence[Check]) -> dict[str, bool]:

@@ -4,6 +4,7 @@ A transcript's traits from 0 to 20, and against the first arm on eight criteria,
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def traits(said: Mapping[str, Sequence[Message]], judge: Judge) -> Iterator[Obse
     asked = [trait_question(transcript) for transcript in said.values()]
     found = [read_traits(reply) for reply in judge_chat(judge)(asked)]
     ids, hashed = list(said), prompts_hash(asked)
-    given = {"judge": judge.name, "prompt_hash": hashed}
+    given: dict[str, Any] = {"judge": judge.name, "prompt_hash": hashed}
     scores = np.asarray([np.nan if one is None else trait_score(one) for one in found])
     about = "mean of six traits, 0 to 100"
     yield Observed("trait_score", "all", ids, ids, scores, better="higher", about=about, **given)

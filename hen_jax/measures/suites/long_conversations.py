@@ -1,6 +1,7 @@
 """Causes asked for after talk of other things, as a suite: accuracy and reliability by distance."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,11 @@ def reliability(choices: list[Choice]) -> Iterator[Observed]:
         ]
         hashed = prompts_hash([one.item.messages for one in own])
         ids, clusters = [one.item.id for one in own], [one.item.group for one in own]
-        given = {"better": "higher", "prompt_hash": hashed, "about": "same answer as at once"}
+        given: dict[str, Any] = {
+            "better": "higher",
+            "prompt_hash": hashed,
+            "about": "same answer as at once",
+        }
         yield Observed("same_as_near", group, ids, clusters, np.asarray(same), **given)
 
 

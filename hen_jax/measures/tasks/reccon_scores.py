@@ -122,7 +122,7 @@ def _worth(truth: str, predicted: str, measure) -> float:
     if not truth or not predicted:
         return float(truth == predicted)
     kind = _kind(truth, predicted)
-    return {"exact": 1.0, "wrong": 0.0}.get(kind, measure(truth, predicted))
+    return measure(truth, predicted) if kind == "similar" else float(kind == "exact")
 
 
 def _none_f1(pairs: Sequence[tuple[str, str]]) -> float:
