@@ -70,9 +70,7 @@ def get_config(variant: Variant = "smollm2") -> ConfigDict:
         rows = int(config.data.to_dict()["batch_size"])
         sources = tuple(source for one in config.experts for source in one["sources"])
         config.experts = ({"name": "shared", "sources": sources},)
-        config.data = ConfigDict(
-            config.data.to_dict() | {"batch_size": len(CONTEXTS) * rows}
-        )
+        config.data = ConfigDict(config.data.to_dict() | {"batch_size": len(CONTEXTS) * rows})
     if variant == "llama3_8b":
         config.model = ConfigDict(
             {"source": "meta-llama/Llama-3.1-8B-Instruct", "dtype": "bfloat16"}

@@ -55,4 +55,4 @@ def test_the_flag_sets_the_field(monkeypatch, tmp_path, words, overrides):
     given = []
     monkeypatch.setattr(launch, "launch", lambda *arguments: given.append(arguments))
     assert cli.main(["run", "--config=sft:tiny", f"--workdir={tmp_path}", *words]) == 0
-    assert given == [("sft:tiny", overrides, tmp_path)]
+    assert given == [("sft:tiny", overrides, tmp_path, None)]

@@ -174,7 +174,10 @@ def exact_step(
         metrics = _metrics(difficulty, tasks, seen.task, weights, state.memory.eta)
         state = learn(config, optimizer, state, found, difficulty)
         kept = visited(
-            visits, jnp.asarray(rows.example).ravel(), (sums / counts).ravel(), _centred(influence.ravel())
+            visits,
+            jnp.asarray(rows.example).ravel(),
+            (sums / counts).ravel(),
+            _centred(influence.ravel()),
         )
         return state._replace(memory=state.memory._replace(visits=kept)), metrics
 

@@ -46,7 +46,7 @@ class EmclConfig:
     | `emcl_a`       | by difficulty after adaptation           | per active task, easy to hard    |
     | `emcl_b`       | SoftSort scores, trained by the unroll   | one through the ordered training |
     | `emcl_c`       | none: a scorer weighs the examples       | one through the weighted training|
-    | `reweight`     | by learnt onsets; it learns amounts      | one, weighted: see `reweight.py` |
+    | `reweight`     | by learnt onsets; it learns amounts      | one, weighted (`reweight`)       |
     | `uniform`      | none                                     | one, the mean over the tasks     |
     | `easy_to_hard` | as the tasks are listed                  | per active task                  |
     | `hard_to_easy` | the reverse                              | per active task                  |

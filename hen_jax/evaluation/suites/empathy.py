@@ -19,6 +19,7 @@ from scipy.special import expit
 
 from hen_jax.core.checksums import text_sha256
 from hen_jax.data.votes import Reading, read_votes, require_good
+from hen_jax.empathy.labels import Language
 from hen_jax.empathy.scales import Scale
 from hen_jax.evaluation.judge_prompts import judge_prompt
 from hen_jax.evaluation.rubrics import Rubric, load_rubric
@@ -116,7 +117,7 @@ def judged(context: Context, replies: Sequence[Reply]) -> Iterator[Observed]:
 def _rubrics(context: Context) -> dict[str, Rubric]:
     named = context.options.get(RUBRIC, "high_context")
     languages: list[Language] = [item.language for item in context.items]
-    return {language: load_rubric(named, language) for language in languages}
+    return {language: load_rubric(named, language) for language in dict.fromkeys(languages)}
 
 
 def rewarded(context: Context, replies: Sequence[Reply]) -> Iterator[Observed]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from hen_jax.data.crossed import Crossing
+from hen_jax.empathy.labels import Language
 from hen_jax.evaluation.figures import Drawing, measured
 from hen_jax.evaluation.judge_prompts import judge_prompt
 from hen_jax.evaluation.rubrics import load_rubric
@@ -38,8 +39,8 @@ def _said(crossings: Sequence[Crossing]) -> list[Said]:
 
 def judge_scores(judge: Judge, said: Sequence[Said], rubric: str) -> np.ndarray:
     """`[n]`: the judge's score of each reply, NaN where its verdict cannot be read."""
-    rubrics = {language: load_rubric(rubric, language)
-               for language in dict.fromkeys(one.language for one, _, _ in said)}  # fmt: skip
+    languages: list[Language] = [one.language for one, _, _ in said]
+    rubrics = {language: load_rubric(rubric, language) for language in dict.fromkeys(languages)}
     asked = [judge_prompt("pointwise", rubrics[one.language], prompt, [reply])
              for one, prompt, reply in said]  # fmt: skip
     found = []

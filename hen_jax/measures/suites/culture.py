@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from hen_jax.empathy.labels import Language
 from hen_jax.evaluation.suite import Context, Found, Observed, Suite
 from hen_jax.evaluation.suites.groups import in_groups, prompts_hash
 from hen_jax.measures.fairness.culture import formality, high_context_parts, high_context_score
@@ -11,7 +12,8 @@ from hen_jax.measures.fairness.culture import formality, high_context_parts, hig
 
 def _run(context: Context) -> Iterator[Found]:
     replies = [reply.text for reply in context.replies(context.items)]
-    spoken = list(zip(replies, (item.language for item in context.items), strict=True))
+    languages: list[Language] = [item.language for item in context.items]
+    spoken = list(zip(replies, languages, strict=True))
     values = {"high_context_score": [high_context_score(*one) for one in spoken]}
     parts = [high_context_parts(*one) for one in spoken]
     values |= {name: [row[name] for row in parts] for name in (parts[0] if parts else {})}

@@ -116,7 +116,9 @@ def _flips(context: Context) -> Iterator[Observed]:
 def detector(told: Sequence[Told], languages: Sequence[Language]) -> Iterator[Measured]:
     """Recall and false alarms of the guard's detector on the set, with exact intervals."""
     for language in languages:
-        rows = [(x.text, x.language, x.crisis) for x in told if x.language == language]
+        rows: list[tuple[str, Language, bool]] = [
+            (x.text, x.language, x.crisis) for x in told if x.language == language
+        ]
         for name, share in crisis_figures(rows).items():
             yield Measured("", "", f"detector_{name}", language, share.value, share.low, share.high,
                            share.of, share.of, 0, about="patterns revised on this set")  # fmt: skip
