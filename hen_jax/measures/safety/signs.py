@@ -71,7 +71,7 @@ def share(hits: int, of: int) -> Share:
     """A share of `of` things; NaN of none."""
     if not of:
         return Share(float("nan"), float("nan"), float("nan"), 0)
-    bounds = binomtest(hits, of).proportion_ci()
+    bounds: Any = binomtest(hits, of).proportion_ci()
     return Share(hits / of, float(bounds.low), float(bounds.high), of)
 
 

@@ -58,8 +58,10 @@ def _of(
 ) -> Observed:
     hashed = prompts_hash([prompt for one in own for prompt in one.prompts])
     ids, clusters = [one.id for one in own], [one.group for one in own]
-    given = {"better": "higher", "prompt_hash": hashed, "about": about}
-    return Observed(measure, group, ids, clusters, np.asarray(values, float), **given)
+    return Observed(
+        measure, group, ids, clusters, np.asarray(values, float), better="higher",
+        prompt_hash=hashed, about=about,
+    )  # fmt: skip
 
 
 def _by_distance(
