@@ -39,8 +39,8 @@ class Talk(NamedTuple):
 def chat(request: Request, *, guarded: bool = False, place: str | None = None) -> None:
     """Reads lines from standard input, and answers each, until they end.
 
-    What cannot be answered is told in a line, and the conversation is as before. With `guarded`
-    each reply passes a guard, whose resources are those of `place`.
+    What cannot be answered is told in a line, and the conversation is as before. With `guarded` each
+    reply passes a guard, whose resources are those of `place`.
 
     Raises:
       InputError: no such model, back-end or place, or a setting out of range.
@@ -65,7 +65,9 @@ def chat(request: Request, *, guarded: bool = False, place: str | None = None) -
             print(f"[{error}]")
 
 
-def answer(line: str, talk: Talk, speaker: Speaker, seed: int, guard: Guard | None = None) -> Talk:
+def answer(
+    line: str, talk: Talk, speaker: Speaker, seed: int, guard: Guard | None = None
+) -> Talk:
     """What a line makes of a conversation; prints what there is to say.
 
     Raises:
@@ -105,7 +107,9 @@ def _read() -> str | None:
             print("\n[Ctrl-D leaves]")
 
 
-def _reply(talk: Talk, asked: Message, speaker: Speaker, seed: int, guard: Guard | None) -> Talk:
+def _reply(
+    talk: Talk, asked: Message, speaker: Speaker, seed: int, guard: Guard | None
+) -> Talk:
     """The conversation with what was asked and the reply to it."""
     waiting = talk._replace(turns=(*talk.turns, asked), draws=talk.draws + 1)
     [reply] = speaker((seed + talk.draws) % 2**32)([waiting.messages])
