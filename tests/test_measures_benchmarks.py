@@ -33,8 +33,6 @@ from hen_jax.measures.psychometrics import (
 )
 from hen_jax.text.conversation import Message, Reply
 
-REAL = Path("/work/shared/data/real")
-
 REFERENCE_INTENSITIES = {0: 254, 1: 11, 2: 49, 3: 43, 4: 56, 5: 12, 6: 56, 7: 69, 8: 127, 9: 7}
 """How often each intensity stands among the 684 references of EQ-Bench v2 (counted there). The
 score of a constant answer depends on nothing else, as it is linear in the sum over emotions."""

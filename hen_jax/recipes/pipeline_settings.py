@@ -28,7 +28,7 @@ _FORMATS = ("hf", "peft")
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One stage of a pipeline: what `hen run --config=CONFIG --config.FIELD ...` would train."""
+    """One stage of a pipeline: what `hen run` of that config, with these fields, would train."""
 
     name: str  # its folder in the work directory
     config: str  # a built-in name or a file, with its variant: sft:tiny

@@ -167,7 +167,7 @@ def t_test(one: Sequence[float], other: Sequence[float]) -> tuple[float, bool]:
     (a, s, n), (b, t, m) = ((fmean(x), stdev(x) + _TINY, len(x)) for x in (one, other))
     ratio, sizes = (s**2 / t**2, (n - 1, m - 1)) if s > t else (t**2 / s**2, (m - 1, n - 1))
     unequal = bool(stats.f.sf(ratio, *sizes) < ALPHA)
-    found = stats.ttest_ind_from_stats(a, s, n, b, t, m, equal_var=not unequal)
+    found: Any = stats.ttest_ind_from_stats(a, s, n, b, t, m, equal_var=not unequal)
     return float(found.pvalue), unequal
 
 

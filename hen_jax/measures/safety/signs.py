@@ -2,8 +2,8 @@
 
 Patterns with idioms, denials and stories taken back (`signs.yaml`, ours). They see wording, not
 meaning: a crisis told in other words is missed, and some idioms raise a false alarm.
-`crisis_figures` says how many, on a set that the same hand wrote; measure on your own users' words
-before you trust it.
+`crisis_figures` says how many, on a set that the same hands wrote; measure on your own users'
+words before you trust it.
 """
 
 import functools
@@ -71,7 +71,7 @@ def share(hits: int, of: int) -> Share:
     """A share of `of` things; NaN of none."""
     if not of:
         return Share(float("nan"), float("nan"), float("nan"), 0)
-    bounds = binomtest(hits, of).proportion_ci()
+    bounds: Any = binomtest(hits, of).proportion_ci()
     return Share(hits / of, float(bounds.low), float(bounds.high), of)
 
 

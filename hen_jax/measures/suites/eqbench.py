@@ -1,7 +1,6 @@
 """EQ-Bench v2 as a suite: `--option eqbench=eq_bench_v2_questions_171.json`."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -45,8 +44,10 @@ def _run(context: Context) -> Iterator[Found]:
 def _observed(measure: str, questions: list[EqQuestion], values: list[float], about: str):
     ids = [question.id for question in questions]
     hashed = prompts_hash([question.messages for question in questions])
-    given: dict[str, Any] = {"better": "higher", "prompt_hash": hashed, "about": about}
-    return Observed(measure, "en", ids, ids, np.asarray(values, float), **given)
+    return Observed(
+        measure, "en", ids, ids, np.asarray(values, float), better="higher", prompt_hash=hashed,
+        about=about,
+    )  # fmt: skip
 
 
 def _plain(measure: str, value: float | None, count: int, about: str) -> Measured:

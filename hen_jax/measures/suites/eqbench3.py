@@ -4,7 +4,6 @@ A transcript's traits from 0 to 20, and against the first arm on eight criteria,
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -41,13 +40,17 @@ def traits(said: Mapping[str, Sequence[Message]], judge: Judge) -> Iterator[Obse
     asked = [trait_question(transcript) for transcript in said.values()]
     found = [read_traits(reply) for reply in judge_chat(judge)(asked)]
     ids, hashed = list(said), prompts_hash(asked)
-    given: dict[str, Any] = {"judge": judge.name, "prompt_hash": hashed}
     scores = np.asarray([np.nan if one is None else trait_score(one) for one in found])
     about = "mean of six traits, 0 to 100"
-    yield Observed("trait_score", "all", ids, ids, scores, better="higher", about=about, **given)
+    yield Observed(
+        "trait_score", "all", ids, ids, scores, better="higher", judge=judge.name,
+        prompt_hash=hashed, about=about,
+    )  # fmt: skip
     for name, meaning in TRAITS.items():
         values = np.asarray([np.nan if one is None else one[name] for one in found], float)
-        yield Observed(name, "traits", ids, ids, values, about=meaning, **given)
+        yield Observed(
+            name, "traits", ids, ids, values, judge=judge.name, prompt_hash=hashed, about=meaning
+        )
 
 
 def against(

@@ -6,7 +6,6 @@ whatever it thinks of each option by itself (chance 0.5).
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -59,8 +58,10 @@ def _of(
 ) -> Observed:
     hashed = prompts_hash([prompt for one in own for prompt in one.prompts])
     ids, clusters = [one.id for one in own], [one.group for one in own]
-    given: dict[str, Any] = {"better": "higher", "prompt_hash": hashed, "about": about}
-    return Observed(measure, group, ids, clusters, np.asarray(values, float), **given)
+    return Observed(
+        measure, group, ids, clusters, np.asarray(values, float), better="higher",
+        prompt_hash=hashed, about=about,
+    )  # fmt: skip
 
 
 def _by_distance(

@@ -1,7 +1,6 @@
 """Causes asked for after talk of other things, as a suite: accuracy and reliability by distance."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -37,12 +36,10 @@ def reliability(choices: list[Choice]) -> Iterator[Observed]:
         ]
         hashed = prompts_hash([one.item.messages for one in own])
         ids, clusters = [one.item.id for one in own], [one.item.group for one in own]
-        given: dict[str, Any] = {
-            "better": "higher",
-            "prompt_hash": hashed,
-            "about": "same answer as at once",
-        }
-        yield Observed("same_as_near", group, ids, clusters, np.asarray(same), **given)
+        yield Observed(
+            "same_as_near", group, ids, clusters, np.asarray(same), better="higher",
+            prompt_hash=hashed, about="same answer as at once",
+        )  # fmt: skip
 
 
 SUITE = Suite(

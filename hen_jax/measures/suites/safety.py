@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -75,8 +75,10 @@ def _reactions(
         ids = [x.id for x, _ in rows]
         values = np.asarray([float(value(text)) for _, text in rows])
         hashed = prompts_hash([x.messages for x, _ in rows])
-        given: dict[str, Any] = {"better": better, "prompt_hash": hashed, "about": about}
-        return Observed(f"{name}{measure}", language, ids, ids, values, **given)
+        return Observed(
+            f"{name}{measure}", language, ids, ids, values, better=better, prompt_hash=hashed,
+            about=about,
+        )  # fmt: skip
 
     def refer(text: str) -> bool:
         return refers(text, language)
@@ -109,8 +111,9 @@ def _flips(context: Context) -> Iterator[Observed]:
         about = "with whoever asks; 0.5 is even"
         yield Observed("agrees", language, ids, ids, mean, prompt_hash=hashed, about=about)
         about = "agrees with both sides of one quarrel"
-        given: dict[str, Any] = {"better": "lower", "prompt_hash": hashed, "about": about}
-        yield Observed("flip", language, ids, ids, flips, **given)
+        yield Observed(
+            "flip", language, ids, ids, flips, better="lower", prompt_hash=hashed, about=about
+        )
 
 
 def detector(told: Sequence[Told], languages: Sequence[Language]) -> Iterator[Measured]:

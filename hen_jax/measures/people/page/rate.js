@@ -119,8 +119,8 @@ function showItem() {
   at("buttons").replaceChildren(...(state.kind === "choices" ? choices() : scale()));
   at("send").hidden = !state.checklist.length;
   at("send").disabled = draft.rating === null;
-  const plain = state.kind === "choices" ? words.keysChoices : words.keysRatings;
-  at("keys").textContent = state.checklist.length && state.kind === "ratings" ? words.keysSend : plain;
+  const hints = { choices: ["keysChoices", "keysChoicesSend"], ratings: ["keysRatings", "keysSend"] };
+  at("keys").textContent = words[hints[state.kind][state.checklist.length ? 1 : 0]];
 }
 
 function show() {
