@@ -118,7 +118,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "launch/README.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
-EXAMPLES = {"mine.py", "FILE.py"}
+EXAMPLES = {"mine.py", "FILE.py", "patterns.toml", "patterns/patterns.toml"}
 """What pages call a file of the reader's."""
 
 
