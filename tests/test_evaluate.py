@@ -278,6 +278,7 @@ def test_arms_are_read_and_refused_in_a_line(tiny_base, tmp_path):
         (["--option=x"], "give KEY=VALUE"),
         (["--judge-begin"], "goes with --judge model:FOLDER"),
         (["--suite=empathy", "--rubric=warm", "--judge=replay:FILE"], "FILE: no such file"),
+        (["--suite=empathy", "--ratings=votes.csv", "--scale=five"], "give LOW-HIGH"),
     ],
 )
 def test_bad_flags_are_one_line_and_leave_nothing(arms, tmp_path, capsys, flags, what):
