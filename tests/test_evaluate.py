@@ -1,6 +1,7 @@
 """`hen evaluate` end to end: recordings, a tiny model, a scripted judge; missing values, kills."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -237,7 +238,9 @@ def test_a_model_is_put_through_every_suite_of_likelihoods(tiny_base, tmp_path):
     nats = np.log(figure(result, "tiny", "perplexity", "en")["value"])
     assert nats == pytest.approx(np.log(2000), rel=0.1)  # of a random model, a uniform one's
     assert figure(result, "tiny", "accuracy", "sentiment.en")["n"] == 2
-    log = json.loads((tmp_path / "logs" / "sentiment_tiny.json").read_text())
+    (path,) = (tmp_path / "logs").glob("*_sentiment_tiny.json")
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d", path.name)  # else inspect-ai lists none
+    log = json.loads(path.read_text())
     assert (log["version"], log["status"], log["eval"]["task"]) == (2, "success", "sentiment")
     (accuracy,) = [one for one in log["results"]["scores"] if one["name"] == "accuracy"]
     assert accuracy["scored_samples"] == len(log["samples"]) == 2
@@ -275,6 +278,7 @@ def test_arms_are_read_and_refused_in_a_line(tiny_base, tmp_path):
         (["--option=x"], "give KEY=VALUE"),
         (["--judge-begin"], "goes with --judge model:FOLDER"),
         (["--suite=empathy", "--rubric=warm", "--judge=replay:FILE"], "FILE: no such file"),
+        (["--suite=empathy", "--ratings=votes.csv", "--scale=five"], "give LOW-HIGH"),
     ],
 )
 def test_bad_flags_are_one_line_and_leave_nothing(arms, tmp_path, capsys, flags, what):

@@ -22,6 +22,7 @@ from hen_jax.evaluation.suite import Context, Found, Item, Measured, NotMeasured
 from hen_jax.evaluation.suites.groups import prompts_hash
 from hen_jax.recipes.evaluate_asking import CALLS, VALUES, Asking, open_kept
 from hen_jax.recipes.evaluate_cost import measure_cost
+from hen_jax.recipes.evaluate_inspect import now, write_logs
 from hen_jax.recipes.evaluate_settings import Evaluating
 from hen_jax.recipes.evaluate_suites import suites_named
 from hen_jax.recipes.evaluate_table import evaluate_table
@@ -68,6 +69,7 @@ def evaluate(evaluating: Evaluating) -> dict[str, Any]:
         }
         evaluated = run_suites(suites, contexts)
         replies = {arm.name: asking.known_replies(arm.name, items) for arm in arms}
+        created = asking.once(arms[0].name)("created", now)  # the same command, the same logs
     result = _result(evaluating, suites, items, asking, evaluated)
     result["samples"] = _shown(items, replies)
     table = evaluate_table(result)
@@ -76,9 +78,7 @@ def evaluate(evaluating: Evaluating) -> dict[str, Any]:
         page.write_text(table, encoding="utf-8")
         samples.write_text("".join(_samples(items, replies)), encoding="utf-8")
     if evaluating.inspect is not None:
-        from hen_jax.recipes.evaluate_inspect import write_logs
-
-        write_logs(evaluating.inspect, result, items, replies, evaluated.found)
+        write_logs(evaluating.inspect, result, items, replies, evaluated.found, created)
     print(table, end="")
     return result
 

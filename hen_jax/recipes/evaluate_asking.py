@@ -57,7 +57,7 @@ class Asking:
         arm, identity = self.arms[name], self.identity(name)
         prompts = [item.prompt for item in items]
         return self._ask(
-            [_ask(identity, prompt) for prompt in prompts],
+            [_asked(identity, prompt) for prompt in prompts],
             lambda seed: self._speaker(arm)(seed),
             arm.kind == "model",
             name,
@@ -66,7 +66,7 @@ class Asking:
     def known_replies(self, name: str, items: Sequence[Item]) -> dict[str, Reply]:
         """By item: what the arm has answered so far; nobody is asked."""
         identity = self.identity(name)
-        asks = {item.id: _ask(identity, item.prompt).key for item in items}
+        asks = {item.id: _asked(identity, item.prompt).key for item in items}
         return {
             one: self.kept.replies[key] for one, key in asks.items() if key in self.kept.replies
         }
@@ -194,7 +194,7 @@ class Asking:
         self.kept.known.update(found)
 
 
-def _ask(identity: JudgeIdentity, prompt: Turns) -> Ask:
+def _asked(identity: JudgeIdentity, prompt: Turns) -> Ask:
     text = json.dumps(_rows(prompt), sort_keys=True)
     return Ask(call_key(identity, text, 0, 0), len(text), lambda: prompt)
 

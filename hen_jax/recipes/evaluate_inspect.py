@@ -29,16 +29,18 @@ def write_logs(
     items: Sequence[Item],
     replies: Mapping[str, Replies],
     found: Mapping[str, Mapping[str, Sequence[Found]]],
+    created: str,
 ) -> list[Path]:
     """Writes a log for each suite that measured something of an arm; their paths.
+
+    inspect-ai lists only files whose names begin with a time, here `created`, in UTC as ISO 8601.
 
     Raises:
       InputError: one of the files is there and not what we wrote.
     """
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     logs = {
-        folder / f"{suite.replace('_', '-')}_{arm.replace('_', '-')}.json": eval_log(
-            result, suite, arm, items, replies[arm], own, now
+        folder / _name(created, suite, arm): eval_log(
+            result, suite, arm, items, replies[arm], own, created
         )
         for suite, by_arm in found.items()
         for arm, own in by_arm.items()
@@ -49,6 +51,17 @@ def write_logs(
             for path, log in zip(staged, logs.values(), strict=True):
                 write_json(path, log)
     return list(logs)
+
+
+def now() -> str:
+    """In UTC as ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _name(created: str, suite: str, arm: str) -> str:
+    """`TIME_SUITE_ARM.json`; a bar below parts these three."""
+    suite, arm = (part.replace("_", "-") for part in (suite, arm))
+    return f"{created.replace(':', '-')}_{suite}_{arm}.json"
 
 
 def eval_log(

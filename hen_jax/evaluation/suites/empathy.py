@@ -20,6 +20,8 @@ from scipy.special import expit
 from hen_jax.core.checksums import text_sha256
 from hen_jax.data.votes import Reading, read_votes, require_good
 from hen_jax.empathy.labels import Language
+from hen_jax.core.errors import InputError
+from hen_jax.data.votes import Cast, Reading, read_votes, require_good
 from hen_jax.empathy.scales import Scale
 from hen_jax.evaluation.judge_prompts import judge_prompt
 from hen_jax.evaluation.rubrics import Rubric, load_rubric
@@ -156,9 +158,7 @@ def calibrated(items: Sequence[Item], found: np.ndarray, first: np.ndarray) -> n
 
 def rated(context: Context, replies: Sequence[Reply]) -> Iterator[Observed]:
     """Emp by people: votes on items called ARM/ID, as `samples.jsonl` calls them."""
-    path, scale = Path(context.options[RATINGS]), _scale(context.options.get(SCALE, "1-5"))
-    cast = read_votes([path], Reading("ratings", scale))
-    require_good(cast)
+    path, scale, cast = _votes(context)
     by_item: dict[str, list[float]] = {}
     for vote in cast.votes:
         by_item.setdefault(vote.item, []).append(scale.to_unit(float(vote.value)))
@@ -174,14 +174,31 @@ def rated(context: Context, replies: Sequence[Reply]) -> Iterator[Observed]:
         prompt_hash=prompts_hash([item.prompt for item in context.items])))  # fmt: skip
 
 
+def _votes(context: Context) -> tuple[Path, Scale, Cast]:
+    path, scale = Path(context.options[RATINGS]), _scale(context.options.get(SCALE, "1-5"))
+    cast = read_votes([path], Reading("ratings", scale))
+    require_good(cast)
+    return path, scale, cast
+
+
 def _scale(text: str) -> Scale:
     low, _, high = text.partition("-")
-    return Scale("ratings", float(low), float(high))
+    try:
+        scale = Scale("ratings", float(low), float(high))
+    except ValueError:
+        scale = Scale("ratings", 0, 0)
+    if not scale.low < scale.high:
+        raise InputError(f"--scale {text!r}; give LOW-HIGH, such as 1-5")
+    return scale
 
 
 def _run(context: Context) -> Iterable[Observed]:
     if context.judge is None and context.reward is None and RATINGS not in context.options:
         raise NotMeasuredError("give --judge, --reward or --ratings: somebody must say what Emp is")
+    if context.judge is not None:  # what is wrong with these is told before anything long
+        _rubrics(context)
+    if RATINGS in context.options:
+        _votes(context)
     replies = context.replies(context.items)
     if context.judge is not None:
         yield from judged(context, replies)

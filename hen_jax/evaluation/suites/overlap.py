@@ -197,6 +197,8 @@ def _without(counts: dict[str, Counter]) -> dict[str, float]:
 
 
 def _run(context: Context) -> Iterable[Found]:
+    for language in dict.fromkeys(item.language for item in context.items):
+        _metrics(language)  # a library that is missing is told before anything long
     replies = [reply.text for reply in context.replies(context.items)]
     for group, places in groups_of(context.items).items():
         own = [context.items[place] for place in places]
