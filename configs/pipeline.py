@@ -8,8 +8,9 @@ EMCL's 8 steps do not improve, and the report says so.
 
     hen run --config=pipeline --workdir=runs/hen
 
-SmolLM2-135M with LoRA on the shipped English dialogues, in short runs; not timed yet. Given again it goes on where
-it was stopped, skips what is done, and makes anew what reads something that changed:
+SmolLM2-135M with LoRA on the shipped English dialogues, in short runs; not timed yet. Given again
+it goes on where it was stopped, skips what is done, and makes anew what reads something that
+changed:
 
     hen run --config=pipeline --workdir=runs/hen --config.sft.epochs=0.5
     hen run --config=pipeline --workdir=runs/hen --stage=report
