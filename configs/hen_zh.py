@@ -2,7 +2,7 @@
 
     hen run --config=hen_zh:tiny --workdir=runs/hen-zh-tiny
 
-A random model on the shipped Chinese dialogues, to see that everything works: HEN_ZH_TINY.
+A random model on the shipped Chinese dialogues, to see that everything works.
 
     hen run --config=hen_zh --workdir=runs/hen-zh
 

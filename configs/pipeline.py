@@ -2,12 +2,15 @@
 
     hen run --config=pipeline:tiny --workdir=runs/hen-tiny
 
-A random model, to see that everything works: PIPELINE_TINY.
+A random model, to see that everything works: about 2 minutes on 2 cores, the evaluation aside.
+Held-out loss of SFT 7.61 -> 5.66, reward of RL 1.42 -> 2.91; the reward model stays at chance and
+EMCL's 8 steps do not improve, and the report says so.
 
     hen run --config=pipeline --workdir=runs/hen
 
-SmolLM2-135M with LoRA on the shipped English dialogues, in short runs. Given again it goes on where
-it was stopped, skips what is done, and makes anew what reads something that changed:
+SmolLM2-135M with LoRA on the shipped English dialogues, in short runs; not timed yet. Given again
+it goes on where it was stopped, skips what is done, and makes anew what reads something that
+changed:
 
     hen run --config=pipeline --workdir=runs/hen --config.sft.epochs=0.5
     hen run --config=pipeline --workdir=runs/hen --stage=report

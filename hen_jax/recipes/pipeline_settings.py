@@ -28,7 +28,7 @@ _FORMATS = ("hf", "peft")
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One stage of a pipeline: what `hen run` of that config, with these fields, would train."""
+    """One stage of a pipeline: a config, and the fields of it that are set otherwise."""
 
     name: str  # its folder in the work directory
     config: str  # a built-in name or a file, with its variant: sft:tiny

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.special import expit
 
 from hen_jax.core.checksums import text_sha256
-from hen_jax.data.votes import Reading, read_votes, require_good
+
 from hen_jax.empathy.labels import Language
 from hen_jax.core.errors import InputError
 from hen_jax.data.votes import Cast, Reading, read_votes, require_good
