@@ -51,7 +51,14 @@ NAMES = [
     "user",
     "zz",
 ]
-PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/load_lora_adapter", "/v1/models/x", "/x"]
+PATHS = {
+    b'"messages"': "/v1/chat/completions",
+    b'"prompt"': "/v1/completions",
+    b'"lora_name"': "/v1/load_lora_adapter",
+    b"x": "/v1/models/x",
+    b"": "/x",
+}
+"""A path, by what a body for it holds."""
 
 
 def mutated(rng: random.Random) -> bytes:
@@ -64,6 +71,13 @@ def mutated(rng: random.Random) -> bytes:
         place = rng.randrange(len(raw))
         raw = raw[:place] + bytes([rng.randrange(256)]) * rng.randrange(3) + raw[place + 1 :]
     return raw[: rng.randrange(len(raw))] if rng.random() < 0.05 else raw
+
+
+def path_of(raw: bytes, rng: random.Random) -> str:
+    """Where it belongs, mostly."""
+    if rng.random() < 0.1:
+        return rng.choice(list(PATHS.values()))
+    return next(path for held, path in PATHS.items() if held in raw)
 
 
 def spoil(body: dict, rng: random.Random) -> None:
@@ -121,7 +135,7 @@ def well(status: int, raw: bytes, stream: bool) -> bool:
 async def fuzz(app, count: int, seed: int) -> list[tuple[int, bytes]]:
     rng, found = random.Random(seed), []
     for _ in range(0, count, 8):
-        batch = [(rng.choice(PATHS[:1] * 4 + PATHS), mutated(rng)) for _ in range(8)]
+        batch = [(path_of(raw, rng), raw) for raw in (mutated(rng) for _ in range(8))]
         answers = await asyncio.gather(*(ask(app, *one) for one in batch))
         for (_, raw), (status, answer) in zip(batch, answers, strict=True):
             stream = answer.startswith((b"data: ", b": ping"))

@@ -62,5 +62,5 @@ def test_a_conversation_by_keys_and_buttons(folders, tmp_path, monkeypatch):
                 lines = told.get(timeout=120).splitlines()
             finally:
                 browser.terminate()
-    assert len(lines) == 15
+    assert len(lines) == 13
     assert [line for line in lines if not line.startswith("ok ")] == []
