@@ -132,10 +132,10 @@ def test_the_report_counts_who_was_given_to_whom():
 def test_words_tell_what_words_can_tell():
     texts = ["my dog died", "the dog is gone", "a letter to write", "write the letter"] * 5
     labels = np.asarray([0, 0, 1, 1] * 5)
-    found = word_logits(texts, labels, ["dog", "letter", "zebra"], 2)
+    found = word_logits(texts, labels, ["dog", "letter", "zebra", ""], 2)
     assert found[0].argmax() == 0
     assert found[1].argmax() == 1
-    np.testing.assert_allclose(np.ptp(found[2]), 0, atol=1e-3)  # never seen
+    np.testing.assert_array_equal(found[2], found[3])  # a word that was never seen says nothing
 
 
 def test_weights_gate_the_experts():

@@ -6,7 +6,7 @@ it makes, all of them in every update.
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jaxtyping import PRNGKeyArray
 from hen_jax.adapters.router import usual_layer
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import replicated
-from hen_jax.core.ranges import Count, NotNegative, Range
+from hen_jax.core.ranges import Count, NotNegative, UpToOne
 from hen_jax.core.types import Tree
 from hen_jax.models.config import DecoderConfig
 from hen_jax.recipes.router_report import routing
@@ -50,7 +50,7 @@ class RouterSettings(RunSettings):
     folds: Folds = Folds(count=5)  # the held one tests, the next calibrates
     updates: Count = 300  # each of all conversations
     ridge: NotNegative = 1e-2  # times half the squared kernel, beside the mean cross-entropy
-    keep: Annotated[float, Range(0, 1, above=True)] = 0.95  # of the calibrating ones are routed
+    keep: UpToOne = 0.95  # of the calibrating ones are routed
     loop: LoopConfig = LoopConfig(evaluators=("routing",), checkpoint_every=1000)
 
     def __post_init__(self):
