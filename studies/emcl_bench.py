@@ -9,7 +9,7 @@ last layers see the last `SEEN` tokens of a text (all of the reply and of the st
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,9 +70,21 @@ class Bench(NamedTuple):
 
 
 def prepare(folder: Path, layers: int, lora: LoraConfig, table: Path) -> Bench:
-    """Reads the model and the data; the states below the last `layers` are kept in `table`."""
+    """The small model on the English HED set."""
     records = read_records(samples.path("hed/hed.en.jsonl"), "hed")
-    examples = _encoded(folder, records)
+    documents = [Document(r.id, r.statement_id, hed_conversation(r)) for r in records]
+    bench, placed = prepare_documents(folder, documents, layers, lora, table)
+    return bench._replace(examples=_by_part(records, placed))
+
+
+def prepare_documents(
+    folder: Path, documents: Sequence[Document], layers: int, lora: LoraConfig, table: Path
+) -> tuple[Bench, list[Example]]:
+    """Reads the model, and lays out the documents' examples; the bench itself has none yet.
+
+    The states below the last `layers` are kept in `table`.
+    """
+    examples = encode(documents, open_chat_tokenizer(folder), max_length=512).examples
     row_length = max(example.length for example in examples)
     config = hf.read_config(folder)
     base = jax.tree.map(jnp.asarray, hf.read_params(folder, config, "float32"))
@@ -86,16 +98,22 @@ def prepare(folder: Path, layers: int, lora: LoraConfig, table: Path) -> Bench:
         "head": {"kernel": base["embed"]["embedding"][vocabulary].T},
     }
     model = split(abstract(small, lora, Execution(remat="none")))
-    return Bench(
+    bench = Bench(
         graphdef=model.graphdef,
         base=upper,
         config=small,
         lora=lora,
-        examples=_by_part(records, examples, row_length),
+        examples={},
         word_of_place=word_of_place.astype(np.int32),
         row_length=SEEN,
         capacity=max(int(example.mask[1:].sum()) for example in examples),
     )
+    return bench, [_placed(index, one, row_length) for index, one in enumerate(examples)]
+
+
+def _placed(index: int, example: Example, row_length: int) -> Example:
+    places = index * (row_length + 1) + np.arange(len(example.tokens), dtype=np.int32)
+    return dataclasses.replace(example, tokens=places[-SEEN - 1 :], mask=example.mask[-SEEN - 1 :])
 
 
 def fresh_adapter(bench: Bench, seed: int) -> Tree:
@@ -108,7 +126,7 @@ def training_episode(bench: Bench, rows: Rows, seed: int, step: int) -> Episode:
     """The episode of a step, from the training statements."""
     data = bench.examples["train"]
     draws = episode(data, seed, step, rows.steps * rows.support, rows.query)
-    return _batches(bench, data, draws, rows)
+    return batches_of(bench, data, draws, rows)
 
 
 def held_out_episodes(bench: Bench, part: str, rows: Rows) -> Iterator[Episode]:
@@ -118,19 +136,26 @@ def held_out_episodes(bench: Bench, part: str, rows: Rows) -> Iterator[Episode]:
     for first in range(0, statements, rows.query):
         query = tuple(range(first, first + rows.query))
         after = [(first + rows.query + i) % statements for i in range(rows.steps * rows.support)]
-        yield _batches(bench, data, {task: Draw(tuple(after), query) for task in data}, rows)
+        yield batches_of(bench, data, {task: Draw(tuple(after), query) for task in data}, rows)
 
 
-def _batches(
-    bench: Bench, data: dict[str, list[Example]], draws: dict[str, Draw], rows: Rows
+def batches_of(
+    bench: Bench,
+    data: Mapping[str, Sequence[Example]],
+    draws: Mapping[str, Draw],
+    rows: Rows,
+    held_out: Mapping[str, Sequence[Example]] | None = None,
 ) -> Episode:
-    drawn = episode_batches(data, draws, steps=rows.steps, row_length=bench.row_length)
-    return Episode(*(side._replace(targets=bench.word_of_place[side.targets]) for side in drawn))
+    """The drawn examples as the batches of an episode."""
+    drawn = episode_batches(
+        data, draws, steps=rows.steps, row_length=bench.row_length, held_out=held_out
+    )
+    return Episode(*(of_words(bench, side) for side in drawn))
 
 
-def _encoded(folder: Path, records: list[HedRecord]) -> list[Example]:
-    documents = [Document(r.id, r.statement_id, hed_conversation(r)) for r in records]
-    return encode(documents, open_chat_tokenizer(folder), max_length=512).examples
+def of_words(bench: Bench, batch: Batch) -> Batch:
+    """The batch with targets that are rows of the head."""
+    return batch._replace(targets=bench.word_of_place[batch.targets])
 
 
 def _places(examples: list[Example], row_length: int) -> np.ndarray:
@@ -141,23 +166,23 @@ def _places(examples: list[Example], row_length: int) -> np.ndarray:
     return table.reshape(-1)
 
 
-def _by_part(
-    records: list[HedRecord], examples: list[Example], row_length: int
-) -> dict[str, dict[str, list[Example]]]:
+def part_of_statement(records: Sequence[HedRecord]) -> dict[str, str]:
     """Statements dealt to parts of fixed sizes by the hash of their names."""
     names = sorted(
         {record.statement_id for record in records},
         key=lambda name: hashlib.sha256(f"emcl effect\0{name}".encode()).digest(),
     )
     parts = [part for part, size in PARTS.items() for _ in range(size)]
-    part_of = dict(zip(names, parts, strict=True))
+    return dict(zip(names, parts, strict=True))
+
+
+def _by_part(
+    records: list[HedRecord], examples: list[Example]
+) -> dict[str, dict[str, list[Example]]]:
+    part_of = part_of_statement(records)
     found = {part: {task: [] for task in TASKS} for part in PARTS}
-    for index, (record, example) in enumerate(zip(records, examples, strict=True)):
-        places = index * (row_length + 1) + np.arange(len(example.tokens), dtype=np.int32)
-        placed = dataclasses.replace(
-            example, tokens=places[-SEEN - 1 :], mask=example.mask[-SEEN - 1 :]
-        )
-        found[part_of[record.statement_id]][record.task].append(placed)
+    for record, example in zip(records, examples, strict=True):
+        found[part_of[record.statement_id]][record.task].append(example)
     return found
 
 

@@ -39,8 +39,8 @@ class Talk(NamedTuple):
 def chat(request: Request, *, guarded: bool = False, place: str | None = None) -> None:
     """Reads lines from standard input, and answers each, until they end.
 
-    What cannot be answered is told in a line, and the conversation is as before. With `guarded` each
-    reply passes a guard, whose resources are those of `place`.
+    What cannot be answered is told in a line, and the conversation is as before. With `guarded`
+    each reply passes a guard, whose resources are those of `place`.
 
     Raises:
       InputError: no such model, back-end or place, or a setting out of range.

@@ -1,8 +1,9 @@
 """What is looked for in words: signs of a crisis in what a user says, of harm in what is answered.
 
-Patterns with idioms, denials and stories taken back (`signs.yaml`, ours). They see wording, not meaning: a
-crisis told in other words is missed, and some idioms raise a false alarm. `crisis_figures` says
-how many, on a set that the same hands wrote; measure on your own users' words before you trust it.
+Patterns with idioms, denials and stories taken back (`signs.yaml`, ours). They see wording, not
+meaning: a crisis told in other words is missed, and some idioms raise a false alarm.
+`crisis_figures` says how many, on a set that the same hands wrote; measure on your own users'
+words before you trust it.
 """
 
 import functools
