@@ -166,9 +166,14 @@ def affect_measures(model: EmotionModel) -> dict[str, Several]:
 
     return {
         "affect cosine": of(lambda p, q: float(p @ q / np.linalg.norm(p) / np.linalg.norm(q))),
-        "affect KL": of(lambda p, q: float((p * np.log(p / np.maximum(q, 1e-9))).sum())),
+        "affect KL": of(_divergence),
         "affect agreement": of(lambda p, q: float(p.argmax() == q.argmax())),
     }
+
+
+def _divergence(p: np.ndarray, q: np.ndarray) -> float:
+    there = p > 0
+    return float((p[there] * np.log(p[there] / np.maximum(q[there], 1e-9))).sum())
 
 
 def level_measures(identify: Identify) -> dict[str, Several]:
