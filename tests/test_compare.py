@@ -11,7 +11,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.data.judged import read_judged
 from hen_jax.data.schemas import read_documents, read_pairs
 from hen_jax.methods.emotion_models import lexicon_model
-from hen_jax.methods.measured import affect_measures
+from hen_jax.methods.measured import MEASURES, affect_measures
 from hen_jax.methods.play import Outcome, Played
 from hen_jax.recipes import compare as recipe
 from hen_jax.recipes.ablate import ablate, designed, effects
@@ -338,6 +338,16 @@ def test_affect_of_the_same_text_is_the_same():
     assert figures["affect agreement"](items, other).tolist() == [0.0]
     p, q = np.array([0.1, 1.1]) / 1.2, np.array([1.1, 0.1]) / 1.2
     assert figures["affect KL"](items, other)[0] == pytest.approx((p * np.log(p / q)).sum())
+
+
+def test_what_a_trace_names_is_compared_with_what_is_known():
+    item = Item("a", "a", (), "worried", "EX")
+    said = Outcome("x", {"emotion": "sad", "attribute": "negative", "strategy": "EX"})
+    found = Played(said, 1, 1, 1, 0, 0.0)
+    named = ("emotion", "attribute", "strategy")
+    assert [MEASURES[f"{one} accuracy"](item, found) for one in named] == [0.0, 1.0, 1.0]
+    unknown = item._replace(emotion=None, strategy=None)
+    assert all(np.isnan(MEASURES[f"{one} accuracy"](unknown, found)) for one in named)
 
 
 def test_contenders_name_methods_and_models(tmp_path):

@@ -136,7 +136,7 @@ def test_a_prefix_takes_the_place_of_the_first_vectors():
     @jax.jit
     def hidden(tokens, soft=None):
         decoder = merge(model.graphdef, model.adapter, model.base)
-        return decoder.hidden(tokens, place, np.ones_like(tokens), soft=soft)
+        return decoder.hidden(tokens, place, np.ones((2, 6), np.int32), soft=soft)
 
     vectors = model.base["embed"]["embedding"][tokens[:, :2]]
     other = tokens.copy()

@@ -49,6 +49,12 @@ HED_LABELS: Mapping[str, Attribute] = {
 }
 """The labels of high-context empathy records (`empathy.labels.EMOTIONS`)."""
 
+
+def attribute_of(emotion: str) -> Attribute | None:
+    """Whether an emotion of either list is pleasant; None of another word."""
+    return EBG_LABELS.get(emotion, HED_LABELS.get(emotion))
+
+
 ED_LABELS: tuple[str, ...] = (
     "surprised", "excited", "annoyed", "proud", "angry", "sad", "grateful", "lonely", "impressed",
     "afraid", "disgusted", "confident", "terrified", "hopeful", "anxious", "disappointed", "joyful",

@@ -12,6 +12,7 @@ from hen_jax.evaluation.preferences import estimate
 from hen_jax.evaluation.reply_rules import is_chinese, words_of
 from hen_jax.methods.coe import balance
 from hen_jax.methods.emotion_models import EmotionModel
+from hen_jax.methods.emotions import attribute_of
 from hen_jax.methods.epitome import MECHANISMS, Identify, context_of
 from hen_jax.methods.label_scores import macro_f1
 from hen_jax.methods.play import Messages, Played
@@ -56,6 +57,11 @@ def emotion_named(item: Item, played: Played) -> float:
     return _named("emotion", item.emotion, played)
 
 
+def attribute_named(item: Item, played: Played) -> float:
+    """1 where the trace has the attribute (positive, negative, neutral) of the item's emotion."""
+    return _named("attribute", attribute_of(item.emotion or ""), played)
+
+
 def strategy_named(item: Item, played: Played) -> float:
     """1 where the trace has the strategy of the item; NaN where either is unknown."""
     return _named("strategy", item.strategy, played)
@@ -72,6 +78,7 @@ MEASURES: Mapping[str, Measure] = {
     "formulas": formulas_said,
     "asks": asks,
     "emotion accuracy": emotion_named,
+    "attribute accuracy": attribute_named,
     "strategy accuracy": strategy_named,
     "tokens": lambda item, played: float(played.tokens),
     "calls": lambda item, played: float(played.calls),
@@ -159,9 +166,14 @@ def affect_measures(model: EmotionModel) -> dict[str, Several]:
 
     return {
         "affect cosine": of(lambda p, q: float(p @ q / np.linalg.norm(p) / np.linalg.norm(q))),
-        "affect KL": of(lambda p, q: float((p * np.log(p / np.maximum(q, 1e-9))).sum())),
+        "affect KL": of(_divergence),
         "affect agreement": of(lambda p, q: float(p.argmax() == q.argmax())),
     }
+
+
+def _divergence(p: np.ndarray, q: np.ndarray) -> float:
+    there = p > 0
+    return float((p[there] * np.log(p[there] / np.maximum(q[there], 1e-9))).sum())
 
 
 def level_measures(identify: Identify) -> dict[str, Several]:

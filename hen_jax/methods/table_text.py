@@ -10,6 +10,7 @@ COLUMNS = (
     "formulas",
     "asks",
     "emotion accuracy",
+    "attribute accuracy",
     "strategy accuracy",
     "affect cosine",
     "level ER",
