@@ -2,11 +2,13 @@
 
 import os
 
-# Tests compile many small programs and run each once: the compiler's effort is most of their time.
-# Memory and speed are measured in benchmarks/, which leave the compiler as it is.
+# Tests compile many small programs and run each once: the compiler's effort is most of their time,
+# of which its fusion emitters alone take half. Memory and speed are measured in benchmarks/, which
+# leave the compiler as it is.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    + " --xla_cpu_use_fusion_emitters=false"
 )
 
 import jax
@@ -18,6 +20,21 @@ CHECKED = ["core", "models", "objectives", "adapters", "sampling", "steps", "cur
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 install_import_hook([f"hen_jax.{floor}" for floor in CHECKED], "beartype.beartype")
+
+
+def pytest_configure():
+    """What names no mesh runs on one device of the eight: sharded programs take several times as
+    long to compile, and tests of sharding name theirs."""
+    from hen_jax.core import mesh
+
+    over_all = mesh.make_mesh
+
+    def one_unless_named(config, devices=None):
+        if devices is None and config == mesh.MeshConfig():
+            devices = jax.devices()[:1]
+        return over_all(config, devices)
+
+    mesh.make_mesh = one_unless_named  # before a module takes it by name
 
 
 @pytest.fixture(scope="session", autouse=True)

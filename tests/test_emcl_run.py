@@ -12,29 +12,15 @@ from hen_jax.recipes.emcl_data import put_episode
 from hen_jax.recipes.export import export
 from hen_jax.runs import train
 from hen_jax.runs.settings import settings
-from hen_jax.runs.tiny_model import write_tiny_model
 from hen_jax.training.metrics import read_metrics
 
 TASKS = ("SER", "SRER", "SPER", "SRPER")
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    write_tiny_model(folder, None)
-    return folder
-
-
-@pytest.fixture
-def one_device(monkeypatch):
-    """A run on one of the eight: sharded programs take longer to compile than to run."""
-    monkeypatch.setattr(train, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
-
-
-def configured(base, **changes):
+def configured(tiny_base, **changes):
     fields = {
         "recipe": "emcl",
-        "model": {"source": str(base)},
+        "model": {"source": str(tiny_base)},
         "sources": ({"schema": "hed", "path": "shipped:hed/hed.en.jsonl"},),
         "tasks": TASKS,
         "adapter": {"rank": 2, "alpha": 4.0},
@@ -48,18 +34,19 @@ def configured(base, **changes):
     return settings(emcl.EmclSettings, ConfigDict(fields | changes))
 
 
-def run(base, workdir, **changes):
-    return train.run(emcl.STAGE, configured(base, **changes), workdir)
+def run(tiny_base, workdir, **changes):
+    return train.run(emcl.STAGE, configured(tiny_base, **changes), workdir)
 
 
-def opened(base, workdir, **changes):
+def opened(tiny_base, workdir, **changes):
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    return train.open_job(emcl.STAGE, configured(base, **changes), mesh, base, workdir)
+    return train.open_job(emcl.STAGE, configured(tiny_base, **changes), mesh, tiny_base, workdir)
 
 
-@pytest.mark.usefixtures("one_device")
-def test_a_run_taken_up_again_ends_bit_for_bit_as_one_that_was_not(base, tmp_path, monkeypatch):
-    whole = jax.device_get(run(base, tmp_path / "whole")._replace(key=()))
+def test_a_run_taken_up_again_ends_bit_for_bit_as_one_that_was_not(
+    tiny_base, tmp_path, monkeypatch
+):
+    whole = jax.device_get(run(tiny_base, tmp_path / "whole")._replace(key=()))
     calls = []
 
     def fails_at_the_fourth_step(*arguments):
@@ -71,24 +58,23 @@ def test_a_run_taken_up_again_ends_bit_for_bit_as_one_that_was_not(base, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(emcl, "put_episode", fails_at_the_fourth_step)
         with pytest.raises(RuntimeError, match="gone"):
-            run(base, tmp_path / "cut")
-    ended = jax.device_get(run(base, tmp_path / "cut")._replace(key=()))
+            run(tiny_base, tmp_path / "cut")
+    ended = jax.device_get(run(tiny_base, tmp_path / "cut")._replace(key=()))
     jax.tree.map(np.testing.assert_array_equal, whole, ended)
     lines = [line for line in read_metrics(tmp_path / "cut") if line["kind"] == "train"]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert {"difficulty/SER", "competence", "active", "place/SPER"} <= lines[-1].keys()
     assert (tmp_path / "cut" / "curriculum.png").read_bytes()[:4] == b"\x89PNG"
-    goes_on = opened(base, tmp_path / "next", start=str(tmp_path / "cut"))
+    goes_on = opened(tiny_base, tmp_path / "next", start=str(tmp_path / "cut"))
     jax.tree.map(np.testing.assert_array_equal, goes_on.trainable, ended.params)
     other = {"start": str(tmp_path / "cut"), "adapter": {"rank": 3, "alpha": 4.0}}
     with pytest.raises(InputError, match=r"config\.start: .* give the same config\.adapter"):
-        opened(base, tmp_path / "other", **other)
+        opened(tiny_base, tmp_path / "other", **other)
     exported = export(tmp_path / "cut", tmp_path / "out", "peft")
     assert exported.change > 0
     assert "meta-curriculum" in (tmp_path / "out" / "README.md").read_text()
 
 
-@pytest.mark.usefixtures("one_device")
-def test_a_task_without_records_is_named(base, tmp_path):
+def test_a_task_without_records_is_named(tiny_base, tmp_path):
     with pytest.raises(InputError, match=r"config\.tasks: no train record has the task 'SREP'"):
-        run(base, tmp_path / "run", tasks=("SER", "SREP"))
+        run(tiny_base, tmp_path / "run", tasks=("SER", "SREP"))

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from hen_jax import cli, commands
+from hen_jax import cli
+from hen_jax.commands import doctor
 from hen_jax.core.errors import (
     LOST,
     STOPPED,
@@ -69,7 +70,7 @@ def test_an_end_that_is_no_defect_is_one_line(monkeypatch, capsys, error, code, 
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(commands, "doctor_verb", fail)
+    monkeypatch.setattr(doctor, "doctor_verb", fail)
     assert cli.main(["doctor"]) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("hen: ")

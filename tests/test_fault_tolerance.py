@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,6 @@ from hen_jax.data.examples import Example
 from hen_jax.data.pipeline import PipelineConfig, train_batches, train_records
 from hen_jax.recipes import sft
 from hen_jax.runs import packed
-from hen_jax.runs.tiny_model import write_tiny_model
 from hen_jax.steps.update import update_step
 from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.metrics import read_metrics
@@ -31,17 +31,10 @@ LOCAL = Path(__file__).parent.parent / "launch" / "local.sh"
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    write_tiny_model(folder, None)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole(base, tmp_path_factory) -> Path:
+def whole(tiny_base, tmp_path_factory) -> Path:
     """The work directory of a run that nothing happened to."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    run(base, folder)
+    run(tiny_base, folder)
     return folder
 
 
@@ -84,19 +77,47 @@ def stopping_at(step: int, by: signal.Signals, monkeypatch):
     )
 
 
-def test_asked_to_stop_it_saves_and_goes_on_bit_for_bit(base, whole, tmp_path, monkeypatch):
+def test_asked_to_stop_it_saves_and_goes_on_bit_for_bit(tiny_base, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stopping_at(4, signal.SIGTERM, patch)
         with pytest.raises(StoppedError, match="stopped after step 4 of"):
-            run(base, tmp_path / "run")
+            run(tiny_base, tmp_path / "run")
     elsewhere = shutil.copytree(tmp_path / "run", tmp_path / "elsewhere")
-    run(base, tmp_path / "run")
+    run(tiny_base, tmp_path / "run")
     assert_same(saved(tmp_path / "run"), saved(whole))
     assert losses(tmp_path / "run") == losses(whole)
-    run(base, elsewhere, mesh={"data": 1, "fsdp": 4, "tensor": 2}, microbatches=2)
+    run(tiny_base, elsewhere, mesh={"data": 1, "fsdp": 4, "tensor": 2}, microbatches=2)
     np.testing.assert_allclose(
         list(losses(elsewhere).values()), list(losses(whole).values()), atol=1e-5
     )
+
+
+def test_a_run_killed_at_a_random_moment_ends_as_one_that_was_not(tiny_base, whole, tmp_path):
+    lines = read_metrics(whole)
+    steps = [line["step"] for line in lines if line["kind"] == "train"]
+    assert steps == list(range(1, len(steps) + 1))
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(tiny_base, killed),
+        env=environment(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    folder = killed / "checkpoints"
+    while process.poll() is None and not (
+        folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
+    ):
+        time.sleep(0.01)
+    time.sleep(random.random() * 0.2)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() in (-signal.SIGKILL, 0)
+    run(tiny_base, killed)
+    assert_same(saved(killed), saved(whole))
+    again = [line for line in read_metrics(killed) if line["kind"] == "train"]
+    assert [line["step"] for line in again] == steps
+    assert [line["loss"] for line in again] == [
+        line["loss"] for line in lines if line["kind"] == "train"
+    ]
 
 
 @pytest.fixture
@@ -123,10 +144,12 @@ STORY = {"loop": {"checkpoint_every": 10}, "epochs": 1.25}
 
 
 @pytest.mark.slow
-def test_a_run_that_loses_a_process_is_stopped_and_moved_ends_as_one_that_is_not(base, tmp_path):
+def test_a_run_that_loses_a_process_is_stopped_and_moved_ends_as_one_that_is_not(
+    tiny_base, tmp_path
+):
     """2 processes x 4 devices, killed; again, asked to stop; 1 device to the end: as 1 x 8."""
     story, told = tmp_path / "story", tmp_path / "told"
-    start = [str(LOCAL), "2", "4", *command(base, story, **STORY)]
+    start = [str(LOCAL), "2", "4", *command(tiny_base, story, **STORY)]
     launched = subprocess.Popen(
         start, env=environment(tmp_path), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
@@ -150,9 +173,9 @@ def test_a_run_that_loses_a_process_is_stopped_and_moved_ends_as_one_that_is_not
     assert said.count(b"hen: stopped after step ") == 2
 
     alone = environment(tmp_path, JAX_NUM_CPU_DEVICES="1")
-    subprocess.run(command(base, story, **STORY), env=alone, check=True, capture_output=True)
+    subprocess.run(command(tiny_base, story, **STORY), env=alone, check=True, capture_output=True)
 
-    run(base, told, **STORY)
+    run(tiny_base, told, mesh={"data": 8}, **STORY)
     ours, theirs = losses(story), losses(told)
     assert ours.keys() == theirs.keys()
     np.testing.assert_allclose(list(ours.values()), list(theirs.values()), atol=1e-5)
@@ -178,7 +201,9 @@ def wait_for_step(workdir: Path, step: int, process: subprocess.Popen):
         time.sleep(0.01)
 
 
-def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(base, whole, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
+    tiny_base, whole, tmp_path, capsys
+):
     damaged = shutil.copytree(whole, tmp_path / "run")
     folder = damaged / "checkpoints"
     older, newest = sorted(
@@ -191,14 +216,14 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(base, whole, tm
     assert f"checkpoint {newest.name} is damaged, and not used: state/" in said
     assert "not the bytes that were written" in said
 
-    run(base, damaged)
+    run(tiny_base, damaged)
     assert_same(saved(damaged), saved(whole))
     assert (folder / "damaged" / newest.name / "state").is_dir()
 
     for path in (p for p in folder.iterdir() if p.name.isdigit()):
         os.truncate(largest(path), 10)
     with pytest.raises(InputError, match=r"every checkpoint .* is damaged .*10 bytes, .* written"):
-        run(base, damaged)
+        run(tiny_base, damaged)
 
 
 def largest(folder: Path) -> Path:
@@ -221,7 +246,7 @@ def test_a_checkpoint_is_read_without_what_orbax_notes_on_the_side(whole, tmp_pa
 
 
 def test_a_bad_update_is_told_with_its_records_and_too_many_end_the_run(
-    base, tmp_path, monkeypatch, capsys
+    tiny_base, tmp_path, monkeypatch, capsys
 ):
     def exploding(*given):
         step = update_step(*given)
@@ -235,7 +260,7 @@ def test_a_bad_update_is_told_with_its_records_and_too_many_end_the_run(
 
     monkeypatch.setattr(sft, "update_step", exploding)
     with pytest.raises(InputError, match=r"step 6: 2 update\(s\) in a row .* records of the last"):
-        run(base, tmp_path / "run", loop={"skip_limit": 2, "checkpoint_every": 3})
+        run(tiny_base, tmp_path / "run", loop={"skip_limit": 2, "checkpoint_every": 3})
     lines = read_metrics(tmp_path / "run")
     assert [line["step"] for line in lines if line["kind"] == "skipped"] == [3, 5, 6]
     (third,) = (

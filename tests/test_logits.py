@@ -8,8 +8,10 @@ from scipy import stats
 
 from hen_jax.core.errors import InputError
 from hen_jax.sampling.logits import (
+    LEADING,
     PROMPT,
     REPLY,
+    SHORT,
     Sampling,
     categorical,
     draw,
@@ -62,6 +64,29 @@ def test_every_row_is_shaped_by_its_own_settings():
     for row, sampling in enumerate(ROWS):
         wanted = shaped_by_hand(logits[row], marks[row], sampling)
         np.testing.assert_allclose(found[row], wanted, rtol=1e-5, atol=1e-5)
+
+
+LARGE = LEADING * SHORT + 37
+FEW = [Sampling(top_k=1), Sampling(top_k=200), Sampling(top_p=0.5), Sampling(top_k=90, top_p=0.7)]
+MANY = [Sampling(top_k=400), Sampling(top_k=LARGE - 1), Sampling(1e3, 0, 0.9), Sampling(top_k=3)]
+
+
+@pytest.mark.parametrize("rows", [FEW, MANY], ids=["among the leading blocks", "among all"])
+def test_large_vocabularies_are_cut_where_a_sort_would_cut_them(rows):
+    rng = np.random.default_rng(2)
+    logits = rng.normal(size=(len(rows), LARGE)).astype(np.float32) * 3
+    logits[:, :40] += 9  # neighbours in a block
+    nothing = np.zeros((len(rows), LARGE), np.uint8)
+    found = jax.jit(shape_logits)(logits, row_sampling(rows, 0), nothing)
+    for row, sampling in enumerate(rows):
+        wanted = shaped_by_hand(logits[row], nothing[row], sampling)
+        np.testing.assert_array_equal(np.isfinite(found[row]), np.isfinite(wanted))
+
+
+def test_ties_beyond_the_leading_blocks_are_kept():
+    tied = jnp.zeros((1, LARGE)).at[0, 5].set(1.0)
+    assert int(top_k_mask(tied, jnp.asarray([2])).sum()) == LARGE
+    assert int(top_k_mask(tied, jnp.asarray([1])).sum()) == 1
 
 
 def test_ties_are_kept_and_worked_examples_hold():

@@ -9,10 +9,8 @@ import pytest
 from tiny_run import config, open_job, read, run
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.mesh import make_mesh
 from hen_jax.recipes import policy, policy_rewards, policy_rollouts
 from hen_jax.recipes.export import export
-from hen_jax.runs import train
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.rollouts import RolloutConfig
 from hen_jax.steps.preference import BASE, REFERENCE
@@ -20,8 +18,6 @@ from hen_jax.text.chat import render_bridge, render_prompt
 from hen_jax.text.conversation import Message, Reply
 from hen_jax.training.metrics import read_metrics
 from hen_jax.training.red_flags import RedFlag, watchful
-
-pytestmark = pytest.mark.usefixtures("one_device")
 
 FIELDS = {
     "recipe": "policy",
@@ -36,11 +32,6 @@ FIELDS = {
     "epochs": 0.05,
     "loop": {"checkpoint_every": 1, "trackers": ()},
 }
-
-
-@pytest.fixture
-def one_device(monkeypatch):
-    monkeypatch.setattr(train, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +59,6 @@ def finished(tiny_base, tmp_path_factory) -> tuple[Path, dict]:
     """A GRPO run of a few steps."""
     workdir = tmp_path_factory.mktemp("policy") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
         reward = policy_rewards._plain(lambda source: lambda prompt, reply, record: _vowels(reply))
         patch.setitem(policy_rewards.REWARDS, "count", reward)
         state = run(tiny_base, workdir, **FIELDS)

@@ -9,11 +9,9 @@ import pytest
 from tiny_run import config, open_job, read, run
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.mesh import make_mesh
 from hen_jax.recipes import preference
 from hen_jax.recipes.plan import plan
 from hen_jax.recipes.trained import open_trained
-from hen_jax.runs import train
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.preferred import read_preferences, require_pairs
 from hen_jax.runs.stage import rows_to_devices
@@ -32,19 +30,12 @@ FIELDS = {
 SHORT = FIELDS | {"preference": {"loss": "dpo"}, "epochs": 0.1}
 
 
-@pytest.fixture
-def one_device(monkeypatch):
-    monkeypatch.setattr(train, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
-
-
 @pytest.fixture(scope="module")
 def finished(tiny_base, tiny_finished, tmp_path_factory) -> Path:
     """A LoRA KTO run with its report, from an SFT run: the base alone is not its reference."""
     workdir = tmp_path_factory.mktemp("preference") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
-        looks = FIELDS | {"loop": {"evaluators": ("preferences",)}}
-        run(tiny_base, workdir, **looks, start=str(tiny_finished))
+    looks = FIELDS | {"loop": {"evaluators": ("preferences",)}}
+    run(tiny_base, workdir, **looks, start=str(tiny_finished))
     return workdir
 
 
@@ -66,7 +57,7 @@ def test_sharded_over_eight_devices_and_in_microbatches_it_learns_the_same(
 
 @pytest.mark.slow
 def test_what_is_cut_off_goes_on_bit_for_bit(
-    tiny_base, tiny_finished, finished, tmp_path, one_device, monkeypatch
+    tiny_base, tiny_finished, finished, tmp_path, monkeypatch
 ):
     fields = FIELDS | {"start": str(tiny_finished)}
 
@@ -140,7 +131,7 @@ def test_log_probabilities_of_another_reference_are_refused(tiny_base, tiny_fini
 
 
 def test_a_policy_that_is_not_its_reference_does_not_start(
-    tiny_base, tiny_finished, tmp_path, one_device, monkeypatch
+    tiny_base, tiny_finished, tmp_path, monkeypatch
 ):
     def base_alone(settings, params, frozen):
         return {BASE: frozen, REFERENCE: jax.tree.map(np.zeros_like, params)}
@@ -187,7 +178,7 @@ def test_labels_train_kto_and_nothing_else(tiny_base, tmp_path):
         ({"preference": {"loss": "simpo", "tail": 0.5}}, r"tail is 0\.5, which 'simpo' does not"),
     ],
 )
-def test_what_cannot_run_is_refused(tiny_base, tmp_path, one_device, changes, message):
+def test_what_cannot_run_is_refused(tiny_base, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         run(tiny_base, tmp_path / "run", **FIELDS | changes)
 

@@ -10,16 +10,13 @@ from tiny_run import config, open_job, read, run
 
 from hen_jax import cli
 from hen_jax.core.errors import InputError
-from hen_jax.core.mesh import make_mesh
 from hen_jax.data import samples
 from hen_jax.empathy.patterns import DIMENSIONS
 from hen_jax.io.peft_settings import adapter_labels
 from hen_jax.planning.topologies import Topology
-from hen_jax.recipes import score
 from hen_jax.recipes.export import export
 from hen_jax.recipes.plan import plan
 from hen_jax.recipes.trained import open_trained
-from hen_jax.runs import train
 from hen_jax.runs.abstract import program
 from hen_jax.runs.earlier import previous_run
 from hen_jax.training.metrics import read_metrics
@@ -58,9 +55,7 @@ def short(tmp_path_factory):
 def finished(tiny_base, tmp_path_factory) -> Path:
     """A LoRA run of one output for each dimension, with its report."""
     workdir = tmp_path_factory.mktemp("regression") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
-        run(tiny_base, workdir, **FIELDS | {"loop": {"evaluators": ("ratings",)}})
+    run(tiny_base, workdir, **FIELDS | {"loop": {"evaluators": ("ratings",)}})
     return workdir
 
 
@@ -119,7 +114,6 @@ def test_the_export_rates_as_the_run_does_and_says_what(finished, exports):
 def test_scores_are_ratings_by_folder_and_by_adapter(
     finished, exports, short, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(score, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
     lines = short.read_text().splitlines(keepends=True)
     (tmp_path / "six.jsonl").write_text("".join(lines[:6]))
     data = [f"--input={tmp_path / 'six.jsonl'}", "--schema=sense7"]

@@ -11,13 +11,12 @@ from tiny_run import config, open_job, read, run
 
 from hen_jax import cli
 from hen_jax.core.errors import InputError
-from hen_jax.core.mesh import make_mesh
 from hen_jax.core.records import require_record, write_record
 from hen_jax.data import samples
 from hen_jax.data.crossed import require_crossed
 from hen_jax.data.schemas import read_pairs
 from hen_jax.evaluation.rewards import Answered
-from hen_jax.recipes import policy_rewards, reward, score
+from hen_jax.recipes import policy_rewards, reward
 from hen_jax.recipes.export import export
 from hen_jax.recipes.plan import plan
 from hen_jax.recipes.reward_report import control_accuracies
@@ -44,14 +43,6 @@ HED = Source("hed", "shipped:hed/hed.en.jsonl")
 STEERED = Source("steered", "shipped:eea/career.hard.jsonl")
 
 
-@pytest.fixture
-def one_device(monkeypatch):
-    for module in (train, score):
-        monkeypatch.setattr(
-            module, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1])
-        )
-
-
 @pytest.fixture(scope="module")
 def words(tiny_base):
     return known_tokenizer(tiny_base)
@@ -61,9 +52,7 @@ def words(tiny_base):
 def finished(tiny_base, tmp_path_factory) -> Path:
     """A LoRA reward run with its report."""
     workdir = tmp_path_factory.mktemp("reward") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
-        run(tiny_base, workdir, **FIELDS | {"loop": {"evaluators": ("preferences",)}})
+    run(tiny_base, workdir, **FIELDS | {"loop": {"evaluators": ("preferences",)}})
     return workdir
 
 
@@ -79,9 +68,7 @@ def test_sharded_over_eight_devices_and_in_microbatches_it_learns_the_same(finis
     np.testing.assert_allclose(losses(tmp_path / "sharded"), losses(finished), rtol=2e-4)
 
 
-def test_what_is_cut_off_goes_on_bit_for_bit(
-    tiny_base, finished, tmp_path, one_device, monkeypatch
-):
+def test_what_is_cut_off_goes_on_bit_for_bit(tiny_base, finished, tmp_path, monkeypatch):
     def cut(job):
         put, left = rows_to_devices(job), iter(range(100))
 
@@ -106,7 +93,7 @@ def test_what_is_cut_off_goes_on_bit_for_bit(
 
 
 def test_shared_prompts_change_no_number_and_all_is_compiled_once(
-    tiny_base, finished, tmp_path, one_device, caplog
+    tiny_base, finished, tmp_path, caplog
 ):
     data = {"row_length": 640, "batch_size": 8, "shared_prompts": False}
     with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
@@ -261,7 +248,7 @@ def scored(out: Path, *more: str) -> list[dict]:
 
 
 def test_a_file_is_scored_in_its_order_by_folder_and_by_adapter(
-    finished, exports, words, tmp_path, one_device, capsys
+    finished, exports, words, tmp_path, capsys
 ):
     file = tmp_path / "level.jsonl"
     lines = samples.path("crossed/level.en.jsonl").read_text().splitlines(keepends=True)
@@ -291,9 +278,7 @@ def test_a_file_is_scored_in_its_order_by_folder_and_by_adapter(
     assert "documents of" in capsys.readouterr().out
 
 
-def test_conversations_are_scored_too_and_too_long_ones_are_counted(
-    exports, tmp_path, one_device, capsys
-):
+def test_conversations_are_scored_too_and_too_long_ones_are_counted(exports, tmp_path, capsys):
     said = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
     long = [said[0] | {"content": "x " * 3000}, said[1]]
     rows = [{"id": name, "messages": long if name == "b" else said} for name in "abc"]

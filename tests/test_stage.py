@@ -4,7 +4,6 @@ import gc
 import importlib.machinery
 import sys
 import types
-from pathlib import Path
 
 import distil_stage
 import jax
@@ -13,31 +12,14 @@ import pytest
 from tiny_run import config, open_job, run
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.mesh import make_mesh
 from hen_jax.recipes.export import export
 from hen_jax.recipes.plan import plan
 from hen_jax.recipes.table import STAGES
 from hen_jax.runs import train
 from hen_jax.runs.evaluators import EVALUATORS
 from hen_jax.runs.stage import rows_to_devices
-from hen_jax.runs.tiny_model import write_tiny_model
 from hen_jax.training.metrics import MetricLog, read_metrics
 from hen_jax.training.trackers import TRACKERS, Tracker, require_trackers
-
-pytestmark = pytest.mark.usefixtures("one_device")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    write_tiny_model(folder, None)
-    return folder
-
-
-@pytest.fixture
-def one_device(monkeypatch):
-    """A run on one of the eight: sharded programs take longer to compile than to run."""
-    monkeypatch.setattr(train, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
 
 
 @pytest.fixture
@@ -47,9 +29,9 @@ def distil(monkeypatch):
 
 
 def test_a_stage_that_is_not_ours_trains_resumes_bit_for_bit_and_is_exported(
-    base, tmp_path, distil, monkeypatch
+    tiny_base, tmp_path, distil, monkeypatch
 ):
-    whole = run(base, tmp_path / "whole", **distil)
+    whole = run(tiny_base, tmp_path / "whole", **distil)
     lines = read_metrics(tmp_path / "whole")
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert float(whole.params["sharpness"]) != 0.0
@@ -68,10 +50,10 @@ def test_a_stage_that_is_not_ours_trains_resumes_bit_for_bit_and_is_exported(
     with monkeypatch.context() as patch:
         patch.setattr(distil_stage, "STAGE", distil_stage.STAGE._replace(prepare=cut))
         with pytest.raises(RuntimeError, match="gone"):
-            run(base, tmp_path / "cut", loop={"checkpoint_every": 1}, **distil)
+            run(tiny_base, tmp_path / "cut", loop={"checkpoint_every": 1}, **distil)
     done = [line for line in read_metrics(tmp_path / "cut") if line["kind"] == "train"]
     assert 0 < len(done) < int(whole.step)
-    resumed = run(base, tmp_path / "cut", loop={"checkpoint_every": 1}, **distil)
+    resumed = run(tiny_base, tmp_path / "cut", loop={"checkpoint_every": 1}, **distil)
     ends = [jax.device_get(state._replace(key=())) for state in (whole, resumed)]
     jax.tree.map(np.testing.assert_array_equal, *ends)
     exported = export(tmp_path / "cut", tmp_path / "out", "hf")
@@ -80,19 +62,21 @@ def test_a_stage_that_is_not_ours_trains_resumes_bit_for_bit_and_is_exported(
     assert "trained by distillation to a bias of 6.0 with hen_jax" in card
 
 
-def test_a_stage_that_is_not_ours_is_planned(base, distil, monkeypatch, capsys):
+def test_a_stage_that_is_not_ours_is_planned(tiny_base, distil, monkeypatch, capsys):
     pytest.importorskip("libtpu", reason="hen plan compiles for TPUs: pip install 'hen_jax[plan]'")
-    monkeypatch.setattr("hen_jax.recipes.plan.load_config", lambda *_: config(base, **distil))
+    monkeypatch.setattr("hen_jax.recipes.plan.load_config", lambda *_: config(tiny_base, **distil))
     (found,) = plan("a file", [], "v5e:1x1")
     assert found.fits
     assert found.tokens == 8 * 256
     assert "distil on v5e:1x1" in capsys.readouterr().out
 
 
-def test_a_model_that_trains_whole_is_held_once(base, tmp_path, monkeypatch):
+def test_a_model_that_trains_whole_is_held_once(tiny_base, tmp_path, monkeypatch):
     """Parameters and two moments of AdamW, and no base beside them."""
     gc.collect()
-    shape = open_job(base, tmp_path / "shape", adapter=None).model.base["embed"]["embedding"].shape
+    base = open_job(tiny_base, tmp_path / "shape", adapter=None).model.base
+    shape = base["embed"]["embedding"].shape
+    del base
     gc.collect()
 
     def held() -> int:
@@ -102,20 +86,20 @@ def test_a_model_that_trains_whole_is_held_once(base, tmp_path, monkeypatch):
     monkeypatch.setitem(EVALUATORS, "held", lambda job: lambda state: {"arrays": held() - before})
     loop = {"evaluators": ("held",), "evaluate_every": 1, "checkpoint_every": 1}
     changes = {"adapter": None, "epochs": 0.05, "loop": loop}
-    job = open_job(base, tmp_path / "run", **changes)
+    job = open_job(tiny_base, tmp_path / "run", **changes)
     train.fit(job)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(job.model.base))
     looked = [line["arrays"] for line in read_metrics(tmp_path / "run") if line["kind"] == "held"]
     assert len(looked) == job.feed.steps + 1
     assert set(looked) == {3}
-    again = open_job(base, tmp_path / "run", **changes)
+    again = open_job(tiny_base, tmp_path / "run", **changes)
     train.fit(again)  # nothing is left to do: the state is restored, and the base is gone too
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(again.model.base))
 
 
-def test_the_replies_of_a_run_are_an_evaluator(base, tmp_path):
+def test_the_replies_of_a_run_are_an_evaluator(tiny_base, tmp_path):
     loop = {"evaluators": ("replies",)}
-    run(base, tmp_path / "run", epochs=0.05, loop=loop)
+    run(tiny_base, tmp_path / "run", epochs=0.05, loop=loop)
     looked = [one for one in read_metrics(tmp_path / "run") if one["kind"] == "replies"]
     assert [set(one) for one in looked] == [{"step", "kind", "tokens", "stopped"}] * 2
     assert (tmp_path / "run" / "replies" / "0.json").exists()

@@ -27,8 +27,8 @@ from hen_jax.data.examples import Document, encode
 from hen_jax.text.chat import render, render_prompt, stop_ids
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.detect import SETTINGS, detect_format
-from hen_jax.text.formats import ChatFormat
 from hen_jax.text.tokenizer import ChatTokenizer
+from hen_jax.text.turns import ChatFormat
 
 BYTES, SPACES_FIRST, SPACES_EACH, NO_SPACES = "bytes", "first", "each", "none"
 """How a tokenizer splits: byte level (Llama 3, Qwen, Tekken), SentencePiece with a space put before

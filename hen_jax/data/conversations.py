@@ -228,13 +228,16 @@ def message(item: Row) -> Message:
     Raises:
       InputError: `field: what; allowed: ...`.
     """
-    outside.refuse(item, outside.IN_TURNS)
     speaker, said = _one_of(item, _SPEAKER), _one_of(item, _SAID)
     name = item.get(speaker)
-    lower = {speaker: name.strip().lower()} if isinstance(name, str) else item
-    if lower.get(speaker) not in SPEAKERS:
+    known = name.strip().lower() if isinstance(name, str) else ""
+    if known not in SPEAKERS:
+        outside.refuse(item, outside.IN_TURNS)
         fields.label_field(item, speaker, SPEAKERS)
-    role = SPEAKERS[fields.label_field(lower, speaker, SPEAKERS)]
+    role = SPEAKERS[known]
+    if len(item) == 2 and isinstance(item.get(said), str) and item[said][:1] != "[":
+        return Message(role, fields.text_field(item, said))  # nothing but who speaks and what
+    outside.refuse(item, outside.IN_TURNS)
     thought = outside.thought_of(item)
     if thought and role != "assistant":
         raise InputError(f"{speaker}: a turn of the {role} with a thought; only replies have one")
@@ -244,9 +247,11 @@ def message(item: Row) -> Message:
     )
 
 
-def _one_of(item: Row, keys: tuple[str, ...]) -> str:
+def _one_of(item: Row, keys: tuple[str, str]) -> str:
     """The key that the turn has, the first of them where it has none."""
-    given = [key for key in keys if key in item]
-    if len(given) > 1 and item[given[0]] != item[given[1]]:
-        raise InputError(f"{given[1]}: beside {given[0]}; keep one of them")
-    return given[0] if given else keys[0]
+    first, second = keys
+    if second not in item:
+        return first
+    if first in item and item[first] != item[second]:
+        raise InputError(f"{second}: beside {first}; keep one of them")
+    return first if first in item else second

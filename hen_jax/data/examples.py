@@ -11,9 +11,9 @@ import numpy as np
 from hen_jax.core.errors import InputError
 from hen_jax.text.chat import Rendered, render, render_all
 from hen_jax.text.conversation import Conversation
-from hen_jax.text.formats import ChatFormat
 from hen_jax.text.script import script
 from hen_jax.text.tokenizer import ChatTokenizer
+from hen_jax.text.turns import ChatFormat
 
 Overlong = Literal["truncate", "drop"]
 

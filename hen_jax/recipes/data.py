@@ -4,15 +4,16 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.data import outside
 from hen_jax.data.examples import Document
 from hen_jax.data.privacy import scrub_value
-from hen_jax.data.records import LineOutcome, Problem, collect
+from hen_jax.data.records import LineOutcome, Problem
 from hen_jax.data.rows import Row, read_lines
 from hen_jax.data.schema_pages import PAGES
 from hen_jax.data.schemas import AS_NAMED, Columns, Schema, check_records, schema_named
@@ -55,23 +56,22 @@ def validate(
         require_no_link(out)
         require_ours(good, quarantine)  # before the work
     unread: Counter[str] = Counter()
-    if found.rows is None:
-        parsed = check_records(file, schema, columns)
-    else:
-        parsed = collect(_counted(found.rows(file, columns), schema, columns, unread))
+    outcomes = _outcomes(file, found, schema, columns, unread)
     if good is not None and quarantine is not None:
-        with output_files(good, quarantine) as (for_good, for_bad):
-            _write_lines(for_good, _good_rows(file, found, parsed.records, parsed.problems))
-            _write_lines(for_bad, map(_quarantined, parsed.problems))
-    for problem in parsed.problems[:SHOWN]:
+        with output_files(good, quarantine) as staged, ExitStack() as stack:
+            files = [stack.enter_context(path.open("w", encoding="utf-8")) for path in staged]
+            records, problems = _sift(outcomes, *files)
+    else:
+        records, problems = _sift(outcomes)
+    for problem in problems[:SHOWN]:
         print(problem)
-    if len(parsed.problems) > SHOWN:
-        print(f"... and {len(parsed.problems) - SHOWN} more")
+    if len(problems) > SHOWN:
+        print(f"... and {len(problems) - SHOWN} more")
     if unread:
         listed = ", ".join(f"{ascii(key)[1:-1]} ({unread[key]} rows)" for key in sorted(unread))
         print(f"{file}: not read: {listed}")
-    print(f"{file}: {len(parsed.records)} good records, {len(parsed.problems)} problems")
-    return Validation(len(parsed.records), parsed.problems, good, quarantine)
+    print(f"{file}: {records} good records, {len(problems)} problems")
+    return Validation(records, problems, good, quarantine)
 
 
 def scrub(file: Path, out: Path) -> Counter[str]:
@@ -125,17 +125,38 @@ def _counted(
         yield one
 
 
-def _good_rows(
-    file: Path, schema: Schema, records: Iterable[Any], problems: Iterable[Problem]
-) -> Iterator[Row]:
-    if schema.rows is None:
-        yield from (document_row(schema.document(record)) for record in records)
+def _outcomes(
+    file: Path, found: Schema, schema: str, columns: Columns, unread: Counter[str]
+) -> Iterator[LineOutcome[Any]]:
+    """What became of each row, or of each record where several rows make one."""
+    if found.rows is not None:
+        yield from _counted(found.rows(file, columns), schema, columns, unread)
         return
-    # A line of a JSON array may hold several rows, so the line alone does not name one.
-    bad = {(problem.line, problem.text) for problem in problems}
-    for line, row, text, _ in read_lines(file):
-        if row is not None and (line, text) not in bad:
-            yield row
+    parsed = check_records(file, schema, columns)
+    for record in parsed.records:
+        yield LineOutcome(document_row(found.document(record)), record, None)
+    for problem in parsed.problems:
+        yield LineOutcome(None, None, problem)
+
+
+def _sift(
+    outcomes: Iterable[LineOutcome[Any]], good: TextIO | None = None, bad: TextIO | None = None
+) -> tuple[int, list[Problem]]:
+    """How many rows are good, and the problems of the others; each goes to its file at once."""
+    records, problems = 0, []
+    for row, _, problem in outcomes:
+        if problem is None:
+            records += 1
+            _write_line(good, row)
+        else:
+            problems.append(problem)
+            _write_line(bad, _quarantined(problem))
+    return records, problems
+
+
+def _write_line(file: TextIO | None, row: Row | None) -> None:
+    if file is not None:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _quarantined(problem: Problem) -> Row:
@@ -148,4 +169,4 @@ def _quarantined(problem: Problem) -> Row:
 def _write_lines(path: Path, rows: Iterable[Row]) -> None:
     with path.open("w", encoding="utf-8") as out:
         for row in rows:
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+            _write_line(out, row)

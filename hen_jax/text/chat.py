@@ -23,10 +23,10 @@ import numpy as np
 from hen_jax.core.errors import InputError
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.encoding import EncodedRuns, encode_runs, trained_tokens
-from hen_jax.text.formats import ChatFormat
 from hen_jax.text.runs import Control, Cut, TextRun, cutter, runs_of
 from hen_jax.text.script import Piece, script
 from hen_jax.text.tokenizer import ChatTokenizer
+from hen_jax.text.turns import ChatFormat
 
 
 class Rendered(NamedTuple):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from hen_jax.core.errors import InputError
 from hen_jax.text.chat import render, render_prompt
 from hen_jax.text.conversation import Conversation, Message
-from hen_jax.text.formats import FORMATS, ChatFormat, Tools, with_tokens
+from hen_jax.text.formats import FORMATS
 from hen_jax.text.tokenizer import ChatTokenizer, load_tokenizer
+from hen_jax.text.turns import ChatFormat, Tools, with_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

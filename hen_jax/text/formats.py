@@ -15,61 +15,7 @@ give what the template would give for the conversation so changed:
 import dataclasses
 from typing import Literal
 
-
-@dataclasses.dataclass(frozen=True)
-class Turn:
-    """What stands around the words of the system or the user; may hold control tokens."""
-
-    before: str
-    after: str
-    trim: Literal["no", "said", "turn"] = "no"
-    """Whether white space around the words is dropped; "turn": around the words with whatever
-    system message was written into their turn."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ReplyTurn:
-    """What stands around the words of the assistant. `lead`, the words and `stop` train."""
-
-    before: str  # ends the prompt
-    stop: str  # ends with the control token at which generation ends
-    after: str = ""
-    lead: str = ""  # what the model itself writes before the first word
-    trim: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class ToolTurn:
-    """What stands around what a tool answered."""
-
-    before: str
-    after: str
-    between: str | None = None  # two answers in a row with this between them are one turn
-    trim: bool = False
-    quoted: bool = False  # the answer is written as a JSON string
-
-
-Tools = Literal["refused", "own", "user", "quoted"]
-"""Where the template puts a tool's answer: nowhere; in a turn of the role `tool`; in a turn of the
-user between `<tool_response>` tags (Qwen2.5, Qwen3); quoted in a turn of `ipython` (Llama 3.1)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ChatFormat:
-    """How a conversation becomes text."""
-
-    name: str
-    user: Turn
-    assistant: ReplyTurn
-    system: Turn
-    system_in: Literal["turn", "first_user", "last_user"] = "turn"
-    default_system: str | None = None  # said when a conversation has no system message
-    begin: str = ""
-    end: str = ""  # closes an answered conversation; does not train
-    open_end: bool = False  # what follows a reply's stop is left out at the very end
-    alternates: bool = False  # the user begins, and speakers take turns
-    tools: Tools = "refused"  # detection finds it
-    thinks: bool = False  # the last reply stands after a block of thought, which may be empty
+from hen_jax.text.turns import ChatFormat, ReplyTurn, Tools, Turn, with_tokens
 
 
 def _tagged(
@@ -177,7 +123,8 @@ FORMATS: tuple[ChatFormat, ...] = (
     ChatFormat(
         "granite", *_tagged("<|start_of_role|>{role}<|end_of_role|>", "<|end_of_text|>", "\n")
     ),
-    ChatFormat("internlm2", *_tagged("<|im_start|>{role}\n", "<|im_end|>", "\n"), begin="<s>"),
+    # Also Hermes 3, LFM2 and other ChatML behind a token of the text's beginning.
+    ChatFormat("internlm2", *_tagged("<|im_start|>{role}\n", "<|im_end|>", "\n"), begin="{bos}"),
     *(  # OLMo 2 and some of Tulu 3; Falcon 3
         ChatFormat(
             name,
@@ -213,6 +160,91 @@ FORMATS: tuple[ChatFormat, ...] = (
         system=Turn("GPT4 Correct System: ", "<|end_of_turn|>"),
         begin="<s>",
     ),
+    ChatFormat(
+        "yi",
+        user=Turn("<|im_start|>user\n", "<|im_end|>\n"),
+        assistant=ReplyTurn("<|im_start|>assistant\n", "<|im_end|>", "\n"),
+        system=Turn("", ""),
+    ),
+    ChatFormat("seallm", *_tagged("<|im_start|>{role}\n", "{eos}", "\n")),
+    ChatFormat(
+        "sailor",
+        user=Turn("<|im_start|>question\n", "<|im_end|>\n"),
+        assistant=ReplyTurn("<|im_start|>answer\n", "<|im_end|>", "\n"),
+        system=Turn("<|im_start|>system\n", "<|im_end|>\n"),
+    ),
+    ChatFormat(
+        "vicuna",
+        user=Turn(" USER: ", "", trim="said"),
+        assistant=ReplyTurn(" ASSISTANT:", "{eos}", lead=" ", trim=True),
+        system=Turn("", ""),
+        alternates=True,
+    ),
+    ChatFormat(
+        "llama4",
+        *_tagged("<|header_start|>{role}<|header_end|>\n\n", "<|eot|>", trim=True),
+        begin="<|begin_of_text|>",
+    ),
+    ChatFormat(
+        "openchat-3.6",
+        user=Turn(
+            "<|start_header_id|>GPT4 Correct User<|end_header_id|>\n\n", "<|eot_id|>", trim="said"
+        ),
+        assistant=ReplyTurn(
+            "<|start_header_id|>GPT4 Correct Assistant<|end_header_id|>\n\n",
+            "<|eot_id|>",
+            trim=True,
+        ),
+        system=Turn("<|start_header_id|>System<|end_header_id|>\n\n", "<|eot_id|>", trim="said"),
+        begin="<|begin_of_text|>",
+    ),
+    ChatFormat(
+        "deepseek-v2",
+        user=Turn("User: ", "\n\n"),
+        assistant=ReplyTurn("Assistant:", "{eos}", lead=" "),
+        system=Turn("", "\n\n"),
+        begin="{bos}",
+    ),
+    ChatFormat(
+        "exaone",
+        user=Turn("[|user|]", "\n"),
+        assistant=ReplyTurn("[|assistant|]", "[|endofturn|]", "\n"),
+        system=Turn("[|system|]", "[|endofturn|]\n"),
+    ),
+    ChatFormat(
+        "tulu2",
+        user=Turn("<|user|>\n", "\n"),
+        assistant=ReplyTurn("<|assistant|>\n", "{eos}", "\n"),
+        system=Turn("<|system|>\n", "\n"),
+    ),
+    ChatFormat(  # H2O
+        "danube",
+        user=Turn("<|prompt|>", "{eos}"),
+        assistant=ReplyTurn("<|answer|>", "{eos}"),
+        system=_AT_HEAD,
+        system_in="first_user",
+        alternates=True,
+    ),
+    ChatFormat(
+        "kimi",
+        user=Turn("<|im_user|>user<|im_middle|>", "<|im_end|>"),
+        assistant=ReplyTurn("<|im_assistant|>assistant<|im_middle|>", "<|im_end|>"),
+        system=Turn("<|im_system|>system<|im_middle|>", "<|im_end|>"),
+    ),
+    ChatFormat(
+        "hunyuan",
+        user=Turn("<｜hy_User｜>", ""),
+        assistant=ReplyTurn("<｜hy_Assistant｜>", "{eos}"),
+        system=Turn("", "<｜hy_place▁holder▁no▁3｜>"),
+        begin="{bos}",
+    ),
+    ChatFormat(
+        "alpaca",
+        user=Turn("### Instruction:\n", "\n\n"),
+        assistant=ReplyTurn("### Response:\n", "{eos}", "\n\n"),
+        system=Turn("", "\n\n"),
+        begin="{bos}",
+    ),
 )
 """Every format there is to detect. A new family is a new row.
 
@@ -220,37 +252,7 @@ FORMATS: tuple[ChatFormat, ...] = (
 """
 
 
-def with_tokens(chat_format: ChatFormat, bos: str | None, eos: str | None) -> ChatFormat:
-    """The format of a tokenizer with these tokens."""
-
-    def filled(text: str) -> str:
-        return text.replace("{bos}", bos or "").replace("{eos}", eos or "")
-
-    reply = chat_format.assistant
-    return dataclasses.replace(
-        chat_format,
-        begin=filled(chat_format.begin),
-        assistant=dataclasses.replace(reply, stop=filled(reply.stop)),
-        user=dataclasses.replace(chat_format.user, after=filled(chat_format.user.after)),
-        system=dataclasses.replace(chat_format.system, after=filled(chat_format.system.after)),
-    )
-
-
 CHATML = FORMATS[0]
-
-
-def tool_turn(chat_format: ChatFormat) -> ToolTurn | None:
-    """How the format writes a tool's answer; None where it has no place for one."""
-    user = chat_format.user
-    if chat_format.tools == "user":
-        begin, end = "<tool_response>\n", "\n</tool_response>"
-        return ToolTurn(user.before + begin, end + user.after, between=f"{end}\n{begin}")
-    if chat_format.tools == "quoted":
-        return ToolTurn(user.before.replace("user", "ipython"), user.after, quoted=True)
-    if chat_format.tools == "own":
-        trim = user.trim == "said"
-        return ToolTurn(user.before.replace("user", "tool"), user.after, trim=trim)
-    return None
 
 
 def format_named(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.text.conversation import Message
-from hen_jax.text.formats import ChatFormat, tool_turn
+from hen_jax.text.turns import ChatFormat, tool_turn
 
 
 class Piece(NamedTuple):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hen_jax.core.errors import InputError
 from hen_jax.core.records import verify
 from hen_jax.text.fast_tokenizer import FastTokenizer
-from hen_jax.text.formats import ChatFormat
+from hen_jax.text.turns import ChatFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
