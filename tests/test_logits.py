@@ -7,18 +7,15 @@ import pytest
 from scipy import stats
 
 from hen_jax.core.errors import InputError
+from hen_jax.sampling.cuts import LEADING, SHORT, top_k_mask, top_p_mask
 from hen_jax.sampling.logits import (
-    LEADING,
     PROMPT,
     REPLY,
-    SHORT,
     Sampling,
     categorical,
     draw,
     row_sampling,
     shape_logits,
-    top_k_mask,
-    top_p_mask,
 )
 
 V = 301
