@@ -116,8 +116,8 @@ def _dialogue(name: str, said: list[_Utterance]) -> EmpatheticDialogue:
     indices = [one.index for one in said]
     if indices != list(range(1, len(said) + 1)):
         missing = next(n for n, index in enumerate([*indices, 0], start=1) if n != index)
-        raise InputError(f"utterance_idx: {missing} of {name} is missing or bad")
+        raise InputError(f"utterance_idx: {missing} of {name:.40} is missing or bad")
     if len(said) < 2:
-        raise InputError(f"utterance_idx: {name} has no reply")
+        raise InputError(f"utterance_idx: {name:.40} has no reply")
     messages = tuple(Message("user" if one.index % 2 else "assistant", one.text) for one in said)
     return EmpatheticDialogue(name, said[0].emotion, said[0].situation, Conversation(messages))

@@ -34,7 +34,7 @@ def text_field(row: Row, key: str) -> str:
     if value is None:
         raise InputError(f"{key}: missing; give a text that is not blank")
     if not isinstance(value, str):
-        raise InputError(f"{key}: {_shown(value)} is not text; allowed: a JSON string")
+        raise InputError(f"{key}: {shown(value)} is not text; allowed: a JSON string")
     if not value.strip():
         raise InputError(f"{key}: empty; allowed: a text that is not blank")
     if len(value) > LONGEST_TEXT:
@@ -51,7 +51,7 @@ def label_field(row: Row, key: str, allowed: Collection[str]) -> str:
     """One of `allowed`."""
     value = row.get(key)
     if not isinstance(value, str) or value not in allowed:
-        raise InputError(f"{key}: {_shown(value)} is no label; allowed: {', '.join(allowed)}")
+        raise InputError(f"{key}: {shown(value)} is no label; allowed: {', '.join(allowed)}")
     return value
 
 
@@ -60,9 +60,7 @@ def conditional_label(row: Row, key: str, allowed: Collection[str], *, given: bo
     if given:
         return label_field(row, key, allowed)
     if row.get(key) is not None:
-        raise InputError(
-            f"{key}: {_shown(row[key])} in a task that does not give it; allowed: null"
-        )
+        raise InputError(f"{key}: {shown(row[key])} in a task that does not give it; allowed: null")
     return None
 
 
@@ -76,7 +74,7 @@ def truth_field(row: Row, key: str) -> bool:
         found = _TRUTH.get(str(int(value) if value in (0, 1) else value).strip().lower())
         if found is not None:
             return found
-    raise InputError(f"{key}: {_shown(value)}; allowed: true, false, 1 or 0")
+    raise InputError(f"{key}: {shown(value)}; allowed: true, false, 1 or 0")
 
 
 def name_field(row: Row, key: str) -> str:
@@ -93,7 +91,7 @@ def number_field(row: Row, key: str, low: float, high: float) -> float:
     """A number from `low` to `high`, or one written as text, as all of CSV is."""
     value = from_text(row.get(key))
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InputError(f"{key}: {_shown(value)}; allowed: a number from {low:g} to {high:g}")
+        raise InputError(f"{key}: {shown(value)}; allowed: a number from {low:g} to {high:g}")
     return float(value)
 
 
@@ -104,7 +102,7 @@ def items_field(row: Row, key: str, parse: Callable[[Row], _Item]) -> tuple[_Ite
     """
     value = from_text(row.get(key))
     if not isinstance(value, list):
-        raise InputError(f"{key}: {_shown(value)}; allowed: a list of JSON objects")
+        raise InputError(f"{key}: {shown(value)}; allowed: a list of JSON objects")
     return tuple(_parse_at(f"{key}[{index}]", item, parse) for index, item in enumerate(value))
 
 
@@ -125,13 +123,14 @@ def from_text(value: object) -> object:
 
 def _parse_at(place: str, value: object, parse: Callable[[Row], _Item]) -> _Item:
     if not isinstance(value, dict):
-        raise InputError(f"{place}: {_shown(value)}; allowed: a JSON object")
+        raise InputError(f"{place}: {shown(value)}; allowed: a JSON object")
     try:
         return parse(value)
     except InputError as error:
         raise InputError(f"{place}.{error}") from None
 
 
-def _shown(value: object) -> str:
-    shown = ascii(value) if isinstance(value, str) and _REFUSED.search(value) else repr(value)
-    return shown if len(shown) <= 40 else f"{shown[:37]}..."
+def shown(value: object) -> str:
+    """A value as a message quotes it: on one line, and 40 characters of it at most."""
+    text = ascii(value) if isinstance(value, str) and _REFUSED.search(value) else repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -120,7 +120,8 @@ def _turn_weights(row: Row, turns: int) -> tuple[float, ...]:
     if given is None:
         return ()
     if not isinstance(given, list) or len(given) != turns:
-        raise InputError(f"turn_weights: {given!r}; allowed: a list of {turns}, one per reply")
+        allowed = f"a list of {turns}, one per reply"
+        raise InputError(f"turn_weights: {fields.shown(given)}; allowed: {allowed}")
     keyed = [{"turn_weights": weight} for weight in given]
     return tuple(fields.number_field(one, "turn_weights", 0, 1e6) for one in keyed)
 

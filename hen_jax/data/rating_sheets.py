@@ -118,7 +118,8 @@ def read_key(path: Path) -> Key:
             told = f"{path}:{line}:{error}; give the key of the exported sheets"
             raise InputError(told) from None
         if blind in found:
-            raise InputError(f"{path}:{line}:id: {blind!r} is given twice; keep one key")
+            twice = f"{fields.shown(blind)} is given twice"
+            raise InputError(f"{path}:{line}:id: {twice}; keep one key")
         found[blind] = shown
     return found
 

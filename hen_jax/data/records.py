@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 from hen_jax.core.errors import InputError
-from hen_jax.data import cells
+from hen_jax.data import cells, fields
 from hen_jax.data.rows import Row, read_lines
 
 _Record = TypeVar("_Record")
@@ -81,8 +81,8 @@ def parse_each(
             unique = number and "id" not in given
             record = parse({"id": f"{path.name}:{line}", **given} if unique else given)
             if not unique and line_of_id.setdefault(name := identity(record), line) != line:
-                first = line_of_id[name]
-                raise InputError(f"id: {name!r} is also on line {first}; give each record its own")
+                again = f"{fields.shown(name)} is also on line {line_of_id[name]}"
+                raise InputError(f"id: {again}; give each record its own")
         except InputError as error:
             yield LineOutcome(row, None, Problem(path, line, str(error), text))
         else:

@@ -142,9 +142,9 @@ def rating(value: Any) -> float | None:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise InputError(f"{value!r} is no rating; allowed: {allowed}") from None
+        raise InputError(f"{fields.shown(value)} is no rating; allowed: {allowed}") from None
     if isinstance(value, bool) or not PERCEIVED.low <= number <= PERCEIVED.high:
-        raise InputError(f"{value!r} is no rating; allowed: {allowed}")
+        raise InputError(f"{fields.shown(value)} is no rating; allowed: {allowed}")
     return number
 
 

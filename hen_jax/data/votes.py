@@ -127,8 +127,9 @@ def unknown_items(cast: Cast, known: Mapping[str, Any]) -> Cast:
     """The same votes without those of items that are not known, each of which is a fault."""
     strange = [vote for vote in cast.votes if vote.item not in known]
     faults = [
-        Fault("of unknown items", f"{vote.place}:item: {vote.item!r} is not in the items")
+        Fault("of unknown items", f"{vote.place}:item: {name} is not in the items")
         for vote in strange
+        for name in [fields.shown(vote.item)]
     ]
     return cast._replace(
         votes=[vote for vote in cast.votes if vote.item in known], faults=cast.faults + faults
@@ -172,7 +173,7 @@ def _votes(
         return
     shown = None if reading.key is None else reading.key.get(item)
     if reading.key is not None and shown is None:
-        yield Fault("of unknown items", f"{place}:item: {item!r} is not in the key")
+        yield Fault("of unknown items", f"{place}:item: {fields.shown(item)} is not in the key")
         return
     for column in layout.values:
         try:
@@ -213,7 +214,7 @@ def _value(cell: Any, reading: Reading) -> float | str | None:
         if said in words and not isinstance(cell, bool):
             return outcome
     allowed = ", ".join(words[0] for words in CHOICE_WORDS.values())
-    raise InputError(f"{cell!r} is no choice; allowed: {allowed}")
+    raise InputError(f"{fields.shown(cell)} is no choice; allowed: {allowed}")
 
 
 def _rating(cell: Any, scale: Scale) -> float | None:
@@ -234,11 +235,7 @@ def _without_duplicates(cast: Cast) -> Cast:
         before = seen.setdefault((vote.item, vote.annotator), vote)
         if before is not vote:
             same = "again" if before.value == vote.value else f"and not {before.value!r}"
-            faults.append(
-                Fault(
-                    "given twice",
-                    f"{vote.place}: {vote.annotator!r} on item {vote.item!r} says {vote.value!r} "
-                    f"{same}, as in {before.place}",
-                )
-            )
+            who, what = fields.shown(vote.annotator), fields.shown(vote.item)
+            said = f"{who} on item {what} says {vote.value!r} {same}, as in {before.place}"
+            faults.append(Fault("given twice", f"{vote.place}: {said}"))
     return cast._replace(votes=list(seen.values()), faults=faults)

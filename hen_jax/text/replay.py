@@ -52,7 +52,7 @@ def replay(path: Path) -> Chat:
         if line.strip():
             try:
                 messages, reply = _row(line)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(
                     f"{path}:{number}: no recorded reply ({type(error).__name__}: {error}); each "
                     "line is an object with messages and reply"
@@ -72,12 +72,23 @@ def _lines(path: Path) -> list[str]:
         raise InputError(f"{path}: {error}; give a file of recorded replies") from None
 
 
+_KINDS = {
+    "tokens": int | None,
+    "stopped": bool,
+    "mean_log_prob": float | int | None,
+}
+"""What a line may say of a reply, beside its text."""
+
+
 def _row(line: str) -> tuple[str, Reply]:
     row = json.loads(line)
     text = row["reply"]
     if not isinstance(text, str):
         raise TypeError("reply is no text")
     own = {key: row[key] for key in Reply._fields[1:] if key in row}
+    for key, value in own.items():
+        if not isinstance(value, _KINDS[key]):
+            raise TypeError(f"{key} is {value!r:.40}")
     return _key(row["messages"]), Reply(text, **own)
 
 

@@ -3,8 +3,9 @@
     make robustness
     python tests/robustness/run.py --kills 12 --mutations 60 --seed 3
 
-Kills commands of every verb that writes (`robust_kills.py`), then damages files of every kind and
-opens them (`robust_mutations.py`). With `--page` the tables of `docs/robustness.md` are replaced.
+Spoils rows of every schema and reads them (`robust_records.py`), kills commands of every verb that
+writes (`robust_kills.py`), then damages files of every kind and opens them
+(`robust_mutations.py`). With `--page` the tables of `docs/robustness.md` are replaced.
 Every fault is printed, with what repeats it; the exit code is 1 if there is one. Everything lies in
 a temporary folder and runs at low priority: about fifteen minutes on 2 cores.
 """
@@ -24,9 +25,11 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 import robust_kills
 import robust_mutations
+import robust_records
 from robust_outcomes import Row
 
 KILLS = ("command", "kills", "at random moments", "before a change of files", "ended alike")
+RECORDS = ("rows", "spoilt", "read", "refused", "faults")
 MUTATIONS = ("files", "damaged", "opened by", "refused", "told", "the same", "faults")
 
 
@@ -49,6 +52,7 @@ def versions() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--records", type=int, default=42_000, help="0: none")
     parser.add_argument("--kills", type=int, default=52, help="0: none")
     parser.add_argument("--mutations", type=int, default=240, help="0: none")
     parser.add_argument("--seed", type=int, default=0)
@@ -58,6 +62,7 @@ def main() -> int:
     chosen = parser.parse_args()
     os.nice(chosen.nice)
     parts = (
+        ("records", robust_records.rows, chosen.records, RECORDS),
         ("kills", robust_kills.rows, chosen.kills, KILLS),
         ("mutations", robust_mutations.rows, chosen.mutations, MUTATIONS),
     )

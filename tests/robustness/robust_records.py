@@ -1,0 +1,28 @@
+"""Rows of every schema, votes, replays and verdicts, spoilt and read in thousands."""
+
+import random
+import sys
+from pathlib import Path
+
+from robust_outcomes import Row
+
+sys.path.append(str(Path(__file__).parents[1]))  # what tests share, as pytest has it
+
+import fuzzed
+
+
+def rows(home: Path, count: int, draw: random.Random, only: str) -> list[Row]:
+    """One row for each kind of file, with about `count` spoilt lines in all."""
+    wanted = {name: kind for name, kind in fuzzed.kinds(home).items() if only in name}
+    if not count or not wanted:
+        return []
+    each = -(-count // len(wanted))
+    return [_row(name, kind, each, home, draw.randrange(2**32)) for name, kind in wanted.items()]
+
+
+def _row(name: str, kind: fuzzed.Kind, count: int, home: Path, seed: int) -> Row:
+    counts, faults = fuzzed.fuzz(name, kind, count, home, seed)
+    told = [f"{fault.kind}, seed {seed}: {fault.text}: {fault.what}" for fault in faults]
+    for fault in told:
+        print(f"FAULT {fault}", flush=True)
+    return Row((name, count, counts["read"], counts["refused"], len(faults)), told)
