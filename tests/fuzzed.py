@@ -1,5 +1,6 @@
 """Rows and texts spoilt at random: whoever reads them takes them, or says in a line why not."""
 
+import dataclasses
 import json
 import random
 import signal
@@ -26,6 +27,10 @@ HOSTILE: tuple[Any, ...] = (
     "[1, 2", '[{"role": "user"}]', "_x000D_", "\u202e", "\u2028", [], {}, [[]], [None], {"a": {}},
     {"": 1}, [{"role": "user", "content": "a"}] * 3,
 )  # fmt: skip
+
+
+HEADER = 4000
+"""Bytes of a GGUF file in which it says what it holds."""
 
 
 class Fault(NamedTuple):
@@ -89,14 +94,28 @@ def spoilt_text(text: str, draw: random.Random) -> str:
     )()
 
 
-def spoilt_line(row: Any, draw: random.Random) -> str:
+def spoilt_line(row: Any, draw: random.Random) -> str | bytes:
     """A row as a line of JSON: one in four sound, the others spoilt as a value or as a text."""
     kind = draw.random()
+    if isinstance(row, bytes):
+        return row if kind < 0.1 else spoilt_bytes(row, draw)
     if kind < 0.25:
         return json_lines(row)
     if kind < 0.8 and not isinstance(row, str):
         return json_lines(spoilt_value(row, draw), ensure_ascii=draw.random() < 0.5)
     return spoilt_text(json_lines(row), draw)
+
+
+def spoilt_bytes(content: bytes, draw: random.Random) -> bytes:
+    """The content cut short, or with some bytes of its header changed."""
+    if draw.random() < 0.1:
+        return content[: draw.randrange(len(content))]
+    found = bytearray(content)
+    for _ in range(draw.choice((1, 1, 3))):
+        at = draw.randrange(min(len(found), HEADER))
+        new = draw.choice((draw.randbytes(1), b"\0" * 8, b"\xff" * 8, b"\xff\xff\xff\x7f"))
+        found[at : at + len(new)] = new
+    return bytes(found)
 
 
 def json_lines(row: Any, *, ensure_ascii: bool = True) -> str:
@@ -107,8 +126,12 @@ def json_lines(row: Any, *, ensure_ascii: bool = True) -> str:
     return "\n".join(json.dumps(one, ensure_ascii=ensure_ascii) for one in rows)
 
 
-def written(path: Path, lines: Iterable[str]) -> Path:
-    """A file of the lines, halves of characters among them."""
+def written(path: Path, lines: Iterable[str | bytes]) -> Path:
+    """A file of the lines, halves of characters among them; or of the bytes."""
+    lines = list(lines)
+    if isinstance(lines[0], bytes):
+        path.write_bytes(lines[0])
+        return path
     path.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogatepass")
     return path
 
@@ -166,6 +189,27 @@ def use_verdict(path: Path, _: str) -> Counter[str]:
     return counts
 
 
+def use_gguf(path: Path, _: str) -> Counter[str]:
+    """Reads a model of llama.cpp's: config, tokenizer, and where the tensors are."""
+    from hen_jax.io.gguf import open_gguf, read_gguf_tensors  # with jax
+    from hen_jax.io.gguf_config import read_gguf_config
+    from hen_jax.io.gguf_tokenizer import build_tokenizer
+
+    reader = open_gguf(path)
+    config = read_gguf_config(reader)
+    build_tokenizer(reader).encode("It rains.")
+    read_gguf_tensors(reader, config)
+    return Counter(read=1)
+
+
+def example_gguf(path: Path) -> bytes:
+    """A tiny model as llama.cpp's converter writes it."""
+    from tiny_gguf import CONFIG, write_gguf  # with jax
+
+    write_gguf(path, config=dataclasses.replace(CONFIG, vocab_size=300))
+    return path.read_bytes()
+
+
 def require_one_line(told: str) -> None:
     """Nothing that a terminal would obey, and no page of it."""
     bad = [one for one in told if not one.isprintable()]
@@ -203,6 +247,7 @@ def kinds(folder: Path) -> Mapping[str, Kind]:
     return schemas | votes | {
         "replay": Kind([SAID], use_replay, at_once=1),
         "verdict": Kind(VERDICTS, use_verdict),
+        "gguf": Kind([example_gguf(folder / "m.gguf")], use_gguf, at_once=1, suffix=".gguf"),
     }  # fmt: skip
 
 
@@ -234,7 +279,7 @@ def fuzz(name: str, kind: Kind, count: int, folder: Path, seed: int) -> tuple[Co
     return counts, faults
 
 
-def _tried(name: str, kind: Kind, lines: list[str], folder: Path) -> Counter | Fault:
+def _tried(name: str, kind: Kind, lines: list[Any], folder: Path) -> Counter | Fault:
     path = written(folder / f"{name}{kind.suffix}", lines)
     before = signal.signal(signal.SIGALRM, _hangs)
     signal.alarm(LONGEST)
@@ -244,7 +289,8 @@ def _tried(name: str, kind: Kind, lines: list[str], folder: Path) -> Counter | F
         require_one_line(str(error).replace("\n", ""))
         return Counter(refused=len(lines))
     except Exception:
-        return Fault(name, ascii("\n".join(lines))[:300], traceback.format_exc()[-700:])
+        text = ascii("\n".join(map(str, lines)))[:300]
+        return Fault(name, text, traceback.format_exc()[-700:])
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)

@@ -284,7 +284,7 @@ def test_eight_devices_give_what_one_does_with_tasks_in_parallel(curriculum):
 
 def test_rows_that_do_not_divide_over_the_devices_are_refused():
     with pytest.raises(InputError, match=r"config\.episode\.support_rows"):
-        put_episode(make_mesh(MeshConfig()), EpisodeSettings(), vectors(2))
+        put_episode(make_mesh(MeshConfig(data=8)), EpisodeSettings(), vectors(2))
 
 
 @pytest.mark.parametrize("curriculum", ["emcl_a", "emcl_b"])
