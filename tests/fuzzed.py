@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hen_jax.core.errors import InputError
+from hen_jax.core.errors import InputError, told
 from hen_jax.data.rows import read_lines
 from hen_jax.data.schema_pages import PAGES
 from hen_jax.data.schemas import SCHEMAS, check_records
@@ -210,11 +210,11 @@ def example_gguf(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def require_one_line(told: str) -> None:
+def require_one_line(text: str) -> None:
     """Nothing that a terminal would obey, and no page of it."""
-    bad = [one for one in told if not one.isprintable()]
+    bad = [one for one in text if not one.isprintable()]
     assert not bad, f"a message holds {bad[0]!a}"
-    assert len(told) < 2000, f"a message of {len(told)} characters: {told[:150]}"
+    assert len(text) < 2000, f"a message of {len(text)} characters: {text[:150]}"
 
 
 class Kind(NamedTuple):
@@ -241,14 +241,18 @@ VERDICTS = [{"score": 4, "dimensions": {"Interest": 2}}, {"winner": "B"}, {"orde
 
 
 def kinds(folder: Path) -> Mapping[str, Kind]:
-    """Everything there is to fuzz, by name."""
+    """Everything there is to fuzz but GGUF files, by name: without jax."""
     schemas = {name: _of_schema(name, folder) for name in SCHEMAS}
     votes = {name: Kind(rows, use_votes) for name, rows in VOTES.items()}
     return schemas | votes | {
         "replay": Kind([SAID], use_replay, at_once=1),
         "verdict": Kind(VERDICTS, use_verdict),
-        "gguf": Kind([example_gguf(folder / "m.gguf")], use_gguf, at_once=1, suffix=".gguf"),
     }  # fmt: skip
+
+
+def gguf_kind(folder: Path) -> Kind:
+    """Headers of GGUF files."""
+    return Kind([example_gguf(folder / "m.gguf")], use_gguf, at_once=1, suffix=".gguf")
 
 
 def _of_schema(name: str, folder: Path) -> Kind:
@@ -286,14 +290,21 @@ def _tried(name: str, kind: Kind, lines: list[Any], folder: Path) -> Counter | F
     try:
         return kind.use(path, name)
     except InputError as error:
-        require_one_line(str(error).replace("\n", ""))
-        return Counter(refused=len(lines))
+        return Counter(refused=len(lines)) + _told(error)
     except Exception:
         text = ascii("\n".join(map(str, lines)))[:300]
         return Fault(name, text, traceback.format_exc()[-700:])
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _told(error: InputError) -> Counter[str]:
+    """Nothing, where `hen` would tell it in one line."""
+    found = told(error)
+    assert found is not None
+    require_one_line(found.line.replace("\n", " "))
+    return Counter()
 
 
 def _hangs(*_: object) -> None:

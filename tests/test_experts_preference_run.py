@@ -5,12 +5,10 @@ import numpy as np
 import pytest
 from tiny_run import config, run
 
-from hen_jax.core.mesh import make_mesh
 from hen_jax.core.trees import flatten
 from hen_jax.recipes import experts_preference
 from hen_jax.recipes.plan import plan
 from hen_jax.recipes.trained import open_trained
-from hen_jax.runs import train
 from hen_jax.runs.stage import rows_to_devices
 from hen_jax.training.metrics import read_metrics
 
@@ -32,15 +30,8 @@ FIELDS = {
 def finished(tiny_base, tmp_path_factory):
     """DPO of two experts from the base."""
     workdir = tmp_path_factory.mktemp("experts") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
-        run(tiny_base, workdir, **FIELDS)
+    run(tiny_base, workdir, **FIELDS)
     return workdir
-
-
-@pytest.fixture
-def one_device(monkeypatch):
-    monkeypatch.setattr(train, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
 
 
 # These compile whole runs: half a minute each where nothing is in the cache of programs.
@@ -56,9 +47,7 @@ def test_a_run_starts_at_ln_2_and_learns(finished):
 
 
 @pytest.mark.slow
-def test_what_is_cut_off_goes_on_bit_for_bit(
-    tiny_base, finished, tmp_path, one_device, monkeypatch
-):
+def test_what_is_cut_off_goes_on_bit_for_bit(tiny_base, finished, tmp_path, monkeypatch):
     def cut(job):
         put, left = rows_to_devices(job), iter(range(100))
         held = sum(1 for _ in job.feed.held_out())
@@ -85,7 +74,7 @@ def test_what_is_cut_off_goes_on_bit_for_bit(
 
 @pytest.mark.slow
 def test_an_expert_added_to_a_finished_set_leaves_the_bytes_of_the_others(
-    tiny_base, finished, tmp_path, one_device
+    tiny_base, finished, tmp_path
 ):
     added = ({"name": "level"}, {"name": "role", "rank": 1}, {"name": "new", "sources": LEVEL})
     run(tiny_base, tmp_path / "more", **(FIELDS | {"experts": added}), start=str(finished))

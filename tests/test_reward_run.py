@@ -147,7 +147,7 @@ def test_the_export_scores_as_the_run_does(finished, tmp_path, form):
     assert "nats per prompt" in (out / "README.md").read_text()
 
 
-def test_a_policy_is_rewarded_by_what_hen_score_gives(finished, tmp_path, one_device):
+def test_a_policy_is_rewarded_by_what_hen_score_gives(finished, tmp_path):
     out = tmp_path / "out"
     export(finished, out, "hf")
     pairs = read_pairs(samples.path("crossed/level.en.jsonl"), "crossed")[:3]

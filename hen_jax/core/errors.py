@@ -71,7 +71,7 @@ def told(error: BaseException) -> Told | None:
     on device]")`, too.
     """
     if isinstance(error, InputError):
-        return Told(2, str(error))
+        return Told(2, printable(str(error)))
     if isinstance(error, StoppedError | StoppedEarlyError):
         return Told(STOPPED, str(error))
     if isinstance(error, LostError):
@@ -88,6 +88,11 @@ def told(error: BaseException) -> Told | None:
         # A missing right is the user's to mend; what was whole before still is.
         return Told(2, f"{error.filename or 'writing'}: {error.strerror or error}")
     return None
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal would obey as escapes: a file's words may stand in it."""
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
 
 
 def _full_disk(error: BaseException) -> str | None:

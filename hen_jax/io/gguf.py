@@ -45,9 +45,16 @@ def open_gguf(path: Path) -> GGUFReader:
 
 
 def field(reader: GGUFReader, key: str) -> Any:
-    """The value at `key` as Python numbers, strings and lists; None where the file lacks it."""
+    """The value at `key` as Python numbers, strings and lists; None where the file lacks it.
+
+    Raises:
+      InputError: a text that is not UTF-8.
+    """
     found = reader.fields.get(key)
-    return None if found is None else found.contents()
+    try:
+        return None if found is None else found.contents()
+    except UnicodeDecodeError:
+        raise InputError(f"the GGUF field {key} is not UTF-8; download the file again") from None
 
 
 def read_gguf_tensors(reader: GGUFReader, config: DecoderConfig) -> list[Tensor]:

@@ -1,5 +1,6 @@
 """The tokenizer inside a GGUF file, written as the files transformers reads."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,12 @@ def build_tokenizer(reader: GGUFReader) -> Tokenizer:
         tokenizer = _of_bytes(reader)
     else:
         raise InputError(f"GGUF tokenizer {kind!r} is not supported; supported: gpt2, llama")
-    tokens, types = (field(reader, f"tokenizer.ggml.{key}") for key in ("tokens", "token_type"))
+    tokens, types = (_listed(reader, key) for key in ("tokens", "token_type"))
+    if len(tokens) != len(types):
+        raise InputError(
+            f"the GGUF file has {len(tokens)} tokens and {len(types)} token types; "
+            "download the file again"
+        )
     for token, number in zip(tokens, types, strict=True):
         if number in (TokenType.CONTROL, TokenType.UNKNOWN):
             tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True)])
@@ -111,9 +117,10 @@ def _of_bytes(reader: GGUFReader) -> Tokenizer:
             f"GGUF tokenizer 'gpt2' with pre-tokenizer {pre!r} is not supported; "
             f"supported: gpt2 with {', '.join(SPLITTINGS)}"
         )
-    splitting, tokens = SPLITTINGS[pre], field(reader, "tokenizer.ggml.tokens")
-    merges = [tuple(merge.split(" ", 1)) for merge in field(reader, "tokenizer.ggml.merges")]
+    splitting, tokens = SPLITTINGS[pre], _listed(reader, "tokens")
+    merges = [tuple(str(merge).split(" ", 1)) for merge in _listed(reader, "merges")]
     vocab = {token: index for index, token in enumerate(tokens)}
+    _require_tokens(merges, vocab)
     model = models.BPE(vocab=vocab, merges=merges, ignore_merges=splitting.ignore_merges)
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = splitting.build()
@@ -123,10 +130,25 @@ def _of_bytes(reader: GGUFReader) -> Tokenizer:
     return tokenizer
 
 
+def _listed(reader: GGUFReader, key: str) -> list[Any]:
+    """A list that the tokenizer cannot do without."""
+    found = field(reader, f"tokenizer.ggml.{key}")
+    if not isinstance(found, list):
+        raise InputError(f"the GGUF file has no list tokenizer.ggml.{key}; download the file again")
+    return found
+
+
+def _require_tokens(merges: Iterable[tuple[str, ...]], vocab: Mapping[str, int]) -> None:
+    for merge in merges:
+        if len(merge) != 2 or not {*merge, "".join(merge)} <= vocab.keys():
+            raise InputError(
+                f"GGUF merge {' '.join(merge)[:40]!r} is not of the file's tokens; "
+                "download the file again"
+            )
+
+
 def _of_pieces(reader: GGUFReader) -> Tokenizer:
-    tokens, scores, types = (
-        field(reader, f"tokenizer.ggml.{key}") for key in ("tokens", "scores", "token_type")
-    )
+    tokens, scores, types = (_listed(reader, key) for key in ("tokens", "scores", "token_type"))
     pieces = {
         token: score
         for token, score, kind in zip(tokens, scores, types, strict=True)

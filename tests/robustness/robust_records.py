@@ -13,7 +13,8 @@ import fuzzed
 
 def rows(home: Path, count: int, draw: random.Random, only: str) -> list[Row]:
     """One row for each kind of file, with about `count` spoilt lines in all."""
-    wanted = {name: kind for name, kind in fuzzed.kinds(home).items() if only in name}
+    every = {**fuzzed.kinds(home), "gguf": fuzzed.gguf_kind(home)}
+    wanted = {name: kind for name, kind in every.items() if only in name}
     if not count or not wanted:
         return []
     each = -(-count // len(wanted))

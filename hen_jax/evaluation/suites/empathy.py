@@ -18,10 +18,9 @@ import numpy as np
 from scipy.special import expit
 
 from hen_jax.core.checksums import text_sha256
-
-from hen_jax.empathy.labels import Language
 from hen_jax.core.errors import InputError
 from hen_jax.data.votes import Cast, Reading, read_votes, require_good
+from hen_jax.empathy.labels import Language
 from hen_jax.empathy.scales import Scale
 from hen_jax.evaluation.judge_prompts import judge_prompt
 from hen_jax.evaluation.rubrics import Rubric, load_rubric
