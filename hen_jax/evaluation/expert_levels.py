@@ -128,7 +128,7 @@ def persistence(
         return np.concatenate([means, kept, [_mean(kept[LATE - 1 :]), slope(drawn), area(kept)]])
 
     found = estimates(rows, groups, figures, draws=draws, seed=seed)
-    said: np.ndarray = np.logical_not(np.isnan(rows))
+    said = np.isfinite(rows)
     many = [_groups_in(groups, said[:, turn]) for turn in range(T)]
     (late,) = _of_groups(found[2 * T : 2 * T + 1], [_groups_in(groups, said[:, LATE - 1 :].any(1))])
     means, kept = (_of_groups(found[k * T : (k + 1) * T], many) for k in range(2))
@@ -197,7 +197,7 @@ def effect(
     makes the first too large.
     """
     rows = np.stack([arm - base, alone[0] - alone[1]], axis=1)  # [C, 2, T]
-    there: np.ndarray = np.logical_not(np.isnan(rows).any(axis=1))
+    there = np.isfinite(rows).all(axis=1)
     rows = np.where(there[:, None], rows, np.nan)
     kept = there.any(axis=1)
     groups = [group for group, one in zip(groups, kept, strict=True) if one]

@@ -1,6 +1,6 @@
 """The tokenizer inside a GGUF file, written as the files transformers reads."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +118,8 @@ def _of_bytes(reader: GGUFReader) -> Tokenizer:
             f"supported: gpt2 with {', '.join(SPLITTINGS)}"
         )
     splitting, tokens = SPLITTINGS[pre], _listed(reader, "tokens")
-    merges = [tuple(str(merge).split(" ", 1)) for merge in _listed(reader, "merges")]
     vocab = {token: index for index, token in enumerate(tokens)}
-    _require_tokens(merges, vocab)
+    merges = [_merge(str(merge), vocab) for merge in _listed(reader, "merges")]
     model = models.BPE(vocab=vocab, merges=merges, ignore_merges=splitting.ignore_merges)
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = splitting.build()
@@ -138,13 +137,14 @@ def _listed(reader: GGUFReader, key: str) -> list[Any]:
     return found
 
 
-def _require_tokens(merges: Iterable[tuple[str, ...]], vocab: Mapping[str, int]) -> None:
-    for merge in merges:
-        if len(merge) != 2 or not {*merge, "".join(merge)} <= vocab.keys():
-            raise InputError(
-                f"GGUF merge {' '.join(merge)[:40]!r} is not of the file's tokens; "
-                "download the file again"
-            )
+def _merge(text: str, vocab: Mapping[str, int]) -> tuple[str, str]:
+    """The two tokens of a merge, which with their join are of the file's tokens."""
+    left, _, right = text.partition(" ")
+    if not {left, right, left + right} <= vocab.keys():
+        raise InputError(
+            f"GGUF merge {text[:40]!r} is not of the file's tokens; download the file again"
+        )
+    return left, right
 
 
 def _of_pieces(reader: GGUFReader) -> Tokenizer:

@@ -52,7 +52,7 @@ HED_LABELS: Mapping[str, Attribute] = {
 
 def attribute_of(emotion: str) -> Attribute | None:
     """Whether an emotion of either list is pleasant; None of another word."""
-    return EBG_LABELS.get(emotion, HED_LABELS.get(emotion))
+    return EBG_LABELS.get(emotion) or HED_LABELS.get(emotion)
 
 
 ED_LABELS: tuple[str, ...] = (
