@@ -130,7 +130,8 @@ def persistence(
     found = estimates(rows, groups, figures, draws=draws, seed=seed)
     said = np.isfinite(rows)
     many = [_groups_in(groups, said[:, turn]) for turn in range(T)]
-    (late,) = _of_groups(found[2 * T : 2 * T + 1], [_groups_in(groups, said[:, LATE - 1 :].any(1))])
+    late_ones = np.asarray(said[:, LATE - 1 :].any(axis=1))
+    (late,) = _of_groups(found[2 * T : 2 * T + 1], [_groups_in(groups, late_ones)])
     means, kept = (_of_groups(found[k * T : (k + 1) * T], many) for k in range(2))
     fall, held = found[2 * T + 1 :]
     return Persistence(means, kept, late, fall, held, said.sum(axis=0).tolist())
@@ -197,9 +198,9 @@ def effect(
     makes the first too large.
     """
     rows = np.stack([arm - base, alone[0] - alone[1]], axis=1)  # [C, 2, T]
-    there = np.isfinite(rows).all(axis=1)
+    there = np.asarray(np.isfinite(rows).all(axis=1))
     rows = np.where(there[:, None], rows, np.nan)
-    kept = there.any(axis=1)
+    kept = np.asarray(there.any(axis=1))
     groups = [group for group, one in zip(groups, kept, strict=True) if one]
 
     def figures(drawn: np.ndarray) -> np.ndarray:
