@@ -151,7 +151,7 @@ def all_well(folders, count: int) -> None:
         assert not served.worker.failed
         assert not served.worker.call(lambda engine: engine.busy).result()
     statuses = [status for status, _ in found]
-    assert statuses.count(200) > 0.1 * count  # some get through, and are answered
+    assert statuses.count(200) > 0.04 * count  # some get through, and are answered
     assert {200, 400, 404} <= set(statuses)
 
 
