@@ -7,6 +7,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import jax
 import pytest
 import yaml
 
@@ -17,6 +18,7 @@ from hen_jax.core.rows import check_batch
 from hen_jax.recipes.launch import load_config
 from hen_jax.recipes.plan import plan
 from hen_jax.recipes.table import settings_of
+from hen_jax.runs import train
 from hen_jax.runs.settings import settings
 
 ROOT = Path(__file__).parent.parent
@@ -87,10 +89,11 @@ def test_every_recipe_divides_its_rows_over_eight_devices(started):
     for words in started.values():
         assert any(word.startswith("--workdir=") for word in words), words
         found = read(words)
-        check_batch(found.data.batch_size, found.microbatches, make_mesh(found.mesh))
+        check_batch(found.data.batch_size, found.microbatches, make_mesh(found.mesh, jax.devices()))
 
 
-def test_every_recipe_of_a_cluster_runs_as_typed_on_eight_devices(started, tmp_path):
+def test_every_recipe_of_a_cluster_runs_as_typed_on_eight_devices(started, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "make_mesh", lambda config: make_mesh(config, jax.devices()))
     # They start one command, and a run of it costs seconds. `local.sh` is started by
     # test_fault_tolerance.py.
     distinct = {tuple(words[:-1]) for name, words in started.items() if name != "local.sh"}
