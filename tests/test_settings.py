@@ -242,7 +242,7 @@ def test_no_value_of_a_number_is_a_traceback(value):
             assert math.isfinite(value)
 
 
-def test_the_default_config_refuses_eight_devices_before_anything_is_read(
+def test_a_default_config_refuses_a_mesh_of_eight_before_anything_is_read(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("HEN_CACHE", str(tmp_path / "cache"))
@@ -255,7 +255,7 @@ def test_the_default_config_refuses_eight_devices_before_anything_is_read(
     }
     for name, message in told.items():
         command = ["run", f"--config={name}", f"--workdir={tmp_path / 'run'}"]
-        assert cli.main(command) == 2
+        assert cli.main([*command, "--config.mesh.data=8"]) == 2
         (said,) = capsys.readouterr().err.splitlines()
         assert said.startswith(f"hen: {message}")
     assert not (tmp_path / "run").exists()
