@@ -92,7 +92,8 @@ def test_sampled_replies_are_distributed_as_without_guesses(model, weights, step
             seen.append(int(found.tokens[1]))
     counts = np.asarray([seen.count(token) for token in best])
     assert counts.sum() == len(seen) > 100
-    assert stats.chisquare(counts, wanted * len(seen)).pvalue > 1e-3
+    expected = np.asarray(wanted, float) / np.sum(wanted, dtype=float) * len(seen)
+    assert stats.chisquare(counts, expected).pvalue > 1e-3
 
 
 def uncached_best(model, prompt: tuple[int, ...]) -> int:

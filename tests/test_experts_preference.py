@@ -13,7 +13,7 @@ from hen_jax.adapters.experts import joint_lora
 from hen_jax.core.errors import InputError
 from hen_jax.core.trees import flatten
 from hen_jax.data.continuations import continuations
-from hen_jax.data.joined import join
+from hen_jax.data.joined import join_batches
 from hen_jax.data.preference_batches import preference_batch, preference_bounds
 from hen_jax.data.preferences import Pair
 from hen_jax.models.config import Execution, LoraConfig
@@ -95,7 +95,7 @@ def parts(compared, bounds):
 
 
 def joined(parts):
-    return jax.tree.map(jnp.asarray, join(dict(enumerate(parts.values()))))
+    return jax.tree.map(jnp.asarray, join_batches(dict(enumerate(parts.values()))))
 
 
 def without_mismatches(batch):

@@ -26,8 +26,8 @@ class PrefixConfig:
     """
 
     length: Count = 4  # vectors in front of each conversation
-    hidden: Count = 32
-    sources: tuple[str, ...] = SOURCES
+    hidden: Count = 32  # width of the gates' hidden layer
+    sources: tuple[str, ...] = SOURCES  # what is fused; one left out is an ablation
 
     def __post_init__(self):
         check_ranges(self)

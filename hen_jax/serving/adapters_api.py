@@ -31,8 +31,8 @@ async def load(served: Served, request: Request) -> Response:
         )
     except RefusedError:
         raise
-    except InputError as error:
-        raise RefusedError(str(error), field="lora_path") from None
+    except (InputError, OSError) as error:  # a name that no file system takes, too
+        raise RefusedError(str(error)[:300], field="lora_path") from None
     return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
 
 

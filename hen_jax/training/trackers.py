@@ -17,7 +17,7 @@ from hen_jax.core.files import read_json, write_json
 
 
 class Tracker(NamedTuple):
-    """An open tracker."""
+    """An open tracker: where figures go, and how it is closed."""
 
     write: Callable[[int, Mapping[str, float]], None]  # step, `{"train/loss": 1.9, ...}`
     close: Callable[[], None]

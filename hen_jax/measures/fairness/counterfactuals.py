@@ -18,7 +18,7 @@ import yaml
 from hen_jax.empathy.formulas import formulas_in
 from hen_jax.empathy.labels import Language
 from hen_jax.empathy.wordings import EMOTION_WORDS, count_words
-from hen_jax.evaluation.figures import Drawing, bootstrap
+from hen_jax.evaluation.figures import Drawing, bootstrap, randomisation
 from hen_jax.evaluation.ratings import holm
 from hen_jax.evaluation.reply_rules import words_of
 from hen_jax.evaluation.suite import Measured
@@ -94,14 +94,20 @@ def group_differences(
     return lines
 
 
+def _share(sums: np.ndarray) -> np.ndarray:
+    return sums[..., 0] / sums[..., 1]
+
+
 def _line(
     measure: str, name: str, gaps: Mapping[str, float], drawing: Drawing, about: Mapping[str, str]
 ) -> Measured:
     there = {post: gap for post, gap in gaps.items() if not np.isnan(gap)}
     values = np.asarray([[gap, 1.0] for gap in there.values()]).reshape(-1, 2)
-    found = bootstrap(values, list(there), lambda sums: sums[..., 0] / sums[..., 1], drawing)
+    found = bootstrap(values, list(there), _share, drawing)
+    none = np.stack([np.zeros(len(values)), np.ones(len(values))], axis=1)
+    chance = randomisation(np.concatenate([values, none], axis=1), list(there), _share, drawing)
     value, low, high, p = (
-        None if np.isnan(x) else x for x in (found.value, found.low, found.high, found.p)
+        None if np.isnan(x) else x for x in (found.value, found.low, found.high, chance)
     )
     return Measured(
         "", "", measure, name, value, low, high, len(there), found.clusters,
