@@ -40,6 +40,7 @@ def get_config(variant: Literal["smollm2", "unknown", "tiny"] = "smollm2") -> Co
     config.optimizer = ConfigDict({"learning_rate": 3e-2, "warmup": 0.05})
     config.updates = 300
     config.ridge = 1e-2
+    config.loop = ConfigDict({"evaluators": ("routing",), "checkpoint_every": 1000})
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
     if variant == "unknown":
         config.unknown = ({"schema": "hed", "path": "shipped:hed/hed.en.jsonl"},)
