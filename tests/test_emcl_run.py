@@ -43,6 +43,7 @@ def opened(tiny_base, workdir, **changes):
     return train.open_job(emcl.STAGE, configured(tiny_base, **changes), mesh, tiny_base, workdir)
 
 
+@pytest.mark.slow  # three runs; .ci/run runs it each time
 def test_a_run_taken_up_again_ends_bit_for_bit_as_one_that_was_not(
     tiny_base, tmp_path, monkeypatch
 ):

@@ -77,6 +77,7 @@ def stopping_at(step: int, by: signal.Signals, monkeypatch):
     )
 
 
+@pytest.mark.slow  # a process of its own; .ci/run runs it each time
 def test_asked_to_stop_it_saves_and_goes_on_bit_for_bit(tiny_base, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stopping_at(4, signal.SIGTERM, patch)
@@ -92,6 +93,7 @@ def test_asked_to_stop_it_saves_and_goes_on_bit_for_bit(tiny_base, whole, tmp_pa
     )
 
 
+@pytest.mark.slow  # the same
 def test_a_run_killed_at_a_random_moment_ends_as_one_that_was_not(tiny_base, whole, tmp_path):
     lines = read_metrics(whole)
     steps = [line["step"] for line in lines if line["kind"] == "train"]
