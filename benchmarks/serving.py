@@ -4,7 +4,7 @@ Streams over HTTP, as many as slots, each of another expert; the same prompts, l
 (random, of rank 16, on all layers) on both sides; llama.cpp on an F16 file. `first_p95` are seconds
 to the first text. Ours with one expert for all streams stands beside it.
 
-    python benchmarks/serving.py --model /tmp/smollm2 --llama-python .venv-interop/bin/python
+    python benchmarks/serving.py --model models/smollm2-135m --llama-python .venv-interop/bin/python
 """
 
 import json
