@@ -66,7 +66,14 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("axes", [(1, 1), (2, 1), (2, 2)])
+@pytest.mark.parametrize(
+    "axes",
+    [
+        (1, 1),
+        pytest.param((2, 1), marks=pytest.mark.slow),
+        pytest.param((2, 2), marks=pytest.mark.slow),
+    ],  # 90 MB each
+)
 def test_import_holds_no_tensor_and_export_one(folder, tmp_path, monkeypatch, axes):
     monkeypatch.setattr(placing, "PIECE", 150_000)  # matrices in 2 to 28 pieces
     fsdp, tensor = axes

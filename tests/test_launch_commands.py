@@ -92,6 +92,7 @@ def test_every_recipe_divides_its_rows_over_eight_devices(started):
         check_batch(found.data.batch_size, found.microbatches, make_mesh(found.mesh, jax.devices()))
 
 
+@pytest.mark.slow  # runs on eight devices
 def test_every_recipe_of_a_cluster_runs_as_typed_on_eight_devices(started, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "make_mesh", lambda config: make_mesh(config, jax.devices()))
     # They start one command, and a run of it costs seconds. `local.sh` is started by

@@ -12,6 +12,7 @@ def test_there_are_examples():
     assert len(EXAMPLES) == 4
 
 
+@pytest.mark.slow  # each trains for a while
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_holds(path):
     runpy.run_path(str(path))

@@ -40,6 +40,7 @@ def program(keep):
     )
 
 
+@pytest.mark.slow  # three programs of the whole inner loop
 def test_the_meta_gradient_is_the_same():
     plain, kept = (program(keep).compile()(THETA, RATES) for keep in (None, PRODUCTS))
     for path, leaf in flatten(plain[0]).items():

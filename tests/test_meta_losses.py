@@ -108,6 +108,7 @@ def temporaries(mode, steps=2, microbatches=1):
     return analysis.temp_size_in_bytes
 
 
+@pytest.mark.slow  # compiles each mode
 def test_memory_of_the_exact_gradient():
     first_order, mixflow, unroll = map(temporaries, ("first_order", "mixflow", "unroll"))
     split = temporaries("mixflow", steps=8, microbatches=4)

@@ -271,6 +271,7 @@ def test_what_a_run_would_refuse_is_not_planned(monkeypatch):
         plan(TINY, [], "v5e:2x4")
 
 
+@pytest.mark.slow  # compiled for a TPU
 @pytest.mark.usefixtures("libtpu")
 def test_the_curriculum_is_a_stage_like_any_other():
     rows = ["--config.episode.support_rows=8", "--config.episode.query_rows=8"]
