@@ -47,7 +47,7 @@ def exports(tiny_base, tmp_path_factory):
         run(
             tiny_base, folder / "run-rating", recipe="regression", adapter=None, epochs=0.2,
             sources=({"schema": "sense7", "path": "shipped:sense7/conversations.jsonl"},),
-            data={"row_length": 512, "batch_size": 2}, loop={"evaluators": ()},
+            data={"row_length": 2048, "batch_size": 2}, loop={"evaluators": ()},
         )  # fmt: skip
         export(folder / "run-rating", folder / "rating", "hf")
     return folder
@@ -111,7 +111,7 @@ def test_a_model_that_is_none_of_its_kind_is_refused(exports):
         (Measured("m", "rating", str(exports / "reward")), "is a preference model"),
         (Measured("m", "preference", str(exports / "replies")), "it is no measure"),
         (Measured("m", "preference", str(exports / "nowhere")), "no model at"),
-        (Measured("m", "preference", str(exports / "rating")), "is a rating model"),
+        (Measured("m", "preference", str(exports / "rating")), "brings no calibration"),
     ):
         with pytest.raises(InputError, match=message):
             opened(wrong, False, "distress")
