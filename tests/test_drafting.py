@@ -46,6 +46,7 @@ def test_what_followed_the_last_words_is_guessed():
     assert found == [[7, 8, 5], [1, 2, none], [4, 2, 3], [4, none, 9], [none] * 3, [none] * 3]
 
 
+@pytest.mark.slow  # compiles for long
 def test_replies_are_the_same_with_guesses(model, weights, steps):
     asked = [Request(p, 17, seed=7, sampling=s) for p, s in zip(PROMPTS, SAMPLINGS, strict=True)]
     asked += [Request(PROMPTS[3], 12, stop=(11,), sampling=GREEDY)]

@@ -138,6 +138,7 @@ def test_the_loss_of_all_is_over_all_their_tokens(three_steps):
     np.testing.assert_allclose(found[0]["loss"].total, sum(m.total for m in own), rtol=1e-6)
 
 
+@pytest.mark.slow  # compiles for long
 def test_microbatches_and_devices_change_nothing(three_steps):
     states, _ = three_steps
     mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=2), jax.devices()[:4])

@@ -63,6 +63,7 @@ def test_a_stage_that_is_not_ours_trains_resumes_bit_for_bit_and_is_exported(
     assert "trained by distillation to a bias of 6.0 with hen_jax" in card
 
 
+@pytest.mark.slow  # compiles for long
 def test_a_stage_that_is_not_ours_is_planned(tiny_base, distil, monkeypatch, capsys):
     pytest.importorskip("libtpu", reason="hen plan compiles for TPUs: pip install 'hen_jax[plan]'")
     monkeypatch.setattr("hen_jax.recipes.plan.load_config", lambda *_: config(tiny_base, **distil))
@@ -98,6 +99,7 @@ def test_a_model_that_trains_whole_is_held_once(tiny_base, tmp_path, monkeypatch
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(again.model.base))
 
 
+@pytest.mark.slow  # compiles for long
 def test_the_replies_of_a_run_are_an_evaluator(tiny_base, tmp_path):
     loop = {"evaluators": ("replies",)}
     run(tiny_base, tmp_path / "run", epochs=0.05, loop=loop)

@@ -85,6 +85,7 @@ def test_moments_live_where_their_parameters_do():
         assert leaf.sharding == shardings[path]
 
 
+@pytest.mark.slow  # compiles for long
 def test_jit_changes_nothing():
     parts = tiny()
     optimizer = optax.sgd(0.1)

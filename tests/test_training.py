@@ -42,6 +42,7 @@ def test_one_compilation_serves_texts_of_any_length(tiny_base, tmp_path, caplog)
         assert len(compiled) == 1, compiled
 
 
+@pytest.mark.slow  # compiles for long
 def test_a_failing_write_leaves_the_older_checkpoint_usable(
     tiny_base, tiny_finished, tmp_path, monkeypatch
 ):
