@@ -23,6 +23,7 @@ Kin: Ren et al. (2018) reweight by the sign of the alignment alone; Meta-Weight-
 and the alignment by a gate are ours.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -184,6 +185,25 @@ def exact_step(
     return step
 
 
+class _Looked(NamedTuple):
+    """Support rows at a step."""
+
+    sums: Float[Array, "B"]  # of their losses
+    counts: Float[Array, "B"]  # of their tokens
+    seen: RowsSeen
+    weights: Float[Array, "B"]  # learnt, mean 1
+    own: Array | float  # that they came with
+
+    @property
+    def per_token(self) -> Float[Array, "B"]:
+        """Their losses."""
+        return self.sums / jnp.maximum(self.counts, 1)
+
+    def tokens(self, weights: Float[Array, "B"]) -> Float[Array, ""]:
+        """What a sum of losses with these weights is divided by."""
+        return (self.own * weights * self.counts).sum()
+
+
 def aligned_step(
     config: EmclConfig,
     optimizer: optax.GradientTransformation,
@@ -196,58 +216,100 @@ def aligned_step(
 
     def step(state: State, frozen: Tree, episode: Episode) -> tuple[State, Metrics]:
         memory: CurriculumMemory = state.memory
-        visits, time = memory.visits, _time(state, steps)
+        time = _time(state, steps)
         support, query = flat(episode.support, 3), flat(episode.query, 2)
+        asked, slope = _held_out(row_sums, state.params, frozen, query)
+        weigh = partial(row_weights, config, memory.eta, time=time)
+        look = partial(_look, row_sums, frozen, support, _unit(slope), memory.visits, weigh)
+        slopes, aligned, rows = _weighted_slopes(look, state.params, len(support.tokens))
 
-        def outer(params: Tree) -> tuple[Array, tuple[Array, Array]]:
-            sums, counts = row_sums(params, frozen, query, None, None)
-            return sums.sum() / counts.sum(), (sums, counts)
-
-        (_, (asked, tokens)), slope = jax.value_and_grad(outer, has_aux=True)(state.params)
-        unit = 1 / jnp.maximum(optax.tree.norm(slope), 1e-30)
-        along = jax.tree.map(lambda leaf: leaf * unit, slope)
-
-        def inner(params: Tree, gate: Array) -> tuple[Array, tuple[Array, ...]]:
-            sums, counts = row_sums(params, frozen, support, along, gate)
-            seen = seen_of(visits, support, sums, counts)
-            weights = row_weights(config, memory.eta, seen, time)
-            own = 1.0 if support.weight is None else support.weight
-            total = (own * jax.lax.stop_gradient(weights) * sums).sum()
-            return total, (jax.lax.stop_gradient(sums), counts, seen, weights, own)
-
-        gate = jnp.zeros(len(support.tokens))
-        (slopes, by_gate), (sums, counts, seen, weights, own) = jax.grad(
-            inner, argnums=(0, 1), has_aux=True
-        )(state.params, gate)
-        aligned = by_gate / jax.lax.stop_gradient(weights)  # of a row's sum, its own weight in it
-        count = (own * weights * counts).sum()
-
-        def lost(eta: Tree) -> Array:
-            given = row_weights(config, eta, seen, time)
-            return -(given * aligned).sum() / (given * own * counts).sum()
-
-        eta_slope = jax.grad(lost)(memory.eta)
-        grads = jax.tree.map(lambda g: g / count, slopes)
+        grads = jax.tree.map(lambda g: g / rows.tokens(rows.weights), slopes)
         if config.query_trains:
-            share = tokens.sum() / (tokens.sum() + (own * counts).sum())
+            share = asked[1].sum() / (asked[1].sum() + (rows.own * rows.counts).sum())
             grads = jax.tree.map(lambda g, q: (1 - share) * g + share * q, grads, slope)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        eta_updates, eta_state = learner(config).update(eta_slope, memory.eta_state, memory.eta)
-        by_task = (len(tasks), -1)
-        losses = asked.reshape(by_task).sum(1) / tokens.reshape(by_task).sum(1)
-        influence = aligned / jnp.maximum(counts, 1)
-        kept = visited(visits, support.example, sums / jnp.maximum(counts, 1), _centred(influence))
-        metrics = _metrics(losses, tasks, support.task, weights, memory.eta)
-        after = CurriculumMemory(
-            averaged_difficulty(memory.difficulty, losses, state.step, config.smoothing),
-            optax.apply_updates(memory.eta, eta_updates),
-            eta_state,
-            kept,
-        )
+
+        losses = _by_task(asked[0], len(tasks)) / _by_task(asked[1], len(tasks))
+        influence = _centred(aligned / jnp.maximum(rows.counts, 1))
+        running = averaged_difficulty(memory.difficulty, losses, state.step, config.smoothing)
+        eta, eta_state = _learnt(config, memory, rows, aligned, time)
+        kept = visited(memory.visits, support.example, rows.per_token, influence)
+        metrics = _metrics(losses, tasks, support.task, rows.weights, memory.eta)
+        after = CurriculumMemory(running, eta, eta_state, kept)
         params = optax.apply_updates(state.params, updates)
         return State(params, opt_state, state.step + 1, state.key, after), metrics
 
     return step
+
+
+def _held_out(
+    row_sums: RowSums, params: Tree, frozen: Tree, query: Batch
+) -> tuple[tuple[Array, Array], Tree]:
+    """Sums and counts of the held-out rows, and the gradient of their mean loss."""
+
+    def mean(params: Tree) -> tuple[Array, tuple[Array, Array]]:
+        sums, counts = row_sums(params, frozen, query, None, None)
+        return sums.sum() / counts.sum(), (sums, counts)
+
+    slope, asked = jax.grad(mean, has_aux=True)(params)
+    return asked, slope
+
+
+def _unit(tree: Tree) -> Tree:
+    scale = 1 / jnp.maximum(optax.tree.norm(tree), 1e-30)
+    return jax.tree.map(lambda leaf: leaf * scale, tree)
+
+
+def _look(
+    row_sums: RowSums,
+    frozen: Tree,
+    support: Batch,
+    along: Tree,
+    visits: Visits,
+    weigh: Callable[[RowsSeen], Array],
+    params: Tree,
+    gate: Array,
+) -> tuple[Array, _Looked]:
+    """The weighted sum of the rows' losses; the weights are constants in it."""
+    sums, counts = row_sums(params, frozen, support, along, gate)
+    seen = seen_of(visits, support, sums, counts)
+    weights = jax.lax.stop_gradient(weigh(seen))
+    own = 1.0 if support.weight is None else support.weight
+    rows = _Looked(jax.lax.stop_gradient(sums), counts, seen, weights, own)
+    return (own * weights * sums).sum(), rows
+
+
+def _weighted_slopes(
+    look: Callable[[Tree, Array], tuple[Array, _Looked]], params: Tree, rows: int
+) -> tuple[Tree, Float[Array, "B"], _Looked]:
+    """The gradient of the weighted sum, and of each row's sum the derivative along the direction,
+    with the weight that the row came with."""
+    (slopes, by_gate), looked = jax.grad(look, argnums=(0, 1), has_aux=True)(
+        params, jnp.zeros(rows)
+    )
+    return slopes, by_gate / looked.weights, looked
+
+
+def _learnt(
+    config: EmclConfig,
+    memory: CurriculumMemory,
+    rows: _Looked,
+    aligned: Float[Array, "B"],
+    time: Float[Array, ""],
+) -> tuple[Tree, optax.OptState]:
+    """What is learnt, after a step against the alignment of the weighted mean gradient."""
+
+    def lost(eta: Tree) -> Array:
+        weights = row_weights(config, eta, rows.seen, time)
+        return -(weights * aligned).sum() / rows.tokens(weights)
+
+    slope = jax.grad(lost)(memory.eta)
+    updates, state = learner(config).update(slope, memory.eta_state, memory.eta)
+    return optax.apply_updates(memory.eta, updates), state
+
+
+def _by_task(values: Float[Array, "B"], tasks: int) -> Float[Array, "tasks"]:
+    return values.reshape(tasks, -1).sum(axis=1)
 
 
 def _centred(values: Float[Array, "B"]) -> Float[Array, "B"]:
