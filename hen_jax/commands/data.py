@@ -10,11 +10,13 @@ from hen_jax.commands.flags import add_columns
 def add(verbs: Any) -> None:
     """The verbs that look into data files."""
     data = verbs.add_parser("data", help="look into a data file before training on it")
-    _add_verbs(data.add_subparsers(required=True, metavar="VERB"))
-
-
-def _add_verbs(verbs: Any) -> None:
+    verbs = data.add_subparsers(required=True, metavar="VERB")
     schema = "hed, steered, messages, preference, ...; `hen data schemas` explains all"
+    _add_files(verbs, schema)
+    _add_people(verbs, schema)
+
+
+def _add_files(verbs: Any, schema: str) -> None:
     verb = verbs.add_parser("validate", help="list every bad record; exit 1 if there is one")
     verb.add_argument("file", type=Path)
     verb.add_argument("--schema", required=True, help=schema)
@@ -38,6 +40,8 @@ def _add_verbs(verbs: Any) -> None:
     verb.add_argument("--out", required=True, type=Path, help="the masked file")
     verb.set_defaults(verb=scrub_verb)
 
+
+def _add_people(verbs: Any, schema: str) -> None:
     verb = verbs.add_parser("ratings", help="people's ratings or choices: agreement, soft labels")
     verb.add_argument("files", nargs="*", type=Path, help="of votes: CSV, JSON lines, Excel, ...")
     verb.add_argument("--kind", required=True, choices=("ratings", "choices"))

@@ -1,5 +1,6 @@
 """`hen build muffin`: candidates to each dialogue with feedback in three facets."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from hen_jax.recipes.build import (
     write_rows,
 )
 from hen_jax.recipes.generate import Request
-from hen_jax.text.conversation import message_row
+from hen_jax.text.conversation import Reply, message_row
 
 
 def build_muffin(
@@ -49,12 +50,7 @@ def build_muffin(
     with open_journal(out / CALLS, KIND) as journal:
         chat, judging = kept_chat(request, journal), kept_chat(judge, journal)
         said = chat([one.asked for one in dialogues for _ in range(candidates)])
-        texts = [
-            list(
-                dict.fromkeys(x.text.strip() for x in said[at : at + candidates] if x.text.strip())
-            )
-            for at in range(0, len(said), candidates)
-        ]
+        texts = [_different(said[at : at + candidates]) for at in range(0, len(said), candidates)]
         asked = [
             facet_call(one.asked, text, facet, language_of(one))
             for one, own in zip(dialogues, texts, strict=True)
@@ -71,20 +67,29 @@ def build_muffin(
         if own:
             rows.append(_candidate_row(one, own, labels, feedback))
     rate, unknown = unhelpful_rate(found)
-    report = {
-        "contexts": len(dialogues),
-        "without a candidate": len(dialogues) - len(rows),
-        "candidates": len(found),
-        "unhelpful rate": None if rate != rate else rate,
-        "not known": unknown,
-        "feedback": dict(sorted(parsed.items())),
-    }
+    report = _report(len(dialogues), len(rows), found) | {"feedback": dict(sorted(parsed.items()))}
     with output_files(*paths) as (file, told):
         write_rows(file, rows)
         write_json(told, report)
     print(f"{out}: {len(found)} different candidates to {len(rows)} contexts; unhelpful "
           f"{rate:.3f} of those known, {unknown} not known")  # fmt: skip
     return report
+
+
+def _different(replies: Sequence[Reply]) -> list[str]:
+    """The replies that say something, each once, in their order."""
+    return list(dict.fromkeys(text for one in replies if (text := one.text.strip())))
+
+
+def _report(dialogues: int, rows: int, found: Sequence[bool | None]) -> dict[str, Any]:
+    rate, unknown = unhelpful_rate(found)
+    return {
+        "contexts": dialogues,
+        "without a candidate": dialogues - rows,
+        "candidates": len(found),
+        "unhelpful rate": None if math.isnan(rate) else rate,
+        "not known": unknown,
+    }
 
 
 def _candidate_row(

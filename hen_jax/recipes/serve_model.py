@@ -75,12 +75,10 @@ def open_served(
     Raises:
       InputError: a folder that is no model or adapter, or a setting out of range.
     """
-    folder, adapters = _adapters(request)
-    config = hf.read_config(folder)
     if request.place is not None and not request.guarded:
         raise InputError("--place goes with --guard")
-    if config.score_head:
-        raise InputError(f"{folder} is a reward model, which says nothing; see `hen score`")
+    folder, adapters = _adapters(request)
+    config = _speaking(folder)
     tokenizer = known_tokenizer(folder)
     decoding, decode = _decoder(tokenizer)
     ends = companions.all_ends(folder, stop_ids(tokenizer))
@@ -113,6 +111,13 @@ def open_served(
         guard=open_guard(request.place) if request.guarded else None,
         key=key,
     )
+
+
+def _speaking(folder: Path) -> DecoderConfig:
+    config = hf.read_config(folder)
+    if config.score_head:
+        raise InputError(f"{folder} is a reward model, which says nothing; see `hen score`")
+    return config
 
 
 def _route(
