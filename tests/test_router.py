@@ -161,8 +161,8 @@ FIELDS = {
     "data": None,
     "epochs": None,
     "optimizer": {"learning_rate": 3e-2},
-    "updates": 60,
-    "loop": {"evaluators": ("routing",), "checkpoint_every": 40},
+    "updates": 240,
+    "loop": {"evaluators": ("routing",), "checkpoint_every": 160},
 }
 
 
@@ -227,7 +227,7 @@ def test_it_trains_to_the_optimum(finished, tiny_base):
     batch = Routed(jnp.asarray(scale_of(vectors).standard(vectors)), jnp.asarray(labels))
     least = float(router_loss(parsed.ridge)(params, {}, batch)[0].value)
     last = [one["loss"] for one in read_metrics(finished) if one["kind"] == "train"][-1]
-    assert least - 1e-5 < last < least + 0.05
+    assert least - 1e-5 < last < least + 0.01
 
 
 def test_sticky_reads_the_first_messages_and_else_the_last(finished):
@@ -267,10 +267,10 @@ def test_the_verb_says_who_answers(finished, tmp_path, capsys):
 def test_below_the_threshold_the_base_answers(finished):
     router = read_router(finished / "router")
     sure = router._replace(calibrated=router.calibrated._replace(threshold=0.9))
-    found = routes(sure, np.asarray([[0.0, 0.1], [50.0, 0.0]]), "soft")
+    found = routes(sure, np.asarray([[0.0, 0.1], [500.0, 0.0]]), "soft")
     assert (found[0].expert, found[0].weights) == (None, {})
     assert found[1].expert == "distress"
-    assert found[1].weights["distress"] == pytest.approx(1.0, abs=1e-2)
+    assert found[1].weights["distress"] == pytest.approx(1.0, abs=1e-3)
     assert oracle_route(router, "writing").weights == {"writing": 1.0}
     assert oracle_route(router, None).weights == {}
     with pytest.raises(InputError, match="expert 'grief'; allowed: distress, writing"):
@@ -299,7 +299,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(finished, tiny_base, tmp_path):
         patch.setattr(train, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
         copy = tmp_path / "run"
         shutil.copytree(finished, copy)
-        shutil.rmtree(copy / "checkpoints" / "60")
+        shutil.rmtree(copy / "checkpoints" / "240")
         shutil.rmtree(copy / "router")
         stage, parsed = read(fields(tiny_base))
         train.run(stage, parsed, copy)
