@@ -73,8 +73,8 @@ TUNING_SEED = 1000
 RATES = (2e-3, 4e-3, 8e-3)
 
 REWEIGHT = {
-    "aligned": {"mode": "first_order", "inner_steps": 1},
-    "exact": {"mode": "mixflow", "inner_steps": 1, "carry": True},
+    "aligned": EmclConfig("reweight", mode="first_order", inner_steps=1),
+    "exact": EmclConfig("reweight", mode="mixflow", inner_steps=1, carry=True),
 }
 PLAIN = ("all", "trusted", "trusted last", "mixture", "filtered", "oracle")
 
@@ -260,8 +260,7 @@ def programs_of(study: Study, rows: Rows) -> Programs:
 
     made = {}
     size = EvaluationRows(rows.support, rows.query)
-    for name, given in REWEIGHT.items():
-        config = EmclConfig(curriculum="reweight", **given)  # pyright: ignore[reportArgumentType]
+    for name, config in REWEIGHT.items():
         number = steps_within(config, size, len(NAMES), study.budget)
         own = optimizer_of(int(outer_updates(config, len(NAMES), number).sum()))
         step = emcl_step(config, loss, own, NAMES, number, row_sums=row_sums)
@@ -422,10 +421,8 @@ def table(kind: str, share: float, found: dict[str, list[dict]]) -> str:
         lines.append(
             f"| {name} | {own.mean():.3f} ± {own.std(ddof=1):.3f} | {closed:.0%} | "
             f"{less.mean():+.3f} ({less.mean() - half:+.3f} to {less.mean() + half:+.3f}) | "
-            f"{np.mean(told):.2f} |" if told else
-            f"| {name} | {own.mean():.3f} ± {own.std(ddof=1):.3f} | {closed:.0%} | "
-            f"{less.mean():+.3f} ({less.mean() - half:+.3f} to {less.mean() + half:+.3f}) | |"
-        )  # fmt: skip
+            f"{f'{np.mean(told):.2f}' if told else ''} |"
+        )
     return "\n".join(lines)
 
 
