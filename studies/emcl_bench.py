@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
 from hen_jax.core.files import staged_file
@@ -30,6 +31,7 @@ from hen_jax.empathy.labels import TASKS
 from hen_jax.io import hf
 from hen_jax.models.config import DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import Decoder, abstract, merge, split
+from hen_jax.steps.state import State
 from hen_jax.text.detect import open_chat_tokenizer
 
 PARTS = {"test": 16, "valid": 16, "train": 48}
@@ -120,6 +122,30 @@ def fresh_adapter(bench: Bench, seed: int) -> Tree:
     """The adapter before training."""
     build = jax.jit(lambda key: split(Decoder(key, bench.config, bench.lora)).adapter)
     return build(jax.random.key(seed))
+
+
+def fresh_state(
+    bench: Bench, optimizer: optax.GradientTransformation, seed: int, rate: float
+) -> State:
+    """A fresh adapter, and an optimizer of `rated_optimizer` at its first update."""
+    params = fresh_adapter(bench, seed)
+    opt_state = optimizer.init(params)
+    opt_state.hyperparams["learning_rate"] = jnp.asarray(rate)  # pyright: ignore
+    return State(params, opt_state, jnp.zeros((), jnp.int32), jax.random.key(seed))
+
+
+def rated_optimizer(updates: int) -> optax.GradientTransformation:
+    """Clipped Adam, linear to zero; the rate is part of the state, so all rates run one program."""
+
+    def make(learning_rate: float) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.clip_by_global_norm(1.0),
+            optax.scale_by_adam(eps_root=1e-8),
+            optax.scale_by_schedule(optax.linear_schedule(1.0, 0.0, updates)),
+            optax.scale_by_learning_rate(learning_rate),
+        )
+
+    return optax.inject_hyperparams(make)(learning_rate=0.0)
 
 
 def training_episode(bench: Bench, rows: Rows, seed: int, step: int) -> Episode:

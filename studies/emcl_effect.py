@@ -19,9 +19,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
-from emcl_bench import Bench, Rows, fresh_adapter, held_out_episodes, prepare, training_episode
+from emcl_bench import (
+    Bench,
+    Rows,
+    fresh_state,
+    held_out_episodes,
+    prepare,
+    rated_optimizer,
+    training_episode,
+)
 from emcl_report import write_report
 
 from hen_jax.core.files import write_json
@@ -116,7 +123,7 @@ def build(name: str, study: Study) -> Method:
     spent = evaluations.evaluations(config, size, len(NAMES), steps).sum()
     updates = int(evaluations.outer_updates(config, len(NAMES), steps).sum())
     loss = sft_loss(study.bench.graphdef, study.bench.capacity)
-    optimizer = _optimizer(updates)
+    optimizer = rated_optimizer(updates)
     step = emcl_step(config, loss, optimizer, NAMES, steps, reply_features(study.bench.graphdef))
     return Method(
         name=name,
@@ -169,12 +176,8 @@ def run(
 
 
 def _fresh_state(study: Study, method: Method, seed: int, rate: float) -> State:
-    params = fresh_adapter(study.bench, seed)
-    opt_state = method.optimizer.init(params)
-    opt_state.hyperparams["learning_rate"] = jnp.asarray(rate)  # pyright: ignore
-    key = jax.random.key(seed)
-    memory = init_memory(method.config, NAMES, key, study.bench.config.width + 1)
-    return State(params, opt_state, jnp.zeros((), jnp.int32), key, memory)
+    state, width = fresh_state(study.bench, method.optimizer, seed, rate), study.bench.config.width
+    return state._replace(memory=init_memory(method.config, NAMES, state.key, width + 1))
 
 
 def _held_out(study: Study, method: Method, params: Tree, part: str) -> dict[str, float]:
@@ -185,20 +188,6 @@ def _held_out(study: Study, method: Method, params: Tree, part: str) -> dict[str
         for name, value in (metrics | {"loss": mean}).items():
             sums.setdefault(name, []).append(float(value.total / value.count))
     return {name: sum(values) / len(values) for name, values in sums.items()}
-
-
-def _optimizer(updates: int) -> optax.GradientTransformation:
-    """Clipped Adam, linear to zero; the rate is part of the state, so all rates run one program."""
-
-    def make(learning_rate: float) -> optax.GradientTransformation:
-        return optax.chain(
-            optax.clip_by_global_norm(1.0),
-            optax.scale_by_adam(eps_root=1e-8),
-            optax.scale_by_schedule(optax.linear_schedule(1.0, 0.0, updates)),
-            optax.scale_by_learning_rate(learning_rate),
-        )
-
-    return optax.inject_hyperparams(make)(learning_rate=0.0)
 
 
 def _arguments() -> argparse.Namespace:

@@ -34,10 +34,11 @@ from emcl_bench import (
     Bench,
     Rows,
     batches_of,
-    fresh_adapter,
+    fresh_state,
     of_words,
     part_of_statement,
     prepare_documents,
+    rated_optimizer,
 )
 from scipy.stats import t as student
 
@@ -102,19 +103,19 @@ def open_study(args: argparse.Namespace) -> Study:
     """The model, and every reply that a row may have."""
     records: list[HedRecord] = read_records(samples.path(f"hed/hed.{args.language}.jsonl"), "hed")
     documents, where = [_document(record, "gold") for record in records], {}
-    for kind in KINDS:
+    for kind in args.kinds:
         replies = spoilt_replies(records, kind)
         for at, reply in enumerate(replies):
             if reply is not None:
                 where[kind, at] = len(documents)
                 documents.append(_document(dataclasses.replace(records[at], response=reply), kind))
-    table = args.out / f"states-{args.language}.npy"
+    table = args.out / f"states-{'-'.join(args.kinds)}.npy"
     bench, placed = prepare_documents(args.model, documents, 1, LORA, table)
     worse = {
         kind: [
             placed[where[kind, at]] if (kind, at) in where else None for at in range(len(records))
         ]
-        for kind in KINDS
+        for kind in args.kinds
     }
     return Study(bench, records, placed[: len(records)], worse, args.budget, args.out)
 
@@ -183,28 +184,6 @@ def _batch(bench: Bench, rows: Sequence[Example]) -> Batch:
     return of_words(bench, stack_rows([pack_row([one], bench.row_length) for one in rows]))
 
 
-def optimizer_of(updates: int) -> optax.GradientTransformation:
-    """Clipped Adam, linear to zero; the rate is part of the state: one program for all rates."""
-
-    def make(learning_rate: float) -> optax.GradientTransformation:
-        return optax.chain(
-            optax.clip_by_global_norm(1.0),
-            optax.scale_by_adam(eps_root=1e-8),
-            optax.scale_by_schedule(optax.linear_schedule(1.0, 0.0, updates)),
-            optax.scale_by_learning_rate(learning_rate),
-        )
-
-    return optax.inject_hyperparams(make)(learning_rate=0.0)
-
-
-def _begun(study: Study, optimizer: optax.GradientTransformation, seed: int, rate: float) -> State:
-    params = fresh_adapter(study.bench, seed)
-    opt_state = optimizer.init(params)
-    rates = {**opt_state._asdict()["hyperparams"], "learning_rate": jnp.asarray(rate)}
-    state = opt_state._replace(**{"hyperparams": rates})
-    return State(params, state, jnp.zeros((), jnp.int32), jax.random.key(seed))
-
-
 def plain_batches(
     pool: Pool, method: str, share: float, steps: int, seed: int
 ) -> Iterator[list[Example]]:
@@ -249,7 +228,7 @@ def programs_of(study: Study, rows: Rows) -> Programs:
     loss = sft_loss(study.bench.graphdef, study.bench.capacity)
     row_sums = adapter_row_sums(study.bench.graphdef, LORA, study.bench.capacity)
     steps = int(study.budget // ROWS)
-    optimizer = optimizer_of(steps)
+    optimizer = rated_optimizer(steps)
     update = update_step(loss, optimizer)
 
     def filtered(state: State, frozen: Tree, batch: Batch, kept: Any) -> Any:
@@ -262,7 +241,7 @@ def programs_of(study: Study, rows: Rows) -> Programs:
     size = EvaluationRows(rows.support, rows.query)
     for name, config in REWEIGHT.items():
         number = steps_within(config, size, len(NAMES), study.budget)
-        own = optimizer_of(int(outer_updates(config, len(NAMES), number).sum()))
+        own = rated_optimizer(int(outer_updates(config, len(NAMES), number).sum()))
         step = emcl_step(config, loss, own, NAMES, number, row_sums=row_sums)
         made[name] = jax.jit(step, donate_argnums=0), config, number, own
     return Programs(
@@ -314,7 +293,7 @@ def do(study: Study, programs: Programs, rows: Rows, run: Run) -> dict[str, Any]
 def _plain(
     study: Study, programs: Programs, rows: Rows, run: Run, pool: Pool
 ) -> tuple[Tree, dict[str, Any]]:
-    state = _begun(study, programs.optimizer, run.seed, run.rate)
+    state = fresh_state(study.bench, programs.optimizer, run.seed, run.rate)
     kept = round(ROWS * (1 - pool.spoilt.mean()))
     # A filter's forward pass on each row is half a gradient: fewer updates.
     steps = programs.steps if run.method != "filtered" else int(programs.steps / 1.5)
@@ -331,7 +310,7 @@ def _reweighted(
     study: Study, programs: Programs, rows: Rows, run: Run, pool: Pool
 ) -> tuple[Tree, dict[str, Any]]:
     step, config, steps, optimizer = programs.reweight[run.method]
-    state = _begun(study, optimizer, run.seed, run.rate)
+    state = fresh_state(study.bench, optimizer, run.seed, run.rate)
     examples = len(pool.spoilt)
     key = jax.random.key(run.seed)
     state = state._replace(memory=init_memory(config, NAMES, key, examples=examples))
@@ -437,8 +416,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget", type=float, default=640.0, help="row gradients of a run")
     args = parser.parse_args()
-    (args.out / "runs").mkdir(parents=True, exist_ok=True)
-    args.out = args.out / args.language if args.language != "en" else args.out
+    args.out /= args.language
     (args.out / "runs").mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(args.out / "xla"))
     study = open_study(args)
