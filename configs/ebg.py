@@ -1,6 +1,6 @@
 """Empathizing Before Generation: SFT of the analysis, then of the reply on top of it.
 
-    hen build ebg --model models/smollm2 --input shipped:hed/hed.en.jsonl --schema hed \\
+    hen build ebg --model models/smollm2-135m --input shipped:hed/hed.en.jsonl --schema hed \\
         --labels hed --out runs/ebg-data
     hen run --config=ebg:stage1 --workdir=runs/ebg-1
     hen run --config=ebg:stage2 --workdir=runs/ebg-2

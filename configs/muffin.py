@@ -1,6 +1,6 @@
 """Muffin: helpful candidates above unhelpful ones, with LoRA, after `hen build muffin`.
 
-    hen build muffin --model models/smollm2 --input shipped:hed/hed.en.jsonl --schema hed \\
+    hen build muffin --model models/smollm2-135m --input shipped:hed/hed.en.jsonl --schema hed \\
         --out runs/candidates
     hen run --config=muffin --workdir=runs/muffin
 

@@ -11,11 +11,11 @@ from hen_jax.commands import VERBS
 
 EPILOG = """\
 examples:
-  hen import smollm2-135m models/smollm2
+  hen import smollm2-135m models/smollm2-135m
   hen run --config=sft:tiny --workdir=runs/tiny
-  hen generate --model models/smollm2 --prompt "My scooter broke down in the rain."
+  hen generate --model models/smollm2-135m --prompt "My scooter broke down in the rain."
   hen export --run runs/tiny --format peft --out exports/tiny
-  hen serve --model models/smollm2 --expert mine=exports/tiny
+  hen serve --model models/smollm2-135m --expert mine=exports/tiny
 """
 
 CLOSED = 141

@@ -3,8 +3,8 @@
     make robustness
     python tests/robustness/run.py --kills 12 --mutations 60 --seed 3
 
-Spoils rows of every schema and reads them (`robust_records.py`), kills commands of every verb that
-writes (`robust_kills.py`), then damages files of every kind and opens them
+Spoils rows of every schema and reads them (`robust_records.py`), kills runs, exports and imports
+(`robust_kills.py`), then damages files of every kind and opens them
 (`robust_mutations.py`). With `--page` the tables of `docs/robustness.md` are replaced.
 Every fault is printed, with what repeats it; the exit code is 1 if there is one. Everything lies in
 a temporary folder and runs at low priority: about fifteen minutes on 2 cores.
