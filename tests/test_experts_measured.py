@@ -332,6 +332,8 @@ def test_as_a_suite_of_hen_evaluate(file, scripted, tmp_path, capsys):
 def test_routes(tmp_path):
     assert routes_of(Arm("a"), SCRIPTS) == {"a": "distress", "b": "writing"}
     assert routes_of(Arm("a", route="wrong"), SCRIPTS) == {"a": "writing", "b": "distress"}
+    with pytest.raises(InputError, match="two contexts or more"):
+        routes_of(Arm("a", route="wrong"), SCRIPTS[:1])
     path = tmp_path / "routes.json"
     path.write_text('{"a": "writing", "b": null}')
     assert routes_of(Arm("a", route=str(path)), SCRIPTS) == {"a": "writing", "b": None}

@@ -168,12 +168,13 @@ def test_nothing_that_was_set_aside_is_written_over(tmp_path):
 def test_the_time_left_is_by_what_finished_steps_took(tmp_path):
     files = Files(tmp_path)
     a, b = files.work("a")._replace(minutes=2.0), files.work("b")._replace(minutes=3.0)
-    assert seconds_of(files.ledger, [a, b]) == 300.0
+    assert seconds_of(files.ledger, [a, b], [a, b]) == 300.0
     ledger = files.ledger
     ledger.put("a", pipelines.Entry({}, "done", 30.0))
-    assert seconds_of(ledger, [a, b]) == 30.0 + 45.0
+    assert seconds_of(ledger, [a, b], [a, b]) == 30.0 + 45.0
+    assert seconds_of(ledger, [a, b], [b]) == 45.0
     ledger.put("a", pipelines.Entry({}, None, 30.0))
-    assert seconds_of(ledger, [a, b]) == 300.0
+    assert seconds_of(ledger, [a, b], [a, b]) == 300.0
 
 
 def test_progress_tells_the_stage_and_the_time_left_with_what_follows():

@@ -29,7 +29,7 @@ from hen_jax.runs import train
 from hen_jax.runs.abstract import program
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.model import ensure_model
-from hen_jax.runs.routing import open_router, oracle_route, read_router, routes
+from hen_jax.runs.routing import open_router, read_router, routes
 from hen_jax.runs.sources import locate_source
 from hen_jax.runs.tiny_model import write_tiny_model
 from hen_jax.steps.router import HEAD, Routed, router_head, router_loss
@@ -271,10 +271,6 @@ def test_below_the_threshold_the_base_answers(finished):
     assert (found[0].expert, found[0].weights) == (None, {})
     assert found[1].expert == "distress"
     assert found[1].weights["distress"] == pytest.approx(1.0, abs=1e-3)
-    assert oracle_route(router, "writing").weights == {"writing": 1.0}
-    assert oracle_route(router, None).weights == {}
-    with pytest.raises(InputError, match="expert 'grief'; allowed: distress, writing"):
-        oracle_route(router, "grief")
 
 
 def test_a_damaged_router_or_another_model_is_refused(finished, tmp_path):

@@ -108,6 +108,10 @@ def routes_of(arm: Arm, scripts: Sequence[Script]) -> dict[str, str | None]:
     if arm.route == "oracle":
         return {script.id: script.context for script in scripts}
     if arm.route == "wrong":
+        if len(contexts) < 2:
+            raise InputError(
+                f"arm {arm.name!r}: route 'wrong' needs conversations of two contexts or more"
+            )
         after = dict(zip(contexts, [*contexts[1:], contexts[0]], strict=True))
         return {script.id: after[script.context] for script in scripts}
     path = Path(arm.route)

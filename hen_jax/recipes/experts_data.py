@@ -1,7 +1,7 @@
 """What the experts of a run are, and the batches that hold rows of each."""
 
 import dataclasses
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.ranges import Count, Positive, check_ranges
@@ -71,6 +71,11 @@ class HasExperts(Protocol):
         ...
 
     @property
+    def data(self) -> Any:
+        """Of which `batch_size` is of each expert."""
+        ...
+
+    @property
     def start(self) -> str | None:
         """The run that they go on from."""
         ...
@@ -107,7 +112,7 @@ def learning(settings: HasExperts) -> dict[int, Expert]:
     return {number: one for number, one in enumerate(settings.experts) if one.sources}
 
 
-def rows(settings: ExpertsSettings) -> int:
+def rows(settings: HasExperts) -> int:
     """Rows of a batch: `data.batch_size` of each expert that learns."""
     return settings.data.batch_size * len(learning(settings))
 

@@ -5,7 +5,6 @@ z0, clipping, moments and schedule. The reference is what the run starts from.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,15 +17,14 @@ from hen_jax.core.rows import check_batch
 from hen_jax.models.config import DecoderConfig
 from hen_jax.planning.model_flops import RowShape, row_flops, scoring_flops
 from hen_jax.recipes.changes import NARROW
-from hen_jax.recipes.experts_data import adapters, learning
+from hen_jax.recipes.experts_data import adapters, learning, rows
 from hen_jax.recipes.experts_preference_data import (
     ExpertPairBounds,
     ExpertsPreferenceSettings,
     alone,
     feed,
-    rows,
 )
-from hen_jax.recipes.preference import START_TOLERANCE
+from hen_jax.recipes.preference import require_start
 from hen_jax.runs.abstract import UPDATES
 from hen_jax.runs.packed import check_shared_prompts
 from hen_jax.runs.preferred import preference_load
@@ -100,25 +98,10 @@ def check(settings: ExpertsPreferenceSettings, mesh: Mesh) -> None:
         )
 
 
-def require_start(job: Job, values: Mapping[str, float]) -> None:
-    """`recipes.preference.require_start` for every expert that learns.
-
-    Raises:
-      InputError: the held-out objective of one is not what it is where it is its own reference.
-    """
-    chosen = job.settings.preference
-    start = chosen.objective.start
-    if start is None:
-        return
+def require_starts(job: Job, values: Mapping[str, float]) -> None:
+    """`recipes.preference.require_start` for every expert that learns."""
     for expert in learning(job.settings).values():
-        expected = start(chosen.values) * values.get(f"weight_{expert.name}", 1.0)
-        found = values[f"{chosen.loss}_{expert.name}"]
-        if not math.isclose(found, expected, rel_tol=1e-6, abs_tol=START_TOLERANCE):
-            raise InputError(
-                f"before the first update {chosen.loss} of expert {expert.name} is {found:.6f} on "
-                f"its held-out replies; where it is its own reference it is {expected:.6f}. The "
-                "reference is not what this run starts from"
-            )
+        require_start(job, values, f"_{expert.name}")
 
 
 def summary(settings: ExpertsPreferenceSettings) -> str:
@@ -138,7 +121,7 @@ STAGE = Stage(
     adapters=adapters,
     check=check,
     check_model=check_shared_prompts,
-    first=require_start,
+    first=require_starts,
     before=require_same_reference,
     rows=rows,
     changes=(NARROW,),

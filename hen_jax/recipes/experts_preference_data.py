@@ -60,11 +60,6 @@ def alone(settings: ExpertsPreferenceSettings, expert: Expert) -> PreferenceSett
 _OF_ONE = dataclasses.fields(PreferenceSettings)
 
 
-def rows(settings: ExpertsPreferenceSettings) -> int:
-    """Rows of a batch: `data.batch_size` prompts of each expert that learns."""
-    return settings.data.batch_size * len(learning(settings))
-
-
 def feed(settings: ExpertsPreferenceSettings, tokenizer: ChatTokenizer, share: Share) -> Feed:
     """The prompts of every expert side by side, each shuffled and repeated as if alone."""
     data, shards = settings.data, {"process_index": share.index, "process_count": share.count}

@@ -88,7 +88,7 @@ def run_pipeline(pipeline: PipelineSettings, workdir: Path, only: str | None = N
                 if only in (None, work.name):
                     title = f"[{number + 1}/{len(works)} {work.name}]"
                     later = [] if only else works[number + 1 :]
-                    bring(ledger, work, Place(title, seconds_of(ledger, later)))
+                    bring(ledger, work, Place(title, seconds_of(ledger, works, later)))
     print(f"All steps are done: {workdir / 'report.html'} says what was made.", flush=True)
 
 
@@ -153,8 +153,8 @@ def set_aside(folder: Path) -> Path | None:
     return old
 
 
-def seconds_of(ledger: Ledger, works: Sequence[Work]) -> float:
-    """What steps are expected to take: as the last time, or by the minutes that the config gives.
+def seconds_of(ledger: Ledger, works: Sequence[Work], left: Sequence[Work]) -> float:
+    """What `left` is expected to take: as the last time, or by the minutes that the config gives.
 
     Those are scaled by what finished steps took and were expected to take.
     """
@@ -172,7 +172,7 @@ def seconds_of(ledger: Ledger, works: Sequence[Work]) -> float:
             return rate * work.minutes
         return known.seconds
 
-    return sum(map(one, works))
+    return sum(map(one, left))
 
 
 def _say(place: Place, text: str) -> None:

@@ -28,7 +28,9 @@ from hen_jax.recipes.pipeline_settings import (
     Planned,
 )
 from hen_jax.recipes.report import REPORT_FILE, report
+from hen_jax.recipes.report_sections import sources_in
 from hen_jax.runs import train
+from hen_jax.runs.arms import model_and_adapter
 from hen_jax.runs.model import TEXT_FILES, WEIGHT_FILES, ensure_model, fingerprint
 from hen_jax.runs.record import decisive, read_back
 from hen_jax.runs.sources import locate_source
@@ -78,7 +80,7 @@ def works_of(pipeline: PipelineSettings, planned: Sequence[Planned], workdir: Pa
 
 def _preparing(planned: Sequence[Planned], workdir: Path) -> Work:
     folder = workdir / PREPARE
-    used = [Used(source, one.step.name) for one in planned for source in _sources(one.written)]
+    used = [Used(source, one.step.name) for one in planned for source in sources_in(one.written)]
     models = {one.settings.model.source: one.settings.model for one in planned}
 
     def inputs() -> dict[str, str]:
@@ -159,7 +161,7 @@ def _adapters(one: Planned) -> list[str]:
 def _export(one: Planned, leaf: str, workdir: Path) -> Work:
     """The export of a stage to its folder `export/LEAF`: a format, or an expert's name."""
     run, experts = workdir / one.step.name, _adapters(one)
-    allowed = experts or ["hf", "peft"]
+    allowed = experts or (["hf"] if one.settings.adapter is None else ["hf", "peft"])
     if leaf not in allowed:
         raise InputError(
             f"stage:{one.step.name}/{EXPORTS}/{leaf} is no export; there are {', '.join(allowed)}"
@@ -214,7 +216,12 @@ def _evaluating(pipeline: PipelineSettings, by_name: Mapping[str, Planned], work
         )
 
     def inputs() -> dict[str, str]:
-        return _files(set(asked.data)) | {"config.suites": text_sha256(repr(asked))}
+        scored = {str(one) for one in model_and_adapter(reward) if one} if reward else set()
+        return _files({*asked.data, *scored}) | {
+            "config.suites": text_sha256(repr(asked)),
+            "config.seed": str(pipeline.seed),
+            "base": fingerprint(ensure_model(pipeline.model), WEIGHT_FILES),
+        }
 
     return Work(
         EVALUATE,
@@ -287,14 +294,3 @@ def _paths(node: Any) -> Iterator[str]:
     elif isinstance(node, list | tuple):
         for item in node:
             yield from _paths(item)
-
-
-def _sources(node: Any) -> Iterator[Mapping[str, Any]]:
-    """Every data source of a config, as a group of fields."""
-    if isinstance(node, Mapping):
-        if {"schema", "path"} <= node.keys():
-            yield node
-        node = tuple(node.values())
-    if isinstance(node, list | tuple):
-        for item in node:
-            yield from _sources(item)

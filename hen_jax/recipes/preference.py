@@ -72,8 +72,9 @@ def check(settings: PreferenceSettings, mesh: Mesh) -> None:
         )
 
 
-def _require_start(job: Job, values: Mapping[str, float]) -> None:
-    """Refuses a policy that is not its own reference before the first update.
+def require_start(job: Job, values: Mapping[str, float], of: str = "") -> None:
+    """Refuses a policy that is not its own reference before the first update; `of` ends the names
+    of an expert's values.
 
     Raises:
       InputError: the held-out objective is not what it is where both are the same.
@@ -82,13 +83,13 @@ def _require_start(job: Job, values: Mapping[str, float]) -> None:
     start = chosen.objective.start
     if start is None:
         return
-    expected = start(chosen.values) * values.get("weight", 1.0)
-    found = values[chosen.loss]
+    expected = start(chosen.values) * values.get(f"weight{of}", 1.0)
+    found = values[f"{chosen.loss}{of}"]
     if not math.isclose(found, expected, rel_tol=1e-6, abs_tol=START_TOLERANCE):
         raise InputError(
-            f"before the first update {chosen.loss} is {found:.6f} on the held-out replies; where "
-            f"the policy is its reference it is {expected:.6f}. The reference is not what this run "
-            "starts from"
+            f"before the first update {chosen.loss}{of} is {found:.6f} on the held-out replies; "
+            f"where the policy is its reference it is {expected:.6f}. The reference is not "
+            "what this run starts from"
         )
 
 
@@ -117,7 +118,7 @@ STAGE = Stage(
     kept=lambda settings, *trees: with_reference(settings.preference.keeps_reference, *trees),
     check=check,
     check_model=check_shared_prompts,
-    first=_require_start,
+    first=require_start,
     before=require_same_reference,
     rows=lambda settings: settings.data.batch_size,
     changes=(STORED, NARROW),

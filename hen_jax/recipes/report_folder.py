@@ -147,7 +147,8 @@ def _samples(folder: Path) -> list[Asked]:
         arm, _, item = row["id"].partition("/")
         *_, prompt, reply = (message["content"] for message in row["messages"])
         asked.setdefault(item, (prompt, {}))[1][arm] = reply
-    names = list(asked)
+    arms = {arm for _, said in asked.values() for arm in said}
+    names = [name for name, (_, said) in asked.items() if said.keys() == arms]
     shown = [names[at * len(names) // SHOWN] for at in range(SHOWN)] if names else []
     return [side_by_side(name, *asked[name]) for name in dict.fromkeys(shown)]
 

@@ -121,7 +121,7 @@ def run_values(run: RunStory) -> dict[str, Any]:
         "method": run.record.get("method", config["recipe"]).rstrip(", "),
         "begins": "the base" if config.get("start") is None else _last(config["start"]),
         "trains": trains,
-        "data": list(dict.fromkeys(_shown(one["path"]) for one in _sources(config))),
+        "data": list(dict.fromkeys(_shown(one["path"]) for one in sources_in(config))),
         "updates": run.updates,
         "finished": run.finished,
         "seconds": sum(run.goodput.get("seconds", {}).values()) or None,
@@ -140,14 +140,15 @@ def _shown(path: str) -> str:
     return path if path.startswith("shipped:") else _last(path)
 
 
-def _sources(node: Any) -> Iterator[Mapping[str, Any]]:
+def sources_in(node: Any) -> Iterator[Mapping[str, Any]]:
+    """Every data source of a config, as a group of fields."""
     if isinstance(node, Mapping):
         if {"schema", "path"} <= node.keys():
             yield node
-        node = list(node.values())
-    if isinstance(node, list):
+        node = tuple(node.values())
+    if isinstance(node, list | tuple):
         for item in node:
-            yield from _sources(item)
+            yield from sources_in(item)
 
 
 def _origins(cards: Mapping[str, Any]) -> list[tuple[str, list[str]]]:

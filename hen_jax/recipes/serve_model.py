@@ -16,8 +16,7 @@ from hen_jax.models.config import DecoderConfig
 from hen_jax.models.decoder import split
 from hen_jax.runs.decoding import read_weights, read_with_room
 from hen_jax.runs.known_tokenizers import known_tokenizer
-from hen_jax.runs.model import WEIGHT_FILES, fingerprint
-from hen_jax.runs.routing import read_router, router_on
+from hen_jax.runs.routing import read_router, require_base, router_on
 from hen_jax.runs.saved_experts import saved_experts
 from hen_jax.sampling.engine import Engine
 from hen_jax.sampling.logits import Sampling
@@ -131,11 +130,7 @@ def _route(
     if request.router is None:
         return None
     router = read_router(request.router)
-    if fingerprint(folder, WEIGHT_FILES) != router.base["weights_sha256"]:
-        raise InputError(
-            f"the router in {request.router} was trained on other weights than those in {folder}; "
-            "train it again"
-        )
+    require_base(router, request.router, folder)
     routed = router_on(router, tokenizer, config, split(engine.weights.model).base)
     return lambda messages: routed([messages], request.routing)[0].weights
 

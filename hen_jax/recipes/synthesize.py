@@ -144,7 +144,8 @@ def _made(asked: Synthesis, material: Material) -> _Made:
         hard = written_hard(first.spoken, materials, voices[HARD])
         pairs = records(first.spoken, other.spoken, guides, hard=False)
         pairs += records(first.spoken, hard.spoken, guides, hard=True)
-        sifted = sift(pairs, _filters(asked, material, voices.get(JUDGE)))
+        filters = _filters(asked, material, voices.get(JUDGE))
+        sifted = sift(pairs, filters)
     dropped = [*first.dropped, *other.dropped, *hard.dropped]
     dropped += [Dropped(name, *why) for name, why in sifted.dropped.items()]
     stages = {
@@ -154,7 +155,7 @@ def _made(asked: Synthesis, material: Material) -> _Made:
     }
     context_of = {one.id: one.context for one in pairs}
     taken = {name: [context_of[key] for key, why in sifted.dropped.items() if why[0] == name]
-             for name in sifted.counts}  # fmt: skip
+             for name, _ in filters}  # fmt: skip
     return _Made(sifted.kept, dropped, _counts(material, stages, taken, sifted.kept))
 
 

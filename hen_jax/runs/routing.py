@@ -126,6 +126,15 @@ def read_router(folder: Path) -> Router:
     )
 
 
+def require_base(router: Router, folder: Path, model: Path) -> None:
+    """Raises `InputError` unless the model has the weights that the router was trained with."""
+    if fingerprint(model, WEIGHT_FILES) != router.base["weights_sha256"]:
+        raise InputError(
+            f"the router in {folder} was trained on other weights than those in {model}; give the "
+            "model that it was trained with, or train it again"
+        )
+
+
 def open_router(folder: Path, model: Path | None = None) -> RouteCall:
     """A router that reads with a model folder of its own; None: the one that it was trained with.
 
@@ -135,11 +144,7 @@ def open_router(folder: Path, model: Path | None = None) -> RouteCall:
     router = read_router(folder)
     model = Path(router.base["folder"]) if model is None else model
     config = hf.read_config(model)
-    if fingerprint(model, WEIGHT_FILES) != router.base["weights_sha256"]:
-        raise InputError(
-            f"the router in {folder} was trained on other weights than those in {model}; give the "
-            "model that it was trained with, or train it again"
-        )
+    require_base(router, folder, model)
     execution = Execution(remat="none")
     opened = open_model(model, make_mesh(MeshConfig()), execution=execution, dtype="float32")
     return router_on(router, known_tokenizer(model), config, opened.base)
@@ -194,18 +199,6 @@ def routes(router: Router, logits: np.ndarray, mode: Mode = "top1") -> list[Rout
         named = dict(zip(router.names, map(float, own), strict=True))
         found.append(Route(expert, float(own.max()), named, weights))
     return found
-
-
-def oracle_route(router: Router, expert: str | None) -> Route:
-    """The route of a conversation whose expert is known: for evaluations.
-
-    Raises:
-      InputError: no such expert.
-    """
-    if expert is not None and expert not in router.names:
-        raise InputError(f"expert {expert!r}; allowed: {', '.join(router.names)}")
-    return Route(expert, 1.0, {name: float(name == expert) for name in router.names},
-                 {} if expert is None else {expert: 1.0})  # fmt: skip
 
 
 def users_of(

@@ -260,6 +260,8 @@ def require_fit(request: Request, slots: Slots, vocabulary: int) -> None:
         )
     if not 0 <= min(request.prompt) <= max(request.prompt) < vocabulary:
         raise InputError(f"a prompt holds ids outside 0 to {vocabulary - 1}, which the model has")
+    if any(token >= vocabulary for token, _ in request.sampling.logit_bias):
+        raise InputError(f"logit_bias holds ids outside 0 to {vocabulary - 1}, which the model has")
     for name, count, room in (
         ("stop tokens", len(request.stop), slots.stops),
         ("biased tokens", len(request.sampling.logit_bias), slots.biases),

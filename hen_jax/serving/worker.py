@@ -8,7 +8,7 @@ import itertools
 import queue
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -50,6 +50,9 @@ class Worker:
             except ValueError as error:  # an expert that went meanwhile, say
                 tell(error)
                 return
+            except Exception:
+                tell(broken())
+                raise
             self._numbers[ticket], self._tells[number] = number, (ticket, tell)
 
         self._enter(begin, lambda: tell(broken()))
@@ -99,6 +102,9 @@ class Worker:
                 traceback.print_exc()
                 self._give_up()
         self._give_up()
+        while not self._calls.empty():
+            if (call := self._calls.get()) is not None:
+                call()
 
     def _turn(self) -> bool:
         """Makes the calls that wait, then a step; False to end."""
@@ -111,13 +117,13 @@ class Worker:
                 self._deliver(event)
         return True
 
-    def _taken(self) -> list[Callable[[], None] | None]:
-        """The calls that wait; at least one where there is nothing else to do."""
-        idle = self.failed or not self.engine.busy
-        calls = [self._calls.get()] if idle else []
+    def _taken(self) -> Iterator[Callable[[], None] | None]:
+        """The calls that wait, one by one, so that one which raises leaves those behind it waiting;
+        at least one where there is nothing else to do."""
+        if self.failed or not self.engine.busy:
+            yield self._calls.get()
         while not self._calls.empty():
-            calls.append(self._calls.get())
-        return calls
+            yield self._calls.get()
 
     def _deliver(self, event: Event) -> None:
         ticket, tell = self._tells[event.id]
@@ -131,6 +137,3 @@ class Worker:
         waiting, self._tells, self._numbers = self._tells, {}, {}
         for _, tell in waiting.values():
             tell(broken())
-        while not self._calls.empty():
-            if (call := self._calls.get()) is not None:
-                call()

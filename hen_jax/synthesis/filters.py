@@ -26,18 +26,16 @@ class Sifted(NamedTuple):
 
     kept: list[SteeredRecord]
     dropped: dict[str, tuple[str, str]]  # by id: the filter, and why
-    counts: dict[str, int]  # left after each filter, in their order
 
 
 def sift(records: Sequence[SteeredRecord], filters: Sequence[tuple[str, Filter]]) -> Sifted:
     """Each filter in turn sees what the ones before it left."""
-    left, dropped, counts = list(records), {}, {}
+    left, dropped = list(records), {}
     for name, one in filters:
         why = one(left)
         dropped |= {key: (name, reason) for key, reason in why.items()}
         left = [record for record in left if record.id not in why]
-        counts[name] = len(left)
-    return Sifted(left, dropped, counts)
+    return Sifted(left, dropped)
 
 
 def over_limits(guides: Guides, language: Language) -> Filter:
