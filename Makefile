@@ -34,7 +34,7 @@ stage-test: setup
 
 # The pages that are written from the code.
 docs: setup
-	$(BIN)/python -m hen_jax.recipes.settings_page > docs/settings.md
+	$(BIN)/python -m hen_jax.verbs.run.settings_page > docs/settings.md
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -15,9 +15,9 @@ METHODS = ("base", "system_prompt", "coe_cbt", "coe_rt", "ebg", "hef-model", "im
 
 def chat_and_steps(task: dict):
     from hen_jax.methods.table import Parts, method_named
-    from hen_jax.recipes.compare import Comparing, read_items
-    from hen_jax.recipes.generate import Request
     from hen_jax.runs.chats import Answering, open_chat
+    from hen_jax.verbs.generate.generate import Request
+    from hen_jax.verbs.methods.compare import Comparing, read_items
 
     answering = Answering(max_new_tokens=task["new_tokens"])
     chat = open_chat(f"model:{task['model']}", answering)

@@ -79,8 +79,8 @@ def ours(task: dict) -> dict:
 
     import uvicorn
 
-    from hen_jax.recipes.serve_model import ServeRequest, open_served
     from hen_jax.serving.app import app_of
+    from hen_jax.verbs.serve.model import ServeRequest, open_served
 
     folder, places = Path(task["model"]), task["places"]
     request = ServeRequest(

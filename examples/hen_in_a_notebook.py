@@ -14,7 +14,7 @@ SIZE = "tiny"
 # `open_stage` reads a config as `hen run` does, and stops before the first update.
 
 # %%
-from hen_jax.recipes.opened import open_stage
+from hen_jax.verbs.run.opened import open_stage
 
 sft = open_stage(f"sft:{SIZE}")
 print(sft.job.model.config)

@@ -14,9 +14,9 @@ from tiny_run import environment
 
 from hen_jax import cli
 from hen_jax.core.errors import InputError
-from hen_jax.recipes import chat
-from hen_jax.recipes.chat import Talk, answer
 from hen_jax.text.conversation import Message, Reply
+from hen_jax.verbs.generate import chat
+from hen_jax.verbs.generate.chat import Talk, answer
 
 
 def recorded(path, *talks):

@@ -18,15 +18,15 @@ from hen_jax.core.records import read_record, verified, verify
 from hen_jax.core.trees import unflatten
 from hen_jax.io import hf, names, peft
 from hen_jax.models.config import LoraConfig
-from hen_jax.recipes.export import export
-from hen_jax.recipes.generate import Request, generate_replies
-from hen_jax.recipes.trained import open_trained
 from hen_jax.runs import earlier
 from hen_jax.runs.abstract import read_architecture
+from hen_jax.runs.export.folders import export
+from hen_jax.runs.export.trained import open_trained
 from hen_jax.runs.import_model import import_model
 from hen_jax.runs.record import claim
 from hen_jax.text.detect import open_chat_tokenizer
 from hen_jax.text.tokenizer import load_tokenizer
+from hen_jax.verbs.generate.generate import Request, generate_replies
 
 WEIGHTS = "model.safetensors"
 

@@ -159,5 +159,5 @@ def test_a_broken_pipe_elsewhere_is_told(capsys, monkeypatch):
     def broken(*_):
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("hen_jax.recipes.data.scrub", broken)
+    monkeypatch.setattr("hen_jax.verbs.data.checking.scrub", broken)
     assert "Broken pipe" in fails(capsys, "data", "scrub", "a.jsonl", "--out", "b.jsonl")

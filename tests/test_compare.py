@@ -13,11 +13,11 @@ from hen_jax.data.schemas import read_documents, read_pairs
 from hen_jax.methods.emotion_models import lexicon_model
 from hen_jax.methods.measured import MEASURES, affect_measures
 from hen_jax.methods.play import Outcome, Played
-from hen_jax.recipes import compare as recipe
-from hen_jax.recipes.ablate import ablate, designed, effects
-from hen_jax.recipes.compare import Item
 from hen_jax.text.conversation import Message, Reply, UnansweredError
 from hen_jax.text.replay import recorded
+from hen_jax.verbs.methods import compare as recipe
+from hen_jax.verbs.methods.ablate import ablate, designed, effects
+from hen_jax.verbs.methods.compare import Item
 
 PROMPTS = ("My scooter broke down in the rain.", "I am sad, my cat is gone.", "We won! I am glad.")
 COE = "Emotion words: sad\nCause: A loss.\nStrategy: {}\nReply: What happened {}?"
@@ -242,7 +242,7 @@ def test_identifiers_are_trained_and_label(folder, capsys):
 
 
 def test_the_data_of_ebg(folder, monkeypatch):
-    from hen_jax.recipes import build
+    from hen_jax.verbs.methods import build
 
     monkeypatch.setattr(build, "revision", lambda line, adapter: "1")
     monkeypatch.setattr(build, "open_speaker_of", lambda request: lambda seed: chat)
@@ -260,7 +260,7 @@ def test_the_data_of_ebg(folder, monkeypatch):
 
 
 def test_the_data_of_muffin_and_of_tools(folder, monkeypatch, capsys):
-    from hen_jax.recipes import build
+    from hen_jax.verbs.methods import build
 
     monkeypatch.setattr(build, "revision", lambda line, adapter: "1")
     monkeypatch.setattr(build, "open_speaker_of", lambda request: lambda seed: chat)
@@ -351,7 +351,7 @@ def test_what_a_trace_names_is_compared_with_what_is_known():
 
 
 def test_contenders_name_methods_and_models(tmp_path):
-    from hen_jax.recipes.generate import Request
+    from hen_jax.verbs.generate.generate import Request
 
     request = Request(model=tmp_path)
     given = recipe.Comparing(

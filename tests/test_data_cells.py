@@ -19,10 +19,10 @@ from hen_jax.data.pipeline import PipelineConfig
 from hen_jax.data.rows import read_lines
 from hen_jax.data.schemas import SCHEMAS, check_records, read_documents
 from hen_jax.data.sense7 import check_sense7
-from hen_jax.recipes.data_stats import stats
 from hen_jax.runs.sources import ColumnNames, Source, documents, prepared
 from hen_jax.text.detect import detect_format
 from hen_jax.text.tokenizer import ChatTokenizer
+from hen_jax.verbs.data.stats import stats
 
 ROWS = [
     {"prompt": "Hi_x000D_\nyou", "completion": "Hello", "label": "TRUE", "id": None},

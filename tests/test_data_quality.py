@@ -17,9 +17,9 @@ from hen_jax.data.preferences import Pair
 from hen_jax.data.privacy import scrub_text, scrub_value
 from hen_jax.data.schemas import read_documents, read_pairs
 from hen_jax.data.splits import split_records
-from hen_jax.recipes.data import scrub, validate
-from hen_jax.recipes.data_stats import script_of, stats
 from hen_jax.text.conversation import Conversation, Message
+from hen_jax.verbs.data.checking import scrub, validate
+from hen_jax.verbs.data.stats import script_of, stats
 
 GOOD = [json.loads(line) for line in samples.path("hed/hed.en.jsonl").read_text().splitlines()[:5]]
 

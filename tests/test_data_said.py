@@ -13,8 +13,8 @@ from test_text_formats import format_of, tokenizer_of
 from hen_jax.core.errors import InputError
 from hen_jax.data.examples import encode
 from hen_jax.data.schemas import SCHEMAS, read_documents, read_pairs
-from hen_jax.recipes.data import validate
 from hen_jax.text.tokenizer import ChatTokenizer
+from hen_jax.verbs.data.checking import validate
 
 U, A = {"role": "user", "content": "asked"}, {"role": "assistant", "content": "replied"}
 H, G = {"from": "human", "value": "asked"}, {"from": "gpt", "value": "replied"}

@@ -7,8 +7,8 @@ import pytest
 from hen_jax.data import outside
 from hen_jax.data.schema_pages import PAGES
 from hen_jax.data.schemas import SCHEMAS
-from hen_jax.recipes.data import validate
-from hen_jax.recipes.data_schemas import markdown
+from hen_jax.verbs.data.checking import validate
+from hen_jax.verbs.data.schemas_page import markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "data.md"
 

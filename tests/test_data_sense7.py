@@ -25,8 +25,8 @@ from hen_jax.evaluation.ratings import (
     satisfaction,
     score_ratings,
 )
-from hen_jax.recipes.data_sense7 import analyse
 from hen_jax.text.conversation import Message
+from hen_jax.verbs.data.sense7 import analyse
 
 WORKBOOK, LINES = samples.path("sense7/sense7.xlsx"), samples.path("sense7/conversations.jsonl")
 

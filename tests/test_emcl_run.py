@@ -9,8 +9,8 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.recipes import emcl
 from hen_jax.recipes.emcl_data import put_episode
-from hen_jax.recipes.export import export
 from hen_jax.runs import train
+from hen_jax.runs.export.folders import export
 from hen_jax.runs.settings import settings
 from hen_jax.training.metrics import read_metrics
 

@@ -210,7 +210,7 @@ def test_a_main_thread_that_hears_nothing_is_ended(capfd, monkeypatch, times, co
 
 
 def test_a_signal_while_the_command_still_loads_is_told(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "hen_jax.recipes.launch", Loading("launch"))
+    monkeypatch.setitem(sys.modules, "hen_jax.verbs.run.launch", Loading("launch"))
     assert cli.main(["run", "--config=sft.py", "--workdir=run"]) == STOPPED
     assert "no step was under way" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

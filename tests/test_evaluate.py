@@ -19,9 +19,6 @@ from hen_jax.evaluation.suites.crossed import shipped_crossings
 from hen_jax.io.endpoint import Endpoint
 from hen_jax.models.config import Execution
 from hen_jax.models.decoder import merge
-from hen_jax.recipes import evaluate as evaluating
-from hen_jax.recipes import evaluate_asking, evaluate_cost
-from hen_jax.recipes.evaluate_suites import SUITES, suites_named
 from hen_jax.runs import adapted, likelihood
 from hen_jax.runs.arms import read_arms
 from hen_jax.runs.chats import Answering
@@ -29,6 +26,10 @@ from hen_jax.runs.evaluated import read_items
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.text.chat import render, render_prompt
 from hen_jax.text.conversation import Conversation, Message, Reply, message_row
+from hen_jax.verbs.evaluate import asking as evaluate_asking
+from hen_jax.verbs.evaluate import cost as evaluate_cost
+from hen_jax.verbs.evaluate import evaluate as evaluating
+from hen_jax.verbs.evaluate.suites import SUITES, suites_named
 
 DATA = ("shipped:hed/hed.en.jsonl", "shipped:hed/hed.zh.jsonl")
 

@@ -26,8 +26,8 @@ from hen_jax.evaluation.suites import (
     sentiment,
 )
 from hen_jax.evaluation.suites import perplexity as likely
-from hen_jax.recipes.evaluate_inspect import sample_scores
 from hen_jax.text.conversation import Message, Reply
+from hen_jax.verbs.evaluate.inspect_logs import sample_scores
 
 EN = ["The rain stops soon, I think.", "Come in, the tea is hot!", "No.", "", "tea tea tea tea tea"]
 EN_REFERENCES = ["Rain stops soon.", "Come on in; tea is hot.", "No, not yet.", "Sleep.", "tea"]

@@ -14,13 +14,13 @@ from hen_jax.data.schemas import read_records
 from hen_jax.empathy.clusters import CONTEXTS
 from hen_jax.evaluation.expert_report import claim
 from hen_jax.evaluation.replayed_turns import Script, replayed, so_far
-from hen_jax.recipes import experts_arms, experts_levels, experts_plot
-from hen_jax.recipes.experts_arms import answers_of, routes_of, scripts_of
-from hen_jax.recipes.experts_levels import levels_of
-from hen_jax.recipes.experts_measured import RESULTS, TABLES, measure_experts
-from hen_jax.recipes.experts_measured_settings import Arm, read_measurement
 from hen_jax.runs.routing import Route
 from hen_jax.text.conversation import Message, Reply, UnansweredError
+from hen_jax.verbs.evaluate import experts_arms, experts_levels, experts_plot
+from hen_jax.verbs.evaluate.experts_arms import answers_of, routes_of, scripts_of
+from hen_jax.verbs.evaluate.experts_levels import levels_of
+from hen_jax.verbs.evaluate.experts_measured import RESULTS, TABLES, measure_experts
+from hen_jax.verbs.evaluate.experts_settings import Arm, read_measurement
 
 LEVEL = {"distress": 0.9, "career": 0.6, "learning": 0.4, "writing": 0.2}
 SCRIPTS = [

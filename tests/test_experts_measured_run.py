@@ -9,15 +9,15 @@ from tiny_run import run
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import make_mesh
-from hen_jax.recipes import score
-from hen_jax.recipes.experts_levels import crossed_of
-from hen_jax.recipes.experts_measured import measure_experts
-from hen_jax.recipes.experts_measured_settings import Measured, read_measurement
-from hen_jax.recipes.experts_measures import opened
-from hen_jax.recipes.export import export
-from hen_jax.recipes.export_experts import export_experts
 from hen_jax.runs import train
+from hen_jax.runs.export.experts import export_experts
+from hen_jax.runs.export.folders import export
 from hen_jax.text.conversation import Message
+from hen_jax.verbs import score
+from hen_jax.verbs.evaluate.experts_levels import crossed_of
+from hen_jax.verbs.evaluate.experts_measured import measure_experts
+from hen_jax.verbs.evaluate.experts_measures import opened
+from hen_jax.verbs.evaluate.experts_settings import Measured, read_measurement
 
 pytestmark = pytest.mark.slow  # four runs are compiled and trained
 

@@ -7,10 +7,10 @@ from tiny_run import config, run
 
 from hen_jax.core.trees import flatten
 from hen_jax.recipes import experts_preference
-from hen_jax.recipes.plan import plan
-from hen_jax.recipes.trained import open_trained
+from hen_jax.runs.export.trained import open_trained
 from hen_jax.runs.stage import rows_to_devices
 from hen_jax.training.metrics import read_metrics
+from hen_jax.verbs.plan import plan
 
 LEVEL, ROLE = (
     ({"schema": "crossed", "path": f"shipped:crossed/{kind}.en.jsonl"},)
@@ -88,6 +88,6 @@ def test_an_expert_added_to_a_finished_set_leaves_the_bytes_of_the_others(
 @pytest.mark.slow
 def test_a_plan_compiles_it(monkeypatch):
     kto = FIELDS | {"preference": {"loss": "kto", "sft": 0.1}, "model": {"source": "tiny"}}
-    monkeypatch.setattr("hen_jax.recipes.plan.load_config", lambda *_: config("tiny", **kto))
+    monkeypatch.setattr("hen_jax.verbs.plan.load_config", lambda *_: config("tiny", **kto))
     (found,) = plan("a file", [], "v5e:1x1")
     assert found.fits

@@ -11,9 +11,9 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.records import read_record, write_record
 from hen_jax.core.trees import flatten, unflatten
 from hen_jax.io import hf, peft, shards
-from hen_jax.recipes import trained as opening
-from hen_jax.recipes.export import export, export_trained
-from hen_jax.recipes.trained import open_trained
+from hen_jax.runs.export import trained as opening
+from hen_jax.runs.export.folders import export, export_trained
+from hen_jax.runs.export.trained import open_trained
 from hen_jax.runs.import_model import import_model
 
 

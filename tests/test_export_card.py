@@ -14,10 +14,10 @@ from hen_jax.core.files import RECORD
 from hen_jax.io import packages
 from hen_jax.models.config import LoraConfig
 from hen_jax.models.decoder import abstract, split
-from hen_jax.recipes.export import export_trained
-from hen_jax.recipes.trained import TrainedModel
 from hen_jax.runs import import_model as importing
 from hen_jax.runs.card import HeldOut, export_card, held_out_loss
+from hen_jax.runs.export.folders import export_trained
+from hen_jax.runs.export.trained import TrainedModel
 from hen_jax.runs.import_model import import_model
 from hen_jax.runs.model import BaseModel, ModelSettings, ensure_model
 from hen_jax.runs.origin import Origin, card_license, origin_of, public_id, without_paths
@@ -60,8 +60,8 @@ def trained(tmp_path_factory):
 
 def exported(trained, tmp_path, monkeypatch, base_model):
     """Both exports; that they are read back and compared is for other tests."""
-    monkeypatch.setattr("hen_jax.recipes.export.checked", lambda *_: None)
-    monkeypatch.setattr("hen_jax.recipes.export.probe_logits", lambda *_: None)
+    monkeypatch.setattr("hen_jax.runs.export.folders.checked", lambda *_: None)
+    monkeypatch.setattr("hen_jax.runs.export.folders.probe_logits", lambda *_: None)
     for form in ("hf", "peft"):
         export_trained(trained, tmp_path / "secret-out" / form, form, base_model=base_model)
     return tmp_path / "secret-out"

@@ -15,10 +15,10 @@ from hen_jax.core.mesh import make_mesh
 from hen_jax.core.trees import flatten
 from hen_jax.io import gguf_adapter, peft
 from hen_jax.models.config import LoraConfig
-from hen_jax.recipes.export_experts import export_experts, llama_line, modelfile, vllm_line
-from hen_jax.recipes.trained import open_trained
 from hen_jax.runs import train
 from hen_jax.runs.earlier import PreviousRun
+from hen_jax.runs.export.experts import export_experts, llama_line, modelfile, vllm_line
+from hen_jax.runs.export.trained import open_trained
 
 EXPERTS = {"calm": LoraConfig(4), "brisk": LoraConfig(20)}
 

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 from hen_jax import cli
 from hen_jax.core.trees import flatten
 from hen_jax.io import gguf, gguf_adapter, gguf_tokenizer, hf
-from hen_jax.recipes import export_gguf
-from hen_jax.recipes.trained import open_trained
+from hen_jax.runs.export import gguf as export_gguf
+from hen_jax.runs.export.trained import open_trained
 from hen_jax.runs.import_model import import_model
 
 

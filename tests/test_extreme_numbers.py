@@ -18,9 +18,9 @@ from hen_jax.core.rounding import rounded
 from hen_jax.core.trees import flatten, unflatten
 from hen_jax.io import hf, peft
 from hen_jax.models.config import LoraConfig
-from hen_jax.recipes.generate import Request, generate_replies, open_weights
 from hen_jax.sampling.generate import Generating
 from hen_jax.sampling.logits import COLDEST, HOTTEST, Sampling, draw, row_sampling
+from hen_jax.verbs.generate.generate import Request, generate_replies, open_weights
 
 
 @pytest.mark.parametrize(

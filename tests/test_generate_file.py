@@ -10,11 +10,11 @@ from endpoint_server import said, serving
 
 from hen_jax import cli
 from hen_jax.core.errors import InputError
-from hen_jax.recipes import generate_file as writing
-from hen_jax.recipes.generate import Request
-from hen_jax.recipes.generate_file import generate_file, read_prompts
 from hen_jax.runs.chats import Answering
 from hen_jax.text.conversation import Message, Reply, UnansweredError
+from hen_jax.verbs.generate import file as writing
+from hen_jax.verbs.generate.file import generate_file, read_prompts
+from hen_jax.verbs.generate.generate import Request
 
 CHATS = [[{"role": "user", "content": f"问 {place}"}] for place in range(7)]
 
@@ -225,7 +225,7 @@ def test_a_conversation_is_answered_as_the_flags_say(tmp_path, monkeypatch, caps
         asked.append((line, answering))
         return lambda seed: lambda all_: [Reply(f"{len(one)} at {seed}", 3, False) for one in all_]
 
-    monkeypatch.setattr("hen_jax.recipes.generate.open_speaker", opened)
+    monkeypatch.setattr("hen_jax.verbs.generate.generate.open_speaker", opened)
     talk.write_text(json.dumps([*CHATS[0], {"role": "assistant", "content": "答"}, *CHATS[1]]))
     flags = ["--messages", str(talk), "--system", "Be kind.", "--n", "2", "--seed", "3"]
     how = ["--temperature", "5", "--top-k", "4", "--stop", "a", "--stop", "b", "--tries", "2"]

@@ -14,11 +14,11 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD
 from hen_jax.io import companions, hf, peft
 from hen_jax.io.reward_pad import choose_pad
-from hen_jax.recipes.generate import Request, generate_replies
 from hen_jax.runs.import_model import import_model
 from hen_jax.runs.tiny_model import CONFIG as SPEAKER
 from hen_jax.text.chat import stop_ids
 from hen_jax.text.detect import open_chat_tokenizer
+from hen_jax.verbs.generate.generate import Request, generate_replies
 
 
 def read(folder, name):

@@ -14,11 +14,11 @@ from hen_jax.evaluation import judge_probes, judge_report
 from hen_jax.evaluation.judge_asking import begun_reply
 from hen_jax.evaluation.preferences import estimate
 from hen_jax.evaluation.ranking import rank
-from hen_jax.recipes import judge as recipe
-from hen_jax.recipes.judge import judge
-from hen_jax.recipes.judge_settings import Judging
 from hen_jax.text.conversation import Reply, UnansweredError
 from hen_jax.text.replay import replay
+from hen_jax.verbs.judge import judge as recipe
+from hen_jax.verbs.judge.judge import judge
+from hen_jax.verbs.judge.settings import Judging
 
 MARKED = re.compile(r"<<<([0-9a-f]{12})\n(.*?)\n\1>>>", re.DOTALL)
 WARM = {"cold": "No.", "mild": "I see. Go on.", "warm": "I am with you, take your time."}

@@ -15,13 +15,13 @@ from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
 from hen_jax.planning.memory import compile_program
 from hen_jax.planning.topologies import open_topology
-from hen_jax.recipes.plan import plan
 from hen_jax.recipes.sft import STAGE, SftSettings
 from hen_jax.runs.abstract import abstract_batch, program, read_architecture
 from hen_jax.runs.abstract_decoding import decoding_program
 from hen_jax.runs.model import ModelSettings
 from hen_jax.training.optimizers import OptimizerConfig
 from hen_jax.training.placement import parameter_shardings
+from hen_jax.verbs.plan import plan
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ from hen_jax.measures.suites import (
     hen_bench,
     long_conversations,
 )
-from hen_jax.recipes import bench as bench_verb
+from hen_jax.verbs import bench as bench_verb
 
 ROOT = Path(__file__).parents[1]
 

@@ -29,8 +29,8 @@ from hen_jax.measures.suites import (
     trajectory,
 )
 from hen_jax.measures.suites.labelled import f1_of
-from hen_jax.recipes.evaluate_suites import SUITES
 from hen_jax.text.conversation import Reply
+from hen_jax.verbs.evaluate.suites import SUITES
 
 ROOT = Path(__file__).parents[1]
 

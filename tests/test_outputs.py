@@ -12,13 +12,14 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json
 from hen_jax.core.records import read_record, write_record
 from hen_jax.io import hf
-from hen_jax.recipes import data_sense7, data_stats
-from hen_jax.recipes.data import scrub, validate
-from hen_jax.recipes.export import export
-from hen_jax.recipes.plan import plan
+from hen_jax.runs.export.folders import export
 from hen_jax.runs.import_model import import_model
 from hen_jax.runs.model import ModelSettings, ensure_model
 from hen_jax.runs.record import claim
+from hen_jax.verbs.data import sense7 as data_sense7
+from hen_jax.verbs.data import stats as data_stats
+from hen_jax.verbs.data.checking import scrub, validate
+from hen_jax.verbs.plan import plan
 
 REPLY = {"role": "assistant", "content": "Oh."}
 LINES = [

@@ -8,16 +8,16 @@ import pytest
 from hen_jax import cli
 from hen_jax.core.errors import InputError, StoppedError
 from hen_jax.core.files import RECORD, read_json, write_json
-from hen_jax.recipes import pipeline as pipelines
-from hen_jax.recipes import pipeline_steps
-from hen_jax.recipes.launch import load_config
-from hen_jax.recipes.pipeline import Ledger, bring, run_pipeline, seconds_of, set_aside
-from hen_jax.recipes.pipeline_settings import PipelineSettings, plan_stages
-from hen_jax.recipes.pipeline_steps import Work, works_of
 from hen_jax.recipes.table import settings_of
 from hen_jax.runs.settings import settings
 from hen_jax.training.metrics import read_metrics
 from hen_jax.training.progress import Place, progress_line
+from hen_jax.verbs.pipeline import pipeline as pipelines
+from hen_jax.verbs.pipeline import steps as pipeline_steps
+from hen_jax.verbs.pipeline.pipeline import Ledger, bring, run_pipeline, seconds_of, set_aside
+from hen_jax.verbs.pipeline.settings import PipelineSettings, plan_stages
+from hen_jax.verbs.pipeline.steps import Work, works_of
+from hen_jax.verbs.run.launch import load_config
 
 PLACE = Place("[1/1 a]")
 

@@ -26,10 +26,10 @@ from hen_jax.planning.search import Change, candidates, meshes
 from hen_jax.planning.topologies import GIB, Topology, open_topology
 from hen_jax.recipes.emcl import STAGE
 from hen_jax.recipes.emcl_settings import EmclSettings
-from hen_jax.recipes.launch import load_config
-from hen_jax.recipes.plan import plan
 from hen_jax.runs.abstract import program
 from hen_jax.runs.settings import settings
+from hen_jax.verbs.plan import plan
+from hen_jax.verbs.run.launch import load_config
 
 PROGRAM = Path(__file__).with_name("step.hlo").read_text()
 """Made by hand: a loop that slices a stack, multiplies, gathers and calls a kernel; then a sum."""
@@ -266,7 +266,7 @@ def test_a_stage_or_a_model_that_is_not_there_is_named():
 def test_what_a_run_would_refuse_is_not_planned(monkeypatch):
     config = load_config(TINY, ["--config.data.packing=shared_prefix"])
     config.update({"execution": {"attention": "splash"}})
-    monkeypatch.setattr("hen_jax.recipes.plan.load_config", lambda *_: config)
+    monkeypatch.setattr("hen_jax.verbs.plan.load_config", lambda *_: config)
     with pytest.raises(InputError, match=r"config\.execution\.attention='splash' cannot mask"):
         plan(TINY, [], "v5e:2x4")
 

@@ -10,7 +10,7 @@ from tiny_run import config, open_job, read, run
 
 from hen_jax.core.errors import InputError
 from hen_jax.recipes import policy, policy_rewards, policy_rollouts
-from hen_jax.recipes.export import export
+from hen_jax.runs.export.folders import export
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.rollouts import RolloutConfig
 from hen_jax.steps.preference import BASE, REFERENCE

@@ -10,13 +10,13 @@ from tiny_run import config, open_job, read, run
 
 from hen_jax.core.errors import InputError
 from hen_jax.recipes import preference
-from hen_jax.recipes.plan import plan
-from hen_jax.recipes.trained import open_trained
+from hen_jax.runs.export.trained import open_trained
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.preferred import read_preferences, require_pairs
 from hen_jax.runs.stage import rows_to_devices
 from hen_jax.steps.preference import BASE, REFERENCE
 from hen_jax.training.metrics import read_metrics
+from hen_jax.verbs.plan import plan
 
 CROSSED = {"schema": "crossed", "path": "shipped:crossed/level.en.jsonl"}
 FIELDS = {
@@ -198,7 +198,7 @@ def test_b_random_starts_as_the_base_and_goes_on_from_any_adapter(
 @pytest.mark.slow
 def test_the_stage_is_planned_with_both_forward_passes(tiny_base, monkeypatch):
     pytest.importorskip("libtpu", reason="hen plan compiles for TPUs: pip install 'hen_jax[plan]'")
-    monkeypatch.setattr("hen_jax.recipes.plan.load_config", lambda *_: config(tiny_base, **FIELDS))
+    monkeypatch.setattr("hen_jax.verbs.plan.load_config", lambda *_: config(tiny_base, **FIELDS))
     (found,) = plan("a file", [], "v5e:1x1")
     assert found.fits
     assert found.tokens == 2 * 8 * 352  # rows, and the same prompts with other replies

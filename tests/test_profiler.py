@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from hen_jax import cli
-from hen_jax.recipes import launch
 from hen_jax.training.profiler import profiler
+from hen_jax.verbs.run import launch
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hen_jax import cli
 from hen_jax.core.errors import InputError
 from hen_jax.measures.people.store import SESSION, VOTES, open_store
 from hen_jax.measures.people.web import LARGEST, answer, make_server
-from hen_jax.recipes.rate import Rating, plan_of, read_checklist, welcome
+from hen_jax.verbs.rate import Rating, plan_of, read_checklist, welcome
 
 
 def lines(path: Path, rows) -> Path:

@@ -14,12 +14,12 @@ from hen_jax.data import samples
 from hen_jax.empathy.patterns import DIMENSIONS
 from hen_jax.io.peft_settings import adapter_labels
 from hen_jax.planning.topologies import Topology
-from hen_jax.recipes.export import export
-from hen_jax.recipes.plan import plan
-from hen_jax.recipes.trained import open_trained
 from hen_jax.runs.abstract import program
 from hen_jax.runs.earlier import previous_run
+from hen_jax.runs.export.folders import export
+from hen_jax.runs.export.trained import open_trained
 from hen_jax.training.metrics import read_metrics
+from hen_jax.verbs.plan import plan
 
 SHIPPED = "shipped:sense7/conversations.jsonl"
 SENSE7 = {"schema": "sense7", "path": SHIPPED}
@@ -190,7 +190,7 @@ def test_a_plan_has_the_step_of_a_run(tiny_base):
 @pytest.mark.slow
 def test_the_stage_is_planned(tiny_base, monkeypatch):
     pytest.importorskip("libtpu", reason="hen plan compiles for TPUs: pip install 'hen_jax[plan]'")
-    monkeypatch.setattr("hen_jax.recipes.plan.load_config", lambda *_: config(tiny_base, **FIELDS))
+    monkeypatch.setattr("hen_jax.verbs.plan.load_config", lambda *_: config(tiny_base, **FIELDS))
     (found,) = plan("a file", [], "v5e:1x1")
     assert found.fits
     assert found.tokens == 8 * 256

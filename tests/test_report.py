@@ -12,12 +12,12 @@ import pytest
 
 from hen_jax import cli
 from hen_jax.core.files import read_json, write_json
-from hen_jax.recipes.report import PAGE, render
-from hen_jax.recipes.report_aspects import aspect_of, aspects_of, beyond_chance, is_safety
-from hen_jax.recipes.report_charts import Interval, Line, intervals, lines, ticks
-from hen_jax.recipes.report_folder import read_story
-from hen_jax.recipes.report_sections import in_short, judged, page_values
-from hen_jax.recipes.run_results import better
+from hen_jax.verbs.report.aspects import aspect_of, aspects_of, beyond_chance, is_safety
+from hen_jax.verbs.report.charts import Interval, Line, intervals, lines, ticks
+from hen_jax.verbs.report.folder import read_story
+from hen_jax.verbs.report.report import PAGE, render
+from hen_jax.verbs.report.results import better
+from hen_jax.verbs.report.sections import in_short, judged, page_values
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \" onmouseover='x' {{ 7*7 }} &amp;"
 

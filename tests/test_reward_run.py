@@ -17,20 +17,20 @@ from hen_jax.data.crossed import require_crossed
 from hen_jax.data.schemas import read_pairs
 from hen_jax.evaluation.rewards import Answered
 from hen_jax.recipes import policy_rewards, reward
-from hen_jax.recipes.export import export
-from hen_jax.recipes.plan import plan
 from hen_jax.recipes.reward_report import control_accuracies
-from hen_jax.recipes.score import open_reward, score_documents
-from hen_jax.recipes.trained import open_trained
 from hen_jax.runs import train
 from hen_jax.runs.compared import Asked, bounds_of, compared_parts
 from hen_jax.runs.earlier import previous_run
+from hen_jax.runs.export.folders import export
+from hen_jax.runs.export.trained import open_trained
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.record import RUN_KIND
+from hen_jax.runs.scored import open_reward, score_documents
 from hen_jax.runs.sources import Source
 from hen_jax.runs.stage import rows_to_devices
 from hen_jax.text.chat import render
 from hen_jax.training.metrics import read_metrics
+from hen_jax.verbs.plan import plan
 
 FIELDS = {
     "recipe": "reward",
@@ -230,7 +230,7 @@ def test_bad_input_is_one_line(tiny_base, tmp_path, changes, message):
 @pytest.mark.slow
 def test_the_stage_is_planned(tiny_base, monkeypatch):
     pytest.importorskip("libtpu", reason="hen plan compiles for TPUs: pip install 'hen_jax[plan]'")
-    monkeypatch.setattr("hen_jax.recipes.plan.load_config", lambda *_: config(tiny_base, **FIELDS))
+    monkeypatch.setattr("hen_jax.verbs.plan.load_config", lambda *_: config(tiny_base, **FIELDS))
     (found,) = plan("a file", [], "v5e:1x1")
     assert found.fits
     assert found.tokens == 8 * 352

@@ -23,10 +23,10 @@ from hen_jax.evaluation.softmax_ridge import fit_softmax, word_logits
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import abstract, merge, split
 from hen_jax.planning.topologies import Topology
-from hen_jax.recipes.export import export
 from hen_jax.recipes.router_vectors import raw_vectors, scale_of
 from hen_jax.runs import train
 from hen_jax.runs.abstract import program
+from hen_jax.runs.export.folders import export
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.model import ensure_model
 from hen_jax.runs.routing import open_router, read_router, routes

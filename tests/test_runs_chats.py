@@ -8,11 +8,11 @@ import tiny_folder
 from endpoint_server import said, serving
 
 from hen_jax.core.errors import InputError
-from hen_jax.recipes.generate import Request, generate_replies
 from hen_jax.runs import chats
 from hen_jax.runs.chats import Answering, back_end, open_chat, open_speaker, revision
 from hen_jax.text.conversation import Message, Reply
 from hen_jax.text.detect import open_chat_tokenizer
+from hen_jax.verbs.generate.generate import Request, generate_replies
 
 HI = (Message("user", "Hi"),)
 

@@ -18,12 +18,12 @@ from hen_jax.core.errors import InputError
 from hen_jax.io import hf
 from hen_jax.measures.safety.guard import Verdict
 from hen_jax.models.decoder import abstract, merge, split
-from hen_jax.recipes.serve_model import open_served
 from hen_jax.runs.tiny_model import CONFIG
 from hen_jax.sampling import engine as e
 from hen_jax.sampling.logits import Sampling
 from hen_jax.sampling.requests import Request
 from hen_jax.serving.experts import Experts
+from hen_jax.verbs.serve.model import open_served
 
 HI = [{"role": "user", "content": "It rains, and my scooter broke down."}]
 MODELS = ("base", "calm", "brisk")

@@ -15,8 +15,8 @@ from tiny_run import environment
 from tiny_server import Address, running
 
 from hen_jax import cli
-from hen_jax.recipes.serve_model import ServeRequest, open_served
 from hen_jax.runs.earlier import previous_run
+from hen_jax.verbs.serve.model import ServeRequest, open_served
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from tiny_tokenizer import tiny_tokenizer
 from hen_jax.cli import main
 from hen_jax.core.errors import InputError
 from hen_jax.data.examples import Document, encode
-from hen_jax.recipes import show
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.detect import detect_format
 from hen_jax.text.tokenizer import ChatTokenizer
+from hen_jax.verbs import show
 
 TOKENIZER = tiny_tokenizer()
 WORDS = ChatTokenizer(TOKENIZER, detect_format(TOKENIZER))

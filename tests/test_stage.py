@@ -13,14 +13,14 @@ import pytest
 from tiny_run import config, open_job, run
 
 from hen_jax.core.errors import InputError
-from hen_jax.recipes.export import export
-from hen_jax.recipes.plan import plan
 from hen_jax.recipes.table import STAGES
 from hen_jax.runs import train
 from hen_jax.runs.evaluators import EVALUATORS
+from hen_jax.runs.export.folders import export
 from hen_jax.runs.stage import rows_to_devices
 from hen_jax.training.metrics import MetricLog, read_metrics
 from hen_jax.training.trackers import TRACKERS, Tracker, require_trackers
+from hen_jax.verbs.plan import plan
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_stage_that_is_not_ours_trains_resumes_bit_for_bit_and_is_exported(
 @pytest.mark.slow  # compiles for long
 def test_a_stage_that_is_not_ours_is_planned(tiny_base, distil, monkeypatch, capsys):
     pytest.importorskip("libtpu", reason="hen plan compiles for TPUs: pip install 'hen_jax[plan]'")
-    monkeypatch.setattr("hen_jax.recipes.plan.load_config", lambda *_: config(tiny_base, **distil))
+    monkeypatch.setattr("hen_jax.verbs.plan.load_config", lambda *_: config(tiny_base, **distil))
     (found,) = plan("a file", [], "v5e:1x1")
     assert found.fits
     assert found.tokens == 8 * 256

@@ -15,10 +15,10 @@ from hen_jax import cli
 from hen_jax.core.errors import InputError
 from hen_jax.data.schemas import read_documents, read_pairs, read_records
 from hen_jax.empathy.patterns import DIMENSIONS
-from hen_jax.recipes import synthesize as recipe
-from hen_jax.recipes.synthesize import synthesize
-from hen_jax.recipes.synthesize_settings import Synthesis
 from hen_jax.text.conversation import Reply, UnansweredError
+from hen_jax.verbs.synthesize import synthesize as recipe
+from hen_jax.verbs.synthesize.settings import Synthesis
+from hen_jax.verbs.synthesize.synthesize import synthesize
 
 LATER = (".hen_written.json", "settings.json")
 

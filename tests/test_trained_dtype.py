@@ -12,8 +12,8 @@ from hen_jax.core.types import Batch, Mean
 from hen_jax.planning.topologies import Topology
 from hen_jax.recipes import sft
 from hen_jax.recipes.emcl_settings import EmclSettings
-from hen_jax.recipes.trained import open_trained
 from hen_jax.runs.abstract import placed_model
+from hen_jax.runs.export.trained import open_trained
 from hen_jax.runs.settings import settings
 from hen_jax.runs.tiny_model import write_tiny_model
 from hen_jax.steps.rounding import apply_updates, stochastically_rounded

@@ -21,7 +21,7 @@ import json, sys
 from pathlib import Path
 from typing import Any
 from ml_collections import ConfigDict
-from hen_jax.recipes import launch
+from hen_jax.verbs.run import launch
 config, workdir = ConfigDict(json.loads(sys.argv[1])), Path(sys.argv[2])
 launch.load_config = lambda *_: config
 from hen_jax import cli

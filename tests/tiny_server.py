@@ -19,11 +19,11 @@ from tiny_model import stirred
 from hen_jax.io import peft
 from hen_jax.models.config import LoraConfig
 from hen_jax.models.decoder import abstract, split
-from hen_jax.recipes.serve_model import ServeRequest, open_served
 from hen_jax.runs.tiny_model import CONFIG
 from hen_jax.serving.app import app_of
 from hen_jax.serving.served import Served, ServerSettings
 from hen_jax.serving.shelf import Adapter
+from hen_jax.verbs.serve.model import ServeRequest, open_served
 
 LORAS = {
     "calm": LoraConfig(2, 8.0, ("q", "v")),

@@ -19,7 +19,7 @@ def add(verbs: Any) -> None:
 
 def ablate_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen ablate`."""
-    from hen_jax.recipes.ablate import ablate
+    from hen_jax.verbs.methods.ablate import ablate
 
     comparing = comparing_of(chosen, (chosen.method,))
     ablate(comparing, chosen.method, chosen.levers, chosen.design)

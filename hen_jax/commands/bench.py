@@ -22,20 +22,20 @@ def add(verbs: Any) -> None:
 
 def check_verb(_: argparse.Namespace, __: list[str]) -> None:
     """`hen bench check`."""
-    from hen_jax.recipes.bench import check
+    from hen_jax.verbs.bench import check
 
     check()
 
 
 def export_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen bench export`."""
-    from hen_jax.recipes.bench import export
+    from hen_jax.verbs.bench import export
 
     export(chosen.out)
 
 
 def leaderboard_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen bench leaderboard`."""
-    from hen_jax.recipes.bench import leaderboard
+    from hen_jax.verbs.bench import leaderboard
 
     leaderboard(chosen.results, chosen.out)

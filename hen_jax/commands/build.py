@@ -64,7 +64,7 @@ def _speaker(verb: argparse.ArgumentParser) -> None:
 
 def ebg_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen build ebg`."""
-    from hen_jax.recipes.build import build_ebg
+    from hen_jax.verbs.methods.build import build_ebg
 
     given = {"label": chosen.label, "labels": chosen.labels}
     build_ebg(request_of(chosen), chosen.input, chosen.schema, chosen.out, **given)
@@ -72,7 +72,7 @@ def ebg_verb(chosen: argparse.Namespace, _: list[str]) -> None:
 
 def tools_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen build tools`."""
-    from hen_jax.recipes.build import build_tools
+    from hen_jax.verbs.methods.build import build_tools
 
     given = {"knowledge": chosen.knowledge, "faq": chosen.faq, "least": chosen.least}
     build_tools(chosen.input, chosen.schema, chosen.out, **given)
@@ -82,7 +82,7 @@ def muffin_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen build muffin`."""
     import dataclasses
 
-    from hen_jax.recipes.build_muffin import build_muffin
+    from hen_jax.verbs.methods.build_muffin import build_muffin
 
     request = request_of(chosen)
     judge = (
@@ -103,8 +103,8 @@ def muffin_verb(chosen: argparse.Namespace, _: list[str]) -> None:
 
 def traits_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen build traits`."""
-    from hen_jax.recipes.build import build_traits
-    from hen_jax.recipes.method_parts import emotion_model
+    from hen_jax.verbs.methods.build import build_traits
+    from hen_jax.verbs.methods.parts import emotion_model
 
     model = emotion_model(chosen.identifier, chosen.lexicon)
     given = {"space": chosen.space, "model": model}
@@ -113,15 +113,15 @@ def traits_verb(chosen: argparse.Namespace, _: list[str]) -> None:
 
 def distil_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen build distil`."""
-    from hen_jax.recipes.build import build_distil
+    from hen_jax.verbs.methods.build import build_distil
 
     build_distil(chosen.input, chosen.out, writer=chosen.writer)
 
 
 def select_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen build select`."""
-    from hen_jax.recipes.generate import open_speaker_of
-    from hen_jax.recipes.select import Selecting, select
+    from hen_jax.verbs.generate.generate import open_speaker_of
+    from hen_jax.verbs.methods.select import Selecting, select
 
     request = request_of(chosen)
     asked = request.model is not None or request.backend is not None

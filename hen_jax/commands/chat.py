@@ -19,6 +19,6 @@ def add(verbs: Any) -> None:
 
 def chat_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen chat`."""
-    from hen_jax.recipes.chat import chat
+    from hen_jax.verbs.generate.chat import chat
 
     chat(request_of(chosen), guarded=chosen.guard, place=chosen.place)

@@ -8,7 +8,7 @@ from hen_jax.commands.method_flags import add_compared
 from hen_jax.commands.request import request_of
 
 if TYPE_CHECKING:
-    from hen_jax.recipes.compare import Comparing
+    from hen_jax.verbs.methods.compare import Comparing
 
 
 def add(verbs: Any) -> None:
@@ -29,7 +29,7 @@ def add(verbs: Any) -> None:
 
 def compare_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen compare`."""
-    from hen_jax.recipes.compare import compare
+    from hen_jax.verbs.methods.compare import compare
 
     methods = tuple(one for given in chosen.methods for one in given.split(",") if one)
     compare(comparing_of(chosen, methods, apart=chosen.apart, epitome=chosen.epitome))
@@ -37,8 +37,8 @@ def compare_verb(chosen: argparse.Namespace, _: list[str]) -> None:
 
 def comparing_of(chosen: argparse.Namespace, methods: tuple[str, ...], **more: Any) -> "Comparing":
     """What the flags ask for."""
-    from hen_jax.recipes.compare import Comparing
-    from hen_jax.recipes.method_parts import parts_of
+    from hen_jax.verbs.methods.compare import Comparing
+    from hen_jax.verbs.methods.parts import parts_of
 
     return Comparing(
         request=request_of(chosen),

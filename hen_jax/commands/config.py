@@ -15,7 +15,7 @@ def add(verbs: Any) -> None:
 
 def config_verb(chosen: argparse.Namespace, overrides: list[str]) -> None:
     """`hen config`."""
-    from hen_jax.recipes.show_config import list_configs, show_config
+    from hen_jax.verbs.run.show_config import list_configs, show_config
 
     if chosen.config is None:
         list_configs()

@@ -78,7 +78,7 @@ def _add_people(verbs: Any, schema: str) -> None:
 
 def validate_verb(chosen: argparse.Namespace, _: list[str]) -> int:
     """`hen data validate`; 1 if a record is bad."""
-    from hen_jax.recipes.data import validate
+    from hen_jax.verbs.data.checking import validate
 
     columns = dict(chosen.columns)
     return 1 if validate(chosen.file, chosen.schema, chosen.out, columns).problems else 0
@@ -86,41 +86,41 @@ def validate_verb(chosen: argparse.Namespace, _: list[str]) -> int:
 
 def schemas_verb(_: argparse.Namespace, __: list[str]) -> None:
     """`hen data schemas`."""
-    from hen_jax.recipes.data_schemas import markdown
+    from hen_jax.verbs.data.schemas_page import markdown
 
     print(markdown(), end="")
 
 
 def stats_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen data stats`."""
-    from hen_jax.recipes.data_stats import stats
+    from hen_jax.verbs.data.stats import stats
 
     stats(chosen.file, chosen.schema, chosen.out, chosen.model, dict(chosen.columns))
 
 
 def scrub_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen data scrub`."""
-    from hen_jax.recipes.data import scrub
+    from hen_jax.verbs.data.checking import scrub
 
     scrub(chosen.file, chosen.out)
 
 
 def ratings_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen data ratings`."""
-    from hen_jax.recipes.data_rating_sheets import run_ratings
+    from hen_jax.verbs.data.rating_sheets import run_ratings
 
     run_ratings(chosen)
 
 
 def sense7_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen data sense7`."""
-    from hen_jax.recipes.data_sense7 import analyse
+    from hen_jax.verbs.data.sense7 import analyse
 
     analyse(chosen.file, chosen.out, chosen.contexts, chosen.seed)
 
 
 def patterns_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen data patterns`."""
-    from hen_jax.recipes.data_patterns import write_patterns
+    from hen_jax.verbs.data.patterns import write_patterns
 
     write_patterns(chosen.out, chosen.sense7, chosen.patterns, chosen.seed)

@@ -13,6 +13,6 @@ def add(verbs: Any) -> None:
 
 def doctor_verb(chosen: argparse.Namespace, _: list[str]) -> int:
     """`hen doctor`; 2 if something is not well."""
-    from hen_jax.recipes.doctor import doctor
+    from hen_jax.verbs.doctor import doctor
 
     return 0 if doctor(dry=chosen.dry) else 2

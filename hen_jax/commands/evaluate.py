@@ -8,7 +8,7 @@ from hen_jax.commands.flags import add_endpoint
 
 
 def add(verbs: Any) -> None:
-    """The verb; `recipes.evaluate_settings.Evaluating` has the flags' names and defaults."""
+    """The verb; `verbs.evaluate.settings.Evaluating` has the flags' names and defaults."""
     verb = verbs.add_parser("evaluate", help="measure models, adapters, endpoints or recordings")
     arm = "NAME=MODEL[:ADAPTER], NAME=endpoint:URL#MODEL, NAME=replay:FILE, NAME=references"
     verb.add_argument("--arm", action="append", default=[], help=f"{arm}; repeat to compare")
@@ -49,7 +49,7 @@ def add(verbs: Any) -> None:
 
 def evaluate_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen evaluate`."""
-    from hen_jax.recipes.evaluate import evaluate
-    from hen_jax.recipes.evaluate_settings import from_flags
+    from hen_jax.verbs.evaluate.evaluate import evaluate
+    from hen_jax.verbs.evaluate.settings import from_flags
 
     evaluate(from_flags(vars(chosen)))

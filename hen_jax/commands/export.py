@@ -22,8 +22,8 @@ def add(verbs: Any) -> None:
 
 def export_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen export`."""
-    from hen_jax.recipes.export import describe_export, export
-    from hen_jax.recipes.export_gguf import export_gguf
+    from hen_jax.runs.export.folders import describe_export, export
+    from hen_jax.runs.export.gguf import export_gguf
 
     if chosen.all_experts:
         _all_experts(chosen)
@@ -36,8 +36,8 @@ def export_verb(chosen: argparse.Namespace, _: list[str]) -> None:
 
 def _all_experts(chosen: argparse.Namespace) -> None:
     from hen_jax.core.errors import InputError
-    from hen_jax.recipes.export import describe_export
-    from hen_jax.recipes.export_experts import export_experts
+    from hen_jax.runs.export.experts import export_experts
+    from hen_jax.runs.export.folders import describe_export
 
     if chosen.expert is not None:
         raise InputError("--all-experts writes each; leave --expert out")

@@ -30,7 +30,7 @@ def add_endpoint(verb: argparse.ArgumentParser) -> None:
 
 
 def add_judge_flags(verb: argparse.ArgumentParser) -> None:
-    """All flags but those that name columns; `recipes.judge_settings.Judging` has their names."""
+    """All flags but those that name columns; `verbs.judge.settings.Judging` has their names."""
     verb.add_argument("--input", required=True, type=Path, help="replies, pairs or conversations")
     verb.add_argument("--rubric", required=True, help="distress, general, ..., by_context, FILE")
     verb.add_argument("--backend", required=True, help="model:DIR, endpoint:URL#NAME, replay:FILE")

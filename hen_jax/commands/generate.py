@@ -28,7 +28,7 @@ def generate_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     import dataclasses
 
     from hen_jax.core.errors import InputError
-    from hen_jax.recipes.generate import generate_replies
+    from hen_jax.verbs.generate.generate import generate_replies
 
     request = dataclasses.replace(
         request_of(chosen),
@@ -43,6 +43,6 @@ def generate_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     if chosen.input is None:
         generate_replies(request)
     else:
-        from hen_jax.recipes.generate_file import generate_file
+        from hen_jax.verbs.generate.file import generate_file
 
         generate_file(request, chosen.input, chosen.out)

@@ -31,7 +31,7 @@ def add(verbs: Any) -> None:
 def train_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen identify train`."""
     from hen_jax.methods.identifier_training import TrainingConfig
-    from hen_jax.recipes.identify import Identifying, identify_train
+    from hen_jax.verbs.methods.identify import Identifying, identify_train
 
     training = TrainingConfig(
         chosen.epochs, chosen.batch_size, chosen.learning_rate, seed=chosen.seed
@@ -50,7 +50,7 @@ def train_verb(chosen: argparse.Namespace, _: list[str]) -> None:
 
 def label_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen identify label`."""
-    from hen_jax.recipes.identify import identify_label
+    from hen_jax.verbs.methods.identify import identify_label
 
     identify_label(chosen.model, chosen.input, chosen.schema, chosen.out)
 

@@ -16,7 +16,7 @@ def add(verbs: Any) -> None:
 
 def judge_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen judge`."""
-    from hen_jax.recipes.judge import judge
-    from hen_jax.recipes.judge_settings import from_flags
+    from hen_jax.verbs.judge.judge import judge
+    from hen_jax.verbs.judge.settings import from_flags
 
     judge(from_flags(vars(chosen)))

@@ -21,6 +21,6 @@ def add(verbs: Any) -> None:
 
 def plan_verb(chosen: argparse.Namespace, overrides: list[str]) -> None:
     """`hen plan`."""
-    from hen_jax.recipes.plan import plan
+    from hen_jax.verbs.plan import plan
 
     plan(chosen.config, overrides, chosen.topology, chosen.stage, chosen.json, chosen.search)

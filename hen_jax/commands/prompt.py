@@ -23,8 +23,8 @@ def prompt_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen prompt`."""
     import dataclasses
 
-    from hen_jax.recipes.method_parts import parts_of
-    from hen_jax.recipes.prompt import prompt
+    from hen_jax.verbs.generate.prompt import prompt
+    from hen_jax.verbs.methods.parts import parts_of
 
     request = dataclasses.replace(
         request_of(chosen), prompts=tuple(chosen.prompt), messages=chosen.messages

@@ -24,7 +24,7 @@ def add(verbs: Any) -> None:
 
 def rate_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen rate`."""
-    from hen_jax.recipes.rate import Rating, rate
+    from hen_jax.verbs.rate import Rating, rate
 
     rate(
         Rating(

@@ -15,6 +15,6 @@ def add(verbs: Any) -> None:
 
 def report_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen report`."""
-    from hen_jax.recipes.report import report
+    from hen_jax.verbs.report.report import report
 
     report(chosen.folder, chosen.out)

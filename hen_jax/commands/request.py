@@ -4,12 +4,12 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hen_jax.recipes.generate import Request
+    from hen_jax.verbs.generate.generate import Request
 
 
 def request_of(chosen: argparse.Namespace) -> "Request":
     """Who answers, and how."""
-    from hen_jax.recipes.generate import Request
+    from hen_jax.verbs.generate.generate import Request
 
     return Request(
         model=chosen.model,

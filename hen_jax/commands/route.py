@@ -18,6 +18,6 @@ def add(verbs: Any) -> None:
 
 def route_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen route`."""
-    from hen_jax.recipes.route import route
+    from hen_jax.verbs.route import route
 
     route(chosen.router, chosen.prompt, chosen.messages, chosen.model, chosen.mode)

@@ -35,7 +35,7 @@ def run_verb(chosen: argparse.Namespace, overrides: list[str]) -> None:
     from hen_jax.core.errors import InputError
 
     if chosen.print_config:
-        from hen_jax.recipes.show_config import show_config
+        from hen_jax.verbs.run.show_config import show_config
 
         show_config(chosen.config, overrides)
         return
@@ -43,7 +43,7 @@ def run_verb(chosen: argparse.Namespace, overrides: list[str]) -> None:
         raise InputError("--workdir=DIR is missing: where everything is written")
     with _stopping_while_loading():
         with _nothing_collected():
-            from hen_jax.recipes.launch import launch
+            from hen_jax.verbs.run.launch import launch
 
         profile = [f"--config.loop.profile={chosen.profile}"] if chosen.profile else []
         launch(chosen.config, [*overrides, *profile], chosen.workdir, chosen.stage)

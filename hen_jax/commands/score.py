@@ -23,7 +23,7 @@ def add(verbs: Any) -> None:
 
 def score_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen score`."""
-    from hen_jax.recipes.score import Scoring, score
+    from hen_jax.verbs.score import Scoring, score
 
     score(
         Scoring(

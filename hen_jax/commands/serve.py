@@ -45,9 +45,9 @@ def add(verbs: Any) -> None:
 def serve_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen serve`."""
     _require_extra()
-    from hen_jax.recipes.serve import serve
-    from hen_jax.recipes.serve_model import ServeRequest
     from hen_jax.serving.served import ServerSettings
+    from hen_jax.verbs.serve.model import ServeRequest
+    from hen_jax.verbs.serve.serve import serve
 
     serve(
         ServeRequest(

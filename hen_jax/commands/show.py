@@ -25,7 +25,7 @@ def add(verbs: Any) -> None:
 def show_verb(chosen: argparse.Namespace, overrides: list[str]) -> None:
     """`hen show`."""
     from hen_jax.core.errors import InputError
-    from hen_jax.recipes.show import from_config, from_file, show
+    from hen_jax.verbs.show import from_config, from_file, show
 
     colour = sys.stdout.isatty() and not chosen.no_color and "NO_COLOR" not in os.environ
     if chosen.config is not None:

@@ -38,7 +38,7 @@ def add(verbs: Any) -> None:
 
 def synthesize_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen synthesize`."""
-    from hen_jax.recipes.synthesize import synthesize
-    from hen_jax.recipes.synthesize_settings import from_flags
+    from hen_jax.verbs.synthesize.settings import from_flags
+    from hen_jax.verbs.synthesize.synthesize import synthesize
 
     synthesize(from_flags(vars(chosen)))

@@ -7,7 +7,7 @@ then computed for it, alike for all suites (`evaluation.figures`). `Corpus` is f
 no function of sums, `Measured` for those that a suite works out by itself.
 
 A suite of your own: a module with `SUITE = Suite(run, "what it measures")`, and an entry in
-`recipes.evaluate_suites.SUITES`.
+`verbs.evaluate.suites.SUITES`.
 """
 
 import dataclasses
@@ -88,7 +88,7 @@ class Context:
     once: Callable[[str, Callable[[], Any]], Any]
     """`once(name, work)`: what `work()` gave for this arm and that name, computed once; JSON."""
     cost: Callable[[Sequence[Item]], Mapping[str, Any]]
-    """Of this arm's replies to these: `recipes.evaluate_cost`."""
+    """Of this arm's replies to these: `verbs.evaluate.cost`."""
     seed: int = 0
     judge: Judge | None = None
     reward: Reward | None = None

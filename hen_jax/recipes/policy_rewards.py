@@ -34,9 +34,9 @@ from hen_jax.evaluation.rewards import (
 from hen_jax.evaluation.rubrics import Rubric, load_rubric
 from hen_jax.methods.epitome import identify_with, level_reward
 from hen_jax.methods.identifier_training import load_identifier
-from hen_jax.recipes.score import compiled_scores, open_reward
 from hen_jax.runs.chats import Answering, open_chat
 from hen_jax.runs.known_tokenizers import known_tokenizer
+from hen_jax.runs.scored import compiled_scores, open_reward
 from hen_jax.text.chat import render_all
 from hen_jax.text.conversation import Conversation
 from hen_jax.training.placement import to_devices

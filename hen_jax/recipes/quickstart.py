@@ -13,10 +13,10 @@ from hen_jax.core.files import read_json, staged_file, write_json
 from hen_jax.core.types import Tree
 from hen_jax.data.examples import Document
 from hen_jax.recipes import sft
-from hen_jax.recipes.export import EXPORTS, describe_export, export_trained
 from hen_jax.recipes.sft import SftSettings
-from hen_jax.recipes.trained import Exported, open_trained
 from hen_jax.runs.card import HeldOut
+from hen_jax.runs.export.folders import EXPORTS, describe_export, export_trained
+from hen_jax.runs.export.trained import Exported, open_trained
 from hen_jax.runs.replies import greedy_chat, held_out_prompts, questions
 from hen_jax.runs.stage import Job
 

@@ -15,6 +15,7 @@ from hen_jax.data.rated_batches import RatedRow, pack_rated
 from hen_jax.data.rating_words import length_ratings, word_ratings
 from hen_jax.evaluation.regression import HeldRatings, regression_report, regression_scores
 from hen_jax.recipes.regression_plot import draw_regression
+from hen_jax.runs.export.trained import REPORTS
 from hen_jax.runs.rated import LABELS, RatedParts, rated_parts
 from hen_jax.runs.stage import Job
 from hen_jax.steps.regression import rating_logits
@@ -23,7 +24,7 @@ from hen_jax.training.loop import Evaluator
 from hen_jax.training.placement import to_devices
 from hen_jax.training.processes import is_primary
 
-REPORT = "regression.json"
+REPORT = REPORTS["regression"]
 """In the work directory of a run; an export carries it on."""
 
 RATED = "held_out.jsonl"

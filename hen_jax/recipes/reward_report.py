@@ -21,6 +21,7 @@ from hen_jax.evaluation.preferences import pair_accuracy
 from hen_jax.recipes.reward_plot import draw_reward
 from hen_jax.runs.compared import ComparedPart, ComparedParts
 from hen_jax.runs.earlier import previous_run
+from hen_jax.runs.export.trained import REPORTS
 from hen_jax.runs.record import read_back
 from hen_jax.runs.stage import Job
 from hen_jax.steps.reward import row_of_scores
@@ -29,7 +30,7 @@ from hen_jax.training.loop import Evaluator
 from hen_jax.training.placement import to_devices
 from hen_jax.training.processes import is_primary
 
-REPORT = "reward.json"
+REPORT = REPORTS["reward"]
 """In the work directory of a run; an export carries it on."""
 
 

@@ -30,7 +30,7 @@ PIPELINE = "pipeline"
 def settings_of(name: Any) -> type:
     """The dataclass of a recipe's settings; raises `InputError` where there is no such recipe."""
     if name == PIPELINE:
-        return import_module("hen_jax.recipes.pipeline_settings").PipelineSettings
+        return import_module("hen_jax.verbs.pipeline.settings").PipelineSettings
     return stage_of(name).settings
 
 

@@ -23,9 +23,9 @@ from hen_jax.core.files import RECORD
 from hen_jax.core.trees import flatten, unflatten
 from hen_jax.io import companions, hf, peft
 from hen_jax.models.config import LoraConfig
-from hen_jax.recipes.generate import Request, generate_replies
 from hen_jax.runs.import_model import import_model
 from hen_jax.runs.tiny_model import CONFIG
+from hen_jax.verbs.generate.generate import Request, generate_replies
 
 DOCUMENTS = [
     "<|im_start|>user\nIt rains.<|im_end|>\n<|im_start|>assistant\nOh no.<|im_end|>",

@@ -11,9 +11,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hen_jax.data import samples
 from hen_jax.data.schemas import read_pairs
-from hen_jax.recipes.export import export
-from hen_jax.recipes.score import Scoring, score
+from hen_jax.runs.export.folders import export
 from hen_jax.runs.tiny_model import write_tiny_model
+from hen_jax.verbs.score import Scoring, score
 
 FILE = samples.path("crossed/level.en.jsonl")
 

@@ -1,0 +1,294 @@
+"""`hen compare`: methods, or models, over the same conversations, in one batch and one table.
+
+All methods of one back-end want their next calls together, and these are made at once; every reply
+is in `calls.jsonl` when it came, so that a command that was killed goes on from there.
+"""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hen_jax.core.checksums import text_sha256
+from hen_jax.core.errors import InputError
+from hen_jax.core.files import write_json
+from hen_jax.core.journal import Journal, open_journal
+from hen_jax.core.outputs import output_files, require_no_link, require_ours
+from hen_jax.data.conversations import COLUMNS, conversation_of, group_of, turns, with_opening
+from hen_jax.data.records import parse_records
+from hen_jax.data.rows import Row
+from hen_jax.data.schemas import check_records, schema_named
+from hen_jax.methods.epitome import identify_with
+from hen_jax.methods.identifier_training import load_identifier
+from hen_jax.methods.kept_calls import KIND, kept
+from hen_jax.methods.measured import (
+    Item,
+    Several,
+    affect_measures,
+    level_measures,
+    measured,
+    measured_row,
+    of_the_set,
+)
+from hen_jax.methods.peak import begin_peak, peak_bytes
+from hen_jax.methods.play import Played, play
+from hen_jax.methods.table import Parts, method_named
+from hen_jax.methods.table_text import comparison_table
+from hen_jax.runs.chats import back_end, revision
+from hen_jax.runs.sources import locate_source
+from hen_jax.text.conversation import Chat, Message, message_row
+from hen_jax.verbs.generate.generate import Request, open_speaker_of, require_settings, to_answer
+
+CALLS, REPLIES, TRACES = "calls.jsonl", "replies.jsonl", "traces.jsonl"
+RESULTS, TABLE = "results.json", "table.md"
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparing:
+    """One `hen compare`."""
+
+    request: Request  # who answers, and how
+    methods: tuple[str, ...]  # NAME, NAME=BACKEND, NAME=METHOD@BACKEND
+    input: Path
+    out: Path
+    schema: str | None = None  # of the input; None: prompts or messages
+    bare: bool = False  # without the system messages of the input
+    limit: int = 0  # conversations at most, spread evenly; 0: all
+    apart: bool = False  # one method after another, for its own time and memory
+    epitome: Path | None = None  # an identifier of EPITOME levels
+    parts: Parts = Parts()
+
+    def __post_init__(self):
+        if self.limit < 0:
+            raise InputError("--limit is 0 for all, or more")
+        if not self.methods:
+            raise InputError("--methods names none; give one or more, such as base coe_cbt")
+
+
+class Contender(NamedTuple):
+    """A method on a back-end, by the name that the table has for it."""
+
+    name: str
+    method: str
+    request: Request
+
+
+class Compared(NamedTuple):
+    """What came of all."""
+
+    items: list[Item]
+    played: dict[str, list[Played]]
+    costs: dict[str, dict[str, float | None]]
+
+
+def compare(comparing: Comparing) -> dict[str, Any]:
+    """Runs all methods, writes replies, traces, figures and the table, and prints the table.
+
+    Raises:
+      InputError: bad input, an unknown method, or a back-end that does not answer.
+    """
+    paths = [comparing.out / name for name in (REPLIES, TRACES, RESULTS, TABLE)]
+    require_no_link(comparing.out)
+    require_ours(*paths)
+    more = more_measures(comparing)  # before anything is asked: it may be refused
+    found = run_methods(comparing)
+    rows = measured(found.items, found.played, more)
+    spread = {name: of_the_set(found.items, played) for name, played in found.played.items()}
+    table = comparison_table(rows, spread, found.costs)
+    result = {
+        "input": str(comparing.input),
+        "conversations": len(found.items),
+        "together": not comparing.apart,
+        "methods": {one.name: one.method for one in contenders(comparing)},
+        "rows": list(map(measured_row, rows)),
+        "sets": {name: finite(figures) for name, figures in spread.items()},
+        "costs": found.costs,
+    }
+    with output_files(*paths) as (replies, traces, results, text):
+        replies.write_text("".join(_reply_lines(found)), encoding="utf-8")
+        traces.write_text("".join(_trace_lines(found)), encoding="utf-8")
+        write_json(results, result)
+        text.write_text(table, encoding="utf-8")
+    print(table, end="")
+    print(f"{comparing.out / REPLIES}: for `hen judge --schema replies --mode pairwise`")
+    return result
+
+
+def more_measures(comparing: Comparing) -> dict[str, Several]:
+    """Those that need an identifier or a small model, where one is given.
+
+    Raises:
+      InputError: an identifier of other labels.
+    """
+    more: dict[str, Several] = {}
+    if comparing.epitome is not None:
+        more |= level_measures(identify_with(load_identifier(comparing.epitome)))
+    model = comparing.parts.emotion_model
+    return more if model is None else more | affect_measures(model)
+
+
+def finite(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """Figures as JSON: None in place of NaN."""
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+
+
+def run_methods(comparing: Comparing) -> Compared:
+    """The outcomes of all methods, and what each cost.
+
+    Raises:
+      InputError: as `compare`.
+    """
+    named = contenders(comparing)
+    methods = {one.name: method_named(one.method, comparing.parts) for one in named}
+    items = read_items(comparing)
+    played: dict[str, list[Played]] = {}
+    costs: dict[str, dict[str, float | None]] = {}
+    with open_journal(comparing.out / CALLS, KIND) as journal:
+        resumed = bool(journal.rows)
+        for group in _groups(named, apart=comparing.apart):
+            chat = _chat(group[0].request, journal)
+            steps = [methods[one.name](item.messages) for one in group for item in items]
+            begin_peak()
+            began = time.perf_counter()
+            done, seconds = play(steps, chat), time.perf_counter() - began
+            peak, alone = peak_bytes(), len(group) == 1
+            for at, one in enumerate(group):
+                own = done[at * len(items) : (at + 1) * len(items)]
+                spent = seconds if alone else sum(each.seconds for each in own)
+                played[one.name] = own
+                costs[one.name] = {
+                    "seconds each": None if resumed else spent / len(items),
+                    "peak MiB": peak / 2**20 if alone and peak is not None else None,
+                }
+    order = [one.name for one in named]
+    return Compared(items, {name: played[name] for name in order}, {n: costs[n] for n in order})
+
+
+def contenders(comparing: Comparing) -> list[Contender]:
+    """What the names mean: `ebg`; `expert=adapter:DIR`, the plain method on the same model
+    with that adapter; `trained=ebg@model:DIR`, a method on another model.
+
+    Raises:
+      InputError: two of one name, or a back-end that is none.
+    """
+    found = []
+    for text in comparing.methods:
+        name, equals, rest = text.partition("=")
+        method, at, line = rest.partition("@")
+        if equals and not at:
+            method, line = "base", rest
+        request = _request_of(comparing.request, line) if equals else comparing.request
+        found.append(Contender(name, method if equals else name, request))
+    for one in found:
+        if [other.name for other in found].count(one.name) > 1:
+            raise InputError(f"--methods names {one.name!r} twice; call one NAME=METHOD@BACKEND")
+    return found
+
+
+def read_items(comparing: Comparing) -> list[Item]:
+    """The conversations of the input, each up to where a reply is due.
+
+    Raises:
+      InputError: a bad record (`file:line:field`), or none.
+    """
+    system = comparing.request.system
+    if comparing.schema is None:
+
+        def parse(row: Row) -> Item:
+            said = (
+                conversation_of(row)
+                if any(one in row for one in COLUMNS)
+                else with_opening(row, turns(row, "prompt", "user"), "prompt")
+            )
+            return _item(row, group_of(row, said), said, comparing.bare, system)
+
+        items = parse_records(comparing.input, parse, lambda one: one.id, number=True).whole(
+            comparing.input
+        )
+    else:
+        items = _of_schema(comparing, comparing.schema)
+    count = min(comparing.limit or len(items), len(items))
+    return [items[at * len(items) // count] for at in range(count)]
+
+
+def _of_schema(comparing: Comparing, schema: str) -> list[Item]:
+    named, path = schema_named(schema), locate_source(str(comparing.input))
+    found: dict[tuple[Message, ...], Item] = {}
+    for record in check_records(path, schema).whole(path):
+        document = named.document(record)
+        said = document.conversation.messages
+        said = said[:-1] if said[-1].role == "assistant" else said
+        row = {"id": document.id, **named.labels(record)}
+        item = _item(row, document.group, said, comparing.bare, comparing.request.system)
+        found.setdefault(item.messages, item)  # tasks of one statement may differ in what is bare
+    return list(found.values())
+
+
+def _item(
+    row: Mapping[str, Any], group: str, said: Sequence[Message], bare: bool, system: str | None
+) -> Item:
+    kept_ = tuple(one for one in said if not bare or one.role != "system")
+    known = {key: str(row[key]) for key in ("emotion", "strategy") if row.get(key) is not None}
+    return Item(str(row["id"]), group, to_answer(kept_, system, "messages"), **known)
+
+
+def _request_of(request: Request, line: str) -> Request:
+    """The request for another back-end, or for an adapter of the same model."""
+    if line.startswith("adapter:"):
+        return dataclasses.replace(request, adapter=Path(line.removeprefix("adapter:")))
+    back_end(line)
+    return dataclasses.replace(request, model=None, backend=line, adapter=None)
+
+
+def _groups(named: Sequence[Contender], *, apart: bool) -> list[list[Contender]]:
+    """Those that one back-end answers together; each by itself where they are to be apart."""
+    groups: dict[object, list[Contender]] = {}
+    for one in named:
+        groups.setdefault(one.name if apart else one.request, []).append(one)
+    return list(groups.values())
+
+
+def _chat(request: Request, journal: Journal) -> Chat:
+    require_settings(request)
+    told = dataclasses.asdict(request) | {
+        "revision": revision(request.line, request.adapter),
+    }
+    identity = text_sha256(json.dumps(told, sort_keys=True, default=str))
+    opened: list[Chat] = []
+
+    def first_asked(conversations: Sequence[Sequence[Message]]) -> Any:
+        if not opened:
+            opened.append(open_speaker_of(request)(request.seed))
+        return opened[0](conversations)
+
+    return kept(first_asked, journal, identity)
+
+
+def _reply_lines(found: Compared) -> list[str]:
+    """Lines of the schema `replies`; an empty reply is left out there."""
+    lines = []
+    for at, item in enumerate(found.items):
+        said = {name: played[at].outcome.reply for name, played in found.played.items()}
+        replies = {name: text for name, text in said.items() if text.strip()}
+        if replies:
+            row = {
+                "id": item.id,
+                "group": item.group,
+                "messages": list(map(message_row, item.messages)),
+                "replies": replies,
+            }
+            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    return lines
+
+
+def _trace_lines(found: Compared) -> list[str]:
+    lines = []
+    for name, played in found.played.items():
+        for item, one in zip(found.items, played, strict=True):
+            row = {"id": item.id, "method": name, **one._asdict(), **one.outcome._asdict()}
+            del row["outcome"]
+            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    return lines
