@@ -16,13 +16,13 @@ METHODS = ("base", "system_prompt", "coe_cbt", "coe_rt", "ebg", "hef-model", "im
 def chat_and_steps(task: dict):
     from hen_jax.methods.table import Parts, method_named
     from hen_jax.runs.chats import Answering, open_chat
-    from hen_jax.verbs.generate.generate import Request
-    from hen_jax.verbs.methods.compare import Comparing, read_items
+    from hen_jax.verbs.generate.generate import GenerateRequest
+    from hen_jax.verbs.methods.compare import Comparing, read_method_items
 
     answering = Answering(max_new_tokens=task["new_tokens"])
     chat = open_chat(f"model:{task['model']}", answering)
     comparing = Comparing(
-        Request(model=Path(task["model"])),
+        GenerateRequest(model=Path(task["model"])),
         METHODS,
         Path("shipped:hed/hed.en.jsonl"),
         Path("unused"),
@@ -30,7 +30,7 @@ def chat_and_steps(task: dict):
         bare=True,
         limit=task["conversations"],
     )
-    items = read_items(comparing)
+    items = read_method_items(comparing)
     methods = [method_named(name, Parts()) for name in METHODS]
     return chat, lambda: [method(item.messages) for method in methods for item in items]
 

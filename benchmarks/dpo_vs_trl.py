@@ -67,7 +67,7 @@ def _prepared(task: dict) -> tuple:
     from hen_jax.models.config import Execution, LoraConfig
     from hen_jax.models.decoder import Decoder
     from hen_jax.runs.model import open_model
-    from hen_jax.steps.preference import BASE, REFERENCE, Plan, preference_loss
+    from hen_jax.steps.preference import BASE, REFERENCE, PreferencePlan, preference_loss
     from hen_jax.steps.preference_config import PreferenceConfig
     from hen_jax.steps.update import update_step
     from hen_jax.training.optimizers import OptimizerConfig, make_optimizer, make_schedule
@@ -88,7 +88,7 @@ def _prepared(task: dict) -> tuple:
     settings = OptimizerConfig(task["learning_rate"], schedule="constant", warmup=0.0)
     optimizer = make_optimizer(settings, make_schedule(settings, len(rows) // size))
     config = PreferenceConfig(beta=task["beta"])
-    loss = preference_loss(Plan(model.graphdef, bounds, config, task["logit_chunk"]))
+    loss = preference_loss(PreferencePlan(model.graphdef, bounds, config, task["logit_chunk"]))
     frozen = {BASE: model.base, REFERENCE: jax.tree.map(lambda leaf: leaf.copy(), adapter)}
     step = jax.jit(update_step(loss, optimizer, task["microbatches"]), donate_argnums=0)
     state = initial_state(adapter, optimizer, 0, mesh)

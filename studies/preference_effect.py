@@ -49,7 +49,7 @@ from hen_jax.io import hf
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import Decoder, abstract, merge, split
 from hen_jax.objectives.direct import Side
-from hen_jax.steps.preference import Plan, preference_loss, wanted_shares
+from hen_jax.steps.preference import PreferencePlan, preference_loss, wanted_shares
 from hen_jax.steps.preference_config import PreferenceConfig
 from hen_jax.steps.reply_scores import reply_lengths, reply_sums, whole
 from hen_jax.steps.state import init_state
@@ -168,7 +168,7 @@ def build(folder: Path, data: Data, layers: int, rank: int, size: int) -> Model:
     return Model(model.graphdef, upper, lambda seed: fresh(jax.random.key(seed)))
 
 
-def imitation_loss(plan: Plan) -> Loss:
+def imitation_loss(plan: PreferencePlan) -> Loss:
     """Cross-entropy of the chosen replies."""
 
     def loss(params: Tree, frozen: Tree, batch: PreferenceBatch):
@@ -203,7 +203,7 @@ def fitted(
     return state.params, losses
 
 
-def scored(plan: Plan, data: Data, model: Model, params: Tree, size: int) -> np.ndarray:
+def scored(plan: PreferencePlan, data: Data, model: Model, params: Tree, size: int) -> np.ndarray:
     """`[rows, K, 1]` of the fold's rows, by number."""
 
     @jax.jit
@@ -234,7 +234,7 @@ def run_fold(seed: int, options: argparse.Namespace) -> dict:
     data = read_fold(options.model, seed % FOLDS, steered=options.steered)
     model = build(options.model, data, options.layers, options.rank, size)
     config = PreferenceConfig(beta=options.beta, reference="precomputed")
-    plan = Plan(model.graphdef, data.bounds, config)
+    plan = PreferencePlan(model.graphdef, data.bounds, config)
     print(f"seed {seed}: {len(data.train)} prompts, states {time.perf_counter() - start:.0f} s")
     begun = model.fresh(seed)
     first, imitated = fitted(

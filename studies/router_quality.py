@@ -34,7 +34,7 @@ from hen_jax.models.config import Execution
 from hen_jax.recipes.router_vectors import scale_of
 from hen_jax.runs.rated import Folds
 from hen_jax.runs.routed import RoutedPart, RouteTo, routed_parts
-from hen_jax.runs.routing import Reading, common_start
+from hen_jax.runs.routing import RouterReading, common_prompt_start
 from hen_jax.runs.sources import Source
 from hen_jax.text.detect import open_chat_tokenizer
 
@@ -59,11 +59,11 @@ def main() -> None:
         print(row, flush=True)
 
     for turns in chosen.turns:
-        data, vectors = all_of(Reading(turns=turns), tokenizer), {}
+        data, vectors = all_of(RouterReading(turns=turns), tokenizer), {}
         tell(turns=turns, reads="words", **cross_validated(data, {}, chosen.ridge))
         for layer in chosen.layers:
             read = state_reader(config, base, layer, Execution(remat="none"))
-            vectors[layer] = read(data.documents, common_start(tokenizer))
+            vectors[layer] = read(data.documents, common_prompt_start(tokenizer))
             own = cross_validated(data, {layer: vectors[layer]}, chosen.ridge)
             tell(turns=turns, reads=f"layer {layer}", **own)
         tell(turns=turns, reads="chosen layer", **cross_validated(data, vectors, chosen.ridge))
@@ -74,7 +74,7 @@ def main() -> None:
     write_json(chosen.out / "router.json", {"ridge": chosen.ridge, "rows": rows})
 
 
-def all_of(reading: Reading, tokenizer: Any) -> RoutedPart:
+def all_of(reading: RouterReading, tokenizer: Any) -> RoutedPart:
     """Every shipped conversation, with its context's number."""
     routes = [RouteTo(name, (Source("steered", f"shipped:eea/{name}.jsonl"),)) for name in CONTEXTS]
     parts = routed_parts(routes, (), Folds(count=FOLDS), reading, tokenizer)

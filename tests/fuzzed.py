@@ -14,7 +14,7 @@ from hen_jax.core.errors import InputError, told
 from hen_jax.data.rows import read_lines
 from hen_jax.data.schema_pages import PAGES
 from hen_jax.data.schemas import SCHEMAS, check_records
-from hen_jax.data.votes import Reading, read_votes
+from hen_jax.data.votes import VoteReading, read_votes
 from hen_jax.evaluation.verdicts import parse_order, parse_score, parse_winner
 from hen_jax.text.conversation import Message, Reply
 from hen_jax.text.replay import replay
@@ -161,7 +161,7 @@ def use_records(path: Path, schema: str) -> Counter[str]:
 
 def use_votes(path: Path, kind: Any) -> Counter[str]:
     """Reads a file of ratings or choices."""
-    cast = read_votes([path], Reading(kind))
+    cast = read_votes([path], VoteReading(kind))
     for fault in cast.faults:
         require_one_line(fault.what)
     return Counter(read=len(cast.votes), refused=len(cast.faults))

@@ -110,7 +110,7 @@ def test_rows_are_written_where_they_belong_and_nowhere_else(stacked):
     )
     old, new = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (old, new))
     # Row 0 of the new goes to row 2 from place 1 on; the others have no row, or no place.
-    found = cache.write_rows(old, new, jnp.asarray([2, 3, 0]), jnp.asarray([1, 0, 5]))
+    found = cache.write_cache_rows(old, new, jnp.asarray([2, 3, 0]), jnp.asarray([1, 0, 5]))
     keys, values = np.array(old.keys), np.array(old.values)
     keys[..., 2, :, :, 1:3], values[..., 2, :, 1:3, :] = (
         new.keys[..., 0, :, :, :],

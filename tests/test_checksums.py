@@ -26,7 +26,7 @@ from hen_jax.runs.import_model import import_model
 from hen_jax.runs.record import claim
 from hen_jax.text.detect import open_chat_tokenizer
 from hen_jax.text.tokenizer import load_tokenizer
-from hen_jax.verbs.generate.generate import Request, generate_replies
+from hen_jax.verbs.generate.generate import GenerateRequest, generate_replies
 
 WEIGHTS = "model.safetensors"
 
@@ -55,7 +55,7 @@ def flip(path: Path, place: int | None = None, bit: int = 1):
 
 
 def generate_from(folder: Path):
-    return generate_replies(Request(model=folder, prompts=("Hello",), max_new_tokens=1))
+    return generate_replies(GenerateRequest(model=folder, prompts=("Hello",), max_new_tokens=1))
 
 
 OPENINGS: dict[str, Callable[[Path], object]] = {

@@ -17,7 +17,7 @@ from hen_jax.text.conversation import Message, Reply, UnansweredError
 from hen_jax.text.replay import recorded
 from hen_jax.verbs.methods import compare as recipe
 from hen_jax.verbs.methods.ablate import ablate, designed, effects
-from hen_jax.verbs.methods.compare import Item
+from hen_jax.verbs.methods.compare import MethodItem
 
 PROMPTS = ("My scooter broke down in the rain.", "I am sad, my cat is gone.", "We won! I am glad.")
 COE = "Emotion words: sad\nCause: A loss.\nStrategy: {}\nReply: What happened {}?"
@@ -207,7 +207,7 @@ def test_designs_and_effects_by_hand():
     assert designed(("a", "b"), "one-out") == [
         frozenset("ab"), frozenset("b"), frozenset("a")]  # fmt: skip
     assert len(designed("abc", "full")) == 8
-    items = [Item(str(n), str(n), ()) for n in range(2)]
+    items = [MethodItem(str(n), str(n), ()) for n in range(2)]
 
     def played(*tokens):
         return [Played(Outcome("x"), 1, 1, one, 0, 0.0) for one in tokens]
@@ -330,7 +330,7 @@ def test_selection_adds_up_and_is_the_same_twice(folder, monkeypatch, capsys):
 
 def test_affect_of_the_same_text_is_the_same():
     model = lexicon_model({"sad": frozenset({"sad"}), "glad": frozenset({"happy"})})
-    items = [Item("a", "a", (Message("user", "I am sad"),))]
+    items = [MethodItem("a", "a", (Message("user", "I am sad"),))]
     same, other = ([Played(Outcome(text), 1, 1, 1, 0, 0.0)] for text in ("I am sad", "glad"))
     figures = affect_measures(model)
     assert figures["affect cosine"](items, same).tolist() == pytest.approx([1.0])
@@ -341,7 +341,7 @@ def test_affect_of_the_same_text_is_the_same():
 
 
 def test_what_a_trace_names_is_compared_with_what_is_known():
-    item = Item("a", "a", (), "worried", "EX")
+    item = MethodItem("a", "a", (), "worried", "EX")
     said = Outcome("x", {"emotion": "sad", "attribute": "negative", "strategy": "EX"})
     found = Played(said, 1, 1, 1, 0, 0.0)
     named = ("emotion", "attribute", "strategy")
@@ -351,9 +351,9 @@ def test_what_a_trace_names_is_compared_with_what_is_known():
 
 
 def test_contenders_name_methods_and_models(tmp_path):
-    from hen_jax.verbs.generate.generate import Request
+    from hen_jax.verbs.generate.generate import GenerateRequest
 
-    request = Request(model=tmp_path)
+    request = GenerateRequest(model=tmp_path)
     given = recipe.Comparing(
         request, ("ebg", "a=adapter:x", "b=coe_cbt@endpoint:http://h/v1#m"), tmp_path, tmp_path
     )

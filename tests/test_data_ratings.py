@@ -9,9 +9,9 @@ import pytest
 
 from hen_jax import cli
 from hen_jax.core.errors import InputError
-from hen_jax.data.rating_sheets import Item, lay_out_sheets, read_key
+from hen_jax.data.rating_sheets import RatingItem, lay_out_sheets, read_key
 from hen_jax.data.schemas import read_pairs, read_records
-from hen_jax.data.votes import Reading, read_votes, require_good
+from hen_jax.data.votes import VoteReading, read_votes, require_good
 from hen_jax.empathy.scales import Scale
 
 
@@ -65,9 +65,9 @@ def test_all_layouts_say_the_same(tmp_path):
     ]
     named = {"annotator": "worker", "rating": "score"}
     found = [
-        read_votes([write(tmp_path / "long.csv", LONG)], Reading("ratings")),
-        read_votes([tmp_path / "wide.xlsx"], Reading("ratings")),
-        read_votes([lines(tmp_path / "long.jsonl", rows)], Reading("ratings", columns=named)),
+        read_votes([write(tmp_path / "long.csv", LONG)], VoteReading("ratings")),
+        read_votes([tmp_path / "wide.xlsx"], VoteReading("ratings")),
+        read_votes([lines(tmp_path / "long.jsonl", rows)], VoteReading("ratings", columns=named)),
     ]
     expected = {("1", "ann", 4), ("1", "bo", 5), ("2", "ann", 2), ("3", "bo", 3.5)}
     for cast in found:
@@ -78,7 +78,7 @@ def test_all_layouts_say_the_same(tmp_path):
 
 def test_choices_in_the_words_people_use(tmp_path):
     text = "item,a,b\n1,A,left\n2,1.0,=\n3,both_bad,Both  bad\n4,B,\n"
-    cast = read_votes([write(tmp_path / "wide.csv", text)], Reading("choices"))
+    cast = read_votes([write(tmp_path / "wide.csv", text)], VoteReading("choices"))
     assert [vote[1:3] for vote in cast.votes] == [
         ("a", "first"), ("b", "first"), ("a", "first"), ("b", "tie"),
         ("a", "both_bad"), ("b", "both_bad"), ("a", "second"),
@@ -87,7 +87,7 @@ def test_choices_in_the_words_people_use(tmp_path):
 
 def test_one_file_of_one_annotator_is_called_by_its_name(tmp_path):
     file = write(tmp_path / "kim.csv", "item,rating,comment\n1,7,hm\n2,,only this\n")
-    cast = read_votes([file], Reading("ratings", Scale("rating", 0, 10)))
+    cast = read_votes([file], VoteReading("ratings", Scale("rating", 0, 10)))
     assert [vote[:3] for vote in cast.votes] == [("1", "kim", 7.0)]
     assert cast.unsaid == 1
 
@@ -217,7 +217,7 @@ def test_ratings_are_not_weighed_by_bradley_and_terry(tmp_path, said, capsys):
 
 
 def test_sheets_are_balanced_and_the_same_again():
-    items = [Item(str(at), "p", ("x", "y")) for at in range(9)]
+    items = [RatingItem(str(at), "p", ("x", "y")) for at in range(9)]
     sheets = lay_out_sheets(items, 4, seed=1)
     assert sheets == lay_out_sheets(items, 4, seed=1)
     assert sheets != lay_out_sheets(items, 4, seed=2)
@@ -289,6 +289,6 @@ def test_unreadable_lines_are_faults_too(tmp_path):
     file = write(
         tmp_path / "bad.jsonl", '{"item": 1, "annotator": "a", "rating": 3}\n{"item": 2,\n'
     )
-    cast = read_votes([file], Reading("ratings"))
+    cast = read_votes([file], VoteReading("ratings"))
     with pytest.raises(InputError, match=r"1 unreadable \(.*bad\.jsonl:2:column"):
         require_good(cast)

@@ -22,7 +22,7 @@ from hen_jax.models.decoder import merge
 from hen_jax.runs import adapted, likelihood
 from hen_jax.runs.arms import read_arms
 from hen_jax.runs.chats import Answering
-from hen_jax.runs.evaluated import read_items
+from hen_jax.runs.evaluated import read_arm_items
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.text.chat import render, render_prompt
 from hen_jax.text.conversation import Conversation, Message, Reply, message_row
@@ -38,7 +38,7 @@ def record(path: Path, say) -> str:
     """A recording of every reply that the verb asks for; its back-end."""
     rows = [
         {"messages": list(map(message_row, item.prompt)), "reply": say(item), "tokens": 3}
-        for item in read_items(DATA, "hed", limit=3)
+        for item in read_arm_items(DATA, "hed", limit=3)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return f"replay:{path}"
@@ -146,7 +146,7 @@ def test_emp_by_a_judge_counts_what_could_not_be_read(arms, tmp_path):
 
 
 def test_emp_by_people_and_an_arm_that_they_did_not_rate(arms, tmp_path):
-    names = [item.id for item in read_items(DATA[:1], "hed", limit=3)]
+    names = [item.id for item in read_arm_items(DATA[:1], "hed", limit=3)]
     votes = tmp_path / "votes.csv"
     rows = [f"ours/{name},{who},{rating}" for name in names for who, rating in (("a", 5), ("b", 4))]
     votes.write_text("\n".join(["item,annotator,rating", *rows[2:]]) + "\n")
@@ -326,7 +326,7 @@ def test_costs_are_timed_one_by_one_and_together(monkeypatch):
 
 @pytest.mark.slow  # a process of its own, which compiles
 def test_a_model_s_cost_is_measured_in_a_process_of_its_own(tiny_base):
-    prompts = [item.prompt for item in read_items(DATA[:1], "hed", limit=1)]
+    prompts = [item.prompt for item in read_arm_items(DATA[:1], "hed", limit=1)]
     found = evaluate_cost.measure_cost(
         f"model:{tiny_base}", Answering(max_new_tokens=4), prompts, ours=True
     )

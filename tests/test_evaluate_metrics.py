@@ -14,7 +14,7 @@ from hen_jax.data import samples
 from hen_jax.data.sentiment import LabelledSet, read_labelled, shipped_labelled
 from hen_jax.empathy.wordings import ADVICE, EMOTION_WORDS, count_words
 from hen_jax.evaluation.figures import measured
-from hen_jax.evaluation.suite import Context, Item, Judge, LogProbs, Reward
+from hen_jax.evaluation.suite import Item, Judge, LogProbs, RewardScorer, SuiteContext
 from hen_jax.evaluation.suites import cost as suite_of_costs
 from hen_jax.evaluation.suites import (
     crossed,
@@ -52,7 +52,7 @@ def figures(found) -> dict:
 def test_bleu_and_chrf_are_sacrebleu_s(language):
     replies, references, cut = SETS[language]
     own = items(replies, language, references=references)
-    found = figures(overlap.observe(own, replies, "all"))
+    found = figures(overlap.observe_overlap(own, replies, "all"))
     expected = BLEU(tokenize=cut).corpus_score(replies, [references]).score
     assert found["bleu", "all"] == pytest.approx(expected, abs=1e-9)
     expected = CHRF().corpus_score(replies, [references]).score
@@ -70,17 +70,17 @@ def test_chrf_is_sacrebleu_s_on_any_text():
 
 
 def test_equal_chinese_has_full_overlap_and_unlike_chinese_none():
-    same = figures(overlap.observe(items(ZH[:1], "zh", references=ZH[:1]), ZH[:1], "all"))
+    same = figures(overlap.observe_overlap(items(ZH[:1], "zh", references=ZH[:1]), ZH[:1], "all"))
     assert [same[name, "all"] for name in ("bleu", "chrf", "rouge_l")] == pytest.approx([100] * 3)
     assert overlap.rouge_l("我今年28岁了。", "他住在28号楼。", "zh") == pytest.approx(100 / 6)
-    signature = next(iter(overlap.observe(items(ZH[:1], "zh"), ZH[:1], "all"))).about
+    signature = next(iter(overlap.observe_overlap(items(ZH[:1], "zh"), ZH[:1], "all"))).about
     assert "tok:zh" in signature
     assert "nrefs:1" in signature
 
 
 def test_an_item_without_a_reference_counts_as_missing_in_overlap():
     own = items(EN[:3], references=[EN_REFERENCES[0], None, EN_REFERENCES[2]])
-    lines = [measured("s", "a", one) for one in overlap.observe(own, EN[:3], "all")]
+    lines = [measured("s", "a", one) for one in overlap.observe_overlap(own, EN[:3], "all")]
     counts = {line.measure: (line.n, line.missing) for line in lines}
     assert counts["bleu"] == counts["chrf"] == counts["rouge_l"] == (2, 1)
     assert counts["distinct_1"] == counts["self_repetition"] == (3, 0)
@@ -88,7 +88,7 @@ def test_an_item_without_a_reference_counts_as_missing_in_overlap():
 
 def test_variety_by_hand_and_by_leaving_out():
     replies = ["a b a", "a b", "c", "c"]
-    found = {one.measure: one for one in overlap.observe(items(replies), replies, "all")}
+    found = {one.measure: one for one in overlap.observe_overlap(items(replies), replies, "all")}
     assert found["distinct_1"].value == pytest.approx(100 * 3 / 7)
     assert found["distinct_2"].value == pytest.approx(100 * 2 / 3)
     assert found["unique"].value == pytest.approx(75)
@@ -117,7 +117,7 @@ def test_high_context_measures_of_three_replies():
         Reply("Tea? It's on."),
         Reply("", stopped=False),
     ]
-    found = figures(high_context.observe(items(replies), replies))
+    found = figures(high_context.observe_style(items(replies), replies))
     assert found["length", "all"] == pytest.approx((14 + 3) / 3)
     assert found["emotion_words", "all"] == pytest.approx(100 * 2 / 17)
     assert found["names_emotion", "all"] == found["formulaic", "all"] == pytest.approx(1 / 3)
@@ -154,9 +154,9 @@ def test_emp_is_a_mean_by_task_and_macro_the_mean_of_these():
 def test_a_reward_is_calibrated_on_the_first_arm_language_by_language():
     own = [*items("ab", "en"), *items("ab", "zh")]
     first = np.asarray([1.0, 3.0, 10.0, 30.0])
-    same = empathy.calibrated(own, first, first)
+    same = empathy.levels_against(own, first, first)
     np.testing.assert_allclose(same, 1 / (1 + np.exp([1, -1, 1, -1])))
-    moved = empathy.calibrated(own, first + np.asarray([1, 1, 10, 10]), first)
+    moved = empathy.levels_against(own, first + np.asarray([1, 1, 10, 10]), first)
     np.testing.assert_allclose(moved, 1 / (1 + np.exp([0, -2, 0, -2])))
 
 
@@ -164,7 +164,7 @@ def test_accuracy_and_macro_f1_are_scikit_learn_s():
     draw = np.random.default_rng(0)
     texts = read_labelled(samples.path("sentiment/sentiment.en.jsonl"))
     scores, plain = draw.normal(size=(2, len(texts.texts), 3))
-    found = figures(sentiment.observe(texts, scores, plain))
+    found = figures(sentiment.observe_sentiment(texts, scores, plain))
     true = np.asarray([texts.labels.index(one.label) for one in texts.texts])
     for suffix, by in (("", scores), ("_calibrated", scores - plain)):
         guessed = by.argmax(axis=1)
@@ -207,7 +207,7 @@ def test_controls_of_the_shipped_crossed_items_are_at_chance_by_construction():
     assert len(found) == 60
     plain = [{"without_condition": [1.0, -1.0]} for _ in found]
     margins = [a | b for a, b in zip(crossed.controls(found), plain, strict=True)]
-    values = figures(crossed.accuracies(found, margins))
+    values = figures(crossed.crossed_accuracies(found, margins))
     assert {group for _, group in values} == {"en", *(f"en/{kind}" for kind in crossed.CROSSINGS)}
     assert values["control_length", "en"] == values["without_condition", "en"] == 50
     assert values["control_words", "en"] == pytest.approx(50, abs=1e-9)
@@ -224,23 +224,25 @@ def test_a_favourite_label_gains_nothing_when_calibrated():
     own = LabelledSet("x", texts.texts[:6], texts.labels)
     right = np.eye(3)[[own.labels.index(one.label) for one in own.texts]]
     favourite = np.asarray([5.0, 0.0, 0.0])
-    found = figures(sentiment.observe(own, right + favourite, np.tile(favourite, (6, 1))))
+    found = figures(sentiment.observe_sentiment(own, right + favourite, np.tile(favourite, (6, 1))))
     assert found["accuracy", "x"] == pytest.approx(100 / 3)
     assert found["accuracy_calibrated", "x"] == pytest.approx(100)
 
 
-def context(own, replies, **more) -> Context:
+def context(own, replies, **more) -> SuiteContext:
     def none(*_):
         raise AssertionError("nobody asks for this")
 
     said = [Reply(text) for text in replies]
     given = {"log_probs": none, "once": none, "cost": none, "replies_of": lambda _, __: said} | more
-    return Context("a", "a", own, lambda _: said, **given)
+    return SuiteContext("a", "a", own, lambda _: said, **given)
 
 
 def test_emp_by_reward_is_half_on_average_for_the_first_arm_and_nothing_when_empty():
     own = items("abcd", task="SER")
-    reward = Reward("longer", lambda said: np.asarray([len(x.messages[-1].content) for x in said]))
+    reward = RewardScorer(
+        "longer", lambda said: np.asarray([len(x.messages[-1].content) for x in said])
+    )
     given = context(own, ["aaaa", "aa", "aaa", ""], reward=reward, judge=None)
     (found,) = list(empathy.SUITE.run(given))
     first = np.asarray([4.0, 2.0, 3.0, 0.0])
@@ -255,7 +257,7 @@ def test_what_a_judge_or_reward_tells_itself_is_measured_once():
         for one in crossed.shipped_crossings(["en"], 2)
         for k in (0, 1)
     }
-    right = Reward("knows", lambda said: np.asarray(
+    right = RewardScorer("knows", lambda said: np.asarray(
         [float((x.messages[:-1], x.messages[-1].content) in known) for x in said]))  # fmt: skip
     blind = Judge("blind", lambda asked: [Reply('{"score": 3}') for _ in asked])
     more = {"languages": ("en",), "limit": 2, "reward": right, "judge": blind}
@@ -289,7 +291,7 @@ def test_cost_is_by_reply_and_by_second():
 
 def test_logs_leave_out_what_has_no_value_of_an_item_by_itself():
     own = items(EN[:2], references=[EN_REFERENCES[0], None])
-    scores = sample_scores(list(overlap.observe(own, EN[:2], "en")))
+    scores = sample_scores(list(overlap.observe_overlap(own, EN[:2], "en")))
     assert scores["i0"]["chrf"] == pytest.approx(
         CHRF().corpus_score(EN[:1], [EN_REFERENCES[:1]]).score
     )

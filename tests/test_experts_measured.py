@@ -12,7 +12,7 @@ from hen_jax.core.journal import open_journal
 from hen_jax.data import samples
 from hen_jax.data.schemas import read_records
 from hen_jax.empathy.clusters import CONTEXTS
-from hen_jax.evaluation.expert_report import claim
+from hen_jax.evaluation.expert_report import allowed_claim
 from hen_jax.evaluation.replayed_turns import Script, replayed, so_far
 from hen_jax.runs.routing import Route
 from hen_jax.text.conversation import Message, Reply, UnansweredError
@@ -20,7 +20,7 @@ from hen_jax.verbs.evaluate import experts_arms, experts_levels, experts_plot
 from hen_jax.verbs.evaluate.experts_arms import answers_of, routes_of, scripts_of
 from hen_jax.verbs.evaluate.experts_levels import levels_of
 from hen_jax.verbs.evaluate.experts_measured import RESULTS, TABLES, measure_experts
-from hen_jax.verbs.evaluate.experts_settings import Arm, read_measurement
+from hen_jax.verbs.evaluate.experts_settings import ExpertArm, read_measurement
 
 LEVEL = {"distress": 0.9, "career": 0.6, "learning": 0.4, "writing": 0.2}
 SCRIPTS = [
@@ -281,7 +281,9 @@ def test_a_measure_is_tested_on_crossed_items(file, scripted, tmp_path, monkeypa
         assert found.keys() == {"level"}
         assert (found["level"]["value"], found["level"]["missing"]) == (value, 0)
         assert found["level"]["groups"] == len(crossings)
-        assert claim(found).startswith("Above chance on crossed pairs of: level") == (value == 1)
+        assert allowed_claim(found).startswith("Above chance on crossed pairs of: level") == (
+            value == 1
+        )
 
 
 def test_a_measure_that_says_nothing_of_an_arm_is_refused(file, scripted, tmp_path, monkeypatch):
@@ -304,7 +306,7 @@ def test_a_router_reads_the_first_turn(tmp_path, monkeypatch):
         return route
 
     monkeypatch.setattr(experts_arms, "open_router", open_router)
-    assert routes_of(Arm("a", route=str(tmp_path)), SCRIPTS) == {"a": "writing", "b": None}
+    assert routes_of(ExpertArm("a", route=str(tmp_path)), SCRIPTS) == {"a": "writing", "b": None}
     assert asked == [["u:one"], ["u:uno"]]
 
 
@@ -330,18 +332,18 @@ def test_as_a_suite_of_hen_evaluate(file, scripted, tmp_path, capsys):
 
 
 def test_routes(tmp_path):
-    assert routes_of(Arm("a"), SCRIPTS) == {"a": "distress", "b": "writing"}
-    assert routes_of(Arm("a", route="wrong"), SCRIPTS) == {"a": "writing", "b": "distress"}
+    assert routes_of(ExpertArm("a"), SCRIPTS) == {"a": "distress", "b": "writing"}
+    assert routes_of(ExpertArm("a", route="wrong"), SCRIPTS) == {"a": "writing", "b": "distress"}
     with pytest.raises(InputError, match="two contexts or more"):
-        routes_of(Arm("a", route="wrong"), SCRIPTS[:1])
+        routes_of(ExpertArm("a", route="wrong"), SCRIPTS[:1])
     path = tmp_path / "routes.json"
     path.write_text('{"a": "writing", "b": null}')
-    assert routes_of(Arm("a", route=str(path)), SCRIPTS) == {"a": "writing", "b": None}
+    assert routes_of(ExpertArm("a", route=str(path)), SCRIPTS) == {"a": "writing", "b": None}
     path.write_text('{"a": "writing"}')
     with pytest.raises(InputError, match="no expert for conversation 'b'"):
-        routes_of(Arm("a", route=str(path)), SCRIPTS)
+        routes_of(ExpertArm("a", route=str(path)), SCRIPTS)
     with pytest.raises(InputError, match="the folder of a router, or a file"):
-        routes_of(Arm("a", route="learned"), SCRIPTS)
+        routes_of(ExpertArm("a", route="learned"), SCRIPTS)
 
 
 @pytest.mark.parametrize(
@@ -377,11 +379,11 @@ def test_a_claim_needs_an_interval_above_one_half():
         "fact": {"value": 0.55, "low": 0.45, "high": 0.65, "groups": 40},
         "role": {"value": 1.0, "low": 1.0, "high": 1.0, "groups": 3},
     }
-    assert claim(kinds) == (
+    assert allowed_claim(kinds) == (
         "Above chance on crossed pairs of: level. May not be used to claim anything about: fact, "
         "role."
     )
-    assert "no crossed accuracy" in claim({})
+    assert "no crossed accuracy" in allowed_claim({})
 
 
 def test_a_confusion_is_drawn_with_the_base_last(tmp_path):

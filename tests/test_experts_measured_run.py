@@ -17,7 +17,7 @@ from hen_jax.verbs import score
 from hen_jax.verbs.evaluate.experts_levels import crossed_of
 from hen_jax.verbs.evaluate.experts_measured import measure_experts
 from hen_jax.verbs.evaluate.experts_measures import opened
-from hen_jax.verbs.evaluate.experts_settings import Measured, read_measurement
+from hen_jax.verbs.evaluate.experts_settings import LevelMeasure, read_measurement
 
 pytestmark = pytest.mark.slow  # four runs are compiled and trained
 
@@ -95,7 +95,7 @@ def test_from_models_to_a_report(tiny_base, exports, tmp_path):
 
 
 def test_levels_are_those_of_the_calibration_and_controls_see_replies_alone(exports):
-    preference = Measured(**measures(exports)[0])
+    preference = LevelMeasure(**measures(exports)[0])
     said = (Message("user", "I lost my job."), Message("assistant", "That is hard."))
     other = (Message("user", "I found my cat."), said[1])
     whole = opened(preference, False, "distress")((said, other))
@@ -108,13 +108,15 @@ def test_levels_are_those_of_the_calibration_and_controls_see_replies_alone(expo
 
 def test_a_model_that_is_none_of_its_kind_is_refused(exports):
     for wrong, message in (
-        (Measured("m", "rating", str(exports / "reward")), "is a preference model"),
-        (Measured("m", "preference", str(exports / "replies")), "it is no measure"),
-        (Measured("m", "preference", str(exports / "nowhere")), "no model at"),
-        (Measured("m", "preference", str(exports / "rating")), "brings no calibration"),
+        (LevelMeasure("m", "rating", str(exports / "reward")), "is a preference model"),
+        (LevelMeasure("m", "preference", str(exports / "replies")), "it is no measure"),
+        (LevelMeasure("m", "preference", str(exports / "nowhere")), "no model at"),
+        (LevelMeasure("m", "preference", str(exports / "rating")), "brings no calibration"),
     ):
         with pytest.raises(InputError, match=message):
             opened(wrong, False, "distress")
-    wrong = Measured("m", "preference", str(exports / "reward"), replies=str(exports / "reward"))
+    wrong = LevelMeasure(
+        "m", "preference", str(exports / "reward"), replies=str(exports / "reward")
+    )
     with pytest.raises(InputError, match="a control needs one of"):
         opened(wrong, True, "distress")

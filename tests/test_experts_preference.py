@@ -18,7 +18,7 @@ from hen_jax.data.preference_batches import preference_batch, preference_bounds
 from hen_jax.data.preferences import Pair
 from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import Decoder, abstract, split
-from hen_jax.recipes.experts_preference_data import alone
+from hen_jax.recipes.experts_preference_data import settings_alone
 from hen_jax.steps.experts import experts_step, loss_of
 from hen_jax.steps.preference import (
     completed,
@@ -27,7 +27,7 @@ from hen_jax.steps.preference import (
     preference_step,
 )
 from hen_jax.steps.preference_config import PreferenceConfig
-from hen_jax.steps.preference_plan import BASE, REFERENCE, Plan
+from hen_jax.steps.preference_plan import BASE, REFERENCE, PreferencePlan
 from hen_jax.steps.state import init_state
 from hen_jax.steps.update import update_step
 from hen_jax.text.conversation import Message
@@ -112,7 +112,7 @@ OPTIMIZERS = {name: optimizer(steps) for name, steps in zip(LORAS, (3, 2, 5, 4),
 
 @pytest.fixture(scope="module")
 def two_steps(parts, bounds):
-    plan = Plan(JOINT, bounds._replace(mismatched=None), MIXED, experts=LORAS)
+    plan = PreferencePlan(JOINT, bounds._replace(mismatched=None), MIXED, experts=LORAS)
     update = reporting(experts_step(preference_loss(plan), OPTIMIZERS))
     step = jax.jit(preference_step(update, completed(plan)))
     states, found = [init_state(POLICY, OPTIMIZERS, 0)], []
@@ -128,7 +128,7 @@ def two_steps(parts, bounds):
 def test_four_together_are_as_four_apart(two_steps, parts, bounds, name):
     """DPO with cross-entropy, each from a reference of its own, clipped, one absent once."""
     graphdef = split(abstract(WIDE, LORAS[name], PLAIN)).graphdef
-    plan = Plan(graphdef, bounds._replace(mismatched=None), MIXED)
+    plan = PreferencePlan(graphdef, bounds._replace(mismatched=None), MIXED)
     update = update_step(preference_loss(plan), OPTIMIZERS[name])
     step = jax.jit(preference_step(update, completed(plan)))
     frozen = {BASE: DECODER.base, REFERENCE: START[name]}
@@ -165,12 +165,12 @@ def test_each_expert_has_the_z0_of_its_own_prompts(parts, bounds):
     """KTO by value: z0 is a mean over the mismatched replies of the expert alone."""
     kto = PreferenceConfig(loss="kto")
     frozen = {BASE: DECODER.base, REFERENCE: START}
-    plan = Plan(JOINT, bounds, kto, experts=LORAS)
+    plan = PreferencePlan(JOINT, bounds, kto, experts=LORAS)
     score = jax.jit(preference_score(preference_loss(plan), completed(plan)))
     _, found = score(POLICY, frozen, joined(parts[0]))
     for name in ("calm", "plain"):
         graphdef = split(abstract(WIDE, LORAS[name], PLAIN)).graphdef
-        plan = Plan(graphdef, bounds, kto)
+        plan = PreferencePlan(graphdef, bounds, kto)
         score = jax.jit(preference_score(preference_loss(plan), completed(plan)))
         own = frozen | {REFERENCE: START[name]}
         _, apart = score(POLICY[name], own, jax.tree.map(jnp.asarray, parts[0][name]))
@@ -199,7 +199,7 @@ SOURCES = ({"schema": "crossed", "path": "shipped:crossed/level.en.jsonl"},)
 
 
 def test_an_expert_alone_is_a_preference_run_of_its_own():
-    one, two = (alone(settings(), expert) for expert in settings().experts)
+    one, two = (settings_alone(settings(), expert) for expert in settings().experts)
     assert (one.epochs, one.adapter.rank, two.epochs, two.adapter.rank) == (2.0, 3, 0.25, 2)
     assert one.sources == settings().experts[0].sources
     assert type(one).__name__ == "PreferenceSettings"

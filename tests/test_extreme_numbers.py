@@ -20,7 +20,7 @@ from hen_jax.io import hf, peft
 from hen_jax.models.config import LoraConfig
 from hen_jax.sampling.generate import Generating
 from hen_jax.sampling.logits import COLDEST, HOTTEST, Sampling, draw, row_sampling
-from hen_jax.verbs.generate.generate import Request, generate_replies, open_weights
+from hen_jax.verbs.generate.generate import GenerateRequest, generate_replies, open_weights
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_merged_weights_beyond_the_dtype_of_a_generation_are_named(tmp_path):
     leaves["blocks/attn/q/kernel"] = np.full_like(leaves["blocks/attn/q/kernel"], 3.4e38)
     hf.write_model(tmp_path / "m", CONFIG, unflatten(leaves))
     peft.write_adapter(tmp_path / "a", CONFIG, LORA, adapter, base_model="o/b")
-    request = Request(tmp_path / "m", ("x",), tmp_path / "a", dtype="bfloat16")
+    request = GenerateRequest(tmp_path / "m", ("x",), tmp_path / "a", dtype="bfloat16")
     with pytest.raises(InputError, match=r"blocks/attn/q/kernel holds 3\.4e\+38, which bfloat16"):
         open_weights(request, CONFIG, 1)
 
@@ -172,4 +172,4 @@ def test_no_new_token_is_refused(count):
 @pytest.mark.parametrize("seed", [-1, 2**32, 2**70])
 def test_a_seed_that_would_be_cut_to_32_bits_is_refused(tmp_path, seed):
     with pytest.raises(InputError, match="seed"):
-        generate_replies(Request(tmp_path, ("hi",), seed=seed))
+        generate_replies(GenerateRequest(tmp_path, ("hi",), seed=seed))

@@ -14,7 +14,7 @@ from hen_jax.runs.chats import Answering
 from hen_jax.text.conversation import Message, Reply, UnansweredError
 from hen_jax.verbs.generate import file as writing
 from hen_jax.verbs.generate.file import generate_file, read_prompts
-from hen_jax.verbs.generate.generate import Request
+from hen_jax.verbs.generate.generate import GenerateRequest
 
 CHATS = [[{"role": "user", "content": f"问 {place}"}] for place in range(7)]
 
@@ -33,7 +33,7 @@ def prompts(tmp_path):
 def request_(tmp_path):
     path = tmp_path / "said.jsonl"
     path.write_text("")
-    return Request(backend=f"replay:{path}")
+    return GenerateRequest(backend=f"replay:{path}")
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def replies(out):
 def test_a_line_per_reply_in_order_that_is_a_replay(prompts, request_, tmp_path, capsys, speak):
     speak(echo)
     out = tmp_path / "replies.jsonl"
-    written = generate_file(Request(backend=request_.backend, n=2), prompts, out)
+    written = generate_file(GenerateRequest(backend=request_.backend, n=2), prompts, out)
     assert (written.replies, written.before, written.tokens) == (14, 0, 28)
     rows = replies(out)
     assert [row["messages"] for row in rows] == [one for one in CHATS for _ in range(2)]
@@ -151,7 +151,7 @@ def test_an_output_that_is_not_ours_stays(prompts, request_, tmp_path, speak, sp
 def test_other_settings_do_not_go_on(prompts, request_, tmp_path, speak):
     speak(echo)
     begun(request_, prompts, tmp_path / "out.jsonl")
-    other = Request(backend=request_.backend, temperature=0.1)
+    other = GenerateRequest(backend=request_.backend, temperature=0.1)
     with pytest.raises(InputError, match="by another model, or with other settings"):
         generate_file(other, prompts, tmp_path / "out.jsonl")
 

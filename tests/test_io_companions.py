@@ -18,7 +18,7 @@ from hen_jax.runs.import_model import import_model
 from hen_jax.runs.tiny_model import CONFIG as SPEAKER
 from hen_jax.text.chat import stop_ids
 from hen_jax.text.detect import open_chat_tokenizer
-from hen_jax.verbs.generate.generate import Request, generate_replies
+from hen_jax.verbs.generate.generate import GenerateRequest, generate_replies
 
 
 def read(folder, name):
@@ -105,7 +105,7 @@ def test_generation_stops_at_each_end_of_the_generation_config(tiny, tmp_path):
     params["head"]["kernel"] = head
     hf.write_model(tmp_path / "m", config, params, source_folder=tiny)
     edit(tmp_path / "m", "generation_config.json", eos_token_id=[2, 0])
-    asked = Request(tmp_path / "m", ("hi",), max_new_tokens=4, temperature=0.0)
+    asked = GenerateRequest(tmp_path / "m", ("hi",), max_new_tokens=4, temperature=0.0)
     (reply,) = generate_replies(asked)
     assert (reply.tokens, reply.stopped) == (2, True)
     assert reply.text == tokenizer.decode([said])

@@ -29,7 +29,7 @@ def test_import_gives_exactly_the_dequantised_values(tmp_path, config, kind, cap
     import_model(str(tmp_path / "m.gguf"), tmp_path / "out")
     assert hf.read_config(tmp_path / "out") == config
     leaves = flatten(hf.read_params(tmp_path / "out", config))
-    for row in names.table(config):
+    for row in names.weight_table(config):
         leaf = leaves[row.path]
         assert leaf.dtype == np.float32
         for layer, name in enumerate(names.expand(row, row.name, config)):

@@ -12,7 +12,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.measures.administration import administer, administer_listed, read_rating
 from hen_jax.measures.benchmarks import emotionbench, emotionbench_files, eqbench, eqbench_judge
 from hen_jax.measures.benchmarks.emobench import emobench_report, read_emobench
-from hen_jax.measures.benchmarks.scenarios import Scenario, play, read_scenarios
+from hen_jax.measures.benchmarks.scenarios import Scenario, play_scenarios, read_scenarios
 from hen_jax.measures.benchmarks.trajectories import (
     PERSONAS,
     read_move,
@@ -205,7 +205,7 @@ def test_emotionbench_is_administered(tmp_path):
         high = ["1: 1\n2: 5" if text.index("Up") < text.index("Down") else "5 1" for text in seen]
         return [Reply(text) for text in high]
 
-    found = emotionbench_files.administer(mood, keys, chat, defaults=3, repeats=2)
+    found = emotionbench_files.administer_situations(mood, keys, chat, defaults=3, repeats=2)
     assert [one.key for one in found] == ["General"] * 3 + ["Anger-0"] * 2
     assert all(one.answers == {1: 1, 2: 5} for one in found)  # whatever the order
     assert "protagonist" not in seen[0]
@@ -317,7 +317,7 @@ def test_an_instrument_is_administered(tmp_path):
 
 
 def traits(**more) -> str:
-    return json.dumps(dict.fromkeys(eqbench_judge.TRAITS, 10) | more)
+    return json.dumps(dict.fromkeys(eqbench_judge.JUDGED_TRAITS, 10) | more)
 
 
 def margins(winner: str, plus: int = 2) -> str:
@@ -364,7 +364,7 @@ def test_scenarios_are_played(tmp_path):
     )
     read = read_scenarios(path)
     assert read == [Scenario("a", ("One", "Two")), Scenario("b", ("Hi",))]
-    said = play(read, lambda asked: [Reply(f"{len(one)}") for one in asked])
+    said = play_scenarios(read, lambda asked: [Reply(f"{len(one)}") for one in asked])
     assert [one.content for one in said["a"]] == ["One", "1", "Two", "3"]
     assert len(said["b"]) == 2
     with pytest.raises(InputError, match=r"s\.jsonl:1:turns"):

@@ -50,7 +50,7 @@ def test_trajectories_and_scenarios_as_suites(tmp_path):
 
     def judging(asked):
         return [
-            Reply(json.dumps(dict.fromkeys(eqbench_judge.TRAITS, 10)))
+            Reply(json.dumps(dict.fromkeys(eqbench_judge.JUDGED_TRAITS, 10)))
             if "TRANSCRIPT" in one
             else Reply(json.dumps(dict.fromkeys(eqbench_judge.CRITERIA, "A++")))
             for one in asked

@@ -219,7 +219,7 @@ def test_lexicon(tmp_path):
     rows = [("gloom", "sadness", 1), ("gloom", "negative", 1), ("gloom", "joy", 0),
             ("sunny", "joy", 1), ("table", "joy", 0)]  # fmt: skip
     path = write(tmp_path / "words.tsv", "".join(f"{a}\t{b}\t{c}\n" for a, b, c in rows))
-    words = lexicon.read_lexicon(path)
+    words = lexicon.read_word_list(path)
     found = dict(
         zip(lexicon.CATEGORIES, lexicon.profile("Gloom, gloom; sunny.", words), strict=True)
     )
@@ -232,9 +232,9 @@ def test_lexicon(tmp_path):
     assert np.isnan(lexicon.affect_cosine("gloom", "stone", words))
     assert lexicon.coverage(["a gloom table stone"], words) == 0.5
     with pytest.raises(InputError, match="may not be given on: get it from saifmohammad"):
-        lexicon.read_lexicon(None)
+        lexicon.read_word_list(None)
     with pytest.raises(InputError, match=r"words\.tsv:1: 'gloom joy 1'"):
-        lexicon.read_lexicon(write(path, "gloom joy 1\n"))
+        lexicon.read_word_list(write(path, "gloom joy 1\n"))
 
 
 def test_empathetic_dialogues(tmp_path):
@@ -252,11 +252,11 @@ def test_empathetic_dialogues(tmp_path):
     assert item.options[item.answer] == "sentimental"
     [(context, reply)] = ed.listener_turns(parsed.records[0])
     assert (len(context), reply) == (1, "Which one, dear?")
-    assert len(set(ed.EMOTIONS)) == 32
+    assert len(set(ed.ED_EMOTIONS)) == 32
 
 
 def test_diversity_counts_the_last_gram():
-    found = ed.diversity(["a b", "a b c", "a b"])
+    found = ed.distinct_diversity(["a b", "a b c", "a b"])
     assert found["distinct_1"] == pytest.approx(100 * 3 / 7)
     assert found["distinct_2"] == pytest.approx(100 * 2 / 4)
     assert found["unique"] == pytest.approx(100 * 2 / 3)

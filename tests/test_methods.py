@@ -13,8 +13,8 @@ from hen_jax.methods import coe, distil, ebg, hef, muffin, tooled
 from hen_jax.methods.definitions import DEFINITIONS, read_definitions, shipped, with_definitions
 from hen_jax.methods.emotion_models import (
     EmotionModel,
-    candidates,
     lexicon_model,
+    likeliest_labels,
     read_lexicon,
     top_k_recall,
 )
@@ -259,7 +259,7 @@ def test_a_lexicon_counts_words_and_heeds_negation():
     assert model.cause_words(RAIN) == [("rain", 1.0), ("sad", 1.0)]
     said = (Message("user", "I am not really glad"),)
     assert model.emotion_probs(said).tolist() == pytest.approx([1 / 3] * 3)
-    assert candidates(model, said, 2) == ["happy", "sad"]
+    assert likeliest_labels(model, said, 2) == ["happy", "sad"]
 
 
 def test_a_lexicon_that_is_none_says_where_there_is_one(tmp_path):
@@ -362,7 +362,7 @@ def test_another_tool_in_its_place_keeps_the_run_valid(tmp_path, atomic):
 def test_a_failing_tool_degrades_to_a_plain_reply(says, failure):
     slow = Tool("commonsense", "", {"event": "", "relation": ""}, lambda given: time.sleep(5))
     chat = scripted(("You may ask a tool", says))
-    played = run(tooled.tooled([slow], tooled.Limits(timeout=0.02)), chat)
+    played = run(tooled.tooled([slow], tooled.ToolLimits(timeout=0.02)), chat)
     assert played.outcome.reply == "Plain."
     assert played.outcome.failure == f"tool call: {failure}"
     assert played.outcome.trace["calls"][0]["failure"] == failure
@@ -410,19 +410,21 @@ def rated(**ratings):
 
 def test_the_held_out_rows_are_those_with_fewer_than_two_good_replies():
     rows = [
-        distil.parse_rated(rated(human=3)),  # one good reply: held out
-        distil.parse_rated(rated(human=2, chatgpt=3, llama=3)),
-        distil.parse_rated(rated(human=3, chatgpt=3)),
-        distil.parse_rated(rated(human=2, chatgpt=2, llama=3, gemini=3)),  # chatgpt is not good
+        distil.parse_rated_reply(rated(human=3)),  # one good reply: held out
+        distil.parse_rated_reply(rated(human=2, chatgpt=3, llama=3)),
+        distil.parse_rated_reply(rated(human=3, chatgpt=3)),
+        distil.parse_rated_reply(
+            rated(human=2, chatgpt=2, llama=3, gemini=3)
+        ),  # chatgpt is not good
     ]
     assert [one.held_out for one in rows] == [True, False, False, False]
     (pair,) = distil.pair_rows(rows, "chatgpt")
     assert (pair["chosen"], pair["rejected"]) == ("chatgpt!", "human!")
     assert [one["completion"] for one in distil.sft_rows(rows, "chatgpt")] == ["chatgpt!"]
     same = rated(human=2, chatgpt=3, llama=3) | {"response_human": "chatgpt! "}
-    assert distil.pair_rows([distil.parse_rated(same)], "chatgpt") == []
+    assert distil.pair_rows([distil.parse_rated_reply(same)], "chatgpt") == []
     with pytest.raises(InputError, match=r"rating_human: 2\.5; allowed: 1, 2, 3"):
-        distil.parse_rated(rated() | {"rating_human": 2.5})
+        distil.parse_rated_reply(rated() | {"rating_human": 2.5})
 
 
 def test_a_model_against_itself_wins_half_whatever_the_judge_prefers():

@@ -12,26 +12,26 @@ import pytest
 from hen_jax.core.errors import InputError
 from hen_jax.evaluation.rewards import Answered
 from hen_jax.methods.drift import divergence, report_rows
-from hen_jax.methods.emotion_models import EmotionModel, candidates
+from hen_jax.methods.emotion_models import EmotionModel, likeliest_labels
 from hen_jax.methods.epitome import (
     HEADS,
-    MECHANISMS,
+    REWARD_MECHANISMS,
     emp_f1,
     identify_with,
     level_reward,
     product_reward,
-    read_epitome,
+    read_joined_epitome,
 )
 from hen_jax.methods.identified_emotions import identified_emotions
 from hen_jax.methods.identifier import (
     IdentifierConfig,
+    head_probabilities,
     initial,
-    labels_of,
-    probabilities,
+    predicted_labels,
     word_weights,
 )
 from hen_jax.methods.identifier_training import (
-    Labelled,
+    LabelledReply,
     TrainingConfig,
     heads_of,
     load_identifier,
@@ -39,7 +39,7 @@ from hen_jax.methods.identifier_training import (
     train_identifier,
 )
 from hen_jax.methods.k_centre import covering_radius, exact_k_centre, k_centre
-from hen_jax.methods.label_scores import accuracy, label_f1, macro_f1
+from hen_jax.methods.label_scores import accuracy, label_f1, label_macro_f1
 from hen_jax.methods.personality import KEEPS, personality, reaction, turn_traits
 from hen_jax.methods.selection import (
     above,
@@ -48,7 +48,7 @@ from hen_jax.methods.selection import (
     hashed_embedding,
     quality,
     sample_turns,
-    sweep,
+    sweep_thresholds,
 )
 from hen_jax.objectives.contrastive import contrastive_loss, helpful_pairs, reply_scores
 from hen_jax.text.conversation import Conversation, Message
@@ -58,7 +58,7 @@ SAID = ("It rains.", "I lost my cat.", "The exam is over.")
 WARM = {"0": "Right.", "1": "Sorry.", "2": "Oh no, poor you."}
 ASKS = {"0": "Bye.", "1": "How?", "2": "How is it for you now?"}
 ROWS = [
-    Labelled(context, f"{WARM[er]} {ASKS[ex]}", {"ER": er, "IP": ip, "EX": ex}, context)
+    LabelledReply(context, f"{WARM[er]} {ASKS[ex]}", {"ER": er, "IP": ip, "EX": ex}, context)
     for context, er, ex in itertools.product(SAID, WARM, ASKS)
     for ip in ("2" if context == SAID[1] else "0",)
 ]
@@ -71,21 +71,21 @@ def trained():
 
 
 def test_an_identifier_learns_all_heads_of_the_reply_and_of_the_context(trained):
-    assert labels_of(trained, [(row.context, row.reply) for row in ROWS]) == [
+    assert predicted_labels(trained, [(row.context, row.reply) for row in ROWS]) == [
         dict(row.labels) for row in ROWS
     ]
     untrained = initial(SMALL, HEADS)
-    probs = probabilities(untrained, [(ROWS[0].context, ROWS[0].reply)])
+    probs = head_probabilities(untrained, [(ROWS[0].context, ROWS[0].reply)])
     assert max(p.max() for p in probs.values()) < 0.6
 
 
 def test_padding_and_rows_do_not_change_what_is_identified(trained):
     pairs = [(row.context, row.reply) for row in ROWS]
-    alone, together = (probabilities(trained, pairs[:1], rows=n)["ER"] for n in (1, 4))
+    alone, together = (head_probabilities(trained, pairs[:1], rows=n)["ER"] for n in (1, 4))
     np.testing.assert_allclose(alone, together, atol=1e-5)
     np.testing.assert_allclose(
-        probabilities(trained, pairs[:3], rows=4)["EX"][2:],
-        probabilities(trained, pairs[2:3], rows=4)["EX"],
+        head_probabilities(trained, pairs[:3], rows=4)["EX"][2:],
+        head_probabilities(trained, pairs[2:3], rows=4)["EX"],
         atol=1e-5,
     )
 
@@ -112,19 +112,19 @@ def test_words_that_decide_are_those_of_the_label(trained):
 
 def test_rows_without_anything_to_tell_apart_are_refused():
     with pytest.raises(InputError, match="head 'ER' has the label '0' alone"):
-        heads_of([Labelled("a", "b", {"ER": "0"})])
+        heads_of([LabelledReply("a", "b", {"ER": "0"})])
     with pytest.raises(InputError, match="no row has a label"):
-        heads_of([Labelled("a", "b", {})])
+        heads_of([LabelledReply("a", "b", {})])
     with pytest.raises(InputError, match="ER: '9'; allowed: 0, 1, 2"):
-        train_identifier([Labelled("a", "b", {"ER": "9"})], HEADS, SMALL)
+        train_identifier([LabelledReply("a", "b", {"ER": "9"})], HEADS, SMALL)
 
 
 def test_an_identifier_of_emotions_is_a_small_model_for_hef():
     said = {"sad": "I cry all day.", "glad": "We won the cup!"}
-    rows = [Labelled("", text, {"emotion": label}, label) for label, text in said.items()]
+    rows = [LabelledReply("", text, {"emotion": label}, label) for label, text in said.items()]
     model = identified_emotions(train_identifier(rows, None, SMALL, TrainingConfig(60, 2, 2e-2)))
     asked = (Message("user", "I cry all day."),)
-    assert candidates(model, asked, 1) == ["sad"]
+    assert likeliest_labels(model, asked, 1) == ["sad"]
     assert model.emotion_probs(asked).sum() == pytest.approx(1, abs=1e-5)
     assert model.cause_words(asked)[0][0] in "i cry all day"
     with pytest.raises(InputError, match="hef needs 'emotion'"):
@@ -136,12 +136,13 @@ TARGETS = [{"ER": "2", "IP": "0", "EX": "1"}]
 
 def oracle(pairs):
     return {
-        name: np.eye(3)[[int(TARGETS[0][name])]].repeat(len(pairs), axis=0) for name in MECHANISMS
+        name: np.eye(3)[[int(TARGETS[0][name])]].repeat(len(pairs), axis=0)
+        for name in REWARD_MECHANISMS
     }
 
 
 def uniform(pairs):
-    return {name: np.full((len(pairs), 3), 1 / 3) for name in MECHANISMS}
+    return {name: np.full((len(pairs), 3), 1 / 3) for name in REWARD_MECHANISMS}
 
 
 def test_the_product_reward_of_an_oracle_is_1_and_of_knowing_nothing_1_27():
@@ -156,14 +157,14 @@ def test_the_product_reward_of_an_oracle_is_1_and_of_knowing_nothing_1_27():
 
 def test_the_reward_goes_by_the_record_or_else_by_the_reference():
     prompt = (Message("user", "It rains."),)
-    columns = {MECHANISMS[name]: level for name, level in TARGETS[0].items()}
+    columns = {REWARD_MECHANISMS[name]: level for name, level in TARGETS[0].items()}
     given = Answered(prompt, "Oh.", {"id": "a", **columns})
     by_reference = Answered(prompt, "Oh.", {"id": "b", "reference": "Oh no."})
     neither = Answered(prompt, "Oh.", {"id": "c"})
     found = level_reward(oracle)([given, by_reference, neither])
     assert found[:2] == [1.0, 1.0]
     assert math.isnan(found[2])
-    other = {**columns, MECHANISMS["ER"]: "0"}
+    other = {**columns, REWARD_MECHANISMS["ER"]: "0"}
     assert level_reward(oracle)([Answered(prompt, "Oh.", other)]) == [0.0]
     with pytest.raises(InputError, match="an identifier of emotion; the reward needs one of ER"):
         identify_with(initial(SMALL, {"emotion": ("a", "b")}))
@@ -174,7 +175,7 @@ def test_a_policy_that_is_rewarded_by_levels_learns_them_and_stays_near_its_refe
     triples = list(itertools.product("012", repeat=3))
     probs = {name: np.asarray([[0.9 if level == found[at] else 0.05 for level in "012"]
                                for found in triples])
-             for at, name in enumerate(MECHANISMS)}  # fmt: skip
+             for at, name in enumerate(REWARD_MECHANISMS)}  # fmt: skip
     rewards = jnp.asarray(product_reward(probs, TARGETS * 27))
     start = jnp.zeros(27)
 
@@ -206,7 +207,7 @@ def test_f1_by_hand():
     assert label_f1(gold, given, "a") == pytest.approx(2 / 3)  # 1 right of 1 given, 2 there
     assert label_f1(gold, given, "b") == pytest.approx(4 / 6)
     assert label_f1(gold, given, "c") == 0.0
-    assert macro_f1(gold, given, "abc") == pytest.approx((2 / 3 + 2 / 3) / 3)
+    assert label_macro_f1(gold, given, "abc") == pytest.approx((2 / 3 + 2 / 3) / 3)
     assert math.isnan(accuracy([], []))
 
 
@@ -214,12 +215,12 @@ def test_epitome_files_are_joined(tmp_path):
     head = "sp_id,rp_id,seeker_post,response_post,level,rationales\n"
     (tmp_path / "er.csv").write_text(head + "1,2,Hi there.,Oh.,2,Oh.\n1,3,Hi there.,Hm.,0,\n")
     (tmp_path / "ip.csv").write_text(head + "1,2,Hi there.,Oh.,1,\n")
-    one, two = read_epitome({"ER": tmp_path / "er.csv", "IP": tmp_path / "ip.csv"})
-    assert one == Labelled("Hi there.", "Oh.", {"ER": "2", "IP": "1"}, "1")
+    one, two = read_joined_epitome({"ER": tmp_path / "er.csv", "IP": tmp_path / "ip.csv"})
+    assert one == LabelledReply("Hi there.", "Oh.", {"ER": "2", "IP": "1"}, "1")
     assert two.labels == {"ER": "0"}
     (tmp_path / "ex.csv").write_text(head + "1,2,Hi there.,Oh.,3,\n")
     with pytest.raises(InputError, match=r"ex\.csv:2:level: 3; allowed: a number from 0 to 2"):
-        read_epitome({"EX": tmp_path / "ex.csv"})
+        read_joined_epitome({"EX": tmp_path / "ex.csv"})
 
 
 def test_the_contrastive_loss_by_hand():
@@ -304,7 +305,7 @@ def test_selection_keeps_what_is_good_and_apart():
     scores = quality(np.eye(3), np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0.0]]))
     assert scores.tolist() == pytest.approx([100, 100 / math.sqrt(2), 0])
     assert above(scores, 70).places == (0, 1)
-    counts = [kept for _, kept, _ in sweep(scores, range(0, 101, 5))]
+    counts = [kept for _, kept, _ in sweep_thresholds(scores, range(0, 101, 5))]
     assert counts == sorted(counts, reverse=True)
     assert (counts[0], counts[-1]) == (3, 1)
     assert len(diverse(np.eye(10, dtype=np.float32), 0.3).places) == 3

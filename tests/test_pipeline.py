@@ -14,9 +14,9 @@ from hen_jax.training.metrics import read_metrics
 from hen_jax.training.progress import Place, progress_line
 from hen_jax.verbs.pipeline import pipeline as pipelines
 from hen_jax.verbs.pipeline import steps as pipeline_steps
-from hen_jax.verbs.pipeline.pipeline import Ledger, bring, run_pipeline, seconds_of, set_aside
+from hen_jax.verbs.pipeline.pipeline import Ledger, bring, run_pipeline, seconds_of, set_aside_old
 from hen_jax.verbs.pipeline.settings import PipelineSettings, plan_stages
-from hen_jax.verbs.pipeline.steps import Work, works_of
+from hen_jax.verbs.pipeline.steps import StepWork, works_of
 from hen_jax.verbs.run.launch import load_config
 
 PLACE = Place("[1/1 a]")
@@ -89,7 +89,7 @@ class Files:
         self.folder, self.made, self.read = folder, [], {"data": "1"}
         self.ledger = Ledger(folder, of(SFT))
 
-    def work(self, name: str, after: tuple[str, ...] = (), fails: bool = False) -> Work:
+    def work(self, name: str, after: tuple[str, ...] = (), fails: bool = False) -> StepWork:
         path = self.folder / name
 
         def make(place: Place) -> None:
@@ -102,9 +102,9 @@ class Files:
         def outputs() -> str | None:
             return (path / "out").read_text() if (path / "out").exists() else None
 
-        return Work(name, "", lambda: dict(self.read), make, outputs, after, aside=path)
+        return StepWork(name, "", lambda: dict(self.read), make, outputs, after, aside=path)
 
-    def bring(self, *works: Work) -> list[str]:
+    def bring(self, *works: StepWork) -> list[str]:
         """What is made of these, by a process of its own."""
         self.made.clear()
         self.ledger = Ledger(self.folder, of(SFT))
@@ -161,8 +161,8 @@ def test_what_a_step_needs_is_made_before_it(tmp_path):
 def test_nothing_that_was_set_aside_is_written_over(tmp_path):
     for number in (1, 2):
         (tmp_path / "a").mkdir()
-        assert set_aside(tmp_path / "a") == tmp_path / f"a.old-{number}"
-    assert set_aside(tmp_path / "a") is None
+        assert set_aside_old(tmp_path / "a") == tmp_path / f"a.old-{number}"
+    assert set_aside_old(tmp_path / "a") is None
 
 
 def test_the_time_left_is_by_what_finished_steps_took(tmp_path):
@@ -170,10 +170,10 @@ def test_the_time_left_is_by_what_finished_steps_took(tmp_path):
     a, b = files.work("a")._replace(minutes=2.0), files.work("b")._replace(minutes=3.0)
     assert seconds_of(files.ledger, [a, b], [a, b]) == 300.0
     ledger = files.ledger
-    ledger.put("a", pipelines.Entry({}, "done", 30.0))
+    ledger.put("a", pipelines.StepRecord({}, "done", 30.0))
     assert seconds_of(ledger, [a, b], [a, b]) == 30.0 + 45.0
     assert seconds_of(ledger, [a, b], [b]) == 45.0
-    ledger.put("a", pipelines.Entry({}, None, 30.0))
+    ledger.put("a", pipelines.StepRecord({}, None, 30.0))
     assert seconds_of(ledger, [a, b], [a, b]) == 300.0
 
 

@@ -27,7 +27,7 @@ from hen_jax.models.decoder import Decoder, split
 from hen_jax.steps.preference import (
     BASE,
     REFERENCE,
-    Plan,
+    PreferencePlan,
     completed,
     preference_loss,
     preference_score,
@@ -87,8 +87,8 @@ def batch_of(rows, *, shared=True, kto=False):
     return jax.tree.map(jnp.asarray, laid), bounds
 
 
-def plan_of(bounds: PreferenceBounds, **config) -> Plan:
-    return Plan(PARTS.graphdef, bounds, PreferenceConfig(**config))
+def plan_of(bounds: PreferenceBounds, **config) -> PreferencePlan:
+    return PreferencePlan(PARTS.graphdef, bounds, PreferenceConfig(**config))
 
 
 FROZEN = {BASE: PARTS.base, REFERENCE: START}

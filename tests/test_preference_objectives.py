@@ -10,18 +10,18 @@ import pytest
 
 from hen_jax.objectives.preference import (
     ComparedScores,
-    Outcome,
+    Votes,
     comparison_loss,
-    difference,
     pair_loss,
     plackett_luce_loss,
+    reward_gap,
 )
 
 D = np.linspace(-3, 3, 7, dtype=np.float32)
 
 
 def outcome(win, tie=0.0):
-    return Outcome(jnp.full(D.shape, win), jnp.full(D.shape, tie))
+    return Votes(jnp.full(D.shape, win), jnp.full(D.shape, tie))
 
 
 def compare(scores, wins, margin=None, tied=None, **settings):
@@ -38,7 +38,7 @@ PAIR = [[[0.0, 1.0], [0.0, 0.0]]]
 
 @pytest.mark.parametrize(("win", "tie"), [(1.0, 0.0), (0.0, 0.0), (0.75, 0.0), (0.2, 0.5)])
 def test_equal_scores_give_ln_2(win, tie):
-    at_zero = pair_loss(jnp.zeros(3), Outcome(jnp.full(3, win), jnp.full(3, tie)))
+    at_zero = pair_loss(jnp.zeros(3), Votes(jnp.full(3, win), jnp.full(3, tie)))
     np.testing.assert_allclose(at_zero, math.log(2), rtol=1e-6)
 
 
@@ -56,9 +56,7 @@ def test_exchanging_the_sides_exchanges_the_outcome():
 
 
 def test_soft_labels_are_least_at_their_log_odds():
-    losses = pair_loss(
-        jnp.asarray([0.5, math.log(3), 1.7]), Outcome(jnp.full(3, 0.75), jnp.zeros(3))
-    )
+    losses = pair_loss(jnp.asarray([0.5, math.log(3), 1.7]), Votes(jnp.full(3, 0.75), jnp.zeros(3)))
     assert losses[1] < losses[0]
     assert losses[1] < losses[2]
 
@@ -78,7 +76,7 @@ def test_three_outcomes_have_probabilities_that_sum_to_one(ties):
 def test_rao_kupper_and_davidson_ties_against_their_ratios():
     """With strengths a, b: (theta^2 - 1) ab / ((a + theta b)(b + theta a)); nu sqrt(ab) / (...)."""
     a, b, theta, nu = np.exp(0.8), np.exp(-0.1), np.exp(0.4), np.exp(0.3)
-    d, tie = jnp.asarray([0.9]), Outcome(jnp.zeros(1), jnp.ones(1))
+    d, tie = jnp.asarray([0.9]), Votes(jnp.zeros(1), jnp.ones(1))
     rao = np.exp(-pair_loss(d, tie, "rao_kupper", 0.4))[0]
     davidson = np.exp(-pair_loss(d, tie, "davidson", 0.3))[0]
     assert rao == pytest.approx((theta**2 - 1) * a * b / ((a + theta * b) * (b + theta * a)), 1e-5)
@@ -86,7 +84,7 @@ def test_rao_kupper_and_davidson_ties_against_their_ratios():
 
 
 def test_temperature_divides_before_the_margin_is_taken_off():
-    assert difference(jnp.asarray(2.0), jnp.asarray(1.0), 0.5, 0.3) == pytest.approx(1.7)
+    assert reward_gap(jnp.asarray(2.0), jnp.asarray(1.0), 0.5, 0.3) == pytest.approx(1.7)
 
 
 def test_a_smaller_beta_is_surer():
@@ -136,8 +134,8 @@ def test_shares_ties_and_margins_of_a_row_are_those_of_its_pairs(ties):
     wins, tied = [[[0, 0.6], [0.1, 0]]], [[[0, 0.3], [0.3, 0]]]
     margin = [[[0, 0.4], [-0.4, 0]]]
     total, count, metrics = compare([[1.2, 0.1]], wins, margin, tied, beta=0.7, ties=ties)
-    d = difference(jnp.asarray([1.2]), jnp.asarray([0.1]), 0.7, 0.4)
-    expected = pair_loss(d, Outcome(jnp.asarray([0.6]), jnp.asarray([0.3])), ties)[0]
+    d = reward_gap(jnp.asarray([1.2]), jnp.asarray([0.1]), 0.7, 0.4)
+    expected = pair_loss(d, Votes(jnp.asarray([0.6]), jnp.asarray([0.3])), ties)[0]
     assert count == 1
     assert total == pytest.approx(float(expected), rel=1e-5)
     assert float(metrics["accuracy"].total) == pytest.approx(0.6 + 0.15)

@@ -9,7 +9,7 @@ from hen_jax.data.cues import cue_margins
 from hen_jax.data.preferences import Pair
 from hen_jax.data.schemas import read_pairs
 from hen_jax.data.word_ranker import cross_validated_margins, word_counts, word_margins
-from hen_jax.evaluation.preference_report import Held, TaskScores, report
+from hen_jax.evaluation.preference_report import Held, TaskScores, report_preferences
 from hen_jax.evaluation.preferences import pair_accuracy
 from hen_jax.text.conversation import Message
 
@@ -55,7 +55,7 @@ def held(n: int, kinds: list[str]) -> Held:
 def test_the_report_separates_crossed_from_plain():
     scores = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0], [3.0, 0.0]])
     replies = TaskScores(scores.ravel(), ["SER", "SRER"] * 4)
-    found = report(scores, held(4, ["level", "level", "generic", ""]), replies)
+    found = report_preferences(scores, held(4, ["level", "level", "generic", ""]), replies)
     assert found["accuracy"]["crossed/level"]["model"]["value"] == 0.5
     assert found["accuracy"]["crossed"]["pairs"] == 2
     assert found["accuracy"]["plain"]["model"]["value"] == 1.0
@@ -73,7 +73,7 @@ def test_a_model_that_is_as_sure_as_it_is_right_is_calibrated():
     replies = TaskScores(scores[:, 0], ["x"] * 6000)
     # Whole intervals need many draws over 6,000 groups: 20 groups say as much here.
     few = held(6000, ["generic"] * 6000)._replace(groups=np.arange(6000) % 20)
-    found = report(scores, few, replies)
+    found = report_preferences(scores, few, replies)
     assert found["temperature"] == pytest.approx(2.0, rel=0.05)
     assert found["calibration"]["ece"] < 0.03
     assert found["calibration"]["brier"] < 0.2
@@ -83,7 +83,7 @@ def test_shares_of_people_set_the_temperature_and_ties_count_in_no_accuracy():
     """Everybody's gap is 1 and three of four agree: sigmoid(1 / beta) = 0.75."""
     soft = held(4, ["generic"] * 4)._replace(shares=np.array([0.75, 0.75, 0.75, 0.5]))
     scores = np.array([[2.0, 1.0], [1.0, 0.0], [3.0, 2.0], [0.0, 0.0]])
-    found = report(scores, soft, TaskScores(scores.ravel(), ["x"] * 8))
+    found = report_preferences(scores, soft, TaskScores(scores.ravel(), ["x"] * 8))
     assert found["temperature"] == pytest.approx(1 / np.log(3), rel=1e-3)
     assert found["accuracy"]["plain"] == found["accuracy"]["plain/generic"]
     assert found["accuracy"]["plain"]["pairs"] == 3
@@ -92,7 +92,9 @@ def test_shares_of_people_set_the_temperature_and_ties_count_in_no_accuracy():
 
 
 def test_scores_that_are_all_equal_are_not_calibrated():
-    found = report(np.ones((4, 2)), held(4, ["level"] * 4), TaskScores(np.ones(8), ["x"] * 8))
+    found = report_preferences(
+        np.ones((4, 2)), held(4, ["level"] * 4), TaskScores(np.ones(8), ["x"] * 8)
+    )
     assert found["temperature"] is None
     assert found["calibration"] is None
     assert found["accuracy"]["crossed"]["model"]["value"] == 0.5

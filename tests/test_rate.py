@@ -13,9 +13,9 @@ import pytest
 
 from hen_jax import cli
 from hen_jax.core.errors import InputError
-from hen_jax.measures.people.store import SESSION, VOTES, open_store
-from hen_jax.measures.people.web import LARGEST, answer, make_server
-from hen_jax.verbs.rate import Rating, plan_of, read_checklist, welcome
+from hen_jax.measures.people.store import SESSION, VOTES, open_votes
+from hen_jax.measures.people.web import LARGEST_BODY, make_server, respond
+from hen_jax.verbs.rate import RatingPage, plan_of, read_checklist, welcome
 
 
 def lines(path: Path, rows) -> Path:
@@ -24,24 +24,24 @@ def lines(path: Path, rows) -> Path:
 
 
 @pytest.fixture
-def rating(tmp_path) -> Rating:
+def rating(tmp_path) -> RatingPage:
     rows = [
         {"id": f"i{n}", "prompt": f"Ask {n}.", "chosen": f"first {n}", "rejected": f"second {n}"}
         for n in range(6)
     ]
     items = lines(tmp_path / "pairs.jsonl", rows)
-    return Rating(items, "preference", "choices", tmp_path / "out", raters=("ann", "bo"))
+    return RatingPage(items, "preference", "choices", tmp_path / "out", raters=("ann", "bo"))
 
 
 @contextmanager
-def opened(rating: Rating):
-    with open_store(rating.out, plan_of(rating)) as store:
+def opened(rating: RatingPage):
+    with open_votes(rating.out, plan_of(rating)) as store:
         yield store, {rater: f"/r/{token}" for token, rater in store.tokens.items()}
 
 
 def ask(store, path: str, said: object = None) -> tuple[int, dict]:
     method = "GET" if said is None else "POST"
-    found = answer(store, method, path, json.dumps(said).encode() if said is not None else b"")
+    found = respond(store, method, path, json.dumps(said).encode() if said is not None else b"")
     return found.status, json.loads(found.body)
 
 
@@ -106,7 +106,7 @@ def test_consent_export_and_delete(rating):
         assert (code, told["error"]) == (400, "consent comes first")
         vote_all(store, links["bo"], "second")
         vote_all(store, links["ann"], "first")
-        found = answer(store, "GET", f"{links['bo']}/export", b"")
+        found = respond(store, "GET", f"{links['bo']}/export", b"")
         own = json.loads(found.body)
         assert found.filename == "my-ratings.json"
         assert {row["annotator"] for row in own} == {"bo"}
@@ -126,7 +126,7 @@ def test_nothing_shown_tells_sides_or_names(rating):
         code, _ = ask(store, "/r/guess/state")
         assert code == 404
         assert ask(store, "/h/guess/progress")[0] == 404
-        assert answer(store, "GET", "/static/../session.py", b"").status == 404
+        assert respond(store, "GET", "/static/../session.py", b"").status == 404
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_bad_votes_are_refused_in_a_line(rating, said):
         assert code == 400
         assert "allowed" in found["error"]
         assert not store.votes
-        assert answer(store, "POST", f"{links['ann']}/vote", b"\xff{").status == 400
+        assert respond(store, "POST", f"{links['ann']}/vote", b"\xff{").status == 400
 
 
 def test_ratings_with_a_checklist(rating, tmp_path):
@@ -154,7 +154,9 @@ def test_ratings_with_a_checklist(rating, tmp_path):
     listed.write_text(
         "warm: {en: It is warm., zh: 温暖。}\nlong: {en: Too long., zh: 太长。}\n", "utf-8"
     )
-    own = Rating(items, "messages", "ratings", tmp_path / "two", language="zh", checklist=listed)
+    own = RatingPage(
+        items, "messages", "ratings", tmp_path / "two", language="zh", checklist=listed
+    )
     with opened(own) as (store, links):
         _, state = ask(store, f"{links['rater']}/consent", {})
         assert [one["text"] for one in state["checklist"]] == ["温暖。", "太长。"]
@@ -179,13 +181,13 @@ def test_two_servers_and_other_items_are_refused(rating, tmp_path):
         pass
     assert changed.exists()
     with pytest.raises(InputError, match="--raters ann ann: give one or more names, each once"):
-        plan_of(Rating(changed, "preference", "choices", tmp_path, raters=("ann", "ann")))
+        plan_of(RatingPage(changed, "preference", "choices", tmp_path, raters=("ann", "ann")))
     with pytest.raises(InputError, match="--scale 5 1"):
-        plan_of(Rating(changed, "preference", "choices", tmp_path, scale=(5, 1)))
+        plan_of(RatingPage(changed, "preference", "choices", tmp_path, scale=(5, 1)))
 
 
 @contextmanager
-def served(rating: Rating):
+def served(rating: RatingPage):
     with opened(rating) as (store, links), make_server(store, "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -204,7 +206,7 @@ def test_the_server_answers_a_browser(rating):
         with urllib.request.urlopen(f"{site}/h/{store.host}") as found:
             assert found.status == 200
         with pytest.raises(urllib.error.HTTPError) as told:
-            urllib.request.urlopen(f"{site}{links['ann']}/vote", data=b"x" * (LARGEST + 1))
+            urllib.request.urlopen(f"{site}{links['ann']}/vote", data=b"x" * (LARGEST_BODY + 1))
         assert told.value.code == 413
         told.value.close()
 
@@ -243,10 +245,10 @@ def test_the_page_in_a_browser(rating, monkeypatch, tmp_path):
     from hen_jax.measures.people import web
 
     with served(rating) as (store, site, links):
-        page = web.Answer(
+        page = web.Response(
             web.HTTPStatus.OK, DRIVER.replace("LINK", links["ann"]).encode(), "text/html"
         )
-        routed = web.answer
+        routed = web.respond
         monkeypatch.setattr(web, "_HEADERS", {})
         monkeypatch.setattr(
             web, "answer", lambda s, m, p, b: page if p == "/driver" else routed(s, m, p, b)

@@ -13,11 +13,11 @@ import pytest
 from hen_jax import cli
 from hen_jax.core.files import read_json, write_json
 from hen_jax.verbs.report.aspects import aspect_of, aspects_of, beyond_chance, is_safety
-from hen_jax.verbs.report.charts import Interval, Line, intervals, lines, ticks
+from hen_jax.verbs.report.charts import ChartInterval, Curve, intervals, lines, ticks
 from hen_jax.verbs.report.folder import read_story
-from hen_jax.verbs.report.report import PAGE, render
+from hen_jax.verbs.report.report import PAGE, render_page
 from hen_jax.verbs.report.results import better
-from hen_jax.verbs.report.sections import in_short, judged, page_values
+from hen_jax.verbs.report.sections import improvement, in_short, page_values
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \" onmouseover='x' {{ 7*7 }} &amp;"
 
@@ -111,7 +111,7 @@ def test_a_page_of_a_run_names_its_data_hashes_and_results(run, tmp_path):
 
 def test_nothing_that_is_said_becomes_markup_and_nothing_is_fetched(run):
     story = read_story(run)
-    text = render(page_values(story))
+    text = render_page(page_values(story))
     tags = read(text)
     assert not {"script", "img", "iframe", "object", "b"} & set(tags.tags)
     assert not [one for one in tags.attributes if one[1].startswith("on")]
@@ -130,7 +130,7 @@ def test_a_run_without_replies_evaluation_or_log_is_told_too(tiny_finished, tmp_
     shutil.copytree(tiny_finished, tmp_path / "run")
     (tmp_path / "run" / "metrics.jsonl").unlink()
     (tmp_path / "run" / "goodput.json").unlink()
-    text = render(page_values(read_story(tmp_path / "run")))
+    text = render_page(page_values(read_story(tmp_path / "run")))
     read(text)
     for said in ("nothing was measured", "It is not finished", "Not measured.", "Not run:"):
         assert said in text
@@ -174,17 +174,17 @@ def test_replies_stand_in_a_blind_order_that_does_not_follow_the_arms(run):
 
 def test_a_stage_that_did_not_improve_is_told_so():
     held = {"suite": "held_out", "measure": "loss", "group": "all"}
-    assert judged({**held, "before": 2.0, "value": 1.5}) == (
+    assert improvement({**held, "before": 2.0, "value": 1.5}) == (
         "better",
         "held-out loss 2 before, 1.5 after: it improved by 0.5.",
     )
-    verdict, text = judged({**held, "before": 2.0, "value": 2.0})
+    verdict, text = improvement({**held, "before": 2.0, "value": 2.0})
     assert (verdict, "did not improve" in text) == ("worse", True)
     pairs = {"suite": "preferences", "measure": "accuracy", "group": "crossed", "value": 0.6}
-    assert judged({**pairs, "low": 0.51, "high": 0.7})[0] == "better"
-    verdict, text = judged({**pairs, "low": 0.49, "high": 0.7})
+    assert improvement({**pairs, "low": 0.51, "high": 0.7})[0] == "better"
+    verdict, text = improvement({**pairs, "low": 0.49, "high": 0.7})
     assert (verdict, "no better than chance" in text) == ("worse", True)
-    assert judged({**held, "before": None, "value": 2.0})[0] == ""
+    assert improvement({**held, "before": None, "value": 2.0})[0] == ""
 
 
 def test_the_short_line_of_a_run_is_of_its_log(run):
@@ -244,18 +244,20 @@ def test_ticks_are_round_and_within(low, high):
 
 
 def test_a_line_is_broken_where_a_value_is_missing_and_goes_up_where_it_grows():
-    text = lines("t", "x", "y", [Line("a", [0, 1, 2, 3, 4], [0.0, 1.0, None, 1.0, math.nan])])
+    text = lines("t", "x", "y", [Curve("a", [0, 1, 2, 3, 4], [0.0, 1.0, None, 1.0, math.nan])])
     (path,) = re.findall(r' d="([^"]+)"', text)
     points = re.findall(r"([ML])([\d.]+) ([\d.]+)", path)
     assert [kind for kind, _, _ in points] == ["M", "L", "M"]
     assert float(points[1][2]) < float(points[0][2])  # up is less
     assert float(points[0][1]) < float(points[1][1]) < float(points[2][1])
-    assert lines("t", "x", "y", [Line("a", [], [])]) == ""
-    assert lines("t", "x", "y", [Line("a", [1], [None])]) == ""
+    assert lines("t", "x", "y", [Curve("a", [], [])]) == ""
+    assert lines("t", "x", "y", [Curve("a", [1], [None])]) == ""
 
 
 def test_an_interval_is_drawn_from_low_to_high_around_its_value():
-    text = intervals("t", "x", [Interval("a <b>", 0.6, 0.5, 0.7), Interval("c", 0.4)], at=0.5)
+    text = intervals(
+        "t", "x", [ChartInterval("a <b>", 0.6, 0.5, 0.7), ChartInterval("c", 0.4)], at=0.5
+    )
     (left, right), (zero, _) = (
         [
             float(one)

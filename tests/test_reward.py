@@ -14,10 +14,10 @@ from tiny_tokenizer import tiny_tokenizer
 from hen_jax.core.errors import InputError
 from hen_jax.data.comparisons import (
     Compared,
-    compare,
     compared_batch,
     most_replies,
     reach_of,
+    render_comparisons,
     turn_pairs,
 )
 from hen_jax.data.preferences import Pair
@@ -123,7 +123,7 @@ def test_replies_to_one_prompt_come_together(words):
         pair("Hi there.", "Come in.", "What?"),
         pair("Hello.", "Well then.", "No."),
     ]
-    taken = compare(pairs, words, row_length=256)
+    taken = render_comparisons(pairs, words, row_length=256)
     first, second = taken.compared
     assert len(first.documents) == 3
     assert first.wins.tolist() == [[0, 1, 1], [0, 0, 0], [0, 0, 0]]
@@ -139,7 +139,7 @@ def test_shares_ties_and_margins_reach_the_loss(words):
     soft = dataclasses.replace(
         pair("Hi there.", "Come in.", "Go away."), share=0.6, tie=0.3, margin=0.5
     )
-    known = compare([soft], words, row_length=256).compared[0]
+    known = render_comparisons([soft], words, row_length=256).compared[0]
     np.testing.assert_allclose(known.wins, [[0, 0.6], [0.1, 0]], atol=1e-6)
     np.testing.assert_allclose(known.ties, [[0, 0.3], [0.3, 0]], atol=1e-6)
     np.testing.assert_allclose(known.margin, [[0, 0.5], [-0.5, 0]])
@@ -158,16 +158,16 @@ def test_what_reads_replies_alone_sees_nothing_of_the_prompt(words):
         pair("Hi there.", "Come in.", "Go away.", "a"),
         pair("No?", "Go away.", "Come in.", "b"),
     ]
-    first, second = compare(pairs, words, row_length=256, reads="replies").compared
+    first, second = render_comparisons(pairs, words, row_length=256, reads="replies").compared
     assert (first.id, second.id) == ("a", "b")  # still two prompts, each with its comparison
     for one, other in zip(first.documents, second.documents[::-1], strict=True):
         np.testing.assert_array_equal(one, other)
-    read = compare(pairs, words, row_length=256).compared
+    read = render_comparisons(pairs, words, row_length=256).compared
     assert len(read[0].documents[0]) != len(read[1].documents[1])
 
 
 def test_both_sides_end_in_the_same_token(words):
-    (one,) = compare(
+    (one,) = render_comparisons(
         [pair("Hi.", "Short.", "A longer reply, with more.")], words, row_length=256
     ).compared
     ends = {tuple(document[-2:].tolist()) for document in one.documents}
@@ -176,7 +176,7 @@ def test_both_sides_end_in_the_same_token(words):
 
 def test_what_does_not_fit_is_named_and_not_cut(words):
     pairs = [pair("Hi.", "Yes.", "No.", "kept"), pair("Hi " * 200, "Yes.", "No.", "long")]
-    taken = compare(pairs, words, row_length=64)
+    taken = render_comparisons(pairs, words, row_length=64)
     assert [one.id for one in taken.compared] == ["kept"]
     assert taken.dropped == ("long",)
 

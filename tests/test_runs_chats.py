@@ -12,7 +12,7 @@ from hen_jax.runs import chats
 from hen_jax.runs.chats import Answering, back_end, open_chat, open_speaker, revision
 from hen_jax.text.conversation import Message, Reply
 from hen_jax.text.detect import open_chat_tokenizer
-from hen_jax.verbs.generate.generate import Request, generate_replies
+from hen_jax.verbs.generate.generate import GenerateRequest, generate_replies
 
 HI = (Message("user", "Hi"),)
 
@@ -29,7 +29,9 @@ def test_a_model_answers_as_generate_does(folder):
     chat = open_chat(f"model:{folder}", HOT)
     [reply] = chat([HI])
     assert chat([]) == []
-    request = Request(model=folder, prompts=("Hi",), max_new_tokens=4, temperature=5.0, seed=1)
+    request = GenerateRequest(
+        model=folder, prompts=("Hi",), max_new_tokens=4, temperature=5.0, seed=1
+    )
     assert generate_replies(request) == [reply]
 
 

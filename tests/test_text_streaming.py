@@ -7,7 +7,7 @@ from tiny_tokenizer import tiny_tokenizer
 
 from hen_jax.text.fast_tokenizer import without_transformers
 from hen_jax.text.streaming import TextStream, first_stop, grow, rest_of
-from hen_jax.text.token_bytes import shown, token_bytes
+from hen_jax.text.token_bytes import token_bytes, token_text
 
 TOKENIZER = without_transformers(tiny_tokenizer())
 SAID = "The rain — it's 你好, \U0001f327️\U0001f468‍\U0001f469‍\U0001f467! naïve café\n\n  end"
@@ -80,8 +80,8 @@ def test_bytes_of_tokens_are_those_of_the_text():
     ids = TOKENIZER.backend_tokenizer.encode(SAID, add_special_tokens=False).ids
     assert b"".join(map(bytes_of, ids)) == SAID.encode()
     assert bytes_of(1) == b"<|im_start|>"
-    assert shown(b" dog") == " dog"
-    assert shown(b"\xe4\xbd") == "bytes:\\xe4\\xbd"
+    assert token_text(b" dog") == " dog"
+    assert token_text(b"\xe4\xbd") == "bytes:\\xe4\\xbd"
 
 
 def test_bytes_of_a_sentencepiece_vocabulary():

@@ -96,7 +96,7 @@ def write_gguf(path, kind=Kind.F32, config=LLAMA, change=lambda writer: None, pr
     change(writer)
     rng = np.random.default_rng(0)
     values = {}
-    for row in names.table(config):
+    for row in names.weight_table(config):
         shape = names.hf_shape(row, config)
         layers = zip(
             names.expand(row, row.name, config), names.expand(row, row.gguf, config), strict=True

@@ -13,7 +13,7 @@ def add(verbs: Any) -> None:
     verb.set_defaults(verb=check_verb)
     verb = own.add_parser("export", help="the items as pairs, for hen rate")
     verb.add_argument("--out", required=True, type=Path, help="folder")
-    verb.set_defaults(verb=export_verb)
+    verb.set_defaults(verb=_export_verb)
     verb = own.add_parser("leaderboard", help="a table from results of hen evaluate")
     verb.add_argument("--results", required=True, nargs="+", type=Path, help="their folders")
     verb.add_argument("--out", required=True, type=Path, help="the Markdown file")
@@ -27,11 +27,11 @@ def check_verb(_: argparse.Namespace, __: list[str]) -> None:
     check()
 
 
-def export_verb(chosen: argparse.Namespace, _: list[str]) -> None:
+def _export_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen bench export`."""
-    from hen_jax.verbs.bench import export
+    from hen_jax.verbs.bench import export_items
 
-    export(chosen.out)
+    export_items(chosen.out)
 
 
 def leaderboard_verb(chosen: argparse.Namespace, _: list[str]) -> None:

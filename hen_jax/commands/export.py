@@ -17,10 +17,10 @@ def add(verbs: Any) -> None:
     verb.add_argument("--base-model", help="hub id OWNER/NAME of the base, where not recorded")
     verb.add_argument("--expert", help="which one, of a run that trained several")
     verb.add_argument("--all-experts", action="store_true", help="each, under its name in --out")
-    verb.set_defaults(verb=export_verb)
+    verb.set_defaults(verb=_export_verb)
 
 
-def export_verb(chosen: argparse.Namespace, _: list[str]) -> None:
+def _export_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen export`."""
     from hen_jax.runs.export.folders import describe_export, export
     from hen_jax.runs.export.gguf import export_gguf

@@ -24,10 +24,10 @@ def add(verbs: Any) -> None:
 
 def rate_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen rate`."""
-    from hen_jax.verbs.rate import Rating, rate
+    from hen_jax.verbs.rate import RatingPage, rate
 
     rate(
-        Rating(
+        RatingPage(
             items=chosen.items,
             schema=chosen.schema,
             kind=chosen.kind,

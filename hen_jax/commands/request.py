@@ -4,14 +4,14 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hen_jax.verbs.generate.generate import Request
+    from hen_jax.verbs.generate.generate import GenerateRequest
 
 
-def request_of(chosen: argparse.Namespace) -> "Request":
+def request_of(chosen: argparse.Namespace) -> "GenerateRequest":
     """Who answers, and how."""
-    from hen_jax.verbs.generate.generate import Request
+    from hen_jax.verbs.generate.generate import GenerateRequest
 
-    return Request(
+    return GenerateRequest(
         model=chosen.model,
         backend=chosen.backend,
         adapter=chosen.adapter,

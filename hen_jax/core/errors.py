@@ -50,7 +50,7 @@ class LostError(RuntimeError):
     """
 
 
-class Told(NamedTuple):
+class CommandEnd(NamedTuple):
     """How the command ends: exit code, and one line for the user."""
 
     code: int
@@ -63,7 +63,7 @@ _NO_BACKEND = re.compile(r"Unable to initialize backend '(\w*)': (.*)")
 _QUOTED_PATH = re.compile(r"""["'](/[^"']+)["']""")
 
 
-def told(error: BaseException) -> Told | None:
+def told(error: BaseException) -> CommandEnd | None:
     """How an error that is no defect of ours is told; None for a defect, which needs a traceback.
 
     Bad input, devices that are not there, a disk that is full and Ctrl-C end with code 2. A full
@@ -71,22 +71,24 @@ def told(error: BaseException) -> Told | None:
     on device]")`, too.
     """
     if isinstance(error, InputError):
-        return Told(2, printable(str(error)))
+        return CommandEnd(2, printable(str(error)))
     if isinstance(error, StoppedError | StoppedEarlyError):
-        return Told(STOPPED, str(error))
+        return CommandEnd(STOPPED, str(error))
     if isinstance(error, LostError):
-        return Told(LOST, str(error))
+        return CommandEnd(LOST, str(error))
     if isinstance(error, KeyboardInterrupt):
-        return Told(2, "interrupted; what was whole before still is")
+        return CommandEnd(2, "interrupted; what was whole before still is")
     full = next(filter(None, map(_full_disk, _causes(error))), None)
     if full is not None:
-        return Told(2, f"{full}: the disk is full; free some space and give the same command")
+        return CommandEnd(2, f"{full}: the disk is full; free some space and give the same command")
     absent = next(filter(None, map(_no_devices, _causes(error))), None)
     if absent is not None:
-        return Told(2, f"{absent}; unset JAX_PLATFORMS or set it to cpu, and see `hen doctor`")
+        return CommandEnd(
+            2, f"{absent}; unset JAX_PLATFORMS or set it to cpu, and see `hen doctor`"
+        )
     if isinstance(error, OSError):
         # A missing right is the user's to mend; what was whole before still is.
-        return Told(2, f"{error.filename or 'writing'}: {error.strerror or error}")
+        return CommandEnd(2, f"{error.filename or 'writing'}: {error.strerror or error}")
     return None
 
 

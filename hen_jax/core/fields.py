@@ -44,7 +44,7 @@ def fields_of(records: Records, prefix: str = "") -> Iterator[Field]:
             inner = bare(hints[field.name])
             group = inner if isinstance(inner, type) and dataclasses.is_dataclass(inner) else None
             path = f"{prefix}{field.name}"
-            meaning = said.get(field.name, "") or (headline(group) if group else "")
+            meaning = said.get(field.name, "") or (_headline(group) if group else "")
             yield Field(path, hints[field.name], default_of(field), meaning, group)
             if group is not None:
                 yield from fields_of([group], f"{path}.")
@@ -57,7 +57,7 @@ def default_of(field: dataclasses.Field) -> Any:
     return field.default
 
 
-def headline(record: Any) -> str:
+def _headline(record: Any) -> str:
     """The first sentence of a docstring, without its full stop."""
     text = " ".join((inspect.getdoc(record) or "").split("\n\n")[0].split())
     return re.split(r"[.:;] ", text)[0].rstrip(".:")

@@ -56,7 +56,7 @@ from hen_jax.steps.update import Loss, Metrics
 FEATURES = 5
 """What the scorer sees of a row."""
 
-KEPT = 0.5
+_KEPT = 0.5
 """How much of an earlier influence stays when a row is visited again."""
 
 
@@ -121,7 +121,7 @@ def visited(
     scale = jnp.where(first, square**0.5, (0.9 * visits.scale**2 + 0.1 * square) ** 0.5)
     now = influence / jnp.maximum(scale, 1e-30)
     again = visits.count[example] > 0
-    mixed = jnp.where(again, KEPT * visits.influence[example] + (1 - KEPT) * now, now)
+    mixed = jnp.where(again, _KEPT * visits.influence[example] + (1 - _KEPT) * now, now)
     return Visits(
         visits.count.at[example].add(1),
         visits.loss.at[example].set(per_token),

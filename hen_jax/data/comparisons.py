@@ -73,7 +73,7 @@ class Taken(NamedTuple):
     silent: tuple[str, ...] = ()  # a side of them has nothing that trains
 
 
-def compare(
+def render_comparisons(
     pairs: Sequence[Pair],
     tokenizer: ChatTokenizer,
     *,

@@ -26,20 +26,20 @@ from hen_jax.text.chat import Rendered, render_all
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.tokenizer import ChatTokenizer
 
-Turns = tuple[Message, ...]
+_Turns = tuple[Message, ...]
 
 
 class _Reply(NamedTuple):
     """A continuation, and what each of its assistant turns counts for; 0: it is only read."""
 
-    turns: Turns
+    turns: _Turns
     weights: tuple[float, ...]
 
 
 class _Item(NamedTuple):
     """What is known of the replies to one prompt, before they are token ids."""
 
-    prompt: Turns
+    prompt: _Turns
     replies: list[_Reply]
     judged: tuple[JudgedReply, ...]
     marks: np.ndarray  # [K, 2], as in `Compared`
@@ -54,7 +54,7 @@ def continuations(
     shared: bool = True,
     discount: float = 1.0,
 ) -> Taken:
-    """Brings the records of each prompt together and renders them, as `comparisons.compare` does.
+    """Brings the records of each prompt together and renders them, as `render_comparisons` does.
 
     Pairs whose continuations have several assistant turns stay by themselves, as which turns count
     depends on the pair: those that differ, the `k`-th of a continuation (from 0) `discount ** k`
@@ -85,14 +85,14 @@ def continuations(
 
 
 def _items(records: Sequence[Pair | Labelled], discount: float) -> list[_Item]:
-    by_prompt: dict[tuple[Turns, str], list[Pair | Labelled]] = {}
+    by_prompt: dict[tuple[_Turns, str], list[Pair | Labelled]] = {}
     for record in records:
         prompt, several = _asked(record)
         by_prompt.setdefault((prompt, record.id if several else ""), []).append(record)
     return [_item(prompt, found, discount) for (prompt, _), found in by_prompt.items()]
 
 
-def _asked(record: Pair | Labelled) -> tuple[Turns, bool]:
+def _asked(record: Pair | Labelled) -> tuple[_Turns, bool]:
     """The prompt, and whether what its turns count for depends on the record."""
     if isinstance(record, Pair):
         if record.margin:
@@ -107,7 +107,7 @@ def _asked(record: Pair | Labelled) -> tuple[Turns, bool]:
     return messages[:-1], False
 
 
-def _item(prompt: Turns, records: Sequence[Pair | Labelled], discount: float) -> _Item:
+def _item(prompt: _Turns, records: Sequence[Pair | Labelled], discount: float) -> _Item:
     pairs = [record for record in records if isinstance(record, Pair)]
     labels = [record for record in records if isinstance(record, Labelled)]
     said = [*replies_of(pairs), *(one.conversation.messages[-1:] for one in labels)]
@@ -134,7 +134,7 @@ def _plain(pair: Pair) -> bool:
     return max(said) == 1 and not pair.turn_weights
 
 
-def _weights(reply: Turns, pairs: Sequence[Pair], discount: float) -> tuple[float, ...]:
+def _weights(reply: _Turns, pairs: Sequence[Pair], discount: float) -> tuple[float, ...]:
     """What each assistant turn of a reply counts for."""
     if all(map(_plain, pairs)):
         return tuple(1.0 for message in reply if message.role == "assistant")
@@ -150,14 +150,14 @@ def _weights(reply: Turns, pairs: Sequence[Pair], discount: float) -> tuple[floa
     )
 
 
-def _read_only(messages: Turns) -> Turns:
+def _read_only(messages: _Turns) -> _Turns:
     return tuple(
         dataclasses.replace(message, trains=False) if message.role == "assistant" else message
         for message in messages
     )
 
 
-def _marked(reply: _Reply) -> Turns:
+def _marked(reply: _Reply) -> _Turns:
     """The turns, of which those with a weight train."""
     weights = iter(reply.weights)
     return tuple(

@@ -14,7 +14,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.data.preferences import Pair
 from hen_jax.data.splits import part_number
 
-CUES: Mapping[str, re.Pattern[str]] = {
+_CUES: Mapping[str, re.Pattern[str]] = {
     "question marks": re.compile("[?？]"),
     "exclamation marks": re.compile("[!！]"),
     "quotes": re.compile("[\"'“”‘’「」『』]"),
@@ -70,7 +70,7 @@ def _features(pair: Pair, side: str) -> np.ndarray:
     said = {"chosen": pair.chosen, "rejected": pair.rejected}[side]
     text = "\n".join(message.content for message in said if message.role == "assistant")
     words = text.split()
-    counts = [len(cue.findall(text)) for cue in CUES.values()]
+    counts = [len(cue.findall(text)) for cue in _CUES.values()]
     return np.asarray([len(text), len(text) / max(len(words), 1), *counts], float)
 
 

@@ -18,7 +18,7 @@ from hen_jax.text.conversation import Conversation
 from hen_jax.text.tokenizer import ChatTokenizer
 
 
-class Features(NamedTuple):
+class SpeakerFeatures(NamedTuple):
     """What is known of the one who speaks, after the last turn."""
 
     id: str
@@ -30,7 +30,7 @@ class Featured(NamedTuple):
     """An example with the features of its conversation."""
 
     example: Example
-    features: Features
+    features: SpeakerFeatures
 
 
 class FeaturedBatch(NamedTuple):
@@ -41,7 +41,7 @@ class FeaturedBatch(NamedTuple):
     reactions: Array  # [B, J] float32
 
 
-def read_features(path: Path) -> dict[str, Features]:
+def read_features(path: Path) -> dict[str, SpeakerFeatures]:
     """Lines of `{"id", "traits": [...], "reactions": [...]}`, by id; all of the same sizes.
 
     Raises:
@@ -56,7 +56,7 @@ def read_features(path: Path) -> dict[str, Features]:
 
 def featured(
     documents: Sequence[Document],
-    features: Mapping[str, Features],
+    features: Mapping[str, SpeakerFeatures],
     tokenizer: ChatTokenizer,
     longest: int,
 ) -> tuple[list[Featured], tuple[str, ...]]:
@@ -86,9 +86,9 @@ def featured_batch(
     return FeaturedBatch(stack_rows(laid), *known)
 
 
-def _parse(row: Row) -> Features:
+def _parse(row: Row) -> SpeakerFeatures:
     fields.known_keys(row, ("id", "traits", "reactions"), ("states",))
-    return Features(
+    return SpeakerFeatures(
         fields.name_field(row, "id"), _numbers(row, "traits"), _numbers(row, "reactions")
     )
 

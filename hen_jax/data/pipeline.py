@@ -62,11 +62,11 @@ class Mixture:
             )
 
 
-Examples = Mixture | Store | Sequence[Example]
+_Examples = Mixture | Store | Sequence[Example]
 """What batches are made of: sets with weights, a set that may be on disk, or a list."""
 
 
-def as_mixture(examples: Examples) -> Mixture:
+def as_mixture(examples: _Examples) -> Mixture:
     """Any kind of `Examples` as a mixture."""
     if isinstance(examples, Mixture):
         return examples
@@ -104,7 +104,7 @@ class Batches:
 
 
 def train_batches(
-    examples: Examples,
+    examples: _Examples,
     config: PipelineConfig,
     *,
     process_index: int = 0,
@@ -128,7 +128,7 @@ def train_batches(
     return Batches(mine.map(functools.partial(_read, mixture.stores, config.row_length)), config)
 
 
-def train_records(examples: Examples, config: PipelineConfig, number: int) -> list[str]:
+def train_records(examples: _Examples, config: PipelineConfig, number: int) -> list[str]:
     """The ids of the records in the whole batch `number`, from 0, of `train_batches`."""
     mixture = as_mixture(examples)
     rows = _endless_rows(mixture, config)
@@ -205,7 +205,7 @@ def _read_ahead(batches: "grain.MapDataset[Any]", config: PipelineConfig) -> Any
 
 
 def eval_batches(
-    examples: Examples,
+    examples: _Examples,
     config: PipelineConfig,
     *,
     process_index: int = 0,
@@ -253,7 +253,7 @@ def local_size(config: PipelineConfig, process_index: int, process_count: int) -
     return config.batch_size // process_count
 
 
-def batches_per_epoch(examples: Examples, config: PipelineConfig) -> float:
+def batches_per_epoch(examples: _Examples, config: PipelineConfig) -> float:
     """How many global batches hold every example once; not whole, as epochs run on."""
     stores = as_mixture(examples).stores
     rows = sum(len(rows_of(store, config.row_length, config.packing)) for store in stores)
@@ -267,7 +267,7 @@ class RowBounds(NamedTuple):
     reach: RowLimits | None = None  # of the documents; None: a whole row
 
 
-def row_bounds(examples: Examples, config: PipelineConfig) -> RowBounds:
+def row_bounds(examples: _Examples, config: PipelineConfig) -> RowBounds:
     """The tightest bounds of all packed rows."""
     found = []
     for store in as_mixture(examples).stores:

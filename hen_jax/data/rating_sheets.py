@@ -21,7 +21,7 @@ from hen_jax.data.votes import Kind, SheetKey, Shown
 from hen_jax.text.conversation import Conversation, Message
 
 
-class Item(NamedTuple):
+class RatingItem(NamedTuple):
     """What is to be rated: a conversation, or two ways to go on from one."""
 
     id: str
@@ -29,23 +29,23 @@ class Item(NamedTuple):
     replies: tuple[str, ...] = ()  # two, where one is to be chosen
 
 
-class SheetRow(NamedTuple):
+class RatingSheetRow(NamedTuple):
     """A line of a sheet."""
 
     blind: str
-    item: Item
+    item: RatingItem
     exchanged: bool
 
 
-def pair_item(pair: Pair) -> Item:
+def pair_item(pair: Pair) -> RatingItem:
     """A pair with `chosen` as its first reply."""
     replies = _transcript(pair.chosen), _transcript(pair.rejected)
-    return Item(pair.id, _transcript(pair.prompt), replies)
+    return RatingItem(pair.id, _transcript(pair.prompt), replies)
 
 
-def conversation_item(name: str, conversation: Conversation) -> Item:
+def conversation_item(name: str, conversation: Conversation) -> RatingItem:
     """A conversation, to be rated as a whole."""
-    return Item(name, _transcript(conversation.messages))
+    return RatingItem(name, _transcript(conversation.messages))
 
 
 def _transcript(messages: Sequence[Message]) -> str:
@@ -55,7 +55,9 @@ def _transcript(messages: Sequence[Message]) -> str:
     return "\n\n".join(f"{one.role.upper()}: {one.content}" for one in messages)
 
 
-def lay_out_sheets(items: Sequence[Item], sheets: int, seed: int) -> list[list[SheetRow]]:
+def lay_out_sheets(
+    items: Sequence[RatingItem], sheets: int, seed: int
+) -> list[list[RatingSheetRow]]:
     """The lines of each sheet; with the same seed the same.
 
     With an even number of sheets each reply is A equally often, and with one item more or less on
@@ -73,14 +75,16 @@ def lay_out_sheets(items: Sequence[Item], sheets: int, seed: int) -> list[list[S
         place = {at: number for number, at in enumerate(order)}
         found.append(
             [
-                SheetRow(f"{chance.getrandbits(48):012x}", items[at], (place[at] + sheet) % 2 == 1)
+                RatingSheetRow(
+                    f"{chance.getrandbits(48):012x}", items[at], (place[at] + sheet) % 2 == 1
+                )
                 for at in turned
             ]
         )
     return found
 
 
-def write_sheet(path: Path, rows: Iterable[SheetRow], kind: Kind) -> None:
+def write_sheet(path: Path, rows: Iterable[RatingSheetRow], kind: Kind) -> None:
     """A sheet as CSV with a byte order mark, by which spreadsheets know UTF-8.
 
     The annotator fills in `choice` (a, b, tie, both bad) or `rating`; `comment` is not read.
@@ -94,7 +98,7 @@ def write_sheet(path: Path, rows: Iterable[SheetRow], kind: Kind) -> None:
             writer.writerow([number, row.blind, row.item.prompt, *replies, "", ""])
 
 
-def write_key(path: Path, sheets: Sequence[str], rows: Sequence[Sequence[SheetRow]]) -> None:
+def write_key(path: Path, sheets: Sequence[str], rows: Sequence[Sequence[RatingSheetRow]]) -> None:
     """Which item stands under each blind name, and whether its replies are exchanged."""
     with path.open("w", encoding="utf-8") as file:
         for sheet, own in zip(sheets, rows, strict=True):

@@ -66,7 +66,7 @@ class Shown(NamedTuple):
 SheetKey = Mapping[str, Shown]
 
 
-class Reading(NamedTuple):
+class VoteReading(NamedTuple):
     """How files of votes are to be read."""
 
     kind: Kind
@@ -76,7 +76,7 @@ class Reading(NamedTuple):
     key: SheetKey | None = None
 
 
-def read_votes(files: Iterable[Path], reading: Reading) -> Cast:
+def read_votes(files: Iterable[Path], reading: VoteReading) -> Cast:
     """All votes of the files, and every fault.
 
     A file without an annotator's column and with one of values is one annotator's, called by the
@@ -144,7 +144,7 @@ class _Layout(NamedTuple):
     values: tuple[str, ...]  # columns of ratings or choices
 
 
-def _layout(path: Path, rows: Iterable[Row], reading: Reading) -> _Layout:
+def _layout(path: Path, rows: Iterable[Row], reading: VoteReading) -> _Layout:
     """By all rows of the file, as empty cells are in none."""
     columns = dict.fromkeys(key for row in rows for key in _renamed(row, reading.columns))
     value = _VALUE[reading.kind]
@@ -162,7 +162,7 @@ def _layout(path: Path, rows: Iterable[Row], reading: Reading) -> _Layout:
 
 
 def _votes(
-    row: Row, place: str, layout: _Layout, reading: Reading
+    row: Row, place: str, layout: _Layout, reading: VoteReading
 ) -> Iterator[Vote | Fault | None]:
     row = _renamed(row, reading.columns)
     try:
@@ -203,7 +203,7 @@ def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
     return named
 
 
-def _value(cell: Any, reading: Reading) -> float | str | None:
+def _value(cell: Any, reading: VoteReading) -> float | str | None:
     said = "" if cell is None else re.sub(r"[\s_]+", " ", str(cell)).strip().lower()
     if said in UNSAID or (isinstance(cell, float) and cell != cell):
         return None

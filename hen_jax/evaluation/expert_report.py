@@ -24,7 +24,7 @@ from hen_jax.evaluation.expert_levels import (
 from hen_jax.evaluation.preferences import Estimate, estimate
 
 
-class Drawn(NamedTuple):
+class BootstrapDraws(NamedTuple):
     """Of the bootstrap."""
 
     draws: int = 2000
@@ -49,7 +49,7 @@ class Levels(NamedTuple):
 
 
 def measure_report(
-    levels: Levels, wanted: Wanted, baseline: str, drawn: Drawn, target: Desired = "stated"
+    levels: Levels, wanted: Wanted, baseline: str, drawn: BootstrapDraws, target: Desired = "stated"
 ) -> dict[str, Any]:
     """The figures of one measure for every arm beside the baseline.
 
@@ -66,7 +66,7 @@ def measure_report(
         "kind": levels.kind,
         "target": target,
         "crossed": dict(levels.crossed),
-        "claim": claim(levels.crossed),
+        "claim": allowed_claim(levels.crossed),
         "missing": dict(levels.missing),
         "levels": {name: _by_context(own, wanted, drawn) for name, own in levels.arms.items()},
         "desired": _by_context(wanted.desired[:, None], wanted, drawn),
@@ -99,7 +99,7 @@ LEAST_ITEMS = 10
 """Groups of items that an accuracy needs before it may carry a claim; ours."""
 
 
-def claim(crossed: Mapping[str, Mapping[str, Any]]) -> str:
+def allowed_claim(crossed: Mapping[str, Mapping[str, Any]]) -> str:
     """What the measure may be used for, in a sentence, by its crossed accuracies.
 
     A kind counts where its interval lies above one half, from `LEAST_ITEMS` groups on.
@@ -121,7 +121,9 @@ def claim(crossed: Mapping[str, Mapping[str, Any]]) -> str:
     return said
 
 
-def _gaps(arm: np.ndarray, base: np.ndarray, wanted: Wanted, drawn: Drawn) -> dict[str, Any]:
+def _gaps(
+    arm: np.ndarray, base: np.ndarray, wanted: Wanted, drawn: BootstrapDraws
+) -> dict[str, Any]:
     found = gaps(arm, base, wanted, draws=drawn.draws, seed=drawn.seed)
     return {
         "reduction": estimate_json(found.reduction),
@@ -135,7 +137,7 @@ def _gaps(arm: np.ndarray, base: np.ndarray, wanted: Wanted, drawn: Drawn) -> di
 
 
 def _by_length(
-    arm: np.ndarray, base: np.ndarray, wanted: Wanted, drawn: Drawn
+    arm: np.ndarray, base: np.ndarray, wanted: Wanted, drawn: BootstrapDraws
 ) -> dict[str, dict[str, Any]]:
     """Gap reduction of the shorter half of the conversations, and of the longer."""
     both = np.isnan(arm) | np.isnan(base)
@@ -158,7 +160,7 @@ def _by_length(
     return found
 
 
-def _persistence(levels: np.ndarray, wanted: Wanted, drawn: Drawn) -> dict[str, Any]:
+def _persistence(levels: np.ndarray, wanted: Wanted, drawn: BootstrapDraws) -> dict[str, Any]:
     found = persistence(levels, wanted.groups, draws=drawn.draws, seed=drawn.seed)
     many = {"levels": found.levels, "retention": found.retention}
     one = {"late": found.late, "slope": found.slope, "area": found.area}
@@ -170,7 +172,7 @@ def _persistence(levels: np.ndarray, wanted: Wanted, drawn: Drawn) -> dict[str, 
 
 
 def _closer(
-    one: np.ndarray, other: np.ndarray, wanted: Wanted, drawn: Drawn
+    one: np.ndarray, other: np.ndarray, wanted: Wanted, drawn: BootstrapDraws
 ) -> dict[str, dict[str, Any]]:
     """By context: how much closer to what is desired an arm is than another, turn by turn."""
     ours, theirs = (closeness(levels, wanted.desired) for levels in (one, other))
@@ -186,7 +188,7 @@ def _closer(
     return found
 
 
-def _by_context(levels: np.ndarray, wanted: Wanted, drawn: Drawn) -> dict[str, Any]:
+def _by_context(levels: np.ndarray, wanted: Wanted, drawn: BootstrapDraws) -> dict[str, Any]:
     means, contexts = conversation_levels(levels), np.asarray(wanted.contexts)
     found = {}
     for name in dict.fromkeys(wanted.contexts):
@@ -216,7 +218,7 @@ HEADER = ("arm", "gap reduction %", "mean of contexts %", "factor", "late retent
           "the same of closeness", "slope a turn", "area", "survives replies alone")  # fmt: skip
 
 
-def table(report: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
+def figures_table(report: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
     """A measure's figures as a table in Markdown, an arm a row; 95 % intervals in brackets."""
     lines = [" | ".join(HEADER), " | ".join(["---"] * len(HEADER))]
     for arm in arms:

@@ -18,7 +18,7 @@ from scipy.special import stdtr, stdtrit
 from hen_jax.evaluation.ratings import holm
 from hen_jax.evaluation.suite import Corpus, Found, Measured, Observed, is_whole
 
-DRAWS = 2000
+_DRAWS = 2000
 _EQUAL = 1e-9  # two sums of the same numbers in another order are equal
 _CHUNK = 200  # draws at a time: a matrix of them by clusters is in memory
 
@@ -27,7 +27,7 @@ class Drawing(NamedTuple):
     """Of the bootstrap."""
 
     seed: int = 0
-    draws: int = DRAWS
+    draws: int = _DRAWS
 
 
 DRAWING = Drawing()

@@ -9,7 +9,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.journal import Journal
 from hen_jax.text.conversation import Chat, Message, Reply, UnansweredError
 
-KIND = "journal of judge calls"
+JUDGE_JOURNAL = "journal of judge calls"
 """What the first line of a journal of these calls says."""
 
 
@@ -22,7 +22,7 @@ class JudgeIdentity(NamedTuple):
     nonce: str  # the policy, not a nonce
 
 
-class Ask(NamedTuple):
+class JudgeCall(NamedTuple):
     """A call to be made: its key, how long it is to read, and the conversation itself."""
 
     key: str
@@ -37,7 +37,7 @@ def call_key(judge: JudgeIdentity, prompt: str, order: int, repeat: int) -> str:
 
 
 def ask_all(
-    asks: Iterable[Ask],
+    asks: Iterable[JudgeCall],
     speaker: Callable[[int], Chat],
     journal: Journal,
     *,
@@ -88,7 +88,7 @@ def begun_reply(beginning: str, reply: Reply) -> Reply:
 
 
 def _keep(
-    part: Sequence[Ask],
+    part: Sequence[JudgeCall],
     replies: Sequence[Reply | None],
     known: dict[str, Reply],
     journal: Journal,
@@ -102,7 +102,7 @@ def _reply(row: Mapping[str, Any]) -> Reply:
     try:
         text, key = row["text"], row["key"]
     except KeyError as error:
-        raise InputError(f"the {KIND} has a row without {error}; delete it") from None
+        raise InputError(f"the {JUDGE_JOURNAL} has a row without {error}; delete it") from None
     if not isinstance(text, str) or not isinstance(key, str):
-        raise InputError(f"the {KIND} has a row whose key or text is no text; delete it")
+        raise InputError(f"the {JUDGE_JOURNAL} has a row whose key or text is no text; delete it")
     return Reply(**{name: row[name] for name in Reply._fields if name in row})

@@ -14,7 +14,7 @@ import numpy as np
 from hen_jax.data.judged import Judged
 from hen_jax.evaluation.judge_prompts import Mode
 from hen_jax.evaluation.judge_questions import OWN, Answer, Question, worth
-from hen_jax.evaluation.judge_report import agreed, parse_counts, scores
+from hen_jax.evaluation.judge_report import agreed, parse_counts, verdict_scores
 from hen_jax.evaluation.preference_report import estimate_row
 from hen_jax.evaluation.preferences import estimate
 
@@ -73,7 +73,7 @@ def _length_rows(answers: Sequence[Answer], mode: Mode) -> tuple[np.ndarray, lis
         return np.asarray(rows, float).reshape(-1, 2), [one.item.group for one in pairs], True
     items = {answer.question.item.id: answer.question.item for answer in answers}
     own: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for (name, player), values in scores(answers).items():
+    for (name, player), values in verdict_scores(answers).items():
         own[name].append((np.log2(len(items[name].replies[player])), float(np.mean(values))))
     within = any(len(rows) > 1 for rows in own.values())
     if within:
@@ -123,7 +123,7 @@ def self_preference(main: Sequence[Answer], own: Sequence[Answer], mode: Mode) -
     """
     others: dict[str, list[float]] = defaultdict(list)
     if mode == "pointwise":
-        for (name, _), values in scores(main).items():
+        for (name, _), values in verdict_scores(main).items():
             others[name].append(float(np.mean(values)))
     found: dict[str, list[float]] = defaultdict(list)
     groups: dict[str, str] = {}

@@ -37,7 +37,7 @@ MOST_REPLIES = len(string.ascii_uppercase)
 
 
 @dataclasses.dataclass(frozen=True)
-class Frame:
+class _Frame:
     """The sentences around a rubric in one language; braces take what they name."""
 
     task: str
@@ -53,8 +53,8 @@ class Frame:
     groupwise: str
 
 
-FRAMES: Mapping[Language, Frame] = {
-    "en": Frame(
+_FRAMES: Mapping[Language, _Frame] = {
+    "en": _Frame(
         task="You grade replies by a rubric.",
         rubric="Rubric: {about}",
         dimensions="Look at:",
@@ -73,7 +73,7 @@ FRAMES: Mapping[Language, Frame] = {
         groupwise="Put the replies {labels} in order by the rubric, the best first, each one once. "
         "Answer with one JSON object of this form and nothing else: {form}",
     ),
-    "zh": Frame(
+    "zh": _Frame(
         task="你按评分标准给回复打分。",
         rubric="评分标准：{about}",
         dimensions="要看的方面：",
@@ -114,7 +114,7 @@ def judge_prompt(
       prompt: the conversation up to the replies.
       texts: of the replies, in the order they are shown.
     """
-    frame, labels = FRAMES[rubric.language], labels_of(len(texts))
+    frame, labels = _FRAMES[rubric.language], labels_of(len(texts))
     parts = [
         frame.task,
         frame.rubric.format(about=rubric.about),
@@ -136,7 +136,7 @@ def _marked(title: str, text: str) -> str:
 
 
 def _request(
-    mode: Mode, rubric: Rubric, frame: Frame, labels: Sequence[str], by_dimension: bool
+    mode: Mode, rubric: Rubric, frame: _Frame, labels: Sequence[str], by_dimension: bool
 ) -> str:
     if mode == "pairwise":
         return frame.pairwise.format(tie=TIE)

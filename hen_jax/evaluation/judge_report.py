@@ -61,7 +61,7 @@ def _both(one: float, other: float) -> tuple[float, bool]:
     return (one, True) if one == other else (0.5, False)
 
 
-def scores(answers: Iterable[Answer]) -> dict[tuple[str, str], list[float]]:
+def verdict_scores(answers: Iterable[Answer]) -> dict[tuple[str, str], list[float]]:
     """Pointwise scores of each item and writer, one for each repeat that has a verdict."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for answer in answers:
@@ -90,7 +90,7 @@ def said_of_replies(answers: Sequence[Answer], mode: Mode) -> dict[str, Any]:
 def _means(answers: Sequence[Answer]) -> dict[str, Any]:
     groups = {answer.question.item.id: answer.question.item.group for answer in answers}
     by_player: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    for (name, player), values in scores(answers).items():
+    for (name, player), values in verdict_scores(answers).items():
         by_player[player].append((float(np.mean(values)), groups[name]))
     means = {
         player: estimate_row(estimate(np.asarray([x for x, _ in own]), [group for _, group in own]))
@@ -120,7 +120,7 @@ def _dimensions(answers: Sequence[Answer]) -> dict[str, dict[str, float]]:
 def _score_margins(answers: Sequence[Answer]) -> list[tuple[Judged, float]]:
     """The preferred reply's mean score less the other one's, of items with both."""
     items = {answer.question.item.id: answer.question.item for answer in answers}
-    means = {key: float(np.mean(values)) for key, values in scores(answers).items()}
+    means = {key: float(np.mean(values)) for key, values in verdict_scores(answers).items()}
     found = []
     for name, item in items.items():
         others = [player for player in item.replies if player != item.preferred]

@@ -37,7 +37,7 @@ class TaskScores(NamedTuple):
     tasks: Sequence[str]
 
 
-def report(scores: np.ndarray, held: Held, replies: TaskScores) -> dict[str, Any]:
+def report_preferences(scores: np.ndarray, held: Held, replies: TaskScores) -> dict[str, Any]:
     """Accuracies by kind with intervals and controls, calibration, and the temperature.
 
     Args:

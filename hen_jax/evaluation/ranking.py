@@ -16,7 +16,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-DRAWS = 500
+_DRAWS = 500
 """Resamples of an interval: a few milliseconds each."""
 
 
@@ -53,7 +53,7 @@ class Ranking(NamedTuple):
     draws_apart: int  # resamples that give no strengths either; they widen the intervals
 
 
-def rank(comparisons: Sequence[Comparison], draws: int = DRAWS, seed: int = 0) -> Ranking:
+def rank(comparisons: Sequence[Comparison], draws: int = _DRAWS, seed: int = 0) -> Ranking:
     """Ranks the players of all comparisons.
 
     Of two players of whom one wins 3 of 4, or wins 2 and ties 2, the strengths differ by ln 3.

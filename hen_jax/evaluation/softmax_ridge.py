@@ -18,7 +18,7 @@ WORD_RIDGE = 1e-3
 """Of the bag of words; ours."""
 
 
-class Head(NamedTuple):
+class SoftmaxFit(NamedTuple):
     """A fitted regression."""
 
     kernel: np.ndarray  # [D, C]
@@ -29,7 +29,7 @@ class Head(NamedTuple):
         return np.asarray(x @ self.kernel) + self.bias
 
 
-def fit_softmax(x: Any, labels: np.ndarray, classes: int, ridge: float) -> Head:
+def fit_softmax(x: Any, labels: np.ndarray, classes: int, ridge: float) -> SoftmaxFit:
     """The optimum by L-BFGS; `x [N, D]` may be sparse."""
     width, rows = x.shape[1], x.shape[0]
     truth = np.eye(classes)[labels]
@@ -44,7 +44,7 @@ def fit_softmax(x: Any, labels: np.ndarray, classes: int, ridge: float) -> Head:
 
     start = np.zeros((width + 1) * classes)
     best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000}).x
-    return Head(best[: width * classes].reshape(width, classes), best[width * classes :])
+    return SoftmaxFit(best[: width * classes].reshape(width, classes), best[width * classes :])
 
 
 def word_logits(

@@ -63,7 +63,7 @@ class Judge(NamedTuple):
     """A reply to each question, in which `judge_prompts.NONCE` stands where a nonce will."""
 
 
-class Reward(NamedTuple):
+class RewardScorer(NamedTuple):
     """A reward model; a conversation that is too long for it scores NaN."""
 
     name: str
@@ -71,7 +71,7 @@ class Reward(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Context:
+class SuiteContext:
     """What a suite is given: the items, and one arm to ask.
 
     All that an arm or a judge says is kept in the output folder, so that the same command goes on
@@ -91,7 +91,7 @@ class Context:
     """Of this arm's replies to these: `verbs.evaluate.cost`."""
     seed: int = 0
     judge: Judge | None = None
-    reward: Reward | None = None
+    reward: RewardScorer | None = None
     languages: tuple[Language, ...] = ("en", "zh")  # of sets that a suite brings
     limit: int = 0  # items of each kind of such a set at most; 0: all
     folder: Path | None = None  # of the results, for a suite that writes files of its own
@@ -160,7 +160,7 @@ Found = Observed | Corpus | Measured
 class Suite(NamedTuple):
     """A table of measures, taken of each arm."""
 
-    run: Callable[[Context], Iterable[Found]]
+    run: Callable[[SuiteContext], Iterable[Found]]
     about: str  # what it measures, in a line
     across: Callable[[Mapping[str, Sequence[Found]]], Iterable[Measured]] | None = None
     """From what was found of every arm, by its name: figures that need several of them."""

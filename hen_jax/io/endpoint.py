@@ -20,7 +20,7 @@ from hen_jax.text.conversation import Chat, Message, Reply, UnansweredError, ask
 if TYPE_CHECKING:
     import openai
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +127,7 @@ def pacing(per_minute: float, clock: Callable[[], float] = time.monotonic) -> Ca
     return wait
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def _run(work: Coroutine[Any, Any, _T]) -> _T:
     """Runs it to its end, also where a loop runs already, as in a notebook."""
     try:
         asyncio.get_running_loop()

@@ -34,7 +34,7 @@ def hf_tensors(params: Tree, config: DecoderConfig, dtype: str | None) -> list[T
         shape = names.fused_shape(fused, config)
         found = leaves[fused.rows[0].path].dtype
         for layer, name in enumerate(names.expand(fused, fused.name, config)):
-            fill = partial(_gather, names.parts(fused, config), leaves, layer)
+            fill = partial(_gather, names.layer_parts(fused, config), leaves, layer)
             tensors.append(Tensor(name, shape, np.dtype(found), fill).cast(dtype))
     return tensors
 
@@ -88,7 +88,7 @@ class _Place(NamedTuple):
 
 def _places(config: DecoderConfig) -> dict[str, list[_Place]]:
     return {
-        name: [_Place(row, span, layer) for row, span in names.parts(fused, config)]
+        name: [_Place(row, span, layer) for row, span in names.layer_parts(fused, config)]
         for fused in names.fused(config)
         for layer, name in enumerate(names.expand(fused, fused.name, config))
     }

@@ -127,7 +127,7 @@ GGUF_ARCHITECTURES = {
 """Family -> what llama.cpp calls it."""
 
 
-def table(config: DecoderConfig) -> tuple[Weight, ...]:
+def weight_table(config: DecoderConfig) -> tuple[Weight, ...]:
     """One row for every parameter that a decoder of `config` has."""
     paths = set(tensor_shapes(config))
     rows = tuple(row for row in TABLES[config.family] if row.path in paths)
@@ -139,7 +139,7 @@ def table(config: DecoderConfig) -> tuple[Weight, ...]:
 def fused(config: DecoderConfig) -> tuple[Fused, ...]:
     """The rows of `table` by the Hugging Face tensor they lie in."""
     groups: dict[str, list[Weight]] = {}
-    for row in table(config):
+    for row in weight_table(config):
         groups.setdefault(row.name, []).append(row)
     return tuple(Fused(name, tuple(rows)) for name, rows in groups.items())
 
@@ -165,7 +165,7 @@ def fused_shape(tensor: Fused, config: DecoderConfig) -> tuple[int, ...]:
     return (sum(part[0] for part in parts), *parts[0][1:])
 
 
-def parts(tensor: Fused, config: DecoderConfig) -> list[tuple[Weight, slice]]:
+def layer_parts(tensor: Fused, config: DecoderConfig) -> list[tuple[Weight, slice]]:
     """Each row of a Hugging Face tensor with its place along the first axis."""
     places, start = [], 0
     for row in tensor.rows:

@@ -17,7 +17,7 @@ from hen_jax.io import companions, names, peft_settings, shards
 from hen_jax.io.cards import Card, write_card
 from hen_jax.io.hf import auto_class
 from hen_jax.io.peft_modules import PREFIX, A, B, PeftModule, linear_rows, modules_of
-from hen_jax.io.peft_pairs import LoraPair, level, same_rank, split_pairs
+from hen_jax.io.peft_pairs import LoraPair, common_rank, same_rank, split_pairs
 from hen_jax.io.peft_pairs import leaves as low_rank_leaves
 from hen_jax.io.peft_settings import PeftSettings
 from hen_jax.io.peft_tensors import SCORE_KERNEL, adapter_tensors
@@ -182,7 +182,7 @@ def assemble_adapter(
         for target, own in zip(module.targets, split_pairs(pairs, module.spans), strict=True):
             if own is not None:
                 targets[target] = own
-    lora = level(settings, targets)
+    lora = common_rank(settings, targets)
     leaves = {}
     for target, row in linear_rows(config).items():
         if target in targets:

@@ -47,7 +47,7 @@ def modules_of(config: DecoderConfig, targets: tuple[str, ...] | None = None) ->
     for fused in names.fused(config):
         places = [
             (row.path.split("/")[-2], span)
-            for row, span in names.parts(fused, config)
+            for row, span in names.layer_parts(fused, config)
             if row.stacked and row.transposed
         ]
         chosen = [(name, span) for name, span in places if targets is None or name in targets]
@@ -60,5 +60,5 @@ def modules_of(config: DecoderConfig, targets: tuple[str, ...] | None = None) ->
 
 def linear_rows(config: DecoderConfig) -> dict[str, names.Weight]:
     """The linear layers of a block by the name `LoraConfig.targets` gives them."""
-    rows = (row for row in names.table(config) if row.stacked and row.transposed)
+    rows = (row for row in names.weight_table(config) if row.stacked and row.transposed)
     return {row.path.split("/")[-2]: row for row in rows}

@@ -77,7 +77,7 @@ def _widen(pair: LoraPair, rank: int) -> LoraPair:
     return LoraPair(a, b, pair.scale)
 
 
-def level(settings: PeftSettings, targets: Mapping[str, Sequence[LoraPair]]) -> LoraConfig:
+def common_rank(settings: PeftSettings, targets: Mapping[str, Sequence[LoraPair]]) -> LoraConfig:
     """The one rank, the largest, and the alpha that give `settings`' own factor.
 
     Where nothing can be trained with that factor (0, which makes an adapter without effect, or a

@@ -15,7 +15,7 @@ from hen_jax.core.files import read_json, write_json
 from hen_jax.core.rounding import rounded
 from hen_jax.io.names import require_shape
 
-SINGLE = "model.safetensors"
+_SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 DTYPES: dict[str, np.dtype] = {
@@ -97,12 +97,12 @@ def locate_tensors(folder: Path) -> dict[str, TensorEntry]:
         missing, lies outside the folder, or does not hold the tensor.
     """
     folder = Path(folder)
-    if (folder / SINGLE).is_file():
-        return entries(folder / SINGLE)
+    if (folder / _SINGLE).is_file():
+        return entries(folder / _SINGLE)
     if (folder / INDEX).is_file():
         return _located_by_index(folder / INDEX)
     refuse_pickles(folder)
-    raise InputError(f"{folder} holds no weights: neither {SINGLE} nor {INDEX}")
+    raise InputError(f"{folder} holds no weights: neither {_SINGLE} nor {INDEX}")
 
 
 def refuse_pickles(folder: Path) -> None:
@@ -170,7 +170,7 @@ def write_shards(folder: Path, tensors: Sequence[Tensor], max_bytes: int) -> Wri
         shards[-1].append(tensor)
     written = _written(tensors)
     if len(shards) == 1:
-        write_file(folder / SINGLE, shards[0])
+        write_file(folder / _SINGLE, shards[0])
     else:
         names = [f"model-{n + 1:05d}-of-{len(shards):05d}.safetensors" for n in range(len(shards))]
         for name, shard in zip(names, shards, strict=True):

@@ -15,7 +15,7 @@ from hen_jax.io.endpoint_trouble import api_key
 if TYPE_CHECKING:
     import openai
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 R = TypeVar("R")
 
 NAMED = "token_id:"
@@ -47,7 +47,7 @@ def draw_tokens(
     return _each(endpoint, "drawn", asked, drawn)
 
 
-def score_tokens(endpoint: Endpoint, texts: Sequence[Sequence[int]]) -> list[list[float]]:
+def endpoint_log_probs(endpoint: Endpoint, texts: Sequence[Sequence[int]]) -> list[list[float]]:
     """The log-probability of each token of each text but its first, in nats, in order.
 
     The server must echo a prompt with its log-probabilities; it draws one token behind it, which
@@ -62,8 +62,8 @@ def score_tokens(endpoint: Endpoint, texts: Sequence[Sequence[int]]) -> list[lis
 def _each(
     endpoint: Endpoint,
     done: str,
-    asked: Sequence[T],
-    answer: "Callable[[openai.OpenAI, T], R]",
+    asked: Sequence[_T],
+    answer: "Callable[[openai.OpenAI, _T], R]",
 ) -> list[R]:
     """The answer to each request, several at a time, in order."""
     import openai  # takes most of a second
@@ -75,7 +75,7 @@ def _each(
         max_retries=endpoint.tries - 1,
     )
 
-    def one(given: T) -> R:
+    def one(given: _T) -> R:
         try:
             return answer(client, given)
         except (openai.APIError, ValueError, KeyError, TypeError, IndexError) as error:

@@ -11,7 +11,7 @@ from hen_jax.measures.instruments import Instrument
 from hen_jax.measures.psychometrics import Filling
 from hen_jax.text.conversation import Chat, Message
 
-ASKED: Mapping[Language, str] = {
+_ASKED: Mapping[Language, str] = {
     "en": (
         "How well does this describe you? Answer with one number from {low} (not at all) to "
         "{high} (very well) and nothing else.\n\n{item}"
@@ -74,7 +74,7 @@ def administer(
     """
     if not instrument.items:
         raise InputError(f"{instrument.id} has no wording; give its items first (`with_items`)")
-    form = ASKED[language] if asked is None else asked
+    form = _ASKED[language] if asked is None else asked
     if "{item}" not in form:
         raise InputError("the instruction has no {item}; say where an item's text goes")
     draw, orders = random.Random(seed), []
@@ -83,11 +83,11 @@ def administer(
         if shuffle:
             draw.shuffle(order)
         orders.append(order)
-    replies = iter(chat([question(instrument, form, item) for order in orders for item in order]))
+    replies = iter(chat([_question(instrument, form, item) for order in orders for item in order]))
     return [_filling(instrument, order, [next(replies).text for _ in order]) for order in orders]
 
 
-def question(instrument: Instrument, form: str, item: int) -> tuple[Message, ...]:
+def _question(instrument: Instrument, form: str, item: int) -> tuple[Message, ...]:
     """One item as a chat is asked it."""
     values = {"{low}": instrument.low, "{high}": instrument.high, "{item}": instrument.items[item]}
     text = form
@@ -128,14 +128,16 @@ def administer_listed(
         order = list(instrument.items)
         draw.shuffle(order)
         orders.append(order)
-    replies = chat([listed(instrument, order, language) for order in orders])
+    replies = chat([_listed(instrument, order, language) for order in orders])
     return [
         _listed_filling(instrument, order, reply.text)
         for order, reply in zip(orders, replies, strict=True)
     ]
 
 
-def listed(instrument: Instrument, order: Sequence[int], language: Language) -> tuple[Message, ...]:
+def _listed(
+    instrument: Instrument, order: Sequence[int], language: Language
+) -> tuple[Message, ...]:
     """All items in that order, as a chat is asked them."""
     lines = [f"{at}. {instrument.items[item]}" for at, item in enumerate(order, start=1)]
     text = LISTED[language].replace("{low}", str(instrument.low))

@@ -17,7 +17,7 @@ from hen_jax.evaluation.preferences import pair_accuracy
 from hen_jax.measures.bench import Crossed
 from hen_jax.measures.choices import shown_order
 
-FOLDS = 5
+_FOLDS = 5
 
 CONTROLS: Mapping[str, str] = {
     "first": "the option shown first to a chat",
@@ -34,7 +34,7 @@ def control_values(crossed: Sequence[Crossed]) -> dict[str, np.ndarray]:
     margins = {
         "longer": np.asarray([_length(pair.chosen) - _length(pair.rejected) for pair in pairs]),
         "cues": _cross_validated_cues(pairs),
-        "words": cross_validated_margins(pairs, FOLDS),
+        "words": cross_validated_margins(pairs, _FOLDS),
         "overlap": np.asarray([_overlap(pair) for pair in pairs]),
     }
     first = [float(shown_order(item)[0] == item.answer) for one in crossed for item in one.items()]
@@ -44,7 +44,7 @@ def control_values(crossed: Sequence[Crossed]) -> dict[str, np.ndarray]:
 
 
 def _cross_validated_cues(pairs: Sequence[Pair]) -> np.ndarray:
-    fold = np.asarray([part_number(pair.group, FOLDS, "cues") for pair in pairs])
+    fold = np.asarray([part_number(pair.group, _FOLDS, "cues") for pair in pairs])
     margins = np.zeros(len(pairs))
     for held in np.unique(fold):
         train = [pair for pair, at in zip(pairs, fold, strict=True) if at != held]

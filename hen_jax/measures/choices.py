@@ -55,7 +55,7 @@ class Choice(NamedTuple):
         return self.chosen == self.item.answer
 
 
-ASKED: Mapping[Language, str] = {
+_ASKED: Mapping[Language, str] = {
     "en": "Which is right? Answer with one letter ({letters}) and nothing else.",
     "zh": "哪一个对？只回答一个字母（{letters}），不要写别的。",
 }
@@ -77,7 +77,7 @@ def question(item: ChoiceItem, order: Sequence[int]) -> tuple[Message, ...]:
     """The item as a chat is asked it, options under the last message."""
     *earlier, last = item.messages
     lines = [f"{letter}. {item.options[at]}" for letter, at in zip(_LETTERS, order, strict=False)]
-    asked = ASKED[item.language].format(letters="/".join(_LETTERS[: len(order)]))
+    asked = _ASKED[item.language].format(letters="/".join(_LETTERS[: len(order)]))
     return (*earlier, Message("user", "\n".join([last.content, "", *lines, "", asked])))
 
 

@@ -12,7 +12,7 @@ from hen_jax.evaluation.suite import LogProbs, Turns
 from hen_jax.measures.choices import Choice, ChoiceItem
 from hen_jax.text.conversation import Message
 
-Likelihood = Callable[[Sequence[tuple[Turns, tuple[str, ...]]]], Sequence[LogProbs]]
+_Likelihood = Callable[[Sequence[tuple[Turns, tuple[str, ...]]]], Sequence[LogProbs]]
 """`likelihood([(conversation, replies), ...])`: of the replies to each conversation, in order."""
 
 By = Literal["sum", "token", "character", "ratio"]
@@ -24,7 +24,7 @@ NOTHING: Turns = (Message("user", "..."),)
 
 
 def likeliest(
-    items: Sequence[ChoiceItem], likelihood: Likelihood, by: By = "token"
+    items: Sequence[ChoiceItem], likelihood: _Likelihood, by: By = "token"
 ) -> list[Choice]:
     """The likeliest option of each item; of equal ones the first. All are asked in one call."""
     asked = [(item.messages, item.options) for item in items]

@@ -18,18 +18,18 @@ CAUTION = (
     "and order."
 )
 
-Answers = Mapping[int, int]
+_Answers = Mapping[int, int]
 """Item number -> answer as given, before any is reversed."""
 
 
 class Filling(NamedTuple):
     """One time through a questionnaire."""
 
-    answers: Answers
+    answers: _Answers
     refused: tuple[int, ...] = ()  # items answered without a number on the scale
 
 
-def subscale_score(instrument: Instrument, items: Sequence[int], answers: Answers) -> float:
+def subscale_score(instrument: Instrument, items: Sequence[int], answers: _Answers) -> float:
     """The score of some items, by the instrument's mode.
 
     Raises:
@@ -49,7 +49,7 @@ def subscale_score(instrument: Instrument, items: Sequence[int], answers: Answer
     return float(sum(scored) * (2 if instrument.mode == "double_sum" else 1))
 
 
-def scores(instrument: Instrument, answers: Answers) -> dict[str, float]:
+def scores(instrument: Instrument, answers: _Answers) -> dict[str, float]:
     """Each subscale, and `Total` where the instrument's authors mean one to be used.
 
     All lowest answers to the IRI are 8, 12, 8 and 8: its reversed items count 4.
@@ -80,7 +80,7 @@ def cronbach_alpha(table: np.ndarray) -> float:
     return float(items / (items - 1) * (1 - table.var(axis=0, ddof=1).sum() / whole))
 
 
-def acquiescence(instrument: Instrument, answers: Answers) -> float | None:
+def acquiescence(instrument: Instrument, answers: _Answers) -> float | None:
     """How far a filling says yes whatever is said: the mean of the plain and of the reversed items'
     answers as given, each as a share of the scale from its middle, in [-1, 1].
 

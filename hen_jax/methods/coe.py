@@ -18,7 +18,7 @@ from hen_jax.methods.sections import is_chinese_text, listed, parse_sections, wi
 
 Strategy = Literal["ER", "IP", "EX"]
 
-STRATEGIES: dict[Language, dict[str, Strategy]] = {
+_STRATEGIES: dict[Language, dict[str, Strategy]] = {
     "en": {"emotional reaction": "ER", "interpretation": "IP", "exploration": "EX"},
     "zh": {"情感回应": "ER", "理解诠释": "IP", "探问": "EX"},
 }
@@ -29,7 +29,7 @@ VARIANTS = ("base", "cbt", "dbt", "pct", "rt")
 
 
 @dataclasses.dataclass(frozen=True)
-class Frame:
+class _Frame:
     """The sentences of one language; `keys` begin the lines of an answer."""
 
     role: str
@@ -41,8 +41,8 @@ class Frame:
     keys: tuple[str, str, str, str]
 
 
-FRAMES: dict[Language, Frame] = {
-    "en": Frame(
+FRAMES: dict[Language, _Frame] = {
+    "en": _Frame(
         role="Someone tells you what troubles them. Answer as a supportive listener.",
         base="First choose how to show empathy, then reply.",
         lens=(
@@ -58,7 +58,7 @@ FRAMES: dict[Language, Frame] = {
         again="Answer again, in exactly these lines and nothing else:",
         keys=("Emotion words", "Cause", "Strategy", "Reply"),
     ),
-    "zh": Frame(
+    "zh": _Frame(
         role="有人向你说起心里的事。请作为支持他的倾听者来回应。",
         base="先选定怎样表达共情，再回复。",
         lens=(
@@ -164,5 +164,5 @@ def _form(head: str, lens: Lens | None, language: Language) -> str:
 def _strategy(text: str, language: Language) -> Strategy | None:
     """The one strategy that is named."""
     lower = text.lower()
-    named: set[Strategy] = {label for name, label in STRATEGIES[language].items() if name in lower}
+    named: set[Strategy] = {label for name, label in _STRATEGIES[language].items() if name in lower}
     return named.pop() if len(named) == 1 else None

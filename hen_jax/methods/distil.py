@@ -28,7 +28,7 @@ GOOD = 3
 
 Family = Literal["naive", "all", "weakest", "cognitive", "affective", "compassionate", "sequence"]
 
-DIMENSIONS: Mapping[str, str] = {
+_DIMENSIONS: Mapping[str, str] = {
     "cognitive": "understanding how it looks from where the person stands",
     "affective": "feeling with the person, and letting it be felt",
     "compassionate": "wanting to ease it, and offering something that does",
@@ -43,7 +43,7 @@ _LIMITS = (
 
 def improvement_texts(family: Family) -> tuple[str, ...]:
     """The wishes of a family of prompts, one after another."""
-    listed = "; ".join(f"{name} ({what})" for name, what in DIMENSIONS.items())
+    listed = "; ".join(f"{name} ({what})" for name, what in _DIMENSIONS.items())
     one = "Improve the reply in its {name} empathy, {what}." + _LIMITS
     texts: dict[str, tuple[str, ...]] = {
         "naive": ("Improve the reply so that it is more empathetic." + _LIMITS,),
@@ -52,8 +52,8 @@ def improvement_texts(family: Family) -> tuple[str, ...]:
             f"Of these kinds of empathy, {listed}, find the one that the reply lacks most, and "
             f"improve that one.{_LIMITS}",
         ),
-        "sequence": tuple(one.format(name=name, what=what) for name, what in DIMENSIONS.items()),
-        **{name: (one.format(name=name, what=what),) for name, what in DIMENSIONS.items()},
+        "sequence": tuple(one.format(name=name, what=what) for name, what in _DIMENSIONS.items()),
+        **{name: (one.format(name=name, what=what),) for name, what in _DIMENSIONS.items()},
     }
     return texts[family]
 
@@ -101,10 +101,10 @@ def read_rated(path: Path) -> list[RatedReplies]:
     Raises:
       InputError: a bad row (`file:line: field: what`).
     """
-    return parse_records(path, parse_rated, lambda one: one.id, number=True).whole(path)
+    return parse_records(path, parse_rated_reply, lambda one: one.id, number=True).whole(path)
 
 
-def parse_rated(row: Row) -> RatedReplies:
+def parse_rated_reply(row: Row) -> RatedReplies:
     """One row of a rated file.
 
     Raises:

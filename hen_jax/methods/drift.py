@@ -13,7 +13,7 @@ import numpy as np
 from hen_jax.empathy.formulas import formulas_in
 from hen_jax.evaluation.reply_rules import is_chinese, words_of
 
-GROUPS: Mapping[str, frozenset[str]] = {
+_GROUPS: Mapping[str, frozenset[str]] = {
     "women": frozenset(
         [
             "she",
@@ -78,7 +78,7 @@ GROUPS: Mapping[str, frozenset[str]] = {
 """Words that mention a group; of Chinese, characters."""
 
 
-class Row(NamedTuple):
+class DriftRow(NamedTuple):
     """One figure of both sets."""
 
     what: str
@@ -91,12 +91,12 @@ class Row(NamedTuple):
         return self.now / self.seed if self.seed else float("nan")
 
 
-def report_rows(seed: Sequence[str], now: Sequence[str]) -> list[Row]:
+def report_rows(seed: Sequence[str], now: Sequence[str]) -> list[DriftRow]:
     """Figures of both sets of texts: shares of texts that mention a group or hold a formula, words
     a text, and how varied words and openings are."""
     rows = [
-        Row(f"mentions {name}", _mention(seed, words), _mention(now, words))
-        for name, words in GROUPS.items()
+        DriftRow(f"mentions {name}", _mention(seed, words), _mention(now, words))
+        for name, words in _GROUPS.items()
     ]
     for what, figure in (
         ("holds a formula", _formula),
@@ -104,7 +104,7 @@ def report_rows(seed: Sequence[str], now: Sequence[str]) -> list[Row]:
         ("distinct words", _distinct),
         ("distinct openings of three words", _openings),
     ):
-        rows.append(Row(what, figure(seed), figure(now)))
+        rows.append(DriftRow(what, figure(seed), figure(now)))
     return rows
 
 

@@ -16,12 +16,12 @@ from hen_jax.methods.play import Messages, Method, Outcome, Steps, ask, ask_pars
 from hen_jax.methods.sections import is_chinese_text, parse_sections, with_system
 from hen_jax.text.conversation import Message, message_row
 
-Stage = Literal[1, 2]
+EbgStage = Literal[1, 2]
 """1 trains the analysis and the label, 2 the reply, with the analysis only read."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Frame:
+class _Frame:
     """The sentences of one language."""
 
     analyse: str
@@ -32,8 +32,8 @@ class Frame:
     attributes: Mapping[Attribute, str]
 
 
-FRAMES: dict[Language, Frame] = {
-    "en": Frame(
+_FRAMES: dict[Language, _Frame] = {
+    "en": _Frame(
         analyse=(
             "Before anybody replies, work out what the user feels. Answer in exactly these lines:\n"
             "Analysis: what happened, and why it matters to them, in one or two sentences\n"
@@ -48,7 +48,7 @@ FRAMES: dict[Language, Frame] = {
         keys=("Analysis", "Attribute", "Emotion"),
         attributes={"positive": "positive", "negative": "negative", "neutral": "neutral"},
     ),
-    "zh": Frame(
+    "zh": _Frame(
         analyse=(
             "在回复之前，先弄清用户的感受。严格按下面几行回答：\n"
             "分析：发生了什么、为什么对他重要，一两句话\n"
@@ -75,25 +75,25 @@ def analysis_messages(
     conversation: Messages, labels: Sequence[str], language: Language
 ) -> Messages:
     """The first call: the conversation behind the instruction to analyse it."""
-    return with_system(conversation, FRAMES[language].analyse.format(labels=", ".join(labels)))
+    return with_system(conversation, _FRAMES[language].analyse.format(labels=", ".join(labels)))
 
 
-def reply_messages(asked: Messages, analysis: str, language: Language) -> Messages:
+def _reply_messages(asked: Messages, analysis: str, language: Language) -> Messages:
     """The second call: the first one, its answer, and the wish for a reply."""
-    wish = Message("user", FRAMES[language].reply)
+    wish = Message("user", _FRAMES[language].reply)
     return (*asked, Message("assistant", analysis), wish)
 
 
 def analysis_text(found: Analysis, language: Language) -> str:
     """An analysis in the form that `parse_analysis` reads."""
-    frame = FRAMES[language]
+    frame = _FRAMES[language]
     said = (found.analysis, frame.attributes[found.attribute], found.emotion)
     return "\n".join(f"{key}: {text}" for key, text in zip(frame.keys, said, strict=True))
 
 
 def parse_analysis(text: str, labels: Sequence[str], language: Language) -> Analysis | None:
     """The analysis that an answer is, or None: a key is missing, or a label is none."""
-    frame = FRAMES[language]
+    frame = _FRAMES[language]
     found = parse_sections(text, frame.keys)
     if found is None:
         return None
@@ -112,14 +112,14 @@ def ebg(labels: Mapping[str, Attribute] = EBG_LABELS, language: Language | None 
     def steps(conversation: Messages) -> Steps:
         spoken = language or ("zh" if is_chinese_text(conversation) else "en")
         asked = analysis_messages(conversation, list(labels), spoken)
-        again = FRAMES[spoken].again
+        again = _FRAMES[spoken].again
         found, last = yield from ask_parsed(
             asked, lambda text: parse_analysis(text, list(labels), spoken), again
         )
         if found is None:
             plain = yield from ask(conversation)
             return Outcome(plain, {"answer": last}, "its analysis was not of the form asked for")
-        text = yield from ask(reply_messages(asked, analysis_text(found, spoken), spoken))
+        text = yield from ask(_reply_messages(asked, analysis_text(found, spoken), spoken))
         return Outcome(text, found._asdict())
 
     return steps
@@ -127,7 +127,7 @@ def ebg(labels: Mapping[str, Attribute] = EBG_LABELS, language: Language | None 
 
 def writing_messages(conversation: Messages, emotion: str, language: Language) -> Messages:
     """What a model is asked that writes the analysis of a dialogue whose emotion is known."""
-    wish = FRAMES[language].write.format(emotion=emotion)
+    wish = _FRAMES[language].write.format(emotion=emotion)
     return (*conversation, Message("assistant", "..."), Message("user", wish))
 
 
@@ -135,7 +135,7 @@ def training_row(
     name: str,
     dialogue: Messages,
     found: Analysis,
-    stage: Stage,
+    stage: EbgStage,
     *,
     labels: Mapping[str, Attribute] = EBG_LABELS,
     language: Language = "en",
@@ -160,6 +160,6 @@ def training_row(
     if stage == 1:
         messages = (*asked, said)
     else:
-        wish = Message("user", FRAMES[language].reply)
+        wish = Message("user", _FRAMES[language].reply)
         messages = (*asked, said, wish, Message("assistant", reply.content, trains=True))
     return {"id": f"{name}/{stage}", "group": name, "messages": list(map(message_row, messages))}

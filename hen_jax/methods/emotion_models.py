@@ -15,18 +15,18 @@ from hen_jax.data.rows import text_lines
 from hen_jax.evaluation.reply_rules import words_of
 from hen_jax.text.conversation import Message
 
-Messages = Sequence[Message]
+_Messages = Sequence[Message]
 
 
 class EmotionModel(NamedTuple):
     """A small model beside the large one."""
 
     labels: tuple[str, ...]
-    emotion_probs: Callable[[Messages], np.ndarray]  # [labels], sums to 1
-    cause_words: Callable[[Messages], list[tuple[str, float]]]  # the weightiest first
+    emotion_probs: Callable[[_Messages], np.ndarray]  # [labels], sums to 1
+    cause_words: Callable[[_Messages], list[tuple[str, float]]]  # the weightiest first
 
 
-Lexicon = Mapping[str, frozenset[str]]
+_Lexicon = Mapping[str, frozenset[str]]
 """A word in lower case -> the emotions that it goes with."""
 
 LEXICON_HELP = (
@@ -34,7 +34,7 @@ LEXICON_HELP = (
     "which its authors give out at saifmohammad.com and which may not be passed on"
 )
 
-NEGATIONS = frozenset({"not", "no", "never", "without", "hardly", "don't", "isn't", "wasn't",
+_NEGATIONS = frozenset({"not", "no", "never", "without", "hardly", "don't", "isn't", "wasn't",
                        "didn't", "can't", "won't", "不", "没", "别", "无"})  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def read_lexicon(path: Path) -> dict[str, frozenset[str]]:
 
 
 def lexicon_model(
-    lexicon: Lexicon, labels: Sequence[str] | None = None, *, smoothing: float = 0.1
+    lexicon: _Lexicon, labels: Sequence[str] | None = None, *, smoothing: float = 0.1
 ) -> EmotionModel:
     """A small model that counts the words of a lexicon in what the user said; it is never trained.
 
@@ -69,7 +69,7 @@ def lexicon_model(
     """
     names = tuple(labels or sorted({one for emotions in lexicon.values() for one in emotions}))
 
-    def probs(messages: Messages) -> np.ndarray:
+    def probs(messages: _Messages) -> np.ndarray:
         counts = np.full(len(names), smoothing)
         for word, weight in _felt(messages, lexicon):
             own = [one for one in names if one in lexicon[word]]
@@ -77,7 +77,7 @@ def lexicon_model(
                 counts[names.index(one)] += weight / len(own)
         return counts / counts.sum()
 
-    def causes(messages: Messages) -> list[tuple[str, float]]:
+    def causes(messages: _Messages) -> list[tuple[str, float]]:
         total: dict[str, float] = {}
         for word, weight in _felt(messages, lexicon):
             total[word] = total.get(word, 0.0) + weight
@@ -87,27 +87,29 @@ def lexicon_model(
 
 
 def top_k_recall(
-    model: EmotionModel, asked: Sequence[Messages], gold: Sequence[str], k: int
+    model: EmotionModel, asked: Sequence[_Messages], gold: Sequence[str], k: int
 ) -> float:
     """The share of conversations whose emotion is among the model's `k` likeliest."""
-    hits = [label in candidates(model, one, k) for one, label in zip(asked, gold, strict=True)]
+    hits = [
+        label in likeliest_labels(model, one, k) for one, label in zip(asked, gold, strict=True)
+    ]
     return float(np.mean(hits))
 
 
-def candidates(model: EmotionModel, messages: Messages, k: int) -> list[str]:
+def likeliest_labels(model: EmotionModel, messages: _Messages, k: int) -> list[str]:
     """The `k` likeliest labels, the likeliest first; those alike in the order of the labels."""
     order = np.argsort(-model.emotion_probs(messages), kind="stable")
     return [model.labels[place] for place in order[:k]]
 
 
-def user_words(messages: Messages) -> list[tuple[list[str], float]]:
+def user_words(messages: _Messages) -> list[tuple[list[str], float]]:
     """The words of each turn of the user, the last first, with weights 1, 1/2, 1/4, ..."""
     said = [one.content for one in messages if one.role == "user"]
     return [(words_of(text), 0.5**ago) for ago, text in enumerate(reversed(said))]
 
 
-def _felt(messages: Messages, lexicon: Lexicon) -> Iterable[tuple[str, float]]:
+def _felt(messages: _Messages, lexicon: _Lexicon) -> Iterable[tuple[str, float]]:
     for words, weight in user_words(messages):
         for at, word in enumerate(words):
-            if word in lexicon and not NEGATIONS & set(words[max(0, at - 2) : at]):
+            if word in lexicon and not _NEGATIONS & set(words[max(0, at - 2) : at]):
                 yield word, weight

@@ -17,38 +17,38 @@ from hen_jax.data import fields
 from hen_jax.data.records import parse_records
 from hen_jax.data.rows import Row
 from hen_jax.evaluation.rewards import Answered, Reward
-from hen_jax.methods.identifier import Trained, probabilities
-from hen_jax.methods.identifier_training import Labelled
-from hen_jax.methods.label_scores import macro_f1
+from hen_jax.methods.identifier import Trained, head_probabilities
+from hen_jax.methods.identifier_training import LabelledReply
+from hen_jax.methods.label_scores import label_macro_f1
 from hen_jax.text.conversation import Message
 
-MECHANISMS: Mapping[str, str] = {
+REWARD_MECHANISMS: Mapping[str, str] = {
     "ER": "emotional_reactions",
     "IP": "interpretations",
     "EX": "explorations",
 }
 """EPITOME's mechanisms, and the columns in which EmpRL's data has the level of a reply."""
 
-LEVELS = ("0", "1", "2")
-HEADS = dict.fromkeys(MECHANISMS, LEVELS)
+_LEVELS = ("0", "1", "2")
+HEADS = dict.fromkeys(REWARD_MECHANISMS, _LEVELS)
 
-Levels = Mapping[str, str]
+_Levels = Mapping[str, str]
 """The level of each mechanism: `{"ER": "1", "IP": "0", "EX": "2"}`."""
 
 Identify = Callable[[Sequence[tuple[str, str]]], Mapping[str, np.ndarray]]
 """`identify(pairs of context and reply)`: `[pairs, 3]` probabilities of each mechanism's levels."""
 
 
-def product_reward(probs: Mapping[str, np.ndarray], targets: Sequence[Levels]) -> np.ndarray:
+def product_reward(probs: Mapping[str, np.ndarray], targets: Sequence[_Levels]) -> np.ndarray:
     """`[n]`: the product of the probabilities of the target levels.
 
     An oracle gives the reference 1; an identifier that knows nothing gives every reply 1/27.
     """
     each = [
-        [probs[name][row, LEVELS.index(levels[name])] for name in MECHANISMS]
+        [probs[name][row, _LEVELS.index(levels[name])] for name in REWARD_MECHANISMS]
         for row, levels in enumerate(targets)
     ]
-    return np.prod(np.asarray(each, float).reshape(len(targets), len(MECHANISMS)), axis=1)
+    return np.prod(np.asarray(each, float).reshape(len(targets), len(REWARD_MECHANISMS)), axis=1)
 
 
 def level_reward(identify: Identify) -> Reward:
@@ -65,7 +65,7 @@ def level_reward(identify: Identify) -> Reward:
         pairs = [
             (context_of(answered[at].prompt), answered[at].record["reference"]) for at in named
         ]
-        for at, levels in zip(named, likeliest(identify, pairs), strict=True):
+        for at, levels in zip(named, _likeliest(identify, pairs), strict=True):
             found[at] = levels
         known = [at for at, levels in found.items() if levels]
         said = [(context_of(answered[at].conversation[:-1]), answered[at].reply) for at in known]
@@ -86,27 +86,31 @@ def identify_with(found: Trained) -> Identify:
     heads = {name: tuple(labels) for name, labels in found.heads.items()}
     if heads != HEADS:
         raise InputError(
-            f"an identifier of {', '.join(heads)}; the reward needs one of {', '.join(MECHANISMS)} "
-            f"with the levels {', '.join(LEVELS)}"
+            f"an identifier of {', '.join(heads)}; the reward needs one of "
+            f"{', '.join(REWARD_MECHANISMS)} with the levels {', '.join(_LEVELS)}"
         )
-    return lambda pairs: probabilities(found, pairs)
+    return lambda pairs: head_probabilities(found, pairs)
 
 
-def likeliest(identify: Identify, pairs: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+def _likeliest(identify: Identify, pairs: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     """The levels of replies in their contexts."""
     if not pairs:
         return []
     probs = identify(pairs)
-    best = {name: probs[name].argmax(axis=1) for name in MECHANISMS}
-    return [{name: LEVELS[best[name][row]] for name in MECHANISMS} for row in range(len(pairs))]
+    best = {name: probs[name].argmax(axis=1) for name in REWARD_MECHANISMS}
+    return [
+        {name: _LEVELS[best[name][row]] for name in REWARD_MECHANISMS} for row in range(len(pairs))
+    ]
 
 
-def emp_f1(reference: Sequence[Levels], generated: Sequence[Levels]) -> dict[str, float]:
+def emp_f1(reference: Sequence[_Levels], generated: Sequence[_Levels]) -> dict[str, float]:
     """Emp-F1: how well the levels of generated replies agree with those of the references, as
     macro-F1 of each mechanism, and their mean as `macro`."""
     found = {
-        name: macro_f1([one[name] for one in reference], [one[name] for one in generated], LEVELS)
-        for name in MECHANISMS
+        name: label_macro_f1(
+            [one[name] for one in reference], [one[name] for one in generated], _LEVELS
+        )
+        for name in REWARD_MECHANISMS
     }
     return found | {"macro": float(np.mean(list(found.values())))}
 
@@ -116,16 +120,16 @@ def context_of(messages: Sequence[Message]) -> str:
     return next((one.content for one in reversed(messages) if one.role == "user"), "")
 
 
-def read_epitome(paths: Mapping[str, Path]) -> list[Labelled]:
+def read_joined_epitome(paths: Mapping[str, Path]) -> list[LabelledReply]:
     """The rows of the official files, one for each mechanism, joined by their two ids.
 
     Raises:
       InputError: a bad row (`file:line: field: what`), or an unknown mechanism.
     """
-    joined: dict[tuple[str, str], Labelled] = {}
+    joined: dict[tuple[str, str], LabelledReply] = {}
     for name, path in paths.items():
-        if name not in MECHANISMS:
-            raise InputError(f"mechanism {name!r}; allowed: {', '.join(MECHANISMS)}")
+        if name not in REWARD_MECHANISMS:
+            raise InputError(f"mechanism {name!r}; allowed: {', '.join(REWARD_MECHANISMS)}")
         for key, row in parse_records(path, _post, lambda one: "/".join(one[0]), number=True).whole(
             path
         ):
@@ -135,17 +139,17 @@ def read_epitome(paths: Mapping[str, Path]) -> list[Labelled]:
     return list(joined.values())
 
 
-def _post(row: Row) -> tuple[tuple[str, str], Labelled]:
+def _post(row: Row) -> tuple[tuple[str, str], LabelledReply]:
     key = (fields.name_field(row, "sp_id"), fields.name_field(row, "rp_id"))
     level = fields.number_field(row, "level", 0, 2)
     if not level.is_integer():
         raise InputError(f"level: {level:g}; allowed: 0, 1, 2")
     seeker, response = (fields.text_field(row, f"{who}_post") for who in ("seeker", "response"))
-    return key, Labelled(seeker, response, {"level": str(int(level))}, key[0])
+    return key, LabelledReply(seeker, response, {"level": str(int(level))}, key[0])
 
 
 def _levels_given(record: Mapping[str, str]) -> dict[str, str]:
     """The levels that a record has; nothing where one of them is missing."""
-    if not all(column in record for column in MECHANISMS.values()):
+    if not all(column in record for column in REWARD_MECHANISMS.values()):
         return {}
-    return {name: str(record[column]) for name, column in MECHANISMS.items()}
+    return {name: str(record[column]) for name, column in REWARD_MECHANISMS.items()}

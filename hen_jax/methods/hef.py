@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from hen_jax.empathy.labels import Language
-from hen_jax.methods.emotion_models import EmotionModel, candidates
+from hen_jax.methods.emotion_models import EmotionModel, likeliest_labels
 from hen_jax.methods.play import Messages, Method, Outcome, Steps, ask
 from hen_jax.methods.sections import is_chinese_text, parse_label, with_system
 from hen_jax.text.conversation import Reply
@@ -32,7 +32,7 @@ class HefOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class Frame:
+class _Frame:
     """The sentences of one language."""
 
     choose: str
@@ -44,8 +44,8 @@ class Frame:
     unknown: str
 
 
-FRAMES: dict[Language, Frame] = {
-    "en": Frame(
+_FRAMES: dict[Language, _Frame] = {
+    "en": _Frame(
         choose="Which emotion does the user feel? Answer with one word of these only: {labels}.",
         fallback="Only if none of them fits, answer: none.",
         none="none",
@@ -57,7 +57,7 @@ FRAMES: dict[Language, Frame] = {
         ),
         unknown="something that is not said outright",
     ),
-    "zh": Frame(
+    "zh": _Frame(
         choose="用户是什么情绪？只用下面的一个词回答：{labels}。",
         fallback="只有在都不合适的时候，才回答：都不是。",
         none="都不是",
@@ -104,14 +104,14 @@ def choice_call(
     conversation: Messages, labels: Sequence[str], language: Language, *, fallback: bool
 ) -> Messages:
     """The call that offers labels; with `fallback` also the answer that none of them fits."""
-    frame = FRAMES[language]
+    frame = _FRAMES[language]
     text = frame.choose.format(labels=", ".join(labels))
     return with_system(conversation, f"{text} {frame.fallback}" if fallback else text)
 
 
 def rest_call(conversation: Messages, labels: Sequence[str], language: Language) -> Messages:
     """The second call, about the labels that the small model did not propose."""
-    text = FRAMES[language].rest.format(labels=", ".join(labels))
+    text = _FRAMES[language].rest.format(labels=", ".join(labels))
     return with_system(conversation, text)
 
 
@@ -119,7 +119,7 @@ def reply_call(
     conversation: Messages, emotion: str | None, words: Sequence[str], language: Language
 ) -> Messages:
     """The last call: the emotion, the cause words if there are any, the wish for a reply."""
-    frame = FRAMES[language]
+    frame = _FRAMES[language]
     named = frame.words.format(words=", ".join(words)) + " " if words else ""
     said = frame.reply.format(emotion=emotion or frame.unknown, words=named)
     return with_system(conversation, said)
@@ -136,8 +136,8 @@ def _emotion(
     if model is None or not options.two_stage:
         text = yield from ask(choice_call(conversation, labels, language, fallback=False))
         return {"answer": text}, parse_label(text, labels)
-    first = candidates(model, conversation, options.top_k)
-    frame = FRAMES[language]
+    first = likeliest_labels(model, conversation, options.top_k)
+    frame = _FRAMES[language]
     text = yield from ask(choice_call(conversation, first, language, fallback=True))
     trace: dict[str, Any] = {"candidates": first, "answer": text}
     chosen = parse_label(text, (*first, frame.none))

@@ -6,10 +6,10 @@ import numpy as np
 
 from hen_jax.core.errors import InputError
 from hen_jax.methods.emotion_models import EmotionModel
-from hen_jax.methods.identifier import Trained, probabilities, word_weights
+from hen_jax.methods.identifier import Trained, head_probabilities, word_weights
 from hen_jax.text.conversation import Message
 
-HEAD = "emotion"
+EMOTION_HEAD = "emotion"
 
 
 def said_last(messages: Sequence[Message]) -> tuple[str, str]:
@@ -27,16 +27,16 @@ def identified_emotions(found: Trained) -> EmotionModel:
     Raises:
       InputError: it has no such head.
     """
-    if HEAD not in found.heads:
+    if EMOTION_HEAD not in found.heads:
         raise InputError(
-            f"the identifier has the heads {', '.join(found.heads)}; hef needs {HEAD!r}: "
+            f"the identifier has the heads {', '.join(found.heads)}; hef needs {EMOTION_HEAD!r}: "
             "`hen identify train --label emotion`"
         )
 
     def probs(messages: Sequence[Message]) -> np.ndarray:
-        return probabilities(found, [said_last(messages)])[HEAD][0]
+        return head_probabilities(found, [said_last(messages)])[EMOTION_HEAD][0]
 
     def causes(messages: Sequence[Message]) -> list[tuple[str, float]]:
-        return word_weights(found, said_last(messages), HEAD)
+        return word_weights(found, said_last(messages), EMOTION_HEAD)
 
-    return EmotionModel(tuple(found.heads[HEAD]), probs, causes)
+    return EmotionModel(tuple(found.heads[EMOTION_HEAD]), probs, causes)

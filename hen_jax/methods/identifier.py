@@ -99,7 +99,7 @@ class Trained(NamedTuple):
     params: Tree
 
 
-def encode(config: IdentifierConfig, texts: Sequence[tuple[str, str]]) -> Pairs:
+def encode_pairs(config: IdentifierConfig, texts: Sequence[tuple[str, str]]) -> Pairs:
     """Pairs of context and reply as word numbers."""
     context = np.zeros((len(texts), config.context), np.int32)
     reply = np.zeros((len(texts), config.reply), np.int32)
@@ -121,11 +121,11 @@ def graphdef_of(config: IdentifierConfig, heads: Heads) -> nnx.GraphDef:
     return nnx.split(jax.eval_shape(lambda: Identifier(jax.random.key(0), config, heads)))[0]
 
 
-def probabilities(
+def head_probabilities(
     found: Trained, texts: Sequence[tuple[str, str]], rows: int = 64
 ) -> dict[str, np.ndarray]:
     """`[texts, labels]` probabilities of every head, `rows` pairs at a time."""
-    pairs, parts = encode(found.config, texts), []
+    pairs, parts = encode_pairs(found.config, texts), []
     graphdef = graphdef_of(found.config, found.heads)
     for start in range(0, len(texts), rows):
         part = Pairs(*(numbers[start : start + rows] for numbers in pairs))
@@ -137,9 +137,9 @@ def probabilities(
     return {name: np.concatenate([part[name] for part in parts]) for name in found.heads}
 
 
-def labels_of(found: Trained, texts: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+def predicted_labels(found: Trained, texts: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     """The likeliest label of every head for each pair."""
-    probs = probabilities(found, texts)
+    probs = head_probabilities(found, texts)
     best = {name: p.argmax(axis=1) for name, p in probs.items()}
     return [
         {name: found.heads[name][int(best[name][row])] for name in found.heads}
@@ -150,7 +150,7 @@ def labels_of(found: Trained, texts: Sequence[tuple[str, str]]) -> list[dict[str
 def word_weights(found: Trained, text: tuple[str, str], head: str) -> list[tuple[str, float]]:
     """How much each word of the reply speaks for the likeliest label of a head: gradient times
     vector, of the label's logit less the mean of the others; the weightiest first, none below 0."""
-    graphdef, pairs = graphdef_of(found.config, found.heads), encode(found.config, [text])
+    graphdef, pairs = graphdef_of(found.config, found.heads), encode_pairs(found.config, [text])
     each = np.asarray(_leads(graphdef, head, found.params, pairs))
     total: dict[str, float] = {}
     for word, weight in zip(words_of(text[1])[: found.config.reply], each, strict=False):

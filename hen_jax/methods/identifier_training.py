@@ -24,16 +24,16 @@ from hen_jax.methods.identifier import (
     IdentifierConfig,
     Pairs,
     Trained,
-    encode,
+    encode_pairs,
     graphdef_of,
     initial,
 )
 
-KIND = "identifier"
+IDENTIFIER_KIND = "identifier"
 WEIGHTS = "identifier.safetensors"
 
 
-class Labelled(NamedTuple):
+class LabelledReply(NamedTuple):
     """A reply in its context with the labels that are known of it; the others do not train."""
 
     context: str
@@ -57,7 +57,7 @@ class TrainingConfig:
             raise InputError("epochs and batch size are 1 or more, the learning rate above 0")
 
 
-def heads_of(rows: Sequence[Labelled]) -> dict[str, tuple[str, ...]]:
+def heads_of(rows: Sequence[LabelledReply]) -> dict[str, tuple[str, ...]]:
     """The heads that the labels of the rows name, their labels sorted.
 
     Raises:
@@ -76,7 +76,7 @@ def heads_of(rows: Sequence[Labelled]) -> dict[str, tuple[str, ...]]:
 
 
 def train_identifier(
-    rows: Sequence[Labelled],
+    rows: Sequence[LabelledReply],
     heads: Heads | None = None,
     config: IdentifierConfig = IdentifierConfig(),
     training: TrainingConfig = TrainingConfig(),
@@ -87,7 +87,7 @@ def train_identifier(
       InputError: as `heads_of`, or a label that its head does not have.
     """
     heads = heads_of(rows) if heads is None else heads
-    pairs = encode(config, [(row.context, row.reply) for row in rows])
+    pairs = encode_pairs(config, [(row.context, row.reply) for row in rows])
     targets = {head: _targets(rows, head, labels) for head, labels in heads.items()}
     weights = {head: _weights(target, len(heads[head])) for head, target in targets.items()}
     found = initial(config, heads, training.seed)
@@ -138,11 +138,11 @@ def save_identifier(folder: Path, found: Trained, about: Mapping[str, object]) -
     Raises:
       InputError: something else is there.
     """
-    with staged_folder(folder, KIND) as staged:
+    with staged_folder(folder, IDENTIFIER_KIND) as staged:
         leaves = {path: np.ascontiguousarray(x) for path, x in flatten(found.params).items()}
         save_file(leaves, staged / WEIGHTS)
         told = {"config": dataclasses.asdict(found.config), "heads": found.heads, **about}
-        write_record(staged, KIND, told)
+        write_record(staged, IDENTIFIER_KIND, told)
 
 
 def load_identifier(folder: Path) -> Trained:
@@ -151,14 +151,14 @@ def load_identifier(folder: Path) -> Trained:
     Raises:
       InputError: no such folder, nothing of ours in it, or files that are not as written.
     """
-    record = require_record(folder, KIND)
+    record = require_record(folder, IDENTIFIER_KIND)
     heads = {name: tuple(labels) for name, labels in record["heads"].items()}
     with verified(folder):
         leaves = load_file(folder / WEIGHTS)
     return Trained(IdentifierConfig(**record["config"]), heads, unflatten(leaves))
 
 
-def _targets(rows: Sequence[Labelled], head: str, labels: Sequence[str]) -> np.ndarray:
+def _targets(rows: Sequence[LabelledReply], head: str, labels: Sequence[str]) -> np.ndarray:
     """The place of each row's label; -1 where it has none."""
     for row in rows:
         if row.labels.get(head, labels[0]) not in labels:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-CANDIDATES = 64
+_CANDIDATES = 64
 """Points whose distances a round computes."""
 
 
@@ -39,7 +39,7 @@ def k_centre(
     points: Float[jax.Array, "N D"],
     k: int,
     first: Int[jax.Array, ""] | int = 0,
-    candidates: int = CANDIDATES,
+    candidates: int = _CANDIDATES,
 ) -> Centres:
     """`k` centres among the points by Euclidean distance, `first` being the first of them.
 

@@ -10,7 +10,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.journal import Journal
 from hen_jax.text.conversation import Chat, Message, Reply, UnansweredError, message_row
 
-KIND = "journal of method calls"
+METHOD_JOURNAL = "journal of method calls"
 """What the first line of such a journal says."""
 
 CHUNK = 64
@@ -59,5 +59,5 @@ def kept(chat: Chat, journal: Journal, identity: str, chunk: int = CHUNK) -> Cha
 
 def _reply(row: dict[str, Any]) -> Reply:
     if not isinstance(row.get("text"), str) or not isinstance(row.get("key"), str):
-        raise InputError(f"the {KIND} has a row without key and text; delete it")
+        raise InputError(f"the {METHOD_JOURNAL} has a row without key and text; delete it")
     return Reply(**{name: row[name] for name in Reply._fields if name in row})

@@ -20,7 +20,7 @@ def label_f1(gold: Sequence[Hashable], given: Sequence[Hashable], label: Hashabl
     return 2 * right / (2 * right + wrong) if right or wrong else 0.0
 
 
-def macro_f1(
+def label_macro_f1(
     gold: Sequence[Hashable], given: Sequence[Hashable], labels: Sequence[Hashable]
 ) -> float:
     """The mean of `label_f1` over `labels`, as scikit-learn's with these labels, 0 for 0/0."""

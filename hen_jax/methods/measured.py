@@ -13,13 +13,13 @@ from hen_jax.evaluation.reply_rules import is_chinese, words_of
 from hen_jax.methods.coe import balance
 from hen_jax.methods.emotion_models import EmotionModel
 from hen_jax.methods.emotions import attribute_of
-from hen_jax.methods.epitome import MECHANISMS, Identify, context_of
-from hen_jax.methods.label_scores import macro_f1
+from hen_jax.methods.epitome import REWARD_MECHANISMS, Identify, context_of
+from hen_jax.methods.label_scores import label_macro_f1
 from hen_jax.methods.play import Messages, Played
 from hen_jax.text.conversation import Message
 
 
-class Item(NamedTuple):
+class MethodItem(NamedTuple):
     """A conversation that waits for a reply, and what is known of it."""
 
     id: str
@@ -29,40 +29,40 @@ class Item(NamedTuple):
     strategy: str | None = None  # of EPITOME: ER, IP or EX
 
 
-Measure = Callable[[Item, Played], float]
+Measure = Callable[[MethodItem, Played], float]
 """A number of one reply; NaN where there is none."""
 
-Several = Callable[[Sequence[Item], Sequence[Played]], np.ndarray]
+Several = Callable[[Sequence[MethodItem], Sequence[Played]], np.ndarray]
 """A measure of all replies of a method at once: a number for each."""
 
 
-def words_said(item: Item, played: Played) -> float:
+def words_said(item: MethodItem, played: Played) -> float:
     """Words of the reply; of Chinese, characters."""
     return float(len(words_of(played.outcome.reply)))
 
 
-def formulas_said(item: Item, played: Played) -> float:
+def formulas_said(item: MethodItem, played: Played) -> float:
     """Formula phrases in the reply."""
     said = played.outcome.reply
     return float(len(formulas_in(said, "zh" if any(map(is_chinese, said)) else "en")))
 
 
-def asks(item: Item, played: Played) -> float:
+def asks(item: MethodItem, played: Played) -> float:
     """1 where the reply asks something."""
     return float(bool({"?", "？"} & set(played.outcome.reply)))
 
 
-def emotion_named(item: Item, played: Played) -> float:
+def emotion_named(item: MethodItem, played: Played) -> float:
     """1 where the trace names the emotion that the item has; NaN where either is unknown."""
     return _named("emotion", item.emotion, played)
 
 
-def attribute_named(item: Item, played: Played) -> float:
+def attribute_named(item: MethodItem, played: Played) -> float:
     """1 where the trace has the attribute (positive, negative, neutral) of the item's emotion."""
     return _named("attribute", attribute_of(item.emotion or ""), played)
 
 
-def strategy_named(item: Item, played: Played) -> float:
+def strategy_named(item: MethodItem, played: Played) -> float:
     """1 where the trace has the strategy of the item; NaN where either is unknown."""
     return _named("strategy", item.strategy, played)
 
@@ -90,7 +90,7 @@ MEASURES: Mapping[str, Measure] = {
 """Those that need nothing but the replies."""
 
 
-class Measured(NamedTuple):
+class MethodFigure(NamedTuple):
     """A figure of one method with its 95 % interval; the last three are against another method."""
 
     method: str
@@ -105,11 +105,11 @@ class Measured(NamedTuple):
     difference_high: float = math.nan
 
 
-def measured(
-    items: Sequence[Item],
+def measure_methods(
+    items: Sequence[MethodItem],
     played: Mapping[str, Sequence[Played]],
     more: Mapping[str, Several] = {},
-) -> list[Measured]:
+) -> list[MethodFigure]:
     """Every measure of every method, each also as a difference to the first method's over the same
     conversations. `more` has measures that see all replies of a method at once."""
     against = next(iter(played))
@@ -131,7 +131,7 @@ def measured(
     return rows
 
 
-def of_the_set(items: Sequence[Item], played: Sequence[Played]) -> dict[str, float]:
+def of_the_set(items: Sequence[MethodItem], played: Sequence[Played]) -> dict[str, float]:
     """Figures of a whole set: `distinct-1`, `distinct-2`, the share of different replies, how even
     the strategies are, and macro-F1 of the emotions and strategies that traces name."""
     said = [words_of(one.outcome.reply) for one in played]
@@ -156,7 +156,7 @@ def affect_measures(model: EmotionModel) -> dict[str, Several]:
         return np.asarray(model.emotion_probs((Message("user", text),)), float)
 
     def of(figure: Callable[[np.ndarray, np.ndarray], float]) -> Several:
-        def each(items: Sequence[Item], played: Sequence[Played]) -> np.ndarray:
+        def each(items: Sequence[MethodItem], played: Sequence[Played]) -> np.ndarray:
             pairs = zip(items, played, strict=True)
             return np.asarray(
                 [figure(probs(context_of(a.messages)), probs(b.outcome.reply)) for a, b in pairs]
@@ -180,7 +180,7 @@ def level_measures(identify: Identify) -> dict[str, Several]:
     """The expected EPITOME level of each mechanism, 0 to 2, by an identifier."""
 
     def of(name: str) -> Several:
-        def levels(items: Sequence[Item], played: Sequence[Played]) -> np.ndarray:
+        def levels(items: Sequence[MethodItem], played: Sequence[Played]) -> np.ndarray:
             pairs = [
                 (context_of(item.messages), one.outcome.reply)
                 for item, one in zip(items, played, strict=True)
@@ -189,10 +189,10 @@ def level_measures(identify: Identify) -> dict[str, Several]:
 
         return levels
 
-    return {f"level {name}": of(name) for name in MECHANISMS}
+    return {f"level {name}": of(name) for name in REWARD_MECHANISMS}
 
 
-def measured_row(row: Measured) -> dict[str, Any]:
+def measured_row(row: MethodFigure) -> dict[str, Any]:
     """The figure as JSON: no NaN."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -200,17 +200,19 @@ def measured_row(row: Measured) -> dict[str, Any]:
     }
 
 
-def _row(items: Sequence[Item], method: str, measure: str, values: np.ndarray) -> Measured | None:
+def _row(
+    items: Sequence[MethodItem], method: str, measure: str, values: np.ndarray
+) -> MethodFigure | None:
     there = np.flatnonzero(np.isfinite(values))
     if not len(there):
         return None
     found = estimate(values[there], [items[at].group for at in there.tolist()], draws=500)
-    return Measured(method, measure, found.value, found.low, found.high, len(there))
+    return MethodFigure(method, measure, found.value, found.low, found.high, len(there))
 
 
 def _compared(
-    row: Measured, items: Sequence[Item], own: np.ndarray, other: np.ndarray, against: str
-) -> Measured:
+    row: MethodFigure, items: Sequence[MethodItem], own: np.ndarray, other: np.ndarray, against: str
+) -> MethodFigure:
     gaps = own - other
     there = np.flatnonzero(np.isfinite(gaps))
     if not len(there):
@@ -240,7 +242,7 @@ def _macro_f1(gold: Sequence[str | None], played: Sequence[Played], key: str) ->
     labels = sorted({label for label, _ in pairs})
     if not pairs:
         return math.nan
-    return macro_f1([label for label, _ in pairs], [named for _, named in pairs], labels)
+    return label_macro_f1([label for label, _ in pairs], [named for _, named in pairs], labels)
 
 
 def _share(part: int, whole: int) -> float:

@@ -20,7 +20,7 @@ from hen_jax.text.conversation import Message, Reply
 CANDIDATES = 10
 """Candidates to each context, as published."""
 
-Vote = Literal["and", "majority"]
+VotingRule = Literal["and", "majority"]
 
 
 class Facet(NamedTuple):
@@ -96,7 +96,7 @@ def verdict(reply: Reply, facet: Facet) -> str | None:
     return parse_label(reply.text, facet.labels)
 
 
-def helpful(labels: Mapping[str, str | None], vote: Vote = "and") -> bool | None:
+def helpful(labels: Mapping[str, str | None], vote: VotingRule = "and") -> bool | None:
     """Whether a candidate is helpful by the label of each facet; None where that is not known.
 
     "and": every facet calls it helpful, and one that does not decides. "majority": more do than do

@@ -11,11 +11,11 @@ import numpy as np
 from hen_jax.empathy.labels import Language
 from hen_jax.empathy.traits import TRAITS as TRAIT_WORDS
 from hen_jax.methods.emotion_models import EmotionModel
-from hen_jax.methods.personality import TRAITS, personality, reaction
+from hen_jax.methods.personality import TRAITS_OF_SPACE, personality, reaction
 from hen_jax.methods.play import Messages, Method, Outcome, Steps, ask
 from hen_jax.methods.sections import is_chinese_text, with_system
 
-LEAST = 0.3
+_LEAST = 0.3
 """A trait nearer to 0 than this is not spoken of."""
 
 _WORDS: dict[Language, tuple[str, str, str]] = {
@@ -52,8 +52,8 @@ def trait_words(traits: Sequence[float] | np.ndarray, language: Language) -> lis
     """The words of the Big Five traits that are far enough from 0."""
     return [
         TRAIT_WORDS[name]["high" if value > 0 else "low"].spoken(language)
-        for name, value in zip(TRAITS["big5"], traits, strict=True)
-        if abs(value) >= LEAST
+        for name, value in zip(TRAITS_OF_SPACE["big5"], traits, strict=True)
+        if abs(value) >= _LEAST
     ]
 
 

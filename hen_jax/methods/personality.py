@@ -16,13 +16,13 @@ from hen_jax.text.conversation import Message
 
 Space = Literal["big5", "mbti"]
 
-TRAITS: Mapping[Space, tuple[str, ...]] = {
+TRAITS_OF_SPACE: Mapping[Space, tuple[str, ...]] = {
     "big5": ("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism"),
     "mbti": ("E-I", "S-N", "T-F", "J-P"),
 }
 """The axes of each space; a value is in [-1, 1], of an MBTI axis 1 is its first letter."""
 
-CUES: Mapping[Space, Mapping[str, Mapping[str, float]]] = {
+_CUES: Mapping[Space, Mapping[str, Mapping[str, float]]] = {
     "big5": {
         "openness": {"imagine": 1, "idea": 1, "wonder": 1, "art": 1, "new": 0.5, "usual": -1,
                      "always": -0.5},
@@ -57,7 +57,7 @@ class Personality(NamedTuple):
     @property
     def now(self) -> np.ndarray:
         """`[traits]`: the newest; zeros before anything was said."""
-        return self.states[-1] if len(self.states) else np.zeros(len(TRAITS[self.space]))
+        return self.states[-1] if len(self.states) else np.zeros(len(TRAITS_OF_SPACE[self.space]))
 
 
 def turn_traits(text: str, space: Space) -> np.ndarray:
@@ -65,7 +65,7 @@ def turn_traits(text: str, space: Space) -> np.ndarray:
     words = words_of(text)
     each = [
         sum(cues.get(word, 0.0) for word in words)
-        for cues in (CUES[space][trait] for trait in TRAITS[space])
+        for cues in (_CUES[space][trait] for trait in TRAITS_OF_SPACE[space])
     ]
     return np.tanh(np.asarray(each, float))
 
@@ -78,12 +78,12 @@ def personality(
 
     One turn that says `x` is `x`; a second one that says `y` gives `(keeps x + y) / (keeps + 1)`.
     """
-    total, states = np.zeros(len(TRAITS[space])), []
+    total, states = np.zeros(len(TRAITS_OF_SPACE[space])), []
     said = [one.content for one in messages if one.role == "user"]
     for turn, text in enumerate(said, start=1):
         total = keeps * total + (1 - keeps) * turn_traits(text, space)
         states.append(total / (1 - keeps**turn))
-    return Personality(space, np.asarray(states).reshape(len(states), len(TRAITS[space])))
+    return Personality(space, np.asarray(states).reshape(len(states), len(TRAITS_OF_SPACE[space])))
 
 
 def reaction(messages: Sequence[Message], model: EmotionModel) -> np.ndarray:

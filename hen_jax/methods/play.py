@@ -103,7 +103,7 @@ def _advance(
     return going
 
 
-Found = TypeVar("Found")
+_Found = TypeVar("_Found")
 
 
 def ask(messages: Messages) -> Generator[Sequence[Messages], Sequence[Reply], str]:
@@ -113,8 +113,8 @@ def ask(messages: Messages) -> Generator[Sequence[Messages], Sequence[Reply], st
 
 
 def ask_parsed(
-    messages: Messages, parse: Callable[[str], Found | None], again: str, tries: int = 2
-) -> Generator[Sequence[Messages], Sequence[Reply], tuple[Found | None, str]]:
+    messages: Messages, parse: Callable[[str], _Found | None], again: str, tries: int = 2
+) -> Generator[Sequence[Messages], Sequence[Reply], tuple[_Found | None, str]]:
     """A call whose reply must be of a form; one that is not is told `again` and asked once more.
 
     Returns what was parsed, None where no try was of that form, and the last reply.

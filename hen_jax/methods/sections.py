@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from hen_jax.text.conversation import Message
 
-Messages = tuple[Message, ...]
+_Messages = tuple[Message, ...]
 
 
 def parse_sections(text: str, keys: Sequence[str]) -> dict[str, str] | None:
@@ -40,7 +40,7 @@ def listed(text: str) -> list[str]:
     return [one for one in items if one and one.lower() not in ("none", "无", "没有")]
 
 
-def with_system(messages: Messages, text: str) -> Messages:
+def with_system(messages: _Messages, text: str) -> _Messages:
     """The messages with `text` at the end of their system message, which is made if need be."""
     if messages[0].role == "system":
         head = Message("system", f"{messages[0].content}\n\n{text}")

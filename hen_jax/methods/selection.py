@@ -90,7 +90,9 @@ def above(scores: np.ndarray, threshold: float = THRESHOLD) -> Kept:
     )
 
 
-def sweep(scores: np.ndarray, thresholds: Sequence[float]) -> list[tuple[float, int, float]]:
+def sweep_thresholds(
+    scores: np.ndarray, thresholds: Sequence[float]
+) -> list[tuple[float, int, float]]:
     """For each threshold, in order: how many are kept, and their mean quality (NaN of none)."""
     rows = []
     for threshold in sorted(thresholds):

@@ -16,7 +16,7 @@ from hen_jax.methods.sections import is_chinese_text
 from hen_jax.methods.tools import Tool
 from hen_jax.text.prompts import HIGH_CONTEXT_RULES
 
-LABEL_SETS: Mapping[str, tuple[str, ...]] = {"hed": tuple(HED_LABELS), "ed": ED_LABELS}
+METHOD_LABELS: Mapping[str, tuple[str, ...]] = {"hed": tuple(HED_LABELS), "ed": ED_LABELS}
 """Emotion labels that HEF chooses among."""
 
 
@@ -25,9 +25,9 @@ class Parts:
     """What methods may need of the user: a small model, tools, definitions."""
 
     emotion_model: EmotionModel | None = None
-    labels: tuple[str, ...] = LABEL_SETS["hed"]
+    labels: tuple[str, ...] = METHOD_LABELS["hed"]
     tools: tuple[Tool, ...] = ()
-    tool_limits: tooled.Limits = tooled.Limits()
+    tool_limits: tooled.ToolLimits = tooled.ToolLimits()
     definitions: Mapping[str, str] | None = None  # None: those of ours
     candidates: int = 4  # of muffin
 
@@ -48,15 +48,15 @@ def system_prompt(method: Method, parts: Parts) -> Method:
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class _Entry:
     """How a method is made, and which parts of it can be switched off."""
 
     make: Callable[[Parts, frozenset[str]], Method]
     switches: tuple[str, ...] = ()
 
 
-def _plain(make: Callable[[Parts], Method]) -> Entry:
-    return Entry(lambda parts, off: make(parts))
+def _plain(make: Callable[[Parts], Method]) -> _Entry:
+    return _Entry(lambda parts, off: make(parts))
 
 
 def _tooled(parts: Parts) -> Method:
@@ -78,22 +78,22 @@ def _hef(parts: Parts, off: frozenset[str]) -> Method:
     return hef.hef(parts.emotion_model, labels, options)
 
 
-def _coe(variant: str) -> Entry:
+def _coe(variant: str) -> _Entry:
     if variant == "base":
         return _plain(lambda parts: coe.coe("base"))
-    return Entry(lambda parts, off: coe.coe("base" if off else variant), ("lens",))
+    return _Entry(lambda parts, off: coe.coe("base" if off else variant), ("lens",))
 
 
-def _improved(family: distil.Family) -> Entry:
+def _improved(family: distil.Family) -> _Entry:
     return _plain(lambda parts: distil.improved(family))
 
 
-METHODS: Mapping[str, Entry] = {
+METHODS: Mapping[str, _Entry] = {
     "base": _plain(lambda parts: plainly),
     "system_prompt": _plain(lambda parts: system_prompt(plainly, parts)),
     **{f"coe_{variant}": _coe(variant) for variant in coe.VARIANTS},
     "ebg": _plain(lambda parts: ebg.ebg()),
-    "hef": Entry(_hef, ("model", "two_stage", "cause")),
+    "hef": _Entry(_hef, ("model", "two_stage", "cause")),
     "muffin": _plain(lambda parts: muffin.muffin(parts.candidates)),
     "pecer": _plain(lambda parts: pecer.pecer(parts.emotion_model)),
     "tooled": _plain(_tooled),

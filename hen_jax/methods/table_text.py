@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from hen_jax.methods.measured import Measured
+from hen_jax.methods.measured import MethodFigure
 
-COLUMNS = (
+_COLUMNS = (
     "words",
     "formulas",
     "asks",
@@ -26,7 +26,7 @@ COLUMNS = (
 
 
 def comparison_table(
-    rows: Sequence[Measured],
+    rows: Sequence[MethodFigure],
     variety: Mapping[str, Mapping[str, float]],
     costs: Mapping[str, Mapping[str, float | None]],
 ) -> str:
@@ -34,7 +34,7 @@ def comparison_table(
     replies, and what it cost. A star marks a difference to the first method whose interval leaves
     out 0."""
     found = {(row.method, row.measure): row for row in rows}
-    shown = [name for name in COLUMNS if any(measure == name for _, measure in found)]
+    shown = [name for name in _COLUMNS if any(measure == name for _, measure in found)]
     more, cost = _known(variety), _known(costs)
     head = ["method", *shown, *more, *cost]
     lines = [
@@ -46,7 +46,7 @@ def comparison_table(
         ]
         for method in variety
     ]
-    return markdown(head, lines)
+    return _markdown(head, lines)
 
 
 def _known(figures: Mapping[str, Mapping[str, float | None]]) -> list[str]:
@@ -57,20 +57,20 @@ def _known(figures: Mapping[str, Mapping[str, float | None]]) -> list[str]:
 
 def effects_table(rows: Sequence[tuple[str, str, float, float, float]]) -> str:
     """Lines of lever, measure, effect and the bounds of its interval."""
-    return markdown(
+    return _markdown(
         ["lever", "measure", "effect of having it", "95 %"],
         [[lever, name, _number(x), f"{_number(low)} to {_number(high)}"]
          for lever, name, x, low, high in rows],
     )  # fmt: skip
 
 
-def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table; every line is as wide as the head."""
     rows = [head, ["---"] * len(head), *lines]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def _figure(row: Measured | None) -> str:
+def _figure(row: MethodFigure | None) -> str:
     if row is None:
         return "-"
     star = "*" if row.difference_low > 0 or row.difference_high < 0 else ""

@@ -12,14 +12,14 @@ from hen_jax.core.errors import InputError
 from hen_jax.evaluation.reply_rules import words_of
 from hen_jax.methods.play import Messages, Method, Outcome, Steps, ask
 from hen_jax.methods.sections import with_system
-from hen_jax.methods.tools import Answered, Call, Tool, answered, call_text, parse_call
+from hen_jax.methods.tools import Call, CallResult, Tool, answered, call_text, parse_call
 from hen_jax.text.conversation import Message, Role, message_row
 
 MOST_CALLS = 2
 """Calls in one reply at most."""
 
 
-class Limits(NamedTuple):
+class ToolLimits(NamedTuple):
     """What a play with tools may cost."""
 
     calls: int = MOST_CALLS
@@ -39,7 +39,7 @@ def tools_text(tools: Mapping[str, Tool]) -> str:
     return "\n".join(lines)
 
 
-def tooled(tools: Sequence[Tool], limits: Limits = Limits()) -> Method:
+def tooled(tools: Sequence[Tool], limits: ToolLimits = ToolLimits()) -> Method:
     """The method `tooled`. A failing tool, or a call that is none, ends in a plain reply.
 
     Raises:
@@ -57,7 +57,7 @@ def tooled(tools: Sequence[Tool], limits: Limits = Limits()) -> Method:
             try:
                 call = parse_call(text)
             except InputError as error:
-                failed = Answered(json.dumps({"error": str(error)}), "bad call")
+                failed = CallResult(json.dumps({"error": str(error)}), "bad call")
                 call = Call("", {})
             else:
                 if call is None:
@@ -85,7 +85,7 @@ def _is_call(text: str) -> bool:
         return True
 
 
-Worth = Callable[[Messages, str, str], float]
+_Worth = Callable[[Messages, str, str], float]
 """`worth(conversation, knowledge, reply)`: how much the knowledge helps to say that reply."""
 
 
@@ -104,7 +104,7 @@ def trace_row(
     dialogue: Messages,
     tools: Mapping[str, Tool],
     tries: Sequence[Call],
-    worth: Worth = overlap_gain,
+    worth: _Worth = overlap_gain,
     least: float = 0.1,
 ) -> dict[str, Any]:
     """One row of the schema `messages`: a dialogue that ends with a reply, as a trace with a tool.

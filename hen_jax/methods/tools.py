@@ -44,7 +44,7 @@ class Call(NamedTuple):
     arguments: Mapping[str, str]
 
 
-class Answered(NamedTuple):
+class CallResult(NamedTuple):
     """What came of a call; `text` is JSON for the model, also of a failure."""
 
     text: str
@@ -78,7 +78,7 @@ def call_text(call: Call) -> str:
     return json.dumps({"tool": call.name, "arguments": dict(call.arguments)}, ensure_ascii=False)
 
 
-def answered(call: Call, tools: Mapping[str, Tool], timeout: float = 2.0) -> Answered:
+def answered(call: Call, tools: Mapping[str, Tool], timeout: float = 2.0) -> CallResult:
     """Asks the tool, for `timeout` seconds at most; a failure is an answer that says so."""
     tool = tools.get(call.name)
     if tool is None:
@@ -100,7 +100,7 @@ def answered(call: Call, tools: Mapping[str, Tool], timeout: float = 2.0) -> Ans
         return _failed("timeout", f"no answer within {timeout:g} s")
     if error is not None:
         return _failed("error", f"{type(error).__name__}: {error}")
-    return Answered(json.dumps(found, ensure_ascii=False))
+    return CallResult(json.dumps(found, ensure_ascii=False))
 
 
 def knowledge_tool(path: Path, name: str = "commonsense") -> Tool:
@@ -160,8 +160,8 @@ def _nearest(words: Mapping[str, frozenset[str]], text: str) -> str | None:
     return key if best >= 0.2 else None
 
 
-def _failed(kind: str, why: str) -> Answered:
-    return Answered(json.dumps({"error": f"{kind}: {why}"}, ensure_ascii=False), kind)
+def _failed(kind: str, why: str) -> CallResult:
+    return CallResult(json.dumps({"error": f"{kind}: {why}"}, ensure_ascii=False), kind)
 
 
 def _lines(path: Path):

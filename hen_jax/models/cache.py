@@ -159,7 +159,7 @@ def attend_cached(
     return out.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 
-def write_rows(
+def write_cache_rows(
     layers: Layers, new: Layers, rows: Int[Array, "P"], starts: Int[Array, "P"]
 ) -> Layers:
     """Row `p` of `new` put into row `rows[p]` from place `starts[p]` on.

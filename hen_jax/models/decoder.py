@@ -38,7 +38,7 @@ class Embedding(nnx.Module):
         self.embedding = nnx.Param(vectors, axes=("vocab", "embed"))
 
 
-class Head(nnx.Module):
+class _Head(nnx.Module):
     """The unembedding of a model whose head is not tied."""
 
     def __init__(self, key: PRNGKeyArray, config: DecoderConfig):
@@ -67,7 +67,7 @@ class Decoder(nnx.Module):
         )
         self.norm = RMSNorm(config.width, config)
         own_head = not config.tied_head and not config.score_head
-        self.head = Head(head_key, config) if own_head else nnx.data(None)
+        self.head = _Head(head_key, config) if own_head else nnx.data(None)
         self.score = ScoreHead(head_key, config) if config.score_head else nnx.data(None)
 
     def embedded(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:

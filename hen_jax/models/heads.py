@@ -11,7 +11,7 @@ from hen_jax.core.types import Array
 from hen_jax.models.config import DecoderConfig
 
 
-class Scores(NamedTuple):
+class PositionScores(NamedTuple):
     """A score for each position, of which those where `last` is true count: one per document."""
 
     scores: Float[Array, "B T"]
@@ -25,9 +25,11 @@ class ScoreHead(nnx.Module):
         kernel = jax.random.normal(key, (config.width, len(config.score_labels))) * 0.02
         self.kernel = nnx.Param(kernel, axes=("embed", "score"))
 
-    def __call__(self, hidden: Float[Array, "B T D"], segments: Int[Array, "B T"]) -> Scores:
+    def __call__(
+        self, hidden: Float[Array, "B T D"], segments: Int[Array, "B T"]
+    ) -> PositionScores:
         """Scores of the first output; `segments` are those that `hidden` was computed with."""
-        return Scores(self.outputs(hidden)[..., 0], last_tokens(segments))
+        return PositionScores(self.outputs(hidden)[..., 0], last_tokens(segments))
 
     def outputs(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T O"]:
         """All outputs in float32.
@@ -46,13 +48,13 @@ def last_tokens(segments: Int[Array, "B T"]) -> Bool[Array, "B T"]:
     return (segments > 0) & (segments != following)
 
 
-def row_scores(scores: Scores) -> Float[Array, "B"]:
+def row_scores(scores: PositionScores) -> Float[Array, "B"]:
     """The score of each row that holds one document; the sum over its documents otherwise."""
     return jnp.where(scores.last, scores.scores, 0.0).sum(axis=1)
 
 
 def document_scores(
-    scores: Scores, segments: Int[Array, "B T"], documents: int
+    scores: PositionScores, segments: Int[Array, "B T"], documents: int
 ) -> Float[Array, "B K"]:
     """The score of each document of a row: of segment `k + 1` at place `k`; 0 where there is none.
 

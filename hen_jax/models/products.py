@@ -14,7 +14,7 @@ PRODUCT = "product"
 KEPT = "attended"
 """The name of what a fused attention kernel must not run again for: output and softmax sums."""
 
-SHORT = 64
+_SHORT = 64
 """A sum of fewer terms, as over the rank of an adapter, is soon done again."""
 
 
@@ -82,7 +82,7 @@ def _backward(given: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
         # no such product for bfloat16.
         dkernel = jax.lax.optimization_barrier(turned).T
     dx = dx.astype(x.dtype)
-    return dx if kernel.shape[1] < SHORT else save_for_backward(dx), dkernel.astype(kernel.dtype)
+    return dx if kernel.shape[1] < _SHORT else save_for_backward(dx), dkernel.astype(kernel.dtype)
 
 
 matmul.defvjp(_forward, _backward)

@@ -8,12 +8,12 @@ from jaxtyping import Float, Int
 
 from hen_jax.core.types import Mean
 
-Score = Literal["base", "log"]
+ScoreKind = Literal["base", "log"]
 """What a reply scores: the mean probability of its tokens, or their mean log-probability."""
 
 
 def reply_scores(
-    log_probs: Float[jax.Array, "*B T"], mask: Float[jax.Array, "*B T"], score: Score = "base"
+    log_probs: Float[jax.Array, "*B T"], mask: Float[jax.Array, "*B T"], score: ScoreKind = "base"
 ) -> Float[jax.Array, "*B"]:
     """The mean over the tokens of each reply; 0 of one without a token.
 

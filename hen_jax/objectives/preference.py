@@ -15,7 +15,7 @@ from hen_jax.core.types import Array, Mean
 Ties = Literal["half", "rao_kupper", "davidson"]
 
 
-class Outcome(NamedTuple):
+class Votes(NamedTuple):
     """What people said of a pair, as shares in [0, 1]; the rest preferred the second.
 
     The share of annotators says more than their majority: 3 of 4 for the first is `win = 0.75`.
@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
     tie: Float[Array, "*P"]
 
 
-def difference(
+def reward_gap(
     first: Float[Array, "*#P"],
     second: Float[Array, "*#P"],
     beta: float | Float[Array, ""] = 1.0,
@@ -37,7 +37,7 @@ def difference(
 
 def pair_loss(
     d: Float[Array, "*P"],
-    outcome: Outcome,
+    outcome: Votes,
     ties: Ties = "half",
     threshold: float | Float[Array, ""] = 0.5,
 ) -> Float[Array, "*P"]:
@@ -106,7 +106,7 @@ def comparison_loss(
       are half right), `gap` (preferred minus other score) and `score`.
     """
     first, second = scores[:, :, None], scores[:, None, :]
-    d = difference(first, second, beta, known.margin)
+    d = reward_gap(first, second, beta, known.margin)
     won, _, tied = _log_shares(d, ties, threshold)
     halves = known.wins + known.ties / 2  # a tie is counted from both sides
     weight = halves.sum(axis=(1, 2), keepdims=True)

@@ -41,7 +41,7 @@ def collectives(module: Module, chips_per_slice: int) -> tuple[Traffic, ...]:
     """
     found: dict[str, Traffic] = {}
     for run in executed(module):
-        kind = kind_of(run.instruction)
+        kind = _kind_of(run.instruction)
         if kind is not None:
             one = _traffic(kind, run, module.computations[run.computation], chips_per_slice)
             channel = re.search(r"channel_id=(\d+)", run.instruction.attributes)
@@ -67,7 +67,7 @@ def _traffic(
     return Traffic(kind, crosses, run.times, payload, payload * sent_share(kind, len(group)))
 
 
-def kind_of(instruction: Instruction) -> str | None:
+def _kind_of(instruction: Instruction) -> str | None:
     """The collective that an instruction is or starts; None where it is none."""
     opcode = instruction.opcode.removesuffix("-start")
     return opcode if opcode in _KINDS and not instruction.opcode.endswith("-done") else None

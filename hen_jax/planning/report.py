@@ -8,7 +8,7 @@ from hen_jax.planning.stage import Costs, StagePlan
 from hen_jax.planning.topologies import GIB, Topology
 
 
-def lines(plan: StagePlan, topology: Topology) -> list[str]:
+def plan_lines(plan: StagePlan, topology: Topology) -> list[str]:
     """What `hen plan` prints of one stage."""
     memory = plan.memory
     verdict = "fits" if plan.fits else "DOES NOT FIT"

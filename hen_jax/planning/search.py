@@ -14,7 +14,7 @@ class Change(NamedTuple, Generic[_Settings]):
     edit: Callable[[_Settings], _Settings | None]
 
 
-class Found(NamedTuple, Generic[_Settings, _Result]):
+class FittingChange(NamedTuple, Generic[_Settings, _Result]):
     """Changes that were enough, the settings with them, and what came of it."""
 
     changes: tuple[str, ...]
@@ -45,12 +45,12 @@ def first_that_fits(
     settings: _Settings,
     changes: Iterable[Change[_Settings]],
     attempt: Callable[[_Settings], _Result | None],
-) -> Found[_Settings, _Result] | None:
+) -> FittingChange[_Settings, _Result] | None:
     """The smallest change with which `attempt` gives a result; None if there is none."""
     for names, changed in candidates(settings, changes):
         result = attempt(changed)
         if result is not None:
-            return Found(names, changed, result)
+            return FittingChange(names, changed, result)
     return None
 
 

@@ -9,7 +9,7 @@ from hen_jax.training.metrics import read_metrics
 
 PLOT_FILE = "curriculum.png"
 
-COLOURS = ("#1f6f8b", "#e08e45", "#6a994e", "#b03a48", "#7b5ea7", "#9aa5b1")
+_COLOURS = ("#1f6f8b", "#e08e45", "#6a994e", "#b03a48", "#7b5ea7", "#9aa5b1")
 
 
 def draw_curriculum(workdir: Path, tasks: Sequence[str]) -> None:
@@ -81,4 +81,4 @@ def _draw_places(
 
 
 def _colours(tasks: Sequence[str]) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(len(tasks))]
+    return [_COLOURS[i % len(_COLOURS)] for i in range(len(tasks))]

@@ -20,8 +20,8 @@ from hen_jax.recipes.curriculum_plot import draw_curriculum
 from hen_jax.recipes.emcl_data import (
     EpisodeBounds,
     abstract_episode,
-    bounds_of,
     draw_episode,
+    episode_bounds,
     put_episode,
     read_tasks,
 )
@@ -50,7 +50,7 @@ def feed(settings: EmclSettings, tokenizer: ChatTokenizer, share: Share) -> Feed
     held_out = range(settings.episode.held_out)
     return Feed(
         steps=settings.steps,
-        bounds=bounds_of(found),
+        bounds=episode_bounds(found),
         batches=iter(drawn.to_iter_dataset(ahead)),
         # The same episodes of held-out statements whatever the seed of the run.
         held_out=lambda: (draw(found.valid, None, 0, number) for number in held_out),

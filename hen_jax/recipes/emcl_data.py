@@ -90,7 +90,7 @@ class EpisodeBounds(NamedTuple):
     examples: int  # of the support
 
 
-def bounds_of(parts: TaskParts) -> EpisodeBounds:
+def episode_bounds(parts: TaskParts) -> EpisodeBounds:
     """The bounds of all episodes of a run."""
     every = [x for part in parts if part for examples in part.values() for x in examples]
     most = max(int(example.mask[1:].sum()) for example in every)

@@ -21,8 +21,8 @@ from hen_jax.recipes.experts_data import adapters, learning, rows
 from hen_jax.recipes.experts_preference_data import (
     ExpertPairBounds,
     ExpertsPreferenceSettings,
-    alone,
     feed,
+    settings_alone,
 )
 from hen_jax.recipes.preference import require_start
 from hen_jax.runs.abstract import UPDATES
@@ -37,7 +37,7 @@ from hen_jax.steps.preference import (
     preference_score,
     preference_step,
 )
-from hen_jax.steps.preference_plan import Plan, with_reference
+from hen_jax.steps.preference_plan import PreferencePlan, with_reference
 from hen_jax.training.optimizers import make_schedule
 
 
@@ -55,7 +55,7 @@ def work(
     optimizers = {
         name: guarded(settings, schedule) for name, schedule in zip(named, schedules, strict=True)
     }
-    plan = Plan(graphdef, bounds.rows, settings.preference, settings.logit_chunk, named)
+    plan = PreferencePlan(graphdef, bounds.rows, settings.preference, settings.logit_chunk, named)
     loss, complete = preference_loss(plan), completed(plan, settings.microbatches)
     update = experts_step(loss, optimizers, settings.microbatches)
     score = preference_score(loss, completed(plan))
@@ -66,7 +66,7 @@ def work(
 def load(settings: ExpertsPreferenceSettings, config: DecoderConfig, mesh: Mesh) -> Load:
     """Rows without padding of every expert, of two replies each."""
     data = dataclasses.replace(settings.data, batch_size=rows(settings))
-    one = alone(settings, next(iter(learning(settings).values())))
+    one = settings_alone(settings, next(iter(learning(settings).values())))
     batch, bounds = preference_load(dataclasses.replace(one, data=data), mesh)
     batch = batch._replace(
         rows=_owned(batch, batch.rows),

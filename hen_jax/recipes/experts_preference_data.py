@@ -49,7 +49,7 @@ class ExpertPairBounds(NamedTuple):
     steps: tuple[int, ...]
 
 
-def alone(settings: ExpertsPreferenceSettings, expert: Expert) -> PreferenceSettings:
+def settings_alone(settings: ExpertsPreferenceSettings, expert: Expert) -> PreferenceSettings:
     """The settings of the run that would train this expert and no other."""
     named = {field.name: vars(settings)[field.name] for field in _OF_ONE}
     epochs = settings.epochs if expert.epochs is None else expert.epochs
@@ -65,11 +65,11 @@ def feed(settings: ExpertsPreferenceSettings, tokenizer: ChatTokenizer, share: S
     data, shards = settings.data, {"process_index": share.index, "process_count": share.count}
     found: dict[int, Preferred] = {}
     for number, expert in learning(settings).items():
-        found[number] = read_preferences(alone(settings, expert), tokenizer)
+        found[number] = read_preferences(settings_alone(settings, expert), tokenizer)
         for name, part in found[number].parts._asdict().items():
             print(f"expert {expert.name}, {describe_part(name, part, data)}")
     steps = tuple(
-        _steps(alone(settings, expert), found[number]) if number in found else 0
+        _steps(settings_alone(settings, expert), found[number]) if number in found else 0
         for number, expert in enumerate(settings.experts)
     )
     bounds = preference_bounds(

@@ -36,7 +36,7 @@ from hen_jax.runs.abstract import abstract_batch
 from hen_jax.runs.packed import PackedSettings, packed_rows
 from hen_jax.runs.sources import documents
 from hen_jax.runs.stage import Feed, Load, Stage, Work, guarded
-from hen_jax.steps.pecer import PREFIX, pecer_loss
+from hen_jax.steps.pecer import PREFIX_PARAMS, pecer_loss
 from hen_jax.steps.update import update_step
 from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.optimizers import make_schedule
@@ -113,10 +113,10 @@ def work(
     return Work(update_step(loss, optimizer, settings.microbatches), optimizer, schedule, loss)
 
 
-def extra(settings: PecerSettings, config: DecoderConfig, key: PRNGKeyArray) -> dict[str, Tree]:
+def _extra(settings: PecerSettings, config: DecoderConfig, key: PRNGKeyArray) -> dict[str, Tree]:
     """The parameters of the prefix."""
     state = nnx.split(_prefix(settings, config, key))[1]
-    return {PREFIX: nnx.to_pure_dict(state)}
+    return {PREFIX_PARAMS: nnx.to_pure_dict(state)}
 
 
 def load(settings: PecerSettings, config: DecoderConfig, mesh: Mesh) -> Load:
@@ -164,7 +164,7 @@ STAGE = Stage(
     flops=flops,
     summary=lambda one: f"PECER ({', '.join(one.prefix.sources)}; {one.epochs:g} epochs),",
     check=check,
-    extra=extra,
+    extra=_extra,
     rows=packed_rows,
     speaks=False,
     changes=(NARROW,),

@@ -16,7 +16,7 @@ from hen_jax.data.rollouts import RolloutBounds
 from hen_jax.models.config import DecoderConfig
 from hen_jax.models.decoder import Decoder, split
 from hen_jax.recipes.changes import NARROW
-from hen_jax.recipes.policy_checks import check, check_model, hold, require_start
+from hen_jax.recipes.policy_checks import check, check_model, hold, require_policy_start
 from hen_jax.recipes.policy_rollouts import engine_slots, prepare
 from hen_jax.recipes.policy_settings import PolicySettings, feed, flops, load, names_of, red_flags
 from hen_jax.runs.stage import Stage, Work, guarded
@@ -60,7 +60,7 @@ def _no_adapter(settings: PolicySettings, config: DecoderConfig) -> Tree:
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def extra(settings: PolicySettings, config: DecoderConfig, key: PRNGKeyArray) -> dict[str, Tree]:
+def _extra(settings: PolicySettings, config: DecoderConfig, key: PRNGKeyArray) -> dict[str, Tree]:
     """The value model of PPO: a head that begins at 0 and, if asked for, an adapter of its own."""
     if not settings.policy.valued:
         return {}
@@ -79,10 +79,10 @@ STAGE = Stage(
     summary=lambda one: f"reinforcement learning ({one.policy.advantage.kind} advantages),",
     prepare=prepare,
     kept=lambda settings, *trees: with_reference(settings.policy.kl.needed, *trees),
-    extra=extra,
+    extra=_extra,
     check=check,
     check_model=check_model,
-    first=require_start,
+    first=require_policy_start,
     before=hold,
     flags=red_flags,
     rows=lambda settings: settings.data.batch_size,

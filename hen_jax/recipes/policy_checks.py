@@ -67,7 +67,7 @@ def check_model(settings: PolicySettings, config: DecoderConfig) -> None:
         require_shared(settings.execution.attention, sizes.row, config, refused, plain)
 
 
-def require_start(job: Job, values: Mapping[str, float]) -> None:
+def require_policy_start(job: Job, values: Mapping[str, float]) -> None:
     """Refuses a policy that is not its own reference before the first update.
 
     Raises:

@@ -27,7 +27,7 @@ from hen_jax.steps.preference import (
     preference_score,
     preference_step,
 )
-from hen_jax.steps.preference_plan import Plan, with_reference
+from hen_jax.steps.preference_plan import PreferencePlan, with_reference
 from hen_jax.steps.update import update_step
 from hen_jax.training.optimizers import make_schedule
 
@@ -45,7 +45,7 @@ def work(
     """The objective over the replies to each prompt, one update a batch."""
     schedule = make_schedule(settings.optimizer, steps)
     optimizer = guarded(settings, schedule)
-    plan = Plan(graphdef, bounds, settings.preference, settings.logit_chunk)
+    plan = PreferencePlan(graphdef, bounds, settings.preference, settings.logit_chunk)
     loss, complete = preference_loss(plan), completed(plan, settings.microbatches)
     update = update_step(loss, optimizer, settings.microbatches)
     score = preference_score(loss, completed(plan))

@@ -15,7 +15,7 @@ from hen_jax.runs.preferred import Preferred, all_batches, read_preferences, req
 from hen_jax.runs.reference import score_all, stored_table
 from hen_jax.runs.stage import Job, rows_to_devices
 from hen_jax.steps.preference import implicit_rewards
-from hen_jax.steps.preference_plan import Plan
+from hen_jax.steps.preference_plan import PreferencePlan
 from hen_jax.steps.reply_scores import reply_lengths, reply_sums
 from hen_jax.steps.state import State
 from hen_jax.training.loop import Evaluator, Prepare
@@ -78,7 +78,9 @@ def stored_references(job: Job) -> Prepare:
 
 def _sums(job: Job) -> Callable[[Tree, Tree, PreferenceBatch], Array]:
     settings, bounds = job.settings, job.feed.bounds
-    scoring = Plan(job.model.graphdef, bounds, settings.preference, settings.logit_chunk).scoring
+    scoring = PreferencePlan(
+        job.model.graphdef, bounds, settings.preference, settings.logit_chunk
+    ).scoring
 
     def sums(params: Tree, frozen: Tree, batch: PreferenceBatch) -> Array:
         return reply_sums(scoring, bounds.rows, batch.rows, params, frozen)

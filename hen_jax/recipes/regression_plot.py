@@ -7,7 +7,7 @@ import numpy as np
 
 from hen_jax.core.files import staged_file
 
-FILE = "regression.png"
+_FILE = "regression.png"
 
 
 def draw_regression(
@@ -29,5 +29,5 @@ def draw_regression(
     if mse["low"] is not None:
         errors.plot([mse["low"], mse["high"]], [len(names) - 1] * 2, color="#222222")
     errors.set(xlabel="mean squared error of held-out ratings")
-    with staged_file(workdir / FILE) as staged:
+    with staged_file(workdir / _FILE) as staged:
         figure.savefig(staged, dpi=150, format="png")

@@ -24,7 +24,7 @@ from hen_jax.training.loop import Evaluator
 from hen_jax.training.placement import to_devices
 from hen_jax.training.processes import is_primary
 
-REPORT = REPORTS["regression"]
+_REPORT = REPORTS["regression"]
 """In the work directory of a run; an export carries it on."""
 
 RATED = "held_out.jsonl"
@@ -62,7 +62,7 @@ def ratings(job: Job) -> Evaluator:
             "dimensions": dimension_scores(parts.valid.rated, outputs, labels),
         }
         if is_primary():
-            write_json(job.workdir / REPORT, report)
+            write_json(job.workdir / _REPORT, report)
             if report["step"] == job.feed.steps:
                 _write_rated(job.workdir / RATED, parts.valid.rated, overall)
                 draw_regression(job.workdir, report, held.truth, overall)

@@ -21,7 +21,7 @@ from hen_jax.data.comparison_batches import (
     train_comparisons,
     trained_ids,
 )
-from hen_jax.data.comparisons import ComparedBatch, compare
+from hen_jax.data.comparisons import ComparedBatch, render_comparisons
 from hen_jax.data.rated import Reads
 from hen_jax.models.config import DecoderConfig
 from hen_jax.recipes.changes import NARROW
@@ -67,7 +67,9 @@ class RewardSettings(RunSettings):
           InputError: as `compared_parts`.
         """
         asked = Asked(self.sources, self.level, self.crossings, self.plain)
-        return compared_parts(asked, self.data, tokenizer, partial(compare, reads=self.reads))
+        return compared_parts(
+            asked, self.data, tokenizer, partial(render_comparisons, reads=self.reads)
+        )
 
 
 def feed(settings: RewardSettings, tokenizer: ChatTokenizer, share: Share) -> Feed:

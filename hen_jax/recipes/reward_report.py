@@ -16,7 +16,7 @@ from hen_jax.data.cues import cue_margins
 from hen_jax.data.preferences import Pair
 from hen_jax.data.splits import part_number
 from hen_jax.data.word_ranker import cross_validated_margins, word_margins
-from hen_jax.evaluation.preference_report import Held, TaskScores, report
+from hen_jax.evaluation.preference_report import Held, TaskScores, report_preferences
 from hen_jax.evaluation.preferences import pair_accuracy
 from hen_jax.recipes.reward_plot import draw_reward
 from hen_jax.runs.compared import ComparedPart, ComparedParts
@@ -30,7 +30,7 @@ from hen_jax.training.loop import Evaluator
 from hen_jax.training.placement import to_devices
 from hen_jax.training.processes import is_primary
 
-REPORT = REPORTS["reward"]
+_REPORT = REPORTS["reward"]
 """In the work directory of a run; an export carries it on."""
 
 
@@ -53,7 +53,7 @@ def preferences(job: Job) -> Evaluator:
         return np.concatenate([np.asarray(row) for row in rows])
 
     control = control_accuracies(settings)
-    return reward_reporting(job, settings.parts(job.tokenizer), scores, REPORT, control)
+    return reward_reporting(job, settings.parts(job.tokenizer), scores, _REPORT, control)
 
 
 SAME = ("sources", "level", "crossings", "plain")
@@ -76,9 +76,9 @@ def control_accuracies(settings: Any) -> dict[str, float]:
     for name in SAME:
         if theirs[name] != ours[name]:
             raise InputError(f"config.control: the run in {folder} has another config.{name}")
-    if not (folder / REPORT).exists():
-        raise InputError(f"config.control: {folder} has no {REPORT}; finish that run first")
-    found = read_json(folder / REPORT)["accuracy"]
+    if not (folder / _REPORT).exists():
+        raise InputError(f"config.control: {folder} has no {_REPORT}; finish that run first")
+    found = read_json(folder / _REPORT)["accuracy"]
     return {kind: one["model"]["value"] for kind, one in found.items()}
 
 
@@ -98,7 +98,7 @@ def reward_reporting(
     def look(state: State) -> dict[str, float]:
         scores = scored(state)
         sides = pair_scores(parts.valid, scores)
-        found = report(sides, held, task_scores(parts.valid, scores))
+        found = report_preferences(sides, held, task_scores(parts.valid, scores))
         found |= {"step": int(state.step), "bag_of_words_on_training_mixture": mixture}
         for kind in found["accuracy"].keys() & control.keys():
             found["accuracy"][kind]["reply_only"] = control[kind]

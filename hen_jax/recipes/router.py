@@ -23,8 +23,8 @@ from hen_jax.models.config import DecoderConfig
 from hen_jax.recipes.router_report import routing
 from hen_jax.recipes.router_vectors import Conversations, raw_vectors, scale_of
 from hen_jax.runs.rated import Folds
-from hen_jax.runs.routed import Part, RoutedPart, RouteTo, routed_parts
-from hen_jax.runs.routing import Reading
+from hen_jax.runs.routed import PartName, RoutedPart, RouteTo, routed_parts
+from hen_jax.runs.routing import RouterReading
 from hen_jax.runs.sources import Source
 from hen_jax.runs.stage import Feed, Job, Load, RunSettings, Stage, Work, guarded
 from hen_jax.steps.router import Routed, router_head, router_loss
@@ -46,7 +46,7 @@ class RouterSettings(RunSettings):
     routes: tuple[RouteTo, ...]  # the experts, two at least
     sources: tuple[Source, ...] = ()  # none here: each expert has its own
     unknown: tuple[Source, ...] = ()  # conversations of no expert, to measure by; none trains
-    reading: Reading = Reading()
+    reading: RouterReading = RouterReading()
     folds: Folds = Folds(count=5)  # the held one tests, the next calibrates
     updates: Count = 300  # each of all conversations
     ridge: NotNegative = 1e-2  # times half the squared kernel, beside the mean cross-entropy
@@ -72,7 +72,7 @@ class RouterSettings(RunSettings):
         """The layer that is read."""
         return self.reading.layer or usual_layer(config)
 
-    def parts(self, tokenizer: ChatTokenizer) -> dict[Part, RoutedPart]:
+    def parts(self, tokenizer: ChatTokenizer) -> dict[PartName, RoutedPart]:
         """Its conversations."""
         return routed_parts(self.routes, self.unknown, self.folds, self.reading, tokenizer)
 
@@ -101,10 +101,10 @@ def feed(settings: RouterSettings, tokenizer: ChatTokenizer, share: Share) -> Fe
     )
 
 
-def prepare(job: Job) -> Prepare:
+def _prepare(job: Job) -> Prepare:
     """The vectors of a part, made when first asked for, on the scale of those that train."""
     vectors, here = raw_vectors(job), replicated(job.mesh)
-    made: dict[Part, Routed] = {}
+    made: dict[PartName, Routed] = {}
 
     def ready(state: State, frozen: Tree, batch: RoutedPart) -> Routed:
         if batch.part not in made:
@@ -142,7 +142,7 @@ def flops(settings: RouterSettings, config: DecoderConfig, number: int) -> float
     return 6.0 * PLANNED * config.width * len(settings.routes)
 
 
-def extra(settings: RouterSettings, config: DecoderConfig, key: PRNGKeyArray) -> dict[str, Tree]:
+def _extra(settings: RouterSettings, config: DecoderConfig, key: PRNGKeyArray) -> dict[str, Tree]:
     """The head."""
     return router_head(key, config.width, len(settings.routes))
 
@@ -153,7 +153,7 @@ def check(settings: RouterSettings, mesh: Mesh) -> None:
         raise InputError("a router is trained by one process; start one")
 
 
-def check_model(settings: RouterSettings, config: DecoderConfig) -> None:
+def _check_model(settings: RouterSettings, config: DecoderConfig) -> None:
     """Raises `InputError` for a layer that the model lacks."""
     if settings.reading.layer > config.layers:
         raise InputError(
@@ -168,11 +168,11 @@ STAGE = Stage(
     load=load,
     flops=flops,
     summary=lambda one: f"a router to {len(one.routes)} experts on the frozen base,",
-    prepare=prepare,
+    prepare=_prepare,
     adapters=lambda settings: {},
-    extra=extra,
+    extra=_extra,
     check=check,
-    check_model=check_model,
+    check_model=_check_model,
     speaks=False,
     evaluators={"routing": routing},
 )

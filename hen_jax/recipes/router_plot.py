@@ -8,7 +8,7 @@ import numpy as np
 
 from hen_jax.core.files import staged_file
 
-FILE = "router.png"
+_FILE = "router.png"
 
 
 def draw_routing(workdir: Path, report: Mapping[str, Any]) -> None:
@@ -31,5 +31,5 @@ def draw_routing(workdir: Path, report: Mapping[str, Any]) -> None:
     axes.set_xticks(range(len(columns)), columns, rotation=20)
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="routed to", ylabel="belongs to")
-    with staged_file(workdir / FILE) as staged:
+    with staged_file(workdir / _FILE) as staged:
         figure.savefig(staged, dpi=150, format="png")

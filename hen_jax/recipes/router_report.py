@@ -29,7 +29,7 @@ from hen_jax.steps.router import HEAD
 from hen_jax.steps.state import State
 from hen_jax.training.loop import Evaluator
 
-REPORT = "router.json"
+_REPORT = "router.json"
 """In the work directory of a run; the record of the router's folder has it, too."""
 
 
@@ -83,7 +83,7 @@ def _finish(job: Job, head: _Head) -> None:
         "controls": _controls(parts["train"], test, len(names)),
         "unknown": _unknown(job, head, calibrated),
     }
-    write_json(job.workdir / REPORT, report)
+    write_json(job.workdir / _REPORT, report)
     draw_routing(job.workdir, report)
     base = job.record["base"]
     read = {"folder": base["folder"], "weights_sha256": base["weights_sha256"], "layer": layer}

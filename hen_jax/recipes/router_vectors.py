@@ -6,14 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 from hen_jax.adapters.router import state_reader
-from hen_jax.runs.routed import Part, RoutedPart
-from hen_jax.runs.routing import common_start
+from hen_jax.runs.routed import PartName, RoutedPart
+from hen_jax.runs.routing import common_prompt_start
 from hen_jax.runs.stage import Job
 
 LEAST_SPREAD = 1e-6
 
 
-class Scale(NamedTuple):
+class _Scale(NamedTuple):
     """What brings vectors to mean 0 and spread 1 over those that train."""
 
     mean: np.ndarray  # [D]
@@ -29,10 +29,10 @@ class Scale(NamedTuple):
         return raw, bias - self.mean @ raw
 
 
-def scale_of(vectors: np.ndarray) -> Scale:
+def scale_of(vectors: np.ndarray) -> _Scale:
     """Their mean and spread; a dimension that does not vary is left where it is."""
     spread = vectors.std(axis=0)
-    return Scale(vectors.mean(axis=0), np.where(spread < LEAST_SPREAD, 1.0, spread))
+    return _Scale(vectors.mean(axis=0), np.where(spread < LEAST_SPREAD, 1.0, spread))
 
 
 class Conversations:
@@ -42,10 +42,10 @@ class Conversations:
     sources are.
     """
 
-    def __init__(self, parts: Mapping[Part, RoutedPart]):
+    def __init__(self, parts: Mapping[PartName, RoutedPart]):
         self.parts = parts
         self._next = 0
-        self._made: dict[Part, np.ndarray] = {}
+        self._made: dict[PartName, np.ndarray] = {}
 
     def __next__(self) -> RoutedPart:
         self._next += 1
@@ -59,7 +59,7 @@ class Conversations:
         """Goes to a place that `get_state` gave."""
         self._next = state["next_index"]
 
-    def vectors(self, part: Part, make: Callable[[], np.ndarray]) -> np.ndarray:
+    def vectors(self, part: PartName, make: Callable[[], np.ndarray]) -> np.ndarray:
         """`[N, D]` of a part, made by `make` when they are first asked for."""
         if part not in self._made:
             self._made[part] = make()
@@ -72,13 +72,13 @@ def conversations_of(job: Job) -> Conversations:
     return job.feed.batches
 
 
-def raw_vectors(job: Job) -> Callable[[Part], np.ndarray]:
+def raw_vectors(job: Job) -> Callable[[PartName], np.ndarray]:
     """`vectors(part)`: `[N, D]` float32, as a router's folder sees them too."""
     settings, found = job.settings, conversations_of(job)
-    config, skip = job.model.config, common_start(job.tokenizer)
+    config, skip = job.model.config, common_prompt_start(job.tokenizer)
     read = state_reader(config, job.frozen, settings.layer(config), settings.execution)
 
-    def vectors(part: Part) -> np.ndarray:
+    def vectors(part: PartName) -> np.ndarray:
         return found.vectors(part, lambda: read(found.parts[part].documents, skip))
 
     return vectors

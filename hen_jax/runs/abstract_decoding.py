@@ -18,13 +18,13 @@ from hen_jax.planning.topologies import Topology
 from hen_jax.runs.abstract import Placed, placed_model
 from hen_jax.runs.stage import Stage
 from hen_jax.sampling.drawing import step_drawing
-from hen_jax.sampling.slots import Slots, State, init_slots, state_shardings
+from hen_jax.sampling.slots import DecodeState, Slots, init_slots, state_shardings
 from hen_jax.sampling.weights import Weights, lay_out
 
 Decoding = Literal["decode", "rollout"]
 DECODING: tuple[Decoding, ...] = get_args(Decoding)
 
-PLACES = 4096
+_PLACES = 4096
 """Tokens of a row of "decode", where the model was trained for as many."""
 
 CACHE_SHARE = 1 / 3
@@ -55,7 +55,7 @@ def decoding_program(kind: Decoding, stage: Stage, settings: Any, topology: Topo
     def weights(*trees: Tree) -> Weights:
         return lay_out(merge(model.graphdef, *trees), unroll_layers=False)
 
-    def draw(trees: tuple[Tree, Tree], state: State, ended: jax.Array) -> Any:
+    def draw(trees: tuple[Tree, Tree], state: DecodeState, ended: jax.Array) -> Any:
         return step_drawing(weights(*trees), state, slots, ended)
 
     shapes = jax.eval_shape(lambda *trees: init_slots(weights(*trees), slots), *trees)
@@ -78,7 +78,7 @@ def decoding_program(kind: Decoding, stage: Stage, settings: Any, topology: Topo
 def _slots(kind: Decoding, stage: Stage, settings: Any, model: Placed, memory: int) -> Slots:
     """Those of the stage, or of an engine that answers."""
     if kind == "decode":
-        places = min(PLACES, model.config.max_length)
+        places = min(_PLACES, model.config.max_length)
         size = jnp.dtype(settings.execution.compute_dtype).itemsize * places
         rows = cached_rows(model.config, size, model.mesh.shape["tensor"], memory)
         return Slots(rows * rows_over(model.mesh), places)

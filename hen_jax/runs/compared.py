@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from hen_jax.core.errors import InputError
 from hen_jax.core.types import RowLimits
 from hen_jax.data.comparison_batches import ComparisonBounds, ComparisonConfig, Comparisons
-from hen_jax.data.comparisons import Taken, compare, most_replies, reach_of, turn_pairs
+from hen_jax.data.comparisons import Taken, most_replies, reach_of, render_comparisons, turn_pairs
 from hen_jax.data.crossed import BUILT, crossed_pairs, is_crossed
 from hen_jax.data.preferences import Labelled, Pair
 from hen_jax.data.schemas import check_records, pairs_of, schema_named
@@ -39,8 +39,9 @@ class Tasked(NamedTuple):
 
 
 Take = Callable[..., Taken]
-"""`take(records, tokenizer, row_length=, shared=)`: records brought together by prompt, rendered;
-`data.comparisons.compare` for scores, `data.continuations.continuations` for a policy."""
+"""`take(records, tokenizer, row_length=, shared=)`: records brought together by prompt, rendered:
+`data.comparisons.render_comparisons` for scores, `data.continuations.continuations` for a
+policy."""
 
 
 class ComparedPart(NamedTuple):
@@ -64,7 +65,10 @@ class ComparedParts(NamedTuple):
 
 
 def compared_parts(
-    asked: Asked, config: ComparisonConfig, tokenizer: ChatTokenizer, take: Take = compare
+    asked: Asked,
+    config: ComparisonConfig,
+    tokenizer: ChatTokenizer,
+    take: Take = render_comparisons,
 ) -> ComparedParts:
     """The sources' pairs, dealt to their parts by group, rendered.
 

@@ -55,7 +55,7 @@ def trainable_and_frozen(
     return beside(adapter, model.base)
 
 
-def side_by_side(
+def new_adapters(
     model: BaseModel, adapters: Mapping[str, LoraConfig], execution: Execution, seed: int
 ) -> Partition:
     """A new adapter for each name, and the base; the n-th starts as one alone with `seed + n`."""
@@ -72,7 +72,7 @@ def beside(adapter: Tree, base: Tree) -> Partition:
     return Partition(adapter | head, {key: base[key] for key in base.keys() - head.keys()})
 
 
-def continued(run: Path, model: BaseModel, lora: LoraConfig | None) -> Partition:
+def continued_from(run: Path, model: BaseModel, lora: LoraConfig | None) -> Partition:
     """`trainable_and_frozen`, but with what the run in folder `run` learnt.
 
     A score head that it lacks, or whose outputs mean something else, is that of `model`.

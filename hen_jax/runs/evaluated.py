@@ -11,10 +11,10 @@ from hen_jax.evaluation.reply_rules import is_chinese
 from hen_jax.evaluation.suite import Item
 from hen_jax.runs.sources import locate_source
 
-PARTS = (*get_args(Part), "all")
+_PARTS = (*get_args(Part), "all")
 
 
-def read_items(
+def read_arm_items(
     files: Sequence[str],
     schema: str,
     *,
@@ -32,8 +32,8 @@ def read_items(
     Raises:
       InputError: a bad record (file:line:field), two items of one id, or no item.
     """
-    if part not in PARTS:
-        raise InputError(f"--part {part!r}; allowed: {', '.join(PARTS)}")
+    if part not in _PARTS:
+        raise InputError(f"--part {part!r}; allowed: {', '.join(_PARTS)}")
     items = [item for file in files for item in _items(file, schema)]
     _require_ids(items)
     kept = [

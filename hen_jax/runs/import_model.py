@@ -20,7 +20,7 @@ from hen_jax.runs.tiny_model import write_tiny_model
 PACKAGED = {"smollm2-135m": packages.SMOLLM2_135M}
 """Names of models that come inside a package."""
 
-TINY = "tiny"
+_TINY = "tiny"
 """Name of the random model that `hen_jax.runs.tiny_model` makes."""
 
 _HUB_FILES = [
@@ -65,7 +65,7 @@ def write_import(source: str, out: Path, dtype: str | None = None) -> Written:
     """`import_model` without its report."""
     if dtype is not None:
         dtype_named(dtype)
-    if source == TINY:
+    if source == _TINY:
         return write_tiny_model(out, dtype)
     if source in PACKAGED:
         return _import_package(source, out, dtype)
@@ -78,7 +78,7 @@ def write_import(source: str, out: Path, dtype: str | None = None) -> Written:
         return _import_folder(folder, out, dtype, hub_origin(source, folder))
     raise InputError(
         f"{source!r} is no folder, .gguf file or hub id OWNER/NAME; "
-        f"known by name: {', '.join([*PACKAGED, TINY])}"
+        f"known by name: {', '.join([*PACKAGED, _TINY])}"
     )
 
 

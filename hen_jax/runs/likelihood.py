@@ -26,7 +26,7 @@ from hen_jax.data.preferences import Labelled
 from hen_jax.evaluation.suite import LogProbs, Turns
 from hen_jax.io import hf
 from hen_jax.io.endpoint import Endpoint
-from hen_jax.io.token_endpoint import score_tokens
+from hen_jax.io.token_endpoint import endpoint_log_probs
 from hen_jax.models.config import Execution
 from hen_jax.runs.adapted import Adapted, open_adapted
 from hen_jax.runs.known_tokenizers import known_tokenizer
@@ -36,12 +36,12 @@ from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.placement import to_devices
 
-Asked = tuple[Turns, tuple[str, ...]]
+_Asked = tuple[Turns, tuple[str, ...]]
 """A prompt, and the replies whose log-probabilities are wanted."""
 
-Likelihood = Callable[[Sequence[Asked]], list[LogProbs]]
+Likelihood = Callable[[Sequence[_Asked]], list[LogProbs]]
 
-TOKENS = 4096
+_TOKENS = 4096
 """Positions of a batch on each device, or those of one row."""
 
 BUCKETS = (128, 256, 512, 1024)
@@ -65,7 +65,7 @@ def open_likelihood(
     held = open_adapted(folder, adapter, config, make_mesh(MeshConfig()), run)
     tokenizer = known_tokenizer(folder)
 
-    def likelihood(asked: Sequence[Asked]) -> list[LogProbs]:
+    def likelihood(asked: Sequence[_Asked]) -> list[LogProbs]:
         replies: dict[Turns, dict[str, int]] = {}
         for prompt, texts in asked:
             places = replies.setdefault(prompt, {})
@@ -94,7 +94,7 @@ def endpoint_likelihood(endpoint: Endpoint, tokenizer_of: Path) -> Likelihood:
     """
     tokenizer = known_tokenizer(tokenizer_of)
 
-    def likelihood(asked: Sequence[Asked]) -> list[LogProbs]:
+    def likelihood(asked: Sequence[_Asked]) -> list[LogProbs]:
         records = [
             Labelled(f"{at}/{k}", f"{at}", _said(prompt, text), True)
             for at, (prompt, texts) in enumerate(asked)
@@ -102,7 +102,7 @@ def endpoint_likelihood(endpoint: Endpoint, tokenizer_of: Path) -> Likelihood:
         ]
         rows = [one for record in records for one in _alone(record, tokenizer)]
         texts = [np.append(row.documents[0], row.targets[0][-1]).tolist() for row in rows]
-        scored = zip(rows, score_tokens(endpoint, texts), strict=True)
+        scored = zip(rows, endpoint_log_probs(endpoint, texts), strict=True)
         pairs = iter(
             [(float(row.weights[0] @ found), row.weights[0].sum()) for row, found in scored]
         )
@@ -152,7 +152,7 @@ def _scored(held: Adapted, rows: Sequence[Compared]) -> list[LogProbs]:
 def _bucket(held: Adapted, rows: Sequence[Compared]) -> list[LogProbs]:
     bounds = preference_bounds(rows, shared=True, mismatches=False)
     run, put = _compiled(held, bounds.rows), to_devices(held.mesh)
-    size = max(1, TOKENS // bounds.rows.row) * rows_over(held.mesh)
+    size = max(1, _TOKENS // bounds.rows.row) * rows_over(held.mesh)
     numbers = {row: at for at, row in enumerate(rows)}
     found = []
     for start in range(0, len(rows), size):

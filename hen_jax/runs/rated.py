@@ -25,7 +25,7 @@ LABELS: dict[Predicts, tuple[str, ...]] = {
 }
 """The outputs of the head by what a run predicts."""
 
-FOLDS = "folds"
+_FOLDS = "folds"
 """The salt of the hash that deals groups to folds."""
 
 
@@ -39,7 +39,7 @@ class Folds:
 
     count: Natural = 0  # folds, by a hash of the group's name; 0: train, valid and test
     held: Natural = 0  # the fold that is held out; all others train
-    salt: str = FOLDS  # another one deals the groups anew
+    salt: str = _FOLDS  # another one deals the groups anew
 
     def __post_init__(self):
         check_ranges(self)

@@ -10,13 +10,13 @@ from hen_jax.core.errors import InputError
 from hen_jax.data.schemas import read_documents
 from hen_jax.data.splits import part_number
 from hen_jax.runs.rated import Folds
-from hen_jax.runs.routing import Reading, read_tokens, users_of
+from hen_jax.runs.routing import RouterReading, read_tokens, users_of
 from hen_jax.runs.sources import Source, locate_source
 from hen_jax.text.tokenizer import ChatTokenizer
 
-Part = Literal["train", "calibration", "test", "unknown"]
+PartName = Literal["train", "calibration", "test", "unknown"]
 
-PARTS: tuple[Part, ...] = ("train", "calibration", "test", "unknown")
+_PARTS: tuple[PartName, ...] = ("train", "calibration", "test", "unknown")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RoutedPart(NamedTuple):
     user, with two, and so on, as a router meets it. Those of `unknown` belong to no expert.
     """
 
-    part: Part
+    part: PartName
     documents: list[np.ndarray]  # [n] int32 each
     labels: np.ndarray  # [N] int32; -1 in `unknown`
     messages: np.ndarray  # [N] int32: how many of the user's are read
@@ -60,9 +60,9 @@ def routed_parts(
     routes: Sequence[RouteTo],
     unknown: Sequence[Source],
     folds: Folds,
-    reading: Reading,
+    reading: RouterReading,
     tokenizer: ChatTokenizer,
-) -> dict[Part, RoutedPart]:
+) -> dict[PartName, RoutedPart]:
     """The conversations of all experts, dealt by group: the fold that is held out is the test, the
     next one calibrates, all others train. A conversation that stands in a source twice counts once.
 
@@ -70,7 +70,7 @@ def routed_parts(
       InputError: a bad file (file:line:field), a group of two experts, or a part in which an
         expert has nothing.
     """
-    found: dict[Part, list[_Beginning]] = {part: [] for part in PARTS}
+    found: dict[PartName, list[_Beginning]] = {part: [] for part in _PARTS}
     expert_of: dict[str, int] = {}
     asked = [(number, one.sources) for number, one in enumerate(routes)]
     for label, sources in [*asked, (-1, tuple(unknown))]:
@@ -84,14 +84,14 @@ def routed_parts(
                     f"group {one.group!r} is of two experts; what is one's is no other's"
                 )
             found["unknown" if label < 0 else _part(one.group, folds)].append(one)
-    parts: dict[Part, RoutedPart] = {
+    parts: dict[PartName, RoutedPart] = {
         part: _of_beginnings(part, of_part) for part, of_part in found.items()
     }
     _require_all(parts, routes)
     return parts
 
 
-def _of_beginnings(part: Part, found: Sequence[_Beginning]) -> RoutedPart:
+def _of_beginnings(part: PartName, found: Sequence[_Beginning]) -> RoutedPart:
     return RoutedPart(
         part,
         [one.tokens for one in found],
@@ -104,7 +104,7 @@ def _of_beginnings(part: Part, found: Sequence[_Beginning]) -> RoutedPart:
 
 
 def _read(
-    sources: Sequence[Source], label: int, reading: Reading, tokenizer: ChatTokenizer
+    sources: Sequence[Source], label: int, reading: RouterReading, tokenizer: ChatTokenizer
 ) -> Iterator[_Beginning]:
     """Every beginning of each conversation."""
     for source in sources:
@@ -121,15 +121,15 @@ def _read(
                 yield _Beginning(document.group, text, tokens, count, whole, label)
 
 
-def _part(group: str, folds: Folds) -> Part:
+def _part(group: str, folds: Folds) -> PartName:
     fold = part_number(group, folds.count, folds.salt)
     if fold == folds.held:
         return "test"
     return "calibration" if fold == (folds.held + 1) % folds.count else "train"
 
 
-def _require_all(parts: dict[Part, RoutedPart], routes: Sequence[RouteTo]) -> None:
-    for part in PARTS[:3]:
+def _require_all(parts: dict[PartName, RoutedPart], routes: Sequence[RouteTo]) -> None:
+    for part in _PARTS[:3]:
         for number, route in enumerate(routes):
             if number not in parts[part].labels:
                 raise InputError(

@@ -39,11 +39,11 @@ ROUTER_KIND = "router"
 FOLDER, WEIGHTS = "router", "router.safetensors"
 """In the work directory of a run; and the head in it."""
 
-Mode = Literal["top1", "soft"]
+RouteMode = Literal["top1", "soft"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class RouterReading:
     """What of a conversation a router reads."""
 
     turns: Count = 1  # messages of the user
@@ -70,7 +70,7 @@ class Router(NamedTuple):
     kernel: np.ndarray  # [D, E]
     bias: np.ndarray  # [E]
     calibrated: Calibrated
-    reading: Reading
+    reading: RouterReading
     base: dict[str, Any]  # folder, weights_sha256 and layer of the model that it reads with
 
 
@@ -121,7 +121,7 @@ def read_router(folder: Path) -> Router:
         kernel=leaves["kernel"],
         bias=leaves["bias"],
         calibrated=Calibrated(record["temperature"], record["threshold"]),
-        reading=Reading(**record["reading"]),
+        reading=RouterReading(**record["reading"]),
         base=record["base"],
     )
 
@@ -168,10 +168,10 @@ def router_on(
             f"the router reads states of width {len(router.kernel)} after layer {layer}; the model "
             f"has width {config.width} and {config.layers} layers"
         )
-    read, skip = state_reader(config, base, layer, execution), common_start(tokenizer)
+    read, skip = state_reader(config, base, layer, execution), common_prompt_start(tokenizer)
 
     def route(
-        conversations: Sequence[Sequence[Message]], mode: Mode = "top1", *, sticky: bool = True
+        conversations: Sequence[Sequence[Message]], mode: RouteMode = "top1", *, sticky: bool = True
     ) -> list[Route]:
         if not conversations:
             return []
@@ -185,7 +185,7 @@ def router_on(
     return route
 
 
-def routes(router: Router, logits: np.ndarray, mode: Mode = "top1") -> list[Route]:
+def routes(router: Router, logits: np.ndarray, mode: RouteMode = "top1") -> list[Route]:
     """What the head's outputs `[N, E]` say of each conversation."""
     probabilities = router.calibrated.probabilities(logits)
     threshold, found = router.calibrated.threshold, []
@@ -202,7 +202,7 @@ def routes(router: Router, logits: np.ndarray, mode: Mode = "top1") -> list[Rout
 
 
 def users_of(
-    messages: Sequence[Message], reading: Reading, *, first: bool = True
+    messages: Sequence[Message], reading: RouterReading, *, first: bool = True
 ) -> tuple[Message, ...]:
     """The user's first messages that a router reads, or the last ones.
 
@@ -215,7 +215,9 @@ def users_of(
     return tuple(said[: reading.turns] if first else said[-reading.turns :])
 
 
-def read_tokens(users: Sequence[Message], tokenizer: ChatTokenizer, reading: Reading) -> np.ndarray:
+def read_tokens(
+    users: Sequence[Message], tokenizer: ChatTokenizer, reading: RouterReading
+) -> np.ndarray:
     """`[n]` int32: these messages as one that the model is asked, cut at the greatest length.
 
     As one, since many chat formats have no place for two messages of the user in a row.
@@ -224,7 +226,7 @@ def read_tokens(users: Sequence[Message], tokenizer: ChatTokenizer, reading: Rea
     return render_prompt([Message("user", said)], tokenizer)[: reading.longest]
 
 
-def common_start(tokenizer: ChatTokenizer) -> int:
+def common_prompt_start(tokenizer: ChatTokenizer) -> int:
     """How many tokens every prompt begins with, before the user's first word: they say nothing."""
     one, other = (render_prompt([Message("user", text)], tokenizer) for text in ("a", "0"))
     shorter = min(len(one), len(other))

@@ -31,7 +31,7 @@ Telling = Generator[str, None, Reply]
 Teller = Callable[[Sequence[Message], int], Telling]
 """`teller(conversation, seed)`: a reply to it; what is drawn depends on the seed."""
 
-PLACES = 1024
+_PLACES = 1024
 """Tokens of a conversation that there is room for at first; doubled when it grows longer."""
 
 
@@ -94,7 +94,7 @@ def _model_teller(folder: Path, answering: Answering) -> Teller:
 
 def places_for(needed: int, config: DecoderConfig) -> int:
     """`PLACES`, doubled until it is enough, but no more than the model has."""
-    places = PLACES
+    places = _PLACES
     while places < needed:
         places *= 2
     return max(needed, min(places, config.max_length))

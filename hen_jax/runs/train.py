@@ -27,10 +27,10 @@ from hen_jax.io import hf
 from hen_jax.models.config import LoraConfig
 from hen_jax.runs.earlier import (
     Partition,
-    continued,
+    continued_from,
+    new_adapters,
     previous_run,
     saved_adapters,
-    side_by_side,
     trainable_and_frozen,
 )
 from hen_jax.runs.evaluators import named_evaluators, require_evaluators
@@ -205,7 +205,7 @@ def _divide(settings: RunSettings, model: BaseModel) -> Partition:
             f"config.start: the run in {run} trained {earlier.lora} on {earlier.base}; give the "
             "same config.adapter and config.model here"
         )
-    return continued(run, model, settings.adapter)
+    return continued_from(run, model, settings.adapter)
 
 
 def _experts(
@@ -215,14 +215,14 @@ def _experts(
 
     If that run trained a single adapter of their shape, all of them start from it.
     """
-    made = side_by_side(model, adapters, settings.execution, settings.seed)
+    made = new_adapters(model, adapters, settings.execution, settings.seed)
     if settings.start is None:
         return made
     run = Path(settings.start)
     earlier = previous_run(run)
     same_base = earlier.base == model.folder.absolute()
     if same_base and earlier.lora is not None and {earlier.lora} == set(adapters.values()):
-        one = continued(run, model, earlier.lora).trainable
+        one = continued_from(run, model, earlier.lora).trainable
         return made._replace(trainable={name: jax.tree.map(jnp.copy, one) for name in adapters})
     known = {name: lora for name, lora in earlier.adapters.items() if name in adapters}
     if not same_base or not known or any(adapters[name] != lora for name, lora in known.items()):

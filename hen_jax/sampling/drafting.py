@@ -21,7 +21,7 @@ from hen_jax.models.cache import NOWHERE, Cache, Recent, compacted, empty_recent
 from hen_jax.models.extend import New, extend
 from hen_jax.sampling.drawing import Chunk, StepTokens, empty_chunk, tokens_of, uniforms
 from hen_jax.sampling.logits import REPLY, draw
-from hen_jax.sampling.slots import Rows, Slots, State, gate_of
+from hen_jax.sampling.slots import DecodeState, Rows, Slots, gate_of
 from hen_jax.sampling.weights import Weights, next_logits
 
 LONGEST, SHORTEST = 3, 2
@@ -56,8 +56,8 @@ class _Checked(NamedTuple):
 
 
 def step_drafting(
-    weights: Weights, state: State, history: History, slots: Slots, ended: Int[Array, ""]
-) -> tuple[State, Chunk, Int[Array, ""]]:
+    weights: Weights, state: DecodeState, history: History, slots: Slots, ended: Int[Array, ""]
+) -> tuple[DecodeState, Chunk, Int[Array, ""]]:
     """`drawing.step_drawing` with `slots.draft` guesses a step; also how many steps it made."""
     before, T = state.rows.left > 0, slots.draft + 1
     wanted = jnp.minimum(ended, before.sum())
@@ -88,7 +88,7 @@ def step_drafting(
     done = jax.lax.while_loop(unfinished, advance, begun)
     layers = write_behind(state.cache.layers, compacted(done.recent), state.cache.lengths)
     lengths = state.cache.lengths + done.chunk.counts
-    return State(Cache(layers, lengths), done.marks, done.rows), done.chunk, done.step
+    return DecodeState(Cache(layers, lengths), done.marks, done.rows), done.chunk, done.step
 
 
 def _plain(rows: Rows) -> Bool[Array, "B"]:

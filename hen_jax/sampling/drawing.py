@@ -10,7 +10,7 @@ from hen_jax.core.types import Array
 from hen_jax.models.cache import Cache, Recent, empty_recent, write_behind
 from hen_jax.models.extend import New, extend
 from hen_jax.sampling.logits import REPLY, Drawn, draw
-from hen_jax.sampling.slots import Rows, Slots, State, gate_of
+from hen_jax.sampling.slots import DecodeState, Rows, Slots, gate_of
 from hen_jax.sampling.weights import Weights, next_logits
 
 
@@ -42,8 +42,8 @@ class _Progress(NamedTuple):
 
 
 def step_drawing(
-    weights: Weights, state: State, slots: Slots, ended: Int[Array, ""]
-) -> tuple[State, Chunk]:
+    weights: Weights, state: DecodeState, slots: Slots, ended: Int[Array, ""]
+) -> tuple[DecodeState, Chunk]:
     """Draws up to `slots.chunk` tokens of every active row; `slots` is static.
 
     It returns earlier once `ended` rows are done that were not, or all are.
@@ -76,7 +76,7 @@ def step_drawing(
     done = jax.lax.while_loop(unfinished, advance, begun)
     layers = write_behind(state.cache.layers, done.recent.layers, state.cache.lengths)
     lengths = state.cache.lengths + done.chunk.counts
-    return State(Cache(layers, lengths), done.marks, done.rows), done.chunk
+    return DecodeState(Cache(layers, lengths), done.marks, done.rows), done.chunk
 
 
 def uniforms(seed: UInt32[Array, "B"], place: Int[Array, "B"]) -> Float[Array, "B 2"]:
@@ -134,11 +134,11 @@ def _append(now: _Progress, told: StepTokens) -> _Progress:
     rows = rows._replace(
         last=jnp.where(active, told.tokens, rows.last), drawn=rows.drawn + active, left=left
     )
-    marks = marked(now.marks, told.tokens, active)
+    marks = _marked(now.marks, told.tokens, active)
     return _Progress(now.step + 1, now.recent, marks, rows, Chunk(drawn, now.chunk.counts + active))
 
 
-def marked(
+def _marked(
     marks: UInt8[Array, "B V"], tokens: Int[Array, "B"], active: Bool[Array, "B"]
 ) -> UInt8[Array, "B V"]:
     """The marks with a token of each active row's reply."""

@@ -33,7 +33,7 @@ from hen_jax.sampling.replies import (
 )
 from hen_jax.sampling.request_rows import prompt_marks, rows_from
 from hen_jax.sampling.requests import Completion, Event, Request
-from hen_jax.sampling.slots import Slots, State
+from hen_jax.sampling.slots import DecodeState, Slots
 from hen_jax.sampling.weights import Weights
 
 _init = jax.jit(at_rest.init_slots, static_argnames="slots")
@@ -233,7 +233,7 @@ class Engine:
             self.state = _release(self.state, np.asarray([slot], np.int32))
 
 
-def _init_state(weights: Weights, slots: Slots) -> State:
+def _init_state(weights: Weights, slots: Slots) -> DecodeState:
     """Empty slots on the devices that the weights are on."""
     layout = weights.model.layout
     if layout is None:

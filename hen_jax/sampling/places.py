@@ -11,7 +11,7 @@ from hen_jax.sampling.request_rows import gate_rows
 from hen_jax.sampling.requests import Request
 from hen_jax.sampling.slots import Slots
 
-NOTHING = np.zeros(0, np.int32)
+_NOTHING = np.zeros(0, np.int32)
 
 _SHARED = 16
 """Tokens from which on a common beginning is copied and not read again."""
@@ -20,7 +20,7 @@ _SHARED = 16
 class Resident(NamedTuple):
     """What the cache holds of a slot, whether its reply is still being written or not."""
 
-    tokens: np.ndarray = NOTHING  # [N] int32
+    tokens: np.ndarray = _NOTHING  # [N] int32
     kind: tuple[str, bool] = ("", False)  # keys and values of another kind are other ones
     used: int = -1  # when it was last filled: the oldest is given up first
 
@@ -44,7 +44,7 @@ class SlotPlan(NamedTuple):
     residents: list[Resident]  # once all is done
 
 
-def kind_of(request: Request, config: DecoderConfig) -> tuple[str, bool]:
+def _kind_of(request: Request, config: DecoderConfig) -> tuple[str, bool]:
     """Whose keys and values are the same for the same tokens: of the same adapters, by their
     contents and weights, and with longrope of one set of factors."""
     scaling, reach = config.rope_scaling, len(request.prompt) + request.max_new_tokens
@@ -68,7 +68,7 @@ def plan_admission(
     waves: list[list[Entry]] = []
     newest = max(resident.used for resident in residents) + 1
     for number, request in enumerate(requests):
-        prompt, kind = np.asarray(request.prompt[:-1], np.int32), kind_of(request, config)
+        prompt, kind = np.asarray(request.prompt[:-1], np.int32), _kind_of(request, config)
         source, shared = _best_source(held, prompt, kind, left)
         slot = source if source in left else min(left, key=lambda one: (held[one].used, one))
         left.discard(slot)

@@ -7,10 +7,17 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from hen_jax.core.types import Array
-from hen_jax.models.cache import Cache, LayerCache, Layers, empty_recent, take_rows, write_rows
+from hen_jax.models.cache import (
+    Cache,
+    LayerCache,
+    Layers,
+    empty_recent,
+    take_rows,
+    write_cache_rows,
+)
 from hen_jax.models.decoder import unstack_layers
 from hen_jax.models.extend import New, extend
-from hen_jax.sampling.slots import State, gate_of
+from hen_jax.sampling.slots import DecodeState, gate_of
 from hen_jax.sampling.weights import Weights
 
 
@@ -24,7 +31,7 @@ class PromptPiece(NamedTuple):
     gate: Float[Array, "P R"]  # as in `Rows`
 
 
-def prefill(weights: Weights, state: State, piece: PromptPiece, resumed: bool) -> State:
+def prefill(weights: Weights, state: DecodeState, piece: PromptPiece, resumed: bool) -> DecodeState:
     """Reads a piece of each prompt into the cache. `resumed` (static): something stands before it.
 
     Rows are not made active, nor their lengths changed: see `admit`.
@@ -39,7 +46,7 @@ def prefill(weights: Weights, state: State, piece: PromptPiece, resumed: bool) -
     written = recent.layers
     if not isinstance(kept, LayerCache):
         written = unstack_layers(written, len(kept))
-    layers = write_rows(kept, written, piece.slot, piece.start)
+    layers = write_cache_rows(kept, written, piece.slot, piece.start)
     return state._replace(cache=state.cache._replace(layers=layers))
 
 
@@ -49,8 +56,8 @@ def _stacked(layers: Layers) -> LayerCache:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
 
-def copy_rows(state: State, source: Int[Array, "P"], target: Int[Array, "P"]) -> State:
+def copy_rows(state: DecodeState, source: Int[Array, "P"], target: Int[Array, "P"]) -> DecodeState:
     """What the cache holds for `source` rows, for `target` rows too."""
     layers = state.cache.layers
-    copied = write_rows(layers, take_rows(layers, source), target, jnp.zeros_like(target))
+    copied = write_cache_rows(layers, take_rows(layers, source), target, jnp.zeros_like(target))
     return state._replace(cache=state.cache._replace(layers=copied))

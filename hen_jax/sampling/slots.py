@@ -78,7 +78,7 @@ def gate_of(columns: Float[Array, "P R"]) -> Gate | None:
     return columns[:, None] if columns.shape[1] else None
 
 
-class State(NamedTuple):
+class DecodeState(NamedTuple):
     """All that decoding remembers; to be donated."""
 
     cache: Cache
@@ -86,7 +86,7 @@ class State(NamedTuple):
     rows: Rows
 
 
-def init_slots(weights: Weights, slots: Slots) -> State:
+def init_slots(weights: Weights, slots: Slots) -> DecodeState:
     """Empty slots; `weights` may be abstract."""
     model, B = weights.model, slots.rows
     dtype = jnp.dtype(slots.cache_dtype or model.execution.compute_dtype)
@@ -107,16 +107,16 @@ def init_slots(weights: Weights, slots: Slots) -> State:
     gate = jnp.zeros((B, slots.columns), jnp.float32)
     rows = Rows(count, count, count, count, stop, count.astype(jnp.uint32), sampling, gate)
     marks = jnp.zeros((B, model.config.vocab_size), jnp.uint8)
-    return State(Cache(layers, count), marks, rows)
+    return DecodeState(Cache(layers, count), marks, rows)
 
 
 def admit(
-    state: State,
+    state: DecodeState,
     slot: Int[Array, "P"],
     rows: Rows,
     lengths: Int[Array, "P"],
     marks: UInt8[Array, "P V"],
-) -> State:
+) -> DecodeState:
     """Puts requests into slots whose cache holds the first `lengths` tokens of their prompts.
 
     A slot of `B` or more is nobody's: that entry is dropped.
@@ -126,16 +126,16 @@ def admit(
         return old.at[slot].set(new, mode="drop")
 
     cache = state.cache._replace(lengths=put(state.cache.lengths, lengths))
-    return State(cache, put(state.marks, marks), jax.tree.map(put, state.rows, rows))
+    return DecodeState(cache, put(state.marks, marks), jax.tree.map(put, state.rows, rows))
 
 
-def release(state: State, slot: Int[Array, "P"]) -> State:
+def release(state: DecodeState, slot: Int[Array, "P"]) -> DecodeState:
     """Ends the replies in these slots; what their cache holds stays readable."""
     left = state.rows.left.at[slot].set(0, mode="drop")
     return state._replace(rows=state.rows._replace(left=left))
 
 
-def state_shardings(state: State, layout: Layout) -> State:
+def state_shardings(state: DecodeState, layout: Layout) -> DecodeState:
     """Where a state lives: rows over `data` and `fsdp`, the heads of the cache over `tensor`."""
     mesh = layout.mesh
 

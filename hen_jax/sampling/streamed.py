@@ -13,7 +13,7 @@ from hen_jax.sampling.requests import Completion, Event, Request, Top
 from hen_jax.text.streaming import Decode, TextStream, grow, rest_of
 
 
-class Part(NamedTuple):
+class StreamedPart(NamedTuple):
     """What a step added; texts of all parts together are the reply."""
 
     text: str  # certain now: whole characters in which no stop string can begin
@@ -25,7 +25,7 @@ class Part(NamedTuple):
 
 def next_part(
     stream: TextStream, event: Event, request: Request, decode: Decode
-) -> tuple[TextStream, Part]:
+) -> tuple[TextStream, StreamedPart]:
     """The stream after an event of the request, and what it adds."""
     tokens, stop = event.tokens.tolist(), request.stop
     ended = bool(tokens) and tokens[-1] in stop
@@ -33,10 +33,10 @@ def next_part(
     stream, text = grow(stream, tokens[: len(tokens) - ended], decode, strings)
     if event.completion is not None:
         text += rest_of(stream, decode)
-    return stream, Part(text, event.tokens, event.log_probs, event.top, event.completion)
+    return stream, StreamedPart(text, event.tokens, event.log_probs, event.top, event.completion)
 
 
-def written(engine: Engine, request: Request, decode: Decode) -> Iterator[Part]:
+def written(engine: Engine, request: Request, decode: Decode) -> Iterator[StreamedPart]:
     """The parts of a reply as the engine writes it, alone; closed early, the reply is cancelled.
 
     Raises:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hen_jax.sampling.requests import Completion, Top
-from hen_jax.text.token_bytes import shown
+from hen_jax.text.token_bytes import token_text
 
 BytesOf = Callable[[int], bytes]
 """`text.token_bytes` of the tokenizer."""
 
-LEAST = -9999.0
+_LEAST = -9999.0
 """What the API tells for a probability of zero."""
 
 
@@ -60,7 +60,7 @@ def chat_logprobs(told: Sequence[Token], bytes_of: BytesOf) -> dict[str, Any]:
 
     def entry(token: int, log_prob: float | None) -> dict[str, Any]:
         raw = bytes_of(token)
-        return {"token": shown(raw), "logprob": log_prob, "bytes": list(raw)}
+        return {"token": token_text(raw), "logprob": log_prob, "bytes": list(raw)}
 
     content = [
         entry(one.token, one.log_prob) | {"top_logprobs": [entry(*pair) for pair in one.top or ()]}
@@ -81,7 +81,7 @@ def completion_logprobs(
         offset += len(one.decode("utf-8", "ignore"))
     listed = any(one.top is not None for one in told)
     found = {
-        "tokens": list(map(shown, raw)),
+        "tokens": list(map(token_text, raw)),
         "token_logprobs": [one.log_prob for one in told],
         "top_logprobs": [_by_text(one, bytes_of) for one in told] if listed else None,
         "text_offset": offsets,
@@ -107,9 +107,9 @@ def _by_text(one: Token, bytes_of: BytesOf) -> dict[str, float] | None:
     """The alternatives and the token itself, by their texts; None of a token that has none."""
     if one.top is None or one.log_prob is None:
         return None
-    found = {shown(bytes_of(token)): log_prob for token, log_prob in one.top}
-    return found | {shown(bytes_of(one.token)): one.log_prob}
+    found = {token_text(bytes_of(token)): log_prob for token, log_prob in one.top}
+    return found | {token_text(bytes_of(one.token)): one.log_prob}
 
 
 def _finite(log_prob: float) -> float:
-    return float(log_prob) if math.isfinite(log_prob) else LEAST
+    return float(log_prob) if math.isfinite(log_prob) else _LEAST

@@ -17,13 +17,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hen_jax.serving import adapters_api, page
-from hen_jax.serving.asks import Ask, read_chat, read_completion
+from hen_jax.serving.asks import ServedRequest, read_chat, read_completion
 from hen_jax.serving.bodies import answer_json, read_body
 from hen_jax.serving.chat_answers import chat_events, whole_chat
 from hen_jax.serving.completion_answers import completion_events, echoes, whole_completion
 from hen_jax.serving.noting import count_refusal, whole_replies
 from hen_jax.serving.refusals import RefusedError, refusal_body, unknown_model
-from hen_jax.serving.replying import Planned, plan
+from hen_jax.serving.replying import PlannedRequest, plan_request
 from hen_jax.serving.served import Served
 
 Handler = Callable[[Served, Request], Awaitable[ASGIApp]]
@@ -88,7 +88,7 @@ def _described(served: Served, name: str) -> dict[str, Any]:
 
 
 async def _chat(served: Served, request: Request) -> ASGIApp:
-    async def answer(planned: Planned) -> Response:
+    async def answer(planned: PlannedRequest) -> Response:
         if planned.ask.stream:
             return _stream(served, planned, chat_events(served, planned))
         rows = await whole_replies(served, planned)
@@ -98,7 +98,7 @@ async def _chat(served: Served, request: Request) -> ASGIApp:
 
 
 async def _completion(served: Served, request: Request) -> ASGIApp:
-    async def answer(planned: Planned) -> Response:
+    async def answer(planned: PlannedRequest) -> Response:
         echoed = await echoes(served, planned)
         if planned.ask.stream:
             return _stream(served, planned, completion_events(served, planned, echoed))
@@ -111,9 +111,9 @@ async def _completion(served: Served, request: Request) -> ASGIApp:
 async def _answered(
     served: Served,
     request: Request,
-    read: Callable[[dict[str, Any]], Ask],
+    read: Callable[[dict[str, Any]], ServedRequest],
     kind: str,
-    answer: Callable[[Planned], Awaitable[Response]],
+    answer: Callable[[PlannedRequest], Awaitable[Response]],
 ) -> ASGIApp:
     model = ""
     try:
@@ -121,7 +121,7 @@ async def _answered(
         ask = read(body)
         model = ask.model
         _require_guardable(served, ask)
-        planned = await plan(served, ask, kind)
+        planned = await plan_request(served, ask, kind)
         leave = served.admission.enter(len(planned.prompts) * ask.n)
     except RefusedError as error:
         count_refusal(served, model, error.status)
@@ -137,7 +137,7 @@ async def _answered(
     return response
 
 
-def _require_guardable(served: Served, ask: Ask) -> None:
+def _require_guardable(served: Served, ask: ServedRequest) -> None:
     """With a guard nothing of a reply is told but what the guard has seen as a whole."""
     if served.guard is not None and not ask.messages:
         raise RefusedError("with a guard there are chat completions only", 403, code="guarded")
@@ -157,7 +157,7 @@ def _then(response: Response, leave: Callable[[], None]) -> ASGIApp:
     return send_all
 
 
-def _stream(served: Served, planned: Planned, events: AsyncIterator[str]) -> Response:
+def _stream(served: Served, planned: PlannedRequest, events: AsyncIterator[str]) -> Response:
     """Without a grace period sse-starlette would cut streams as soon as the server is to stop."""
     return EventSourceResponse(
         events,
@@ -167,7 +167,7 @@ def _stream(served: Served, planned: Planned, events: AsyncIterator[str]) -> Res
     )
 
 
-def _headers(planned: Planned) -> dict[str, str]:
+def _headers(planned: PlannedRequest) -> dict[str, str]:
     """Who answers, where a router chose."""
     chosen = ",".join(f"{name}={weight:g}" for name, weight in planned.experts.items())
     return {"x-request-id": planned.id} | ({"x-hen-experts": chosen} if chosen else {})

@@ -52,7 +52,7 @@ _REFUSED_COMPLETION = _REFUSED | {"suffix": "nothing is filled in before a suffi
 
 
 @dataclasses.dataclass(frozen=True)
-class Ask:
+class ServedRequest:
     """One request."""
 
     model: str
@@ -70,7 +70,7 @@ class Ask:
     ignore_end: bool = False  # a reply ends by its length or a stop string alone
 
 
-def read_chat(body: Body) -> Ask:
+def read_chat(body: Body) -> ServedRequest:
     """A request for chat completions. Raises `RefusedError`, which names the field."""
     fields.refuse_others(body, (*_READ_CHAT, *_IGNORED, "tool_choice", "modalities"), _REFUSED_CHAT)
     _require_one_of(body, "tool_choice", ("none", "auto"))
@@ -78,45 +78,45 @@ def read_chat(body: Body) -> Ask:
     _require_one_of(body, "response_format", ({"type": "text"},))
     newer = body.get("max_completion_tokens") is not None
     most = "max_completion_tokens" if newer else "max_tokens"
-    top = fields.integer(body, "top_logprobs", 0, 0, MOST_TOP)
+    top = fields.integer_field(body, "top_logprobs", 0, 0, MOST_TOP)
     wanted = fields.flag(body, "logprobs")
     if top and not wanted:
         raise RefusedError("top_logprobs needs logprobs: true", field="top_logprobs")
     return dataclasses.replace(
         _common(body),
         messages=_messages(body.get("messages")),
-        max_new_tokens=fields.integer(body, most, 0, 1, 1 << 31) or None,
+        max_new_tokens=fields.integer_field(body, most, 0, 1, 1 << 31) or None,
         top=top if wanted else None,
     )
 
 
-def read_completion(body: Body) -> Ask:
+def read_completion(body: Body) -> ServedRequest:
     """A request for completions of plain texts or ids. Raises `RefusedError`."""
     fields.refuse_others(body, (*_READ_COMPLETION, *_IGNORED), _REFUSED_COMPLETION)
     echo = fields.flag(body, "echo")
-    top = fields.integer(body, "logprobs", -1, 0, MOST_TOP)
+    top = fields.integer_field(body, "logprobs", -1, 0, MOST_TOP)
     ask = _common(body)
-    if fields.integer(body, "best_of", ask.n, 1, MOST_REPLIES) != ask.n:
+    if fields.integer_field(body, "best_of", ask.n, 1, MOST_REPLIES) != ask.n:
         raise wrong("best_of", body["best_of"], f"n, which is {ask.n}")
     return dataclasses.replace(
         ask,
         prompts=_prompts(body.get("prompt")),
-        max_new_tokens=fields.integer(body, "max_tokens", 16, 0 if echo else 1, 1 << 31),
+        max_new_tokens=fields.integer_field(body, "max_tokens", 16, 0 if echo else 1, 1 << 31),
         top=None if top < 0 else top,
         echo=echo,
     )
 
 
-def _common(body: Body) -> Ask:
+def _common(body: Body) -> ServedRequest:
     stream = fields.flag(body, "stream")
     options = body.get("stream_options")
     if options is not None and not (isinstance(options, dict) and stream):
         raise wrong("stream_options", options, "an object, with stream: true")
     fields.refuse_others(options or {}, ("include_usage", "include_obfuscation"), {})
-    return Ask(
+    return ServedRequest(
         model=fields.text(body, "model"),
         sampling=_sampling(body),
-        n=fields.integer(body, "n", 1, 1, MOST_REPLIES),
+        n=fields.integer_field(body, "n", 1, 1, MOST_REPLIES),
         stop=fields.texts(body, "stop", MOST_STOPS),
         seed=_seed(body),
         stream=stream,
@@ -128,17 +128,21 @@ def _common(body: Body) -> Ask:
 def _seed(body: Body) -> int | None:
     if body.get("seed") is None:
         return None
-    return fields.integer(body, "seed", 0, -(1 << 63), (1 << 63) - 1) % 2**32
+    return fields.integer_field(body, "seed", 0, -(1 << 63), (1 << 63) - 1) % 2**32
 
 
 def _sampling(body: Body) -> Sampling:
     given = {
-        "temperature": fields.number(body, "temperature", 1.0, Range(COLDEST, HOTTEST, also=0)),
-        "top_p": fields.number(body, "top_p", 1.0, Range(0, 1, above=True)),
-        "top_k": max(0, fields.integer(body, "top_k", 0, -1, 1 << 30)),  # -1: all, as in vLLM
-        "min_p": fields.number(body, "min_p", 0.0, Range(0, 1)),
-        "repetition_penalty": fields.number(body, "repetition_penalty", 1.0, Range(0.01, 100)),
-        "presence_penalty": fields.number(body, "presence_penalty", 0.0, Range(-2, 2)),
+        "temperature": fields.number_field(
+            body, "temperature", 1.0, Range(COLDEST, HOTTEST, also=0)
+        ),
+        "top_p": fields.number_field(body, "top_p", 1.0, Range(0, 1, above=True)),
+        "top_k": max(0, fields.integer_field(body, "top_k", 0, -1, 1 << 30)),  # -1: all, as in vLLM
+        "min_p": fields.number_field(body, "min_p", 0.0, Range(0, 1)),
+        "repetition_penalty": fields.number_field(
+            body, "repetition_penalty", 1.0, Range(0.01, 100)
+        ),
+        "presence_penalty": fields.number_field(body, "presence_penalty", 0.0, Range(-2, 2)),
     }
     return Sampling(**given, logit_bias=_biases(body.get("logit_bias")))
 

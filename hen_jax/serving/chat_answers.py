@@ -6,18 +6,18 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from hen_jax.sampling.requests import Completion
-from hen_jax.sampling.streamed import Part
+from hen_jax.sampling.streamed import StreamedPart
 from hen_jax.serving.answers import Head, chat_logprobs, tokens_told, usage
-from hen_jax.serving.noting import Row, noted_parts
+from hen_jax.serving.noting import ReplyRow, noted_parts
 from hen_jax.serving.refusals import RefusedError, refusal_body
-from hen_jax.serving.replying import Planned
+from hen_jax.serving.replying import PlannedRequest
 from hen_jax.serving.served import Served
 
 DONE = "[DONE]"
 """The last line of a stream that is whole."""
 
 
-def whole_chat(served: Served, planned: Planned, rows: list[Row]) -> dict[str, Any]:
+def whole_chat(served: Served, planned: PlannedRequest, rows: list[ReplyRow]) -> dict[str, Any]:
     """The answer with all its choices."""
     choices = []
     for index, row in enumerate(rows):
@@ -34,7 +34,7 @@ def whole_chat(served: Served, planned: Planned, rows: list[Row]) -> dict[str, A
     return head_of(planned).body(choices) | {"usage": usage(done, planned.ask.n)}
 
 
-async def chat_events(served: Served, planned: Planned) -> AsyncGenerator[str, None]:
+async def chat_events(served: Served, planned: PlannedRequest) -> AsyncGenerator[str, None]:
     """The data of each event of a stream: of every choice first its role, then its text, then why
     it ended. What fails meanwhile is told in an event, which is the only sign that clients see."""
     head, ask = head_of(planned), planned.ask
@@ -64,7 +64,7 @@ async def chat_events(served: Served, planned: Planned) -> AsyncGenerator[str, N
     yield DONE
 
 
-def head_of(planned: Planned) -> Head:
+def head_of(planned: PlannedRequest) -> Head:
     """What all chunks share."""
     kind = "chat.completion" if planned.ask.messages else "text_completion"
     return Head(planned.id, kind, planned.created, planned.model)
@@ -79,7 +79,9 @@ def _finish(completion: Completion | None) -> str | None:
     return None if completion is None else completion.finish
 
 
-def _logprobs(served: Served, planned: Planned, parts: list[Part]) -> dict[str, Any] | None:
+def _logprobs(
+    served: Served, planned: PlannedRequest, parts: list[StreamedPart]
+) -> dict[str, Any] | None:
     """Those of the tokens that are text: the stop token is not."""
     if planned.ask.top is None:
         return None

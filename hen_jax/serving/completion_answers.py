@@ -8,12 +8,12 @@ import numpy as np
 
 from hen_jax.sampling.requests import Completion
 from hen_jax.sampling.scoring import TextScores
-from hen_jax.sampling.streamed import Part
+from hen_jax.sampling.streamed import StreamedPart
 from hen_jax.serving.answers import Token, completion_logprobs, tokens_told, usage
 from hen_jax.serving.chat_answers import DONE, dumped, head_of
-from hen_jax.serving.noting import Row, noted_parts
+from hen_jax.serving.noting import ReplyRow, noted_parts
 from hen_jax.serving.refusals import RefusedError, refusal_body
-from hen_jax.serving.replying import Planned, scores
+from hen_jax.serving.replying import PlannedRequest, prompt_scores
 from hen_jax.serving.served import Served
 
 
@@ -24,7 +24,7 @@ class Echo(NamedTuple):
     told: list[Token]
 
 
-async def echoes(served: Served, planned: Planned) -> list[Echo]:
+async def echoes(served: Served, planned: PlannedRequest) -> list[Echo]:
     """What each prompt adds to its replies: its text, and its log-probabilities if asked for."""
     ask = planned.ask
     if not ask.echo:
@@ -35,7 +35,7 @@ async def echoes(served: Served, planned: Planned) -> list[Echo]:
     ]
     if ask.top is None:
         return [Echo(text, []) for text in texts]
-    found = await scores(served, planned)
+    found = await prompt_scores(served, planned)
     return [
         Echo(text, _prompt_tokens(row, one, ask.top))
         for text, row, one in zip(texts, planned.prompts, found, strict=True)
@@ -50,11 +50,11 @@ def _prompt_tokens(row: list[int], found: TextScores, top: int) -> list[Token]:
 
 
 def whole_completion(
-    served: Served, planned: Planned, rows: list[Row], echoed: list[Echo]
+    served: Served, planned: PlannedRequest, rows: list[ReplyRow], echoed: list[Echo]
 ) -> dict[str, Any]:
     """The answer with all its choices, `n` of each prompt."""
     choices, n = [], planned.ask.n
-    rows = rows or [Row("", [], None)] * (len(echoed) * n)
+    rows = rows or [ReplyRow("", [], None)] * (len(echoed) * n)
     for index, row in enumerate(rows):
         echo = echoed[index // n]
         told = [*echo.told, *_told(planned, row.parts)]
@@ -74,7 +74,7 @@ def whole_completion(
 
 
 async def completion_events(
-    served: Served, planned: Planned, echoed: list[Echo]
+    served: Served, planned: PlannedRequest, echoed: list[Echo]
 ) -> AsyncGenerator[str, None]:
     """The data of each event of a stream; what fails meanwhile is told in one."""
     head, ask = head_of(planned), planned.ask
@@ -108,11 +108,11 @@ async def completion_events(
     yield DONE
 
 
-def _told(planned: Planned, parts: list[Part]) -> list[Token]:
+def _told(planned: PlannedRequest, parts: list[StreamedPart]) -> list[Token]:
     """The tokens of a reply, the one that ended it included: lm-eval leaves out the last one."""
     return [one for part in parts for one in tokens_told(*part[1:4], most=planned.ask.top or 0)]
 
 
-def _read_only(planned: Planned) -> dict[str, Any]:
+def _read_only(planned: PlannedRequest) -> dict[str, Any]:
     read = sum(map(len, planned.prompts))
     return {"prompt_tokens": read, "completion_tokens": 0, "total_tokens": read}

@@ -9,12 +9,12 @@ from hen_jax.sampling.requests import Request
 from hen_jax.serving.refusals import RefusedError
 from hen_jax.serving.shelf import (
     Adapter,
-    Expert,
+    LoadedExpert,
     Shelf,
     content_key,
     mix_of,
     put,
-    require_room,
+    require_place,
     uses,
 )
 
@@ -25,9 +25,9 @@ class Experts:
 
     def __init__(self, shelf: Shelf | None):
         self.shelf = shelf
-        self.named: Mapping[str, Expert] = {}
+        self.named: Mapping[str, LoadedExpert] = {}
 
-    def load(self, engine: Engine, name: str, adapter: Adapter, source: str) -> Expert:
+    def load(self, engine: Engine, name: str, adapter: Adapter, source: str) -> LoadedExpert:
         """Puts an adapter into a free place; nothing is compiled.
 
         Raises:
@@ -37,10 +37,10 @@ class Experts:
             raise InputError(f"there is an expert {name!r} already; unload it first")
         if self.shelf is None:
             raise InputError("the server was started without room for experts; give --max-experts")
-        require_room(adapter, self.shelf, source)
+        require_place(adapter, self.shelf, source)
         place = self._free_place(engine, self.shelf)
         engine.exchange_adapters(put(engine.weights, self.shelf, place, adapter))
-        expert = Expert(name, content_key(adapter), place, adapter.lora, source)
+        expert = LoadedExpert(name, content_key(adapter), place, adapter.lora, source)
         self.named = {**self.named, name: expert}
         return expert
 

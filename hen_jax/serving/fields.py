@@ -43,7 +43,7 @@ def wrong(field: str, value: object, allowed: str) -> RefusedError:
     )
 
 
-def integer(body: Body, name: str, default: int, low: int, high: int) -> int:
+def integer_field(body: Body, name: str, default: int, low: int, high: int) -> int:
     """A whole number from `low` to `high`; null is as if it were not there."""
     value = body.get(name)
     if value is None:
@@ -53,7 +53,7 @@ def integer(body: Body, name: str, default: int, low: int, high: int) -> int:
     return value
 
 
-def number(body: Body, name: str, default: float, allowed: Range) -> float:
+def number_field(body: Body, name: str, default: float, allowed: Range) -> float:
     """A number in a range."""
     value = body.get(name)
     if value is None:

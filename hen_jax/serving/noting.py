@@ -7,21 +7,23 @@ from typing import Any, NamedTuple
 
 from hen_jax.measures.safety.guard import Guard
 from hen_jax.sampling.requests import Completion
-from hen_jax.sampling.streamed import Part
+from hen_jax.sampling.streamed import StreamedPart
 from hen_jax.serving.refusals import RefusedError
-from hen_jax.serving.replying import Planned, parts
+from hen_jax.serving.replying import PlannedRequest, streamed_parts
 from hen_jax.serving.served import Served
 from hen_jax.text.conversation import message_row
 
 
-async def noted_parts(served: Served, planned: Planned) -> AsyncGenerator[tuple[int, Part], None]:
-    """`replying.parts`, guarded, each request counted and told in the log once it is over."""
+async def noted_parts(
+    served: Served, planned: PlannedRequest
+) -> AsyncGenerator[tuple[int, StreamedPart], None]:
+    """`replying.streamed_parts`, guarded, each request counted and told in the log once it is over."""
     began, first = time.monotonic(), None
     reasons: set[str] = set()
     done: list[Completion] = []
     texts, status = [""] * len(planned.requests), "closed"
     try:
-        async with contextlib.aclosing(parts(served, planned)) as coming:
+        async with contextlib.aclosing(streamed_parts(served, planned)) as coming:
             async for row, part in coming:
                 if first is None and len(part.tokens):
                     first = time.monotonic() - began
@@ -42,7 +44,9 @@ async def noted_parts(served: Served, planned: Planned) -> AsyncGenerator[tuple[
         served.log(line if served.guard is None else line | {"guard": sorted(reasons)})
 
 
-def _guarded(guard: Guard, planned: Planned, part: Part, text: str, reasons: set[str]) -> Part:
+def _guarded(
+    guard: Guard, planned: PlannedRequest, part: StreamedPart, text: str, reasons: set[str]
+) -> StreamedPart:
     """The part without its text, or with the last one what the guard makes of the reply."""
     if part.completion is None:
         return part._replace(text="")
@@ -51,21 +55,21 @@ def _guarded(guard: Guard, planned: Planned, part: Part, text: str, reasons: set
     return part._replace(text=verdict.text)
 
 
-class Row(NamedTuple):
+class ReplyRow(NamedTuple):
     """A reply as a whole."""
 
     text: str
-    parts: list[Part]
+    parts: list[StreamedPart]
     completion: Completion | None
 
 
-async def whole_replies(served: Served, planned: Planned) -> list[Row]:
+async def whole_replies(served: Served, planned: PlannedRequest) -> list[ReplyRow]:
     """All replies, when the last is written. Raises as `parts`."""
-    rows = [Row("", [], None) for _ in planned.requests]
+    rows = [ReplyRow("", [], None) for _ in planned.requests]
     async with contextlib.aclosing(noted_parts(served, planned)) as coming:
         async for row, part in coming:
             before = rows[row]
-            rows[row] = Row(before.text + part.text, [*before.parts, part], part.completion)
+            rows[row] = ReplyRow(before.text + part.text, [*before.parts, part], part.completion)
     return rows
 
 
@@ -76,7 +80,7 @@ def count_refusal(served: Served, model: str, status: int) -> None:
 
 
 def _count(
-    served: Served, planned: Planned, done: list[Completion], status: str, seconds: float
+    served: Served, planned: PlannedRequest, done: list[Completion], status: str, seconds: float
 ) -> None:
     meters = served.meters
     meters.requests.labels(planned.model, status).inc()
@@ -88,7 +92,7 @@ def _count(
 
 def _line(
     served: Served,
-    planned: Planned,
+    planned: PlannedRequest,
     done: list[Completion],
     status: str,
     seconds: float,

@@ -14,27 +14,27 @@ from hen_jax.sampling.generate import Generating
 from hen_jax.sampling.requests import Event, Request
 from hen_jax.sampling.scoring import TextScores, score_text
 from hen_jax.sampling.speaker import requests_of
-from hen_jax.sampling.streamed import Part, next_part
-from hen_jax.serving.asks import Ask
+from hen_jax.sampling.streamed import StreamedPart, next_part
+from hen_jax.serving.asks import ServedRequest
 from hen_jax.serving.refusals import RefusedError, too_late, unknown_model
 from hen_jax.serving.served import AUTO, Served
 from hen_jax.text.chat import render_prompt
 from hen_jax.text.streaming import TextStream
 
 
-class Planned(NamedTuple):
+class PlannedRequest(NamedTuple):
     """An ask with all that answering it needs."""
 
     id: str
     created: int  # seconds since 1970
-    ask: Ask
+    ask: ServedRequest
     model: str  # what answers: an expert's name, the base's, or "auto" for a mixture
     experts: Mapping[str, float]
     prompts: list[list[int]]
     requests: list[Request]  # `ask.n` of each prompt, one after another; none: nothing is written
 
 
-async def plan(served: Served, ask: Ask, kind: str) -> Planned:
+async def plan_request(served: Served, ask: ServedRequest, kind: str) -> PlannedRequest:
     """Encodes what is asked and settles who answers.
 
     Raises:
@@ -51,10 +51,10 @@ async def plan(served: Served, ask: Ask, kind: str) -> Planned:
         field = "messages" if ask.messages else "prompt"
         raise RefusedError(str(error), field=field) from None
     name, now = f"{kind}-{secrets.token_hex(12)}", int(time.time())
-    return Planned(name, now, ask, model, experts, prompts, requests)
+    return PlannedRequest(name, now, ask, model, experts, prompts, requests)
 
 
-def _experts(served: Served, ask: Ask) -> tuple[str, Mapping[str, float]]:
+def _experts(served: Served, ask: ServedRequest) -> tuple[str, Mapping[str, float]]:
     """Who answers, and its weights."""
     if ask.model == served.name:
         return ask.model, {}
@@ -73,7 +73,7 @@ def _experts(served: Served, ask: Ask) -> tuple[str, Mapping[str, float]]:
     return (next(iter(weights)) if len(weights) == 1 else AUTO), weights
 
 
-def _encoded(served: Served, ask: Ask) -> list[list[int]]:
+def _encoded(served: Served, ask: ServedRequest) -> list[list[int]]:
     """The ids of each prompt; control tokens count as such in the plain text of a completion."""
     if ask.messages:
         return [render_prompt(ask.messages, served.tokenizer).tolist()]
@@ -81,7 +81,7 @@ def _encoded(served: Served, ask: Ask) -> list[list[int]]:
     return [backend.encode(one).ids if isinstance(one, str) else list(one) for one in ask.prompts]
 
 
-def _requests(served: Served, ask: Ask, prompts: Sequence[list[int]]) -> list[Request]:
+def _requests(served: Served, ask: ServedRequest, prompts: Sequence[list[int]]) -> list[Request]:
     longest, places = max(map(len, prompts)), served.slots.places
     most = ask.max_new_tokens
     if longest >= places:
@@ -104,7 +104,9 @@ def _requests(served: Served, ask: Ask, prompts: Sequence[list[int]]) -> list[Re
     return requests if most else []
 
 
-async def parts(served: Served, planned: Planned) -> AsyncGenerator[tuple[int, Part], None]:
+async def streamed_parts(
+    served: Served, planned: PlannedRequest
+) -> AsyncGenerator[tuple[int, StreamedPart], None]:
     """The parts of all rows as they come, each with its row's number; closed early, or when time is
     up, what is left is cancelled.
 
@@ -152,7 +154,7 @@ async def _next(arrived: asyncio.Queue, deadline: float, served: Served) -> tupl
     return row, event
 
 
-async def scores(served: Served, planned: Planned) -> list[TextScores]:
+async def prompt_scores(served: Served, planned: PlannedRequest) -> list[TextScores]:
     """How probable each prompt is, token by token, by whoever is asked."""
     found, top, columns = [], planned.ask.top or 0, served.slots.columns
     for row in planned.prompts:

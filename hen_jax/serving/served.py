@@ -22,7 +22,7 @@ from hen_jax.text.tokenizer import ChatTokenizer
 AUTO = "auto"
 """The model that stands for whichever expert the router chooses."""
 
-Route = Callable[[Sequence[Message]], Mapping[str, float] | None]
+RouteOf = Callable[[Sequence[Message]], Mapping[str, float] | None]
 """`route(conversation)`: the weight of each expert, by name, that is to answer; None, or none of
 them, is the base. A name that the server does not have counts as the base."""
 
@@ -67,7 +67,7 @@ class Served:
     settings: ServerSettings
     log: Callable[[Mapping[str, Any]], None]
     read_adapter: Callable[[Path], Adapter]  # of a folder; raises `InputError`
-    route: Route | None = None
+    route: RouteOf | None = None
     guard: Guard | None = None  # what every reply passes before anything of it is told
     key: str | None = None  # what a client must bring; None: anybody may ask
 

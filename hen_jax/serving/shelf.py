@@ -54,7 +54,7 @@ class Shelf:
         return LoraConfig(self.columns, float(self.columns), self.targets)
 
 
-class Expert(NamedTuple):
+class LoadedExpert(NamedTuple):
     """An adapter in its place."""
 
     name: str
@@ -80,7 +80,7 @@ def content_key(adapter: Adapter) -> str:
     return digest.hexdigest()[:16]
 
 
-def require_room(adapter: Adapter, shelf: Shelf, name: str) -> None:
+def require_place(adapter: Adapter, shelf: Shelf, name: str) -> None:
     """Refuses an adapter that fits no place, or would spoil other rows. Raises `InputError`."""
     lora, leaves = adapter
     if lora.rank > shelf.rank:
@@ -126,7 +126,9 @@ def put(weights: W, shelf: Shelf, place: int, adapter: Adapter | None) -> W:
     return map_with_path(changed, weights)
 
 
-def mix_of(shelf: Shelf, experts: Mapping[str, Expert], weights: Mapping[str, float]) -> AdapterMix:
+def mix_of(
+    shelf: Shelf, experts: Mapping[str, LoadedExpert], weights: Mapping[str, float]
+) -> AdapterMix:
     """What makes a row use these experts, with these weights; none of them: the base.
 
     Rank 2 and scale 3 in the second of two places of 4 columns give the gate

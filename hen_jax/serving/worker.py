@@ -16,9 +16,9 @@ from hen_jax.sampling.engine import Engine
 from hen_jax.sampling.requests import Event, Request
 from hen_jax.serving.refusals import broken
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-Tell = Callable[[Event | Exception], None]
+_Tell = Callable[[Event | Exception], None]
 """What an event of a request is given to, on the worker's thread; an exception is the last."""
 
 
@@ -36,11 +36,11 @@ class Worker:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._tickets = itertools.count()
         self._numbers: dict[int, int] = {}  # of the engine, by ticket
-        self._tells: dict[int, tuple[int, Tell]] = {}  # the ticket and the listener, by number
+        self._tells: dict[int, tuple[int, _Tell]] = {}  # the ticket and the listener, by number
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request, experts: Mapping[str, float], tell: Tell) -> int:
+    def submit(self, request: Request, experts: Mapping[str, float], tell: _Tell) -> int:
         """Asks for a reply, and returns a ticket to cancel it with."""
         ticket = next(self._tickets)
 
@@ -69,9 +69,9 @@ class Worker:
 
         self._enter(end, lambda: None)
 
-    def call(self, function: Callable[[Engine], T]) -> "Future[T]":
+    def call(self, function: Callable[[Engine], _T]) -> "Future[_T]":
         """Has the thread call `function(engine)` between two steps."""
-        future: Future[T] = Future()
+        future: Future[_T] = Future()
 
         def run() -> None:
             if not future.set_running_or_notify_cancel():

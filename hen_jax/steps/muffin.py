@@ -13,7 +13,7 @@ from hen_jax.core.ranges import NotNegative, check_ranges
 from hen_jax.core.types import Mean, Tree
 from hen_jax.data.preference_batches import PreferenceBatch, WeighedBounds
 from hen_jax.models.decoder import merge
-from hen_jax.objectives.contrastive import Score, contrastive_loss, reply_scores
+from hen_jax.objectives.contrastive import ScoreKind, contrastive_loss, reply_scores
 from hen_jax.objectives.tokens import score_tokens
 from hen_jax.steps.reply_scores import own_positions
 from hen_jax.steps.update import Loss, Metrics
@@ -26,7 +26,7 @@ class MuffinConfig:
     margin: NotNegative = 0.01  # between mean token probabilities
     contrastive: NotNegative = 1.0  # weight of the margin
     gold: NotNegative = 1.0  # weight of the given reply's cross-entropy, nats a token
-    score: Score = "base"  # mean probability of a reply's tokens, or "log": of their logarithms
+    score: ScoreKind = "base"  # mean probability of a reply's tokens, or "log": of their logarithms
 
     def __post_init__(self):
         check_ranges(self)

@@ -9,7 +9,7 @@ from hen_jax.models.decoder import Decoder, merge
 from hen_jax.objectives.tokens import negative_log_likelihood, score_tokens
 from hen_jax.steps.update import Loss, Metrics
 
-PREFIX = "prefix"
+PREFIX_PARAMS = "prefix"
 """Where the parameters of the prefix stand beside those of the decoder."""
 
 
@@ -18,8 +18,8 @@ def pecer_loss(graphdef: nnx.GraphDef, prefix: nnx.GraphDef, chunk: int = 64) ->
 
     def loss(params: Tree, frozen: Tree, batch: FeaturedBatch) -> tuple[Mean, Metrics]:
         rows = batch.batch
-        own = {name: leaf for name, leaf in params.items() if name != PREFIX}
-        model, fusion = merge(graphdef, own, frozen), nnx.merge(prefix, params[PREFIX])
+        own = {name: leaf for name, leaf in params.items() if name != PREFIX_PARAMS}
+        model, fusion = merge(graphdef, own, frozen), nnx.merge(prefix, params[PREFIX_PARAMS])
         length = fusion.config.length
         soft, gates = fusion(history(model, rows, length), batch.traits, batch.reactions)
         hidden = model.hidden(rows.tokens, rows.positions, rows.segments, soft=soft)

@@ -47,7 +47,7 @@ class Dials(NamedTuple):
     fresh: Any  # bool: nothing was updated since the rollout, so `old` is `now`
 
 
-class Said(NamedTuple):
+class TargetStats(NamedTuple):
     """What a model says of the targets of a rollout; zero where they do not train."""
 
     log_probs: Float[Array, "B T"]  # at the sampler's temperature
@@ -70,7 +70,7 @@ def speech(logits: Float[Array, "B C V"], targets: Int[Array, "B C"]) -> Speech:
     return Speech(at_target - whole, whole - mean)
 
 
-Says = Callable[[Tree, Tree, Batch], Said]
+Says = Callable[[Tree, Tree, Batch], TargetStats]
 """`says(params, frozen, batch)` of the policy."""
 
 
@@ -87,7 +87,7 @@ def policy_says(
     the decoder is `frozen["base"]`. A row beyond `sizes` gives NaN.
     """
 
-    def says(params: Tree, frozen: Tree, batch: Batch) -> Said:
+    def says(params: Tree, frozen: Tree, batch: Batch) -> TargetStats:
         base = base_of(frozen)
         model = merge(graphdef, decoder_of(params), base)
         hidden = model.hidden(batch.tokens, batch.positions, batch.segments, sizes.reach)
@@ -102,13 +102,13 @@ def policy_says(
             speech,
         )
         if not config.valued:
-            return Said(said.log_probs, said.entropy, jnp.zeros_like(said.log_probs))
+            return TargetStats(said.log_probs, said.entropy, jnp.zeros_like(said.log_probs))
         if config.value.model == "adapter":
             critic = merge(graphdef, params[VALUE][CRITIC], base)
             hidden = critic.hidden(batch.tokens, batch.positions, batch.segments, sizes.reach)
         kernel = params[VALUE]["kernel"]
         values = jnp.matmul(hidden.astype(jnp.float32), kernel, precision="highest")[..., 0]
-        return Said(*said, jnp.where(batch.segments > 0, values, 0.0))
+        return TargetStats(*said, jnp.where(batch.segments > 0, values, 0.0))
 
     return says
 

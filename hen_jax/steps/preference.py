@@ -15,7 +15,7 @@ from hen_jax.data.preference_batches import PreferenceBatch, Weighed
 from hen_jax.objectives.direct import Side, kto_baseline, kto_losses
 from hen_jax.steps.experts import loss_of
 from hen_jax.steps.preference_config import PreferenceConfig
-from hen_jax.steps.preference_plan import BASE, REFERENCE, Plan
+from hen_jax.steps.preference_plan import BASE, REFERENCE, PreferencePlan
 from hen_jax.steps.reply_scores import reply_lengths, whole
 from hen_jax.steps.state import State
 from hen_jax.steps.update import Loss, Metrics, Step
@@ -24,7 +24,7 @@ Complete = Callable[[Tree, Tree, PreferenceBatch], PreferenceBatch]
 """`complete(params, frozen, batch)`: the batch with what depends on all of its rows."""
 
 
-def preference_loss(plan: Plan) -> Loss:
+def preference_loss(plan: PreferencePlan) -> Loss:
     """The objective over pairs, or marked replies, of a batch that `completed` has seen.
 
     Each prompt counts as one however many of its replies are compared; under KTO each mark does.
@@ -44,7 +44,7 @@ def preference_loss(plan: Plan) -> Loss:
             return objective_terms(sums, kept, batch, plan)
         owners, metrics = plan.owners(batch.rows), {}
         for index, name in enumerate(plan.experts):
-            own = rows_of(batch, owners[:, index])
+            own = _rows_of(batch, owners[:, index])
             mean, said = objective_terms(sums, kept, own, plan)
             metrics |= {f"{key}_{name}": one for key, one in said.items()} | {loss_of(name): mean}
         each = [metrics[loss_of(name)] for name in plan.experts]
@@ -53,14 +53,17 @@ def preference_loss(plan: Plan) -> Loss:
     return loss
 
 
-def rows_of(batch: PreferenceBatch, own: Float[Array, "B"]) -> PreferenceBatch:
+def _rows_of(batch: PreferenceBatch, own: Float[Array, "B"]) -> PreferenceBatch:
     """The batch in which the rows where `own` is 0 compare and mark nothing."""
     own = own[:, None, None]
     return batch._replace(wins=batch.wins * own, marks=batch.marks * own)
 
 
 def objective_terms(
-    sums: Float[Array, "B K J"], kept: Float[Array, "B K J"], batch: PreferenceBatch, plan: Plan
+    sums: Float[Array, "B K J"],
+    kept: Float[Array, "B K J"],
+    batch: PreferenceBatch,
+    plan: PreferencePlan,
 ) -> tuple[Mean, Metrics]:
     """The objective from log-probabilities of policy and reference, with the cross-entropy of what
     was chosen where it is asked for."""
@@ -141,7 +144,7 @@ def kto_terms(
     return Mean(lost, count), metrics
 
 
-def completed(plan: Plan, microbatches: int = 1) -> Complete:
+def completed(plan: PreferencePlan, microbatches: int = 1) -> Complete:
     """The function that completes a batch before it is divided; of several experts each row has
     what belongs to its own."""
     config, replies = plan.config, plan.bounds.rows.replies
@@ -153,7 +156,7 @@ def completed(plan: Plan, microbatches: int = 1) -> Complete:
             batch = batch._replace(baseline=owners @ z0, mismatched=None)
         if config.values.sft:
             lengths = reply_lengths(batch.rows, replies)
-            scales = [_scale(rows_of(batch, own), lengths, config) for own in owners.T]
+            scales = [_scale(_rows_of(batch, own), lengths, config) for own in owners.T]
             batch = batch._replace(scale=owners @ jnp.stack(scales))
         return batch
 
@@ -225,7 +228,7 @@ def _cross_entropy(
 
 
 def _baselines(
-    plan: Plan, params: Tree, frozen: Tree, rows: Weighed, microbatches: int
+    plan: PreferencePlan, params: Tree, frozen: Tree, rows: Weighed, microbatches: int
 ) -> Float[Array, "G"]:
     """z0 of each owner of rows, over all its rows of all devices, a microbatch at a time, without
     a gradient."""

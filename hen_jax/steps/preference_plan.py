@@ -23,7 +23,7 @@ def with_reference(needed: bool, params: Tree, frozen: Tree) -> Tree:
     return {BASE: frozen, REFERENCE: params} if needed else frozen
 
 
-class Plan(NamedTuple):
+class PreferencePlan(NamedTuple):
     """What a preference step is compiled for."""
 
     graphdef: nnx.GraphDef

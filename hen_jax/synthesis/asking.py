@@ -16,7 +16,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.journal import open_journal
 from hen_jax.text.conversation import Chat, Message, Reply, UnansweredError, message_row
 
-KIND = "journal of synthesis calls"
+_KIND = "journal of synthesis calls"
 """What the first line of such a file says."""
 
 Ask = Chat
@@ -39,7 +39,7 @@ def journaled(
     Raises:
       InputError: the journal is none or damaged, or the model does not answer (what came is kept).
     """
-    with open_journal(path, KIND) as journal:
+    with open_journal(path, _KIND) as journal:
         known = _replies(journal.rows, path)
 
         def keep(came: Mapping[str, Reply]) -> None:
@@ -49,7 +49,7 @@ def journaled(
             told(len(known))
 
         def ask(asked: Sequence[Sequence[Message]]) -> list[Reply]:
-            keys = list(map(call_key, asked))
+            keys = list(map(_call_key, asked))
             of_key = dict(zip(keys, asked, strict=True))
             wanted = list(of_key)
             for start in range(0, len(wanted), chunk):
@@ -63,7 +63,7 @@ def journaled(
         yield ask
 
 
-def call_key(messages: Sequence[Message]) -> str:
+def _call_key(messages: Sequence[Message]) -> str:
     """The name of a call in the journal."""
     rows = list(map(message_row, messages))
     return text_sha256(json.dumps(rows, sort_keys=True, ensure_ascii=False))

@@ -27,7 +27,7 @@ class Dropped(NamedTuple):
     detail: str
 
 
-class Spoken(NamedTuple):
+class SpokenScene(NamedTuple):
     """A scene with its user's side and one assistant's."""
 
     scene: Scene
@@ -35,10 +35,10 @@ class Spoken(NamedTuple):
     replies: tuple[str, ...] = ()
 
 
-class Written(NamedTuple):
+class WrittenStage(NamedTuple):
     """What a stage made of its scenes, and what it lost."""
 
-    spoken: list[Spoken]
+    spoken: list[SpokenScene]
     dropped: list[Dropped]
 
 
@@ -48,10 +48,10 @@ _HAN, _LETTER = re.compile(r"[\u3400-\u9fff]"), re.compile(r"[^\W\d_]")
 
 def written_chosen(
     scenes: Sequence[Scene], guides: Guides, materials: Materials, user: Ask, assistant: Ask
-) -> Written:
+) -> WrittenStage:
     """The user's side and the empathetic branch."""
-    live, dropped = [Spoken(scene) for scene in scenes], []
-    done: dict[str, Spoken] = {}
+    live, dropped = [SpokenScene(scene) for scene in scenes], []
+    done: dict[str, SpokenScene] = {}
     while live:
         asked = [
             user_asked(one.scene, guides[one.scene.context], materials, one.users, one.replies)
@@ -67,16 +67,16 @@ def written_chosen(
         live = [one._replace(replies=(*one.replies, text)) for one, text in said]
         done |= {one.scene.id: one for one in live if len(one.users) == one.scene.turns}
         live = [one for one in live if len(one.users) < one.scene.turns]
-    return Written([done[scene.id] for scene in scenes if scene.id in done], dropped)
+    return WrittenStage([done[scene.id] for scene in scenes if scene.id in done], dropped)
 
 
 def written_rejected(
-    chosen: Sequence[Spoken], guides: Guides, materials: Materials, assistant: Ask
-) -> Written:
+    chosen: Sequence[SpokenScene], guides: Guides, materials: Materials, assistant: Ask
+) -> WrittenStage:
     """The other branch on the same user side: it knows its own earlier replies, not the chosen."""
     live, dropped = [one._replace(replies=()) for one in chosen], []
     good = {one.scene.id: one.replies for one in chosen}
-    done: dict[str, Spoken] = {}
+    done: dict[str, SpokenScene] = {}
     for turn in range(max((one.scene.turns for one in chosen), default=0)):
         asked = []
         for one in live:
@@ -89,10 +89,12 @@ def written_rejected(
         live = [one._replace(replies=(*one.replies, text)) for one, text in said]
         done |= {one.scene.id: one for one in live if turn + 1 == one.scene.turns}
         live = [one for one in live if turn + 1 < one.scene.turns]
-    return Written([done[one.scene.id] for one in chosen if one.scene.id in done], dropped)
+    return WrittenStage([done[one.scene.id] for one in chosen if one.scene.id in done], dropped)
 
 
-def written_hard(chosen: Sequence[Spoken], materials: Materials, assistant: Ask) -> Written:
+def written_hard(
+    chosen: Sequence[SpokenScene], materials: Materials, assistant: Ask
+) -> WrittenStage:
     """Replies in the chosen branch's style with the scene's fault, at every turn."""
     faulty = [one for one in chosen if one.scene.fault is not None]
     places = [(one, turn) for one in faulty for turn in range(one.scene.turns)]
@@ -108,14 +110,14 @@ def written_hard(chosen: Sequence[Spoken], materials: Materials, assistant: Ask)
     whole = [one for one in faulty if len(texts.get(one.scene.id, ())) == one.scene.turns]
     first_of = {one.id: one for one in reversed(dropped)}  # a scene is lost once
     lost = [one._replace(id=one.id + HARD_SUFFIX) for one in reversed(first_of.values())]
-    return Written([one._replace(replies=tuple(texts[one.scene.id])) for one in whole], lost)
+    return WrittenStage([one._replace(replies=tuple(texts[one.scene.id])) for one in whole], lost)
 
 
 def records(
-    chosen: Sequence[Spoken], other: Sequence[Spoken], guides: Guides, *, hard: bool
+    chosen: Sequence[SpokenScene], other: Sequence[SpokenScene], guides: Guides, *, hard: bool
 ) -> list[SteeredRecord]:
     """Pairs of the chosen branch with another one of the same scenes."""
-    good: Mapping[str, Spoken] = {one.scene.id: one for one in chosen}
+    good: Mapping[str, SpokenScene] = {one.scene.id: one for one in chosen}
     made = []
     for one in other:
         scene, best = one.scene, good[one.scene.id]
@@ -151,12 +153,12 @@ def unusable(reply: Reply, language: str) -> str | None:
 
 
 def _usable(
-    live: Sequence[Spoken],
+    live: Sequence[SpokenScene],
     replies: Sequence[Reply],
     materials: Materials,
     what: str,
     dropped: list[Dropped],
-) -> list[tuple[Spoken, str]]:
+) -> list[tuple[SpokenScene, str]]:
     found = []
     for one, reply in zip(live, replies, strict=True):
         why = unusable(reply, materials.language)

@@ -17,7 +17,7 @@ COLD_FROM = 0.5
 """A branch that shall not be empathetic is cold where at least so much empathy is wanted, and else
 gushing: it misses the level from the far side."""
 
-TOP = 3
+_TOP = 3
 """Dimensions that the empathetic branch is told count most."""
 
 
@@ -100,7 +100,7 @@ def _steering(guide: Guide, materials: Materials, steer: Steer) -> list[str]:
     if steer != "empathetic":
         return [_one_line(materials.prompts[steer])]
     language, pattern = materials.language, guide.pattern
-    ranked = sorted(pattern.weights, key=lambda name: -pattern.weights[name])[:TOP]
+    ranked = sorted(pattern.weights, key=lambda name: -pattern.weights[name])[:_TOP]
     comma = {"en": "; ", "zh": "、"}[language]
     counts = comma.join(materials.dimensions[name] for name in ranked)
     asked = pattern_message(guide.context.words, pattern, language).content

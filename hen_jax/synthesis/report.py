@@ -15,7 +15,7 @@ from hen_jax.data.word_ranker import cross_validated_margins
 from hen_jax.evaluation.preferences import estimate, pair_accuracy
 from hen_jax.synthesis.diversity import diversity
 
-FOLDS = 5
+_FOLDS = 5
 
 
 def give_aways(records: Sequence[SteeredRecord]) -> dict[str, Any]:
@@ -60,13 +60,13 @@ def variety(records: Sequence[SteeredRecord]) -> dict[str, Any]:
 
 
 def _of_pairs(pairs: Sequence[Pair]) -> dict[str, Any]:
-    if len({part_number(pair.group, FOLDS, "words") for pair in pairs}) < 2:
+    if len({part_number(pair.group, _FOLDS, "words") for pair in pairs}) < 2:
         return {"pairs": len(pairs), "not_computed": "too few groups to hold any out"}
-    margins = cross_validated_margins(pairs, FOLDS)
+    margins = cross_validated_margins(pairs, _FOLDS)
     words = estimate(pair_accuracy(margins), [pair.group for pair in pairs])
     found: dict[str, Any] = {"pairs": len(pairs), "bag_of_words": _rounded(words._asdict())}
     try:
-        cues = cue_accuracy(pairs, FOLDS)
+        cues = cue_accuracy(pairs, _FOLDS)
     except InputError as error:
         return found | {"not_computed": str(error)}
     return found | _rounded({"length": cues.length_only, "surface_cues": cues.surface_cues})

@@ -11,7 +11,7 @@ from hen_jax.data.steered import FAULTS, Persona
 from hen_jax.synthesis.materials import Materials
 
 
-class Wanted(NamedTuple):
+class WantedScenes(NamedTuple):
     """How many scenes, and of what."""
 
     contexts: tuple[str, ...]
@@ -34,7 +34,7 @@ class Scene:
     fault: str | None  # of its hard pair; None: it gets none
 
 
-def scenes(wanted: Wanted, materials: Materials, guides: Guides) -> list[Scene]:
+def scenes(wanted: WantedScenes, materials: Materials, guides: Guides) -> list[Scene]:
     """The scenes of each context: no opening comes again before all came, none twice to a persona.
 
     Raises:
@@ -71,7 +71,7 @@ def _openings(tasks: Sequence[str], materials: Materials) -> list[tuple[str, str
 
 
 def _of_context(
-    context: str, openings: Sequence[tuple[str, str]], wanted: Wanted, materials: Materials
+    context: str, openings: Sequence[tuple[str, str]], wanted: WantedScenes, materials: Materials
 ) -> list[Scene]:
     """Once through the shuffled openings, each with its first persona; then with its second ..."""
     draw = random.Random(f"{wanted.seed} {materials.language} {context}")

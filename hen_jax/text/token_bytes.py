@@ -46,7 +46,7 @@ def _level_bytes() -> dict[str, bytes]:
     return signs | {chr(0x100 + n): bytes([byte]) for n, byte in enumerate(others)}
 
 
-def shown(raw: bytes) -> str:
+def token_text(raw: bytes) -> str:
     """A token's bytes as a text of its own: half a character as `bytes:\\xe4`, as OpenAI does."""
     try:
         return raw.decode("utf-8")

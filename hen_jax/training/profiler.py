@@ -9,7 +9,7 @@ import jax
 from hen_jax.core.types import Tree
 from hen_jax.training.processes import is_primary
 
-FOLDER = "profile"
+_FOLDER = "profile"
 """In the work directory; TensorBoard's profile plugin and ui.perfetto.dev show what lies there."""
 
 LEFT_OUT = 2
@@ -33,7 +33,7 @@ def profiler(folder: Path, start: int, updates: int) -> Iterator[Look]:
         nonlocal tracing
         if done == first and updates and is_primary():
             jax.block_until_ready(state)
-            jax.profiler.start_trace(folder / FOLDER)
+            jax.profiler.start_trace(folder / _FOLDER)
             tracing = True
         elif tracing and done == first + updates:
             jax.block_until_ready(state)

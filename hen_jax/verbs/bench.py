@@ -15,7 +15,7 @@ from hen_jax.measures.bench import ASPECTS, CANARY, NAME, PINNED, load_bench
 from hen_jax.measures.bench_controls import CONTROLS, control_values
 from hen_jax.text.conversation import message_row
 
-Row = dict[str, Any]
+_Row = dict[str, Any]
 
 
 def check() -> dict[str, dict[str, float]]:
@@ -36,7 +36,7 @@ def check() -> dict[str, dict[str, float]]:
     return found
 
 
-def export(out: Path) -> list[Path]:
+def export_items(out: Path) -> list[Path]:
     """Writes the items of each language as pairs for `hen rate`: the right option is `chosen`.
 
     Raises:
@@ -67,7 +67,7 @@ def export(out: Path) -> list[Path]:
     return paths
 
 
-def leaderboard(results: Sequence[Path], out: Path) -> list[Row]:
+def leaderboard(results: Sequence[Path], out: Path) -> list[_Row]:
     """Brings `results.json` of several `hen evaluate --suite hen-bench@1` into one table.
 
     A row for each arm: accuracy in each language with its interval, each aspect, how the arm was
@@ -85,7 +85,7 @@ def leaderboard(results: Sequence[Path], out: Path) -> list[Row]:
     return rows
 
 
-def _rows(path: Path) -> list[Row]:
+def _rows(path: Path) -> list[_Row]:
     path = path / "results.json" if path.is_dir() else path
     found = read_json(path)
     try:
@@ -101,7 +101,7 @@ def _rows(path: Path) -> list[Row]:
     return rows
 
 
-def _row(arm: str, figures: Sequence[Row]) -> Row | None:
+def _row(arm: str, figures: Sequence[_Row]) -> _Row | None:
     own = {x["group"]: x for x in figures if x["arm"] == arm and x["measure"] == "accuracy"}
     whole = {language: own[language] for language in LANGUAGES if language in own}
     if not whole:
@@ -124,7 +124,7 @@ def _row(arm: str, figures: Sequence[Row]) -> Row | None:
     }
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[_Row]) -> str:
     head = ["model", "asked by", "en (95 %)", "zh (95 %)", *ASPECTS]
     lines = [f"# {NAME}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
@@ -145,7 +145,7 @@ def _table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _interval(figure: Row | None) -> str:
+def _interval(figure: _Row | None) -> str:
     if figure is None:
         return ""
     if figure["low"] is None:

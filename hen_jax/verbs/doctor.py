@@ -51,10 +51,10 @@ def doctor(*, dry: bool = False) -> bool:
     return healthy
 
 
-Check = Callable[[], Iterator[Finding]]
+_Check = Callable[[], Iterator[Finding]]
 
 
-def _findings(check: Check) -> Iterator[Finding]:
+def _findings(check: _Check) -> Iterator[Finding]:
     """What `check` finds; that it fails is a finding too, and the checks after it still run."""
     try:
         yield from check()
@@ -71,7 +71,7 @@ def _versions() -> Iterator[Finding]:
     yield Finding("ok", f"jax reaches: CPU{''.join(f', {kind}' for kind in installed)}")
 
 
-def _cluster(dry: bool) -> Check:
+def _cluster(dry: bool) -> _Check:
     def cluster() -> Iterator[Finding]:
         found = find_cluster(os.environ)
         if found is None:

@@ -13,7 +13,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
 from hen_jax.core.mesh import MeshConfig
 from hen_jax.core.outputs import output_files, require_ours
-from hen_jax.planning.report import as_json, lines
+from hen_jax.planning.report import as_json, plan_lines
 from hen_jax.planning.roofline import ASSUMPTIONS
 from hen_jax.planning.search import first_that_fits, meshes
 from hen_jax.planning.stage import Program, StagePlan, plan_program
@@ -88,7 +88,7 @@ def _program(name: str, settings: Any, topology: Topology) -> Program:
 
 def _plan(name: str, settings: Any, topology: Topology) -> StagePlan:
     found = _compiled(name, settings, topology)
-    print("\n".join(lines(found, topology)), flush=True)
+    print("\n".join(plan_lines(found, topology)), flush=True)
     return found
 
 
@@ -141,7 +141,9 @@ def _advice(name: str, settings: Any, topology: Topology) -> dict[str, Any] | No
         print(f"  no change makes it fit; tried {', '.join(one.name for one in changes)}")
         return None
     print(
-        "\n".join([f"  it fits with {', '.join(found.changes)}:", *lines(found.result, topology)])
+        "\n".join(
+            [f"  it fits with {', '.join(found.changes)}:", *plan_lines(found.result, topology)]
+        )
     )
     return {"changes": list(found.changes), "plan": as_json(found.result)}
 

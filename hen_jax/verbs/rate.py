@@ -14,8 +14,8 @@ from hen_jax.data.rating_sheets import conversation_item, pair_item
 from hen_jax.data.votes import Kind
 from hen_jax.empathy.labels import Language
 from hen_jax.empathy.scales import PERCEIVED, Scale
-from hen_jax.measures.people.session import Check, Plan, lay_out
-from hen_jax.measures.people.store import VOTES, Store, open_store
+from hen_jax.measures.people.session import Check, SessionPlan, lay_out_session
+from hen_jax.measures.people.store import VOTES, VoteStore, open_votes
 from hen_jax.measures.people.web import make_server
 
 WIDEST = 10
@@ -23,7 +23,7 @@ WIDEST = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Rating:
+class RatingPage:
     """One `hen rate`; fields carry the names of its flags."""
 
     items: Path
@@ -39,7 +39,7 @@ class Rating:
     seed: int = 0
 
 
-def rate(rating: Rating) -> None:
+def rate(rating: RatingPage) -> None:
     """Serves the page until Ctrl-C; the votes are in `votes.jsonl` of `out` after each.
 
     Raises:
@@ -49,7 +49,7 @@ def rate(rating: Rating) -> None:
     require_in("--seed", rating.seed, Range(0))
     require_in("--port", rating.port, Range(0, 65535))
     plan = plan_of(rating)
-    with open_store(rating.out, plan) as store:
+    with open_votes(rating.out, plan) as store:
         server = make_server(store, rating.host, rating.port)
         with server:
             print(welcome(rating, store, server.server_port), flush=True)
@@ -59,7 +59,7 @@ def rate(rating: Rating) -> None:
                 print(f"\n{len(store.votes)} votes in {rating.out / VOTES}")
 
 
-def plan_of(rating: Rating) -> Plan:
+def plan_of(rating: RatingPage) -> SessionPlan:
     """What is rated by whom.
 
     Raises:
@@ -71,7 +71,7 @@ def plan_of(rating: Rating) -> Plan:
     found = read_items(rating.items, rating.schema, rating.kind)
     shown = [pair_item(pair) for pair in found.pairs.values()]
     shown += [conversation_item(name, said) for name, (_, said) in found.said.items()]
-    return lay_out(
+    return lay_out_session(
         rating.kind,
         shown,
         rating.raters,
@@ -104,7 +104,7 @@ def read_checklist(path: Path) -> list[Check]:
     return found
 
 
-def welcome(rating: Rating, store: Store, port: int) -> str:
+def welcome(rating: RatingPage, store: VoteStore, port: int) -> str:
     """The lines that say where to go."""
     site = f"http://{rating.host}:{port}"
     done = {rater: sum(vote.rater == rater for vote in store.votes) for rater in store.plan.sheets}

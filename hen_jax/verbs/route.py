@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hen_jax.core.errors import InputError
-from hen_jax.runs.routing import Mode, Route, open_router
+from hen_jax.runs.routing import Route, RouteMode, open_router
 from hen_jax.text.conversation import Message
 from hen_jax.verbs.generate.generate import read_messages
 
@@ -15,7 +15,7 @@ def route(
     prompts: Sequence[str] = (),
     messages: Path | None = None,
     model: Path | None = None,
-    mode: Mode = "top1",
+    mode: RouteMode = "top1",
 ) -> list[Route]:
     """Prints a line for each: `{"expert", "probability", "probabilities", "weights"}`.
 

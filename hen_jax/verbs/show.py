@@ -24,7 +24,7 @@ TRAINED, CONTROL, OTHER, END = "\033[1;32m", "\033[7m", "\033[2m", "\033[0m"
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
+class WantedExample:
     """Which example to show, and how."""
 
     sources: tuple[Source, ...]
@@ -36,7 +36,7 @@ class Wanted:
 
 def from_config(
     config_file: str, overrides: list[str], example: int = 1, *, colour: bool = False
-) -> Wanted:
+) -> WantedExample:
     """What a run of that config would train on.
 
     Raises:
@@ -55,7 +55,7 @@ def from_config(
     groups: list[Any] = [group for group in config.values() if isinstance(group, ConfigDict)]
     lengths = [group.row_length for group in groups if "row_length" in group]
     row_length = lengths[0] if lengths else PipelineConfig().row_length
-    return Wanted(sources, model, example, row_length, colour)
+    return WantedExample(sources, model, example, row_length, colour)
 
 
 def from_file(
@@ -66,17 +66,17 @@ def from_file(
     *,
     colour: bool = False,
     columns: Columns = AS_NAMED,
-) -> Wanted:
+) -> WantedExample:
     """A record of one file with the tokenizer of one model folder.
 
     Raises:
       InputError: `columns` names a column that no schema has.
     """
     source = Source(schema, str(data), columns=settings(ColumnNames, columns, "--columns"))
-    return Wanted((source,), ModelSettings(str(model)), example, colour=colour)
+    return WantedExample((source,), ModelSettings(str(model)), example, colour=colour)
 
 
-def show(wanted: Wanted) -> str:
+def show(wanted: WantedExample) -> str:
     """Prints the example and what is counted in it; returns what was printed.
 
     Raises:
@@ -134,7 +134,7 @@ def counted(example: Example, tokenizer: ChatTokenizer) -> str:
     )
 
 
-def _pick(wanted: Wanted) -> Document:
+def _pick(wanted: WantedExample) -> Document:
     if wanted.example < 1:
         raise InputError(f"--example {wanted.example}; examples are counted from 1")
     found = stream_part(wanted.sources, "train")

@@ -25,7 +25,7 @@ from hen_jax.io import companions, hf, peft
 from hen_jax.models.config import LoraConfig
 from hen_jax.runs.import_model import import_model
 from hen_jax.runs.tiny_model import CONFIG
-from hen_jax.verbs.generate.generate import Request, generate_replies
+from hen_jax.verbs.generate.generate import GenerateRequest, generate_replies
 
 DOCUMENTS = [
     "<|im_start|>user\nIt rains.<|im_end|>\n<|im_start|>assistant\nOh no.<|im_end|>",
@@ -98,7 +98,7 @@ def test_generation_ends_where_transformers_ends_it(tiny, tmp_path):
     out = tmp_path / "m"
     params = hf.read_params(tiny, CONFIG)
     hf.write_model(out, CONFIG, params, source_folder=tiny)
-    ask = Request(out, ("hi",), max_new_tokens=12, temperature=0.0)
+    ask = GenerateRequest(out, ("hi",), max_new_tokens=12, temperature=0.0)
     tokenizer = AutoTokenizer.from_pretrained(out)
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": "hi"}], add_generation_prompt=True, return_dict=False

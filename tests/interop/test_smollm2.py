@@ -71,7 +71,7 @@ def test_every_weight_is_bit_for_bit_theirs(ours, theirs):
     assert count(params) == 134_515_008
     leaves, state = flatten(params), theirs.state_dict()
     compared = 0
-    for row in names.table(config):
+    for row in names.weight_table(config):
         for layer, name in enumerate(names.expand(row, row.name, config)):
             leaf = leaves[row.path][layer] if row.stacked else leaves[row.path]
             expected = state.pop(name).numpy()

@@ -12,12 +12,12 @@ def path(name: str) -> Path:
     Raises:
       InputError: no such file; lists those there are.
     """
-    if name not in names():
-        raise InputError(f"no shipped data {name!r}; allowed: {', '.join(names())}")
+    if name not in _names():
+        raise InputError(f"no shipped data {name!r}; allowed: {', '.join(_names())}")
     return _folder() / name
 
 
-def names() -> list[str]:
+def _names() -> list[str]:
     """Every shipped data file."""
     folder = _folder()
     return sorted(

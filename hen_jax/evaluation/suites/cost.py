@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from hen_jax.evaluation.suite import Better, Context, Found, Measured, Observed, Suite
+from hen_jax.evaluation.suite import Better, Found, Measured, Observed, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import prompts_hash
 
-MOST = 16
+_MOST = 16
 """Items at most."""
 
 
-def _run(context: Context) -> Iterable[Found]:
-    step = max(1, len(context.items) // MOST)
-    items = list(context.items[::step][:MOST])
+def _run(context: SuiteContext) -> Iterable[Found]:
+    step = max(1, len(context.items) // _MOST)
+    items = list(context.items[::step][:_MOST])
     found: Mapping[str, Any] = context.cost(items)
     ids, clusters = [item.id for item in items], [item.cluster for item in items]
     seconds, tokens = np.asarray(found["seconds"]), np.asarray(found["tokens"], float)

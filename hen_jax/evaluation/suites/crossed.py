@@ -16,7 +16,7 @@ from hen_jax.data.crossed import CROSSINGS, Crossing, crossed_pairs
 from hen_jax.data.schemas import check_records
 from hen_jax.data.word_ranker import cross_validated_margins
 from hen_jax.evaluation.preferences import pair_accuracy
-from hen_jax.evaluation.suite import Context, Found, LogProbs, Observed, Suite, Turns
+from hen_jax.evaluation.suite import Found, LogProbs, Observed, Suite, SuiteContext, Turns
 from hen_jax.evaluation.suites.groups import prompts_hash
 
 
@@ -62,7 +62,7 @@ ABOUT = {
 }
 
 
-def accuracies(
+def crossed_accuracies(
     crossings: Sequence[Crossing], found: Sequence[dict[str, list[float]]], judge: str = ""
 ) -> Iterator[Observed]:
     """Accuracies in [0, 100] by kind and language, and over all kinds of a language."""
@@ -97,7 +97,7 @@ def controls(crossings: Sequence[Crossing]) -> list[dict[str, list[float]]]:
     ]
 
 
-def _run(context: Context) -> Iterable[Found]:
+def _run(context: SuiteContext) -> Iterable[Found]:
     crossings = shipped_crossings(context.languages, context.limit)
     asked = [
         (prompt, one.replies)
@@ -109,7 +109,7 @@ def _run(context: Context) -> Iterable[Found]:
         margins(*scored[3 * at : 3 * at + 3]) | control
         for at, control in enumerate(controls(crossings))
     ]
-    yield from accuracies(crossings, found)
+    yield from crossed_accuracies(crossings, found)
 
 
 SUITE = Suite(_run, "which of two replies a condition asks for, by likelihood, beside controls")

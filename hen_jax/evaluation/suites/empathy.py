@@ -19,19 +19,19 @@ from scipy.special import expit
 
 from hen_jax.core.checksums import text_sha256
 from hen_jax.core.errors import InputError
-from hen_jax.data.votes import Cast, Reading, read_votes, require_good
+from hen_jax.data.votes import Cast, VoteReading, read_votes, require_good
 from hen_jax.empathy.labels import Language
 from hen_jax.empathy.scales import Scale
 from hen_jax.evaluation.judge_prompts import judge_prompt
 from hen_jax.evaluation.rubrics import Rubric, load_rubric
 from hen_jax.evaluation.suite import (
     MACRO,
-    Context,
     Item,
     NotMeasuredError,
     Observed,
-    Reward,
+    RewardScorer,
     Suite,
+    SuiteContext,
 )
 from hen_jax.evaluation.suites.groups import groups_of, prompts_hash
 from hen_jax.evaluation.verdicts import parse_score
@@ -87,7 +87,7 @@ def _of(
     return observed._replace(group=group, ids=ids, clusters=clusters, values=values)
 
 
-def judged(context: Context, replies: Sequence[Reply]) -> Iterator[Observed]:
+def _judged(context: SuiteContext, replies: Sequence[Reply]) -> Iterator[Observed]:
     """Emp by the judge, and how many of its verdicts could not be read."""
     assert context.judge is not None
     items, rubrics = context.items, _rubrics(context)
@@ -115,19 +115,19 @@ def judged(context: Context, replies: Sequence[Reply]) -> Iterator[Observed]:
             yield _of(failed, items, places, group, 100 * unread[places])
 
 
-def _rubrics(context: Context) -> dict[str, Rubric]:
+def _rubrics(context: SuiteContext) -> dict[str, Rubric]:
     named = context.options.get(RUBRIC, "high_context")
     languages: list[Language] = [item.language for item in context.items]
     return {language: load_rubric(named, language) for language in dict.fromkeys(languages)}
 
 
-def rewarded(context: Context, replies: Sequence[Reply]) -> Iterator[Observed]:
+def rewarded(context: SuiteContext, replies: Sequence[Reply]) -> Iterator[Observed]:
     """Emp by the reward model."""
     assert context.reward is not None
     items = context.items
     first = context.replies_of(context.first, items)
-    parts = calibrated(
-        items, scores(context.reward, items, replies), scores(context.reward, items, first)
+    parts = levels_against(
+        items, _scores(context.reward, items, replies), _scores(context.reward, items, first)
     )
     parts[[not reply.text.strip() for reply in replies]] = 0.0
     hashed = prompts_hash([item.prompt for item in items])
@@ -137,7 +137,7 @@ def rewarded(context: Context, replies: Sequence[Reply]) -> Iterator[Observed]:
     yield from emp(items, parts, plain)
 
 
-def scores(reward: Reward, items: Sequence[Item], replies: Sequence[Reply]) -> np.ndarray:
+def _scores(reward: RewardScorer, items: Sequence[Item], replies: Sequence[Reply]) -> np.ndarray:
     """`[n]`: what the reward model gives each reply."""
     said = zip(items, replies, strict=True)
     return reward.score(
@@ -145,7 +145,7 @@ def scores(reward: Reward, items: Sequence[Item], replies: Sequence[Reply]) -> n
     )
 
 
-def calibrated(items: Sequence[Item], found: np.ndarray, first: np.ndarray) -> np.ndarray:
+def levels_against(items: Sequence[Item], found: np.ndarray, first: np.ndarray) -> np.ndarray:
     """`sigmoid((found - mean) / spread)` with mean and spread of `first`, language by language."""
     parts = np.full(len(items), np.nan)
     for language in dict.fromkeys(item.language for item in items):
@@ -155,7 +155,7 @@ def calibrated(items: Sequence[Item], found: np.ndarray, first: np.ndarray) -> n
     return parts
 
 
-def rated(context: Context, replies: Sequence[Reply]) -> Iterator[Observed]:
+def rated(context: SuiteContext, replies: Sequence[Reply]) -> Iterator[Observed]:
     """Emp by people: votes on items called ARM/ID, as `samples.jsonl` calls them."""
     path, scale, cast = _votes(context)
     by_item: dict[str, list[float]] = {}
@@ -173,9 +173,9 @@ def rated(context: Context, replies: Sequence[Reply]) -> Iterator[Observed]:
         prompt_hash=prompts_hash([item.prompt for item in context.items])))  # fmt: skip
 
 
-def _votes(context: Context) -> tuple[Path, Scale, Cast]:
+def _votes(context: SuiteContext) -> tuple[Path, Scale, Cast]:
     path, scale = Path(context.options[RATINGS]), _scale(context.options.get(SCALE, "1-5"))
-    cast = read_votes([path], Reading("ratings", scale))
+    cast = read_votes([path], VoteReading("ratings", scale))
     require_good(cast)
     return path, scale, cast
 
@@ -191,7 +191,7 @@ def _scale(text: str) -> Scale:
     return scale
 
 
-def _run(context: Context) -> Iterable[Observed]:
+def _run(context: SuiteContext) -> Iterable[Observed]:
     if context.judge is None and context.reward is None and RATINGS not in context.options:
         raise NotMeasuredError("give --judge, --reward or --ratings: somebody must say what Emp is")
     if context.judge is not None:  # what is wrong with these is told before anything long
@@ -200,7 +200,7 @@ def _run(context: Context) -> Iterable[Observed]:
         _votes(context)
     replies = context.replies(context.items)
     if context.judge is not None:
-        yield from judged(context, replies)
+        yield from _judged(context, replies)
     if context.reward is not None:
         yield from rewarded(context, replies)
     if RATINGS in context.options:

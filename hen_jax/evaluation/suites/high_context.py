@@ -14,7 +14,7 @@ from hen_jax.empathy.formulas import formulas_in
 from hen_jax.empathy.labels import Language
 from hen_jax.empathy.wordings import ADVICE, EMOTION_WORDS, count_words
 from hen_jax.evaluation.reply_rules import words_of
-from hen_jax.evaluation.suite import Better, Context, Item, Observed, Suite
+from hen_jax.evaluation.suite import Better, Item, Observed, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import in_groups, prompts_hash
 from hen_jax.text.conversation import Reply
 
@@ -46,7 +46,7 @@ def counts(text: str, language: Language) -> Counts:
     )
 
 
-def observe(items: Sequence[Item], replies: Sequence[Reply]) -> Iterator[Observed]:
+def observe_style(items: Sequence[Item], replies: Sequence[Reply]) -> Iterator[Observed]:
     """The measures of all replies together, in one group."""
     found = [counts(reply.text, item.language) for item, reply in zip(items, replies, strict=True)]
     table = np.asarray(found, float).reshape(len(found), len(Counts._fields))
@@ -77,8 +77,8 @@ def _per_hundred(sums: np.ndarray) -> np.ndarray:
     return 100 * sums[..., 0] / np.where(sums[..., 1] > 0, sums[..., 1], np.nan)
 
 
-def _run(context: Context) -> Iterable[Observed]:
-    for observed in observe(context.items, context.replies(context.items)):
+def _run(context: SuiteContext) -> Iterable[Observed]:
+    for observed in observe_style(context.items, context.replies(context.items)):
         yield from in_groups(observed, context.items)
 
 

@@ -13,16 +13,16 @@ from hen_jax.empathy.labels import Language
 from hen_jax.evaluation.figures import Drawing, measured
 from hen_jax.evaluation.judge_prompts import judge_prompt
 from hen_jax.evaluation.rubrics import load_rubric
-from hen_jax.evaluation.suite import Context, Judge, Measured, NotMeasuredError, Suite, Turns
-from hen_jax.evaluation.suites.crossed import accuracies, shipped_crossings
+from hen_jax.evaluation.suite import Judge, Measured, NotMeasuredError, Suite, SuiteContext, Turns
+from hen_jax.evaluation.suites.crossed import crossed_accuracies, shipped_crossings
 from hen_jax.evaluation.suites.empathy import RUBRIC
 from hen_jax.evaluation.verdicts import parse_score
 from hen_jax.text.conversation import Conversation, Message
 
-MOST = 10
+_MOST = 10
 """Items of each kind that a judge is asked about, four questions each, without a limit given."""
 
-Said = tuple[Crossing, Turns, str]
+_Said = tuple[Crossing, Turns, str]
 
 
 def crossed_margins(scores: np.ndarray) -> list[dict[str, list[float]]]:
@@ -31,13 +31,13 @@ def crossed_margins(scores: np.ndarray) -> list[dict[str, list[float]]]:
     return [{"at_prompt": one.tolist(), "interaction": [float(one.sum())]} for one in ahead]
 
 
-def _said(crossings: Sequence[Crossing]) -> list[Said]:
+def _said(crossings: Sequence[Crossing]) -> list[_Said]:
     return [
         (one, prompt, reply) for one in crossings for prompt in one.prompts for reply in one.replies
     ]
 
 
-def judge_scores(judge: Judge, said: Sequence[Said], rubric: str) -> np.ndarray:
+def judge_scores(judge: Judge, said: Sequence[_Said], rubric: str) -> np.ndarray:
     """`[n]`: the judge's score of each reply, NaN where its verdict cannot be read."""
     languages: list[Language] = [one.language for one, _, _ in said]
     rubrics = {language: load_rubric(rubric, language) for language in dict.fromkeys(languages)}
@@ -54,11 +54,11 @@ def _lines(
     name: str, crossings: Sequence[Crossing], scores: np.ndarray, seed: int
 ) -> Iterator[Measured]:
     found = crossed_margins(scores.reshape(-1, 2, 2))
-    for one in accuracies(crossings, found, judge=name):
+    for one in crossed_accuracies(crossings, found, judge=name):
         yield measured("", name, one, Drawing(seed))
 
 
-def _run(context: Context) -> Iterable[Measured]:
+def _run(context: SuiteContext) -> Iterable[Measured]:
     if context.judge is None and context.reward is None:
         raise NotMeasuredError("give --judge or --reward")
     if context.arm != context.first:
@@ -71,7 +71,7 @@ def _run(context: Context) -> Iterable[Measured]:
             context.reward.name, crossings, context.reward.score(spoken), context.seed
         )
     if context.judge is not None:
-        crossings = shipped_crossings(context.languages, context.limit or MOST)
+        crossings = shipped_crossings(context.languages, context.limit or _MOST)
         rubric = context.options.get(RUBRIC, "high_context")
         scores = judge_scores(context.judge, _said(crossings), rubric)
         yield from _lines(context.judge.name, crossings, scores, context.seed)

@@ -16,7 +16,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.data.rollouts import repeated_share
 from hen_jax.empathy.labels import Language
 from hen_jax.evaluation.reply_rules import words_of
-from hen_jax.evaluation.suite import Context, Corpus, Found, Item, Observed, Suite
+from hen_jax.evaluation.suite import Corpus, Found, Item, Observed, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import groups_of, prompts_hash
 
 ORDER, CHARACTERS, BETA = 4, 6, 2
@@ -130,7 +130,7 @@ class _Characters:
         return words_of(text)
 
 
-def observe(items: Sequence[Item], replies: Sequence[str], group: str) -> Iterator[Found]:
+def observe_overlap(items: Sequence[Item], replies: Sequence[str], group: str) -> Iterator[Found]:
     """The measures of one group of one language."""
     language = items[0].language
     metrics = _metrics(language)
@@ -196,13 +196,13 @@ def _without(counts: dict[str, Counter]) -> dict[str, float]:
     return found
 
 
-def _run(context: Context) -> Iterable[Found]:
+def _run(context: SuiteContext) -> Iterable[Found]:
     for language in dict.fromkeys(item.language for item in context.items):
         _metrics(language)  # a library that is missing is told before anything long
     replies = [reply.text for reply in context.replies(context.items)]
     for group, places in groups_of(context.items).items():
         own = [context.items[place] for place in places]
-        yield from observe(own, [replies[place] for place in places], group)
+        yield from observe_overlap(own, [replies[place] for place in places], group)
 
 
 SUITE = Suite(

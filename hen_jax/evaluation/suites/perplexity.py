@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from hen_jax.evaluation.suite import Context, Observed, Suite
+from hen_jax.evaluation.suite import Observed, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import in_groups, prompts_hash
 
 
@@ -19,7 +19,7 @@ def bits_per_character(sums: np.ndarray) -> np.ndarray:
     return -sums[..., 0] / np.log(2) / sums[..., 2]
 
 
-def _run(context: Context) -> Iterable[Observed]:
+def _run(context: SuiteContext) -> Iterable[Observed]:
     known = [item for item in context.items if item.reference]
     asked = [(item.prompt, (item.reference or "",)) for item in known]
     scored = {item.id: one for item, one in zip(known, context.log_probs(asked), strict=True)}

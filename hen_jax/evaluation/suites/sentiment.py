@@ -14,30 +14,30 @@ import numpy as np
 
 from hen_jax.data.sentiment import LabelledSet, read_labelled, shipped_labelled
 from hen_jax.empathy.labels import Language
-from hen_jax.evaluation.suite import Context, Observed, Suite, Turns
+from hen_jax.evaluation.suite import Observed, Suite, SuiteContext, Turns
 from hen_jax.evaluation.suites.groups import prompts_hash
 from hen_jax.text.conversation import Message
 
-ASKED: Mapping[Language, str] = {
+_ASKED: Mapping[Language, str] = {
     "en": "Text: {text}\n\nWhat does the text express? Answer with one of these and nothing else: "
     "{labels}.",
     "zh": "文本：{text}\n\n这段文本表达的是什么？只回答下面其中一个，不写别的：{labels}。",
 }
-NOTHING: Mapping[Language, str] = {"en": "N/A", "zh": "无"}
+_NOTHING: Mapping[Language, str] = {"en": "N/A", "zh": "无"}
 """Stands for a text that says nothing."""
 
 OPTION = "sentiment"
 """`--option sentiment=FILE,FILE`: sets in place of the shipped ones."""
 
 
-def question(text: str, labels: Sequence[str], language: Language) -> Turns:
+def _question(text: str, labels: Sequence[str], language: Language) -> Turns:
     """What the model is asked about a text."""
     mark = "、" if language == "zh" else ", "
-    said = ASKED[language].format(text=text, labels=mark.join(labels))
+    said = _ASKED[language].format(text=text, labels=mark.join(labels))
     return (Message("user", said),)
 
 
-def macro_f1(classes: int) -> Callable[[np.ndarray], np.ndarray]:
+def _macro_f1(classes: int) -> Callable[[np.ndarray], np.ndarray]:
     """The mean F1, in [0, 100], over classes seen in truth or guess, of `confusions` summed."""
 
     def figure(sums: np.ndarray) -> np.ndarray:
@@ -56,7 +56,9 @@ def confusions(true: np.ndarray, guessed: np.ndarray, classes: int) -> np.ndarra
     return stacked.reshape(len(true), -1)
 
 
-def observe(found: LabelledSet, scores: np.ndarray, plain: np.ndarray) -> Iterator[Observed]:
+def observe_sentiment(
+    found: LabelledSet, scores: np.ndarray, plain: np.ndarray
+) -> Iterator[Observed]:
     """The measures of a set.
 
     Args:
@@ -65,7 +67,7 @@ def observe(found: LabelledSet, scores: np.ndarray, plain: np.ndarray) -> Iterat
     """
     true = np.asarray([found.labels.index(one.label) for one in found.texts])
     ids, clusters = [one.id for one in found.texts], [one.group for one in found.texts]
-    hashed = prompts_hash([question(o.text, found.labels, o.language) for o in found.texts])
+    hashed = prompts_hash([_question(o.text, found.labels, o.language) for o in found.texts])
     common = np.bincount(true).argmax()
 
     def one(measure: str, values: np.ndarray, about: str, figure=None) -> Observed:
@@ -78,11 +80,11 @@ def observe(found: LabelledSet, scores: np.ndarray, plain: np.ndarray) -> Iterat
         about = "the likeliest label" + (", against the question about no text" if suffix else "")
         yield one(f"accuracy{suffix}", 100.0 * (guessed == true), about)
         table = confusions(true, guessed, classes)
-        yield one(f"macro_f1{suffix}", table, about, macro_f1(classes))
+        yield one(f"macro_f1{suffix}", table, about, _macro_f1(classes))
     yield one("majority", 100.0 * (true == common), f"always {found.labels[common]!r}")
 
 
-def sets_of(context: Context) -> list[LabelledSet]:
+def sets_of(context: SuiteContext) -> list[LabelledSet]:
     """The sets that were asked for, or the shipped ones; cut to the limit of the command."""
     named = context.options.get(OPTION)
     sets = (
@@ -95,14 +97,14 @@ def sets_of(context: Context) -> list[LabelledSet]:
     return [one._replace(texts=one.texts[: context.limit]) for one in sets]
 
 
-def _run(context: Context) -> Iterable[Observed]:
+def _run(context: SuiteContext) -> Iterable[Observed]:
     for found in sets_of(context):
         texts = found.texts
-        asked = [question(one.text, found.labels, one.language) for one in texts]
-        plain = [question(NOTHING[one.language], found.labels, one.language) for one in texts]
+        asked = [_question(one.text, found.labels, one.language) for one in texts]
+        plain = [_question(_NOTHING[one.language], found.labels, one.language) for one in texts]
         scored = context.log_probs([(prompt, found.labels) for prompt in [*asked, *plain]])
         sums = np.stack([one.sums for one in scored])
-        yield from observe(found, sums[: len(texts)], sums[len(texts) :])
+        yield from observe_sentiment(found, sums[: len(texts)], sums[len(texts) :])
 
 
 SUITE = Suite(_run, "classification of labelled texts by likelihood, as given and calibrated")

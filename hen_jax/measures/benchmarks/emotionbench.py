@@ -20,7 +20,7 @@ from hen_jax.core.errors import InputError
 ALPHA = 0.01
 _TINY = 1e-8  # beside a standard deviation of 0, as in the published code
 
-Mode = Literal["SUM", "SUM*2", "AVG"]
+_Mode = Literal["SUM", "SUM*2", "AVG"]
 
 
 class Questionnaire(NamedTuple):
@@ -32,7 +32,7 @@ class Questionnaire(NamedTuple):
     system: str
     scale: int  # a reversed answer x counts scale - x
     reverse: frozenset[int]
-    mode: Mode
+    mode: _Mode
     categories: Mapping[str, tuple[int, ...]]
 
     @property

@@ -141,7 +141,7 @@ def read_filling(scale: Questionnaire, order: Sequence[int], reply: str) -> dict
     }
 
 
-def administer(
+def administer_situations(
     scale: Questionnaire,
     situations: Sequence[tuple[str, str]],
     chat: Chat,

@@ -19,7 +19,7 @@ from hen_jax.evaluation.ranking import Comparison, rank, ranking_row
 from hen_jax.measures.marks import marked, warned
 from hen_jax.text.conversation import Chat, Message, Reply
 
-TRAITS: Mapping[str, str] = {
+JUDGED_TRAITS: Mapping[str, str] = {
     "demonstrated_empathy": "shows in what it does that it understands, not in set phrases",
     "pragmatic_ei": "handles feelings so that the situation gets better",
     "depth_of_insight": "sees what lies under what was said",
@@ -41,8 +41,8 @@ TRAITS: Mapping[str, str] = {
 }
 """Trait -> what it means, ours; the first six are scored, the others describe."""
 
-SCORED = tuple(TRAITS)[:6]
-TOP = 20
+SCORED = tuple(JUDGED_TRAITS)[:6]
+_TOP = 20
 
 CRITERIA: Mapping[str, str] = {
     "empathy": "whose understanding shows in what it does",
@@ -68,7 +68,7 @@ class Margin(NamedTuple):
     signed: int  # -5 to 5, never 0
 
 
-class Compared(NamedTuple):
+class ComparedPlayers(NamedTuple):
     """A pair of players on one scenario, both orders brought together."""
 
     scenario: str
@@ -81,12 +81,12 @@ class Compared(NamedTuple):
 
 def trait_question(transcript: Transcript) -> tuple[Message, ...]:
     """What a judge of traits is asked."""
-    lines = [f"- {name}: {meaning}" for name, meaning in TRAITS.items()]
+    lines = [f"- {name}: {meaning}" for name, meaning in JUDGED_TRAITS.items()]
     return (
         Message(
             "user",
             "Rate how the ASSISTANT behaves in this transcript, each trait as a whole number from "
-            f"0 (not at all) to {TOP} (as much as can be):\n" + "\n".join(lines) + "\n\n"
+            f"0 (not at all) to {_TOP} (as much as can be):\n" + "\n".join(lines) + "\n\n"
             f"{warned()}\n{marked('TRANSCRIPT', as_text(transcript))}\n\n"
             "Answer with one JSON object of these keys and nothing else.",
         ),
@@ -117,10 +117,10 @@ def as_text(transcript: Transcript) -> str:
 def read_traits(reply: Reply) -> dict[str, int] | None:
     """All traits from 0 to 20, or None: a missing key or a score off the scale is no verdict."""
     found = _object(reply.text)
-    if found is None or set(found) != set(TRAITS):
+    if found is None or set(found) != set(JUDGED_TRAITS):
         return None
-    good = all(type(x) is int and 0 <= x <= TOP for x in found.values())
-    return {name: found[name] for name in TRAITS} if good else None
+    good = all(type(x) is int and 0 <= x <= _TOP for x in found.values())
+    return {name: found[name] for name in JUDGED_TRAITS} if good else None
 
 
 def read_margins(reply: Reply) -> list[Margin] | None:
@@ -139,12 +139,12 @@ def read_margins(reply: Reply) -> list[Margin] | None:
 
 def trait_score(traits: Mapping[str, int]) -> float:
     """0 to 100: the mean of the six traits that are better when higher."""
-    return 100 * fmean(traits[name] for name in SCORED) / TOP
+    return 100 * fmean(traits[name] for name in SCORED) / _TOP
 
 
 def compare_players(
     transcripts: Mapping[str, Mapping[str, Transcript]], judge: Chat
-) -> list[Compared]:
+) -> list[ComparedPlayers]:
     """Every two players on every scenario that both played, in both orders.
 
     Args:
@@ -174,7 +174,7 @@ def compare_players(
     ]
 
 
-def judge_report(compared: Sequence[Compared], seed: int = 0) -> dict[str, Any]:
+def judge_report(compared: Sequence[ComparedPlayers], seed: int = 0) -> dict[str, Any]:
     """Ranking with intervals by scenario, mean margins, and how often a judge kept to its word.
 
     Raises:
@@ -208,13 +208,13 @@ def _both(
     other: str,
     forward: list[Margin] | None,
     backward: list[Margin] | None,
-) -> Compared:
+) -> ComparedPlayers:
     failures = (forward is None) + (backward is None)
     if forward is None or backward is None:
-        return Compared(scenario, one, other, 0.5, 0.0, failures)
+        return ComparedPlayers(scenario, one, other, 0.5, 0.0, failures)
     means = fmean(x.signed for x in forward), -fmean(x.signed for x in backward)
     outcome = 1.0 if min(means) > 0 else 0.0 if max(means) < 0 else 0.5
-    return Compared(scenario, one, other, outcome, fmean(means), 0)
+    return ComparedPlayers(scenario, one, other, outcome, fmean(means), 0)
 
 
 def _object(text: str) -> dict[str, Any] | None:

@@ -43,7 +43,7 @@ def read_scenarios(path: Path) -> list[Scenario]:
     return found
 
 
-def play(scenarios: Sequence[Scenario], chat: Chat) -> dict[str, tuple[Message, ...]]:
+def play_scenarios(scenarios: Sequence[Scenario], chat: Chat) -> dict[str, tuple[Message, ...]]:
     """The transcript of each scenario by its id; all scenarios go on together, turn by turn."""
     said: dict[str, tuple[Message, ...]] = {one.id: () for one in scenarios}
     for turn in range(max((len(one.turns) for one in scenarios), default=0)):

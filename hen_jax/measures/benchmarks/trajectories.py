@@ -24,7 +24,7 @@ STEP = 15
 """The greatest change of mood by one reply."""
 
 
-class Persona(NamedTuple):
+class SimulatedPersona(NamedTuple):
     """Who the simulator plays."""
 
     id: str
@@ -38,35 +38,35 @@ class Persona(NamedTuple):
 class Trajectory(NamedTuple):
     """A conversation with the mood after each reply."""
 
-    persona: Persona
+    persona: SimulatedPersona
     moods: tuple[int, ...]  # the start first
     messages: tuple[Message, ...]
     unread: int  # answers of the simulator without a verdict; the mood stayed, and so did the talk
 
 
-PERSONAS: Sequence[Persona] = (
-    Persona(
+PERSONAS: Sequence[SimulatedPersona] = (
+    SimulatedPersona(
         "commuter",
         "a nurse of 34 after a night shift, dry, tired",
         "a patient she had cared for over weeks died while she was on her break",
         "somebody to sit with it; no advice on coping, and no praise of nurses",
         "Night shift's over. Bed four is empty now. Anyway.",
     ),
-    Persona(
+    SimulatedPersona(
         "apprentice",
         "an apprentice carpenter of 19, quick to joke",
         "he cut a client's oak board too short and has told nobody",
         "help to say it to his master today, without being told it is no big deal",
         "So, hypothetically, how mad would you be about a very expensive short board?",
     ),
-    Persona(
+    SimulatedPersona(
         "daughter",
         "a woman of 52, polite, answers questions with questions",
         "she has begun to look at care homes for her father and feels like a traitor",
         "to be asked about him as a person before anything practical",
         "Do people usually visit one of those homes before they decide?",
     ),
-    Persona(
+    SimulatedPersona(
         "teacher_zh",
         "四十岁的小学老师，说话绕弯，不愿麻烦人",
         "班上家长群里有人说她偏心，她一夜没睡",
@@ -74,7 +74,7 @@ PERSONAS: Sequence[Persona] = (
         "没什么大事，就是有点累，群里消息看多了。",
         "zh",
     ),
-    Persona(
+    SimulatedPersona(
         "student_zh",
         "大二男生，逞强，爱用玩笑带过",
         "第一次挂科，还没敢告诉供他读书的父母",
@@ -82,7 +82,7 @@ PERSONAS: Sequence[Persona] = (
         "哈哈，我今天拿了个特别的分数，五十九。",
         "zh",
     ),
-    Persona(
+    SimulatedPersona(
         "mother_zh",
         "刚退休的母亲，话少，句句都在说别人",
         "儿子说今年不回家过年了",
@@ -111,7 +111,7 @@ _PLAY: Mapping[Language, str] = {
 
 
 def simulate(
-    personas: Sequence[Persona], simulator: Chat, arm: Chat, turns: int = 8
+    personas: Sequence[SimulatedPersona], simulator: Chat, arm: Chat, turns: int = 8
 ) -> list[Trajectory]:
     """Lets each persona talk to the arm; all go on together, a turn at a time.
 

@@ -12,7 +12,7 @@ from hen_jax.empathy.labels import Language
 from hen_jax.empathy.wordings import ADVICE, EMOTION_WORDS, count_words
 from hen_jax.evaluation.reply_rules import words_of
 
-SHORT: Mapping[Language, int] = {"en": 25, "zh": 40}
+_SHORT: Mapping[Language, int] = {"en": 25, "zh": 40}
 """Words, or characters, up to which a reply is short."""
 
 _FORMAL: Mapping[Language, re.Pattern[str]] = {
@@ -39,7 +39,7 @@ def high_context_parts(text: str, language: Language) -> dict[str, float]:
     """
     length = len(words_of(text))
     return {
-        "short": min(1.0, SHORT[language] / length) if length else 0.0,
+        "short": min(1.0, _SHORT[language] / length) if length else 0.0,
         "unnamed": 0.5 ** count_words(text, EMOTION_WORDS[language], language),
         "unadvised": 0.5 ** count_words(text, ADVICE[language], language),
         "unformulaic": 0.5 ** len(formulas_in(text, language)),

@@ -16,7 +16,7 @@ import yaml
 
 from hen_jax.core.errors import InputError
 
-Mode = Literal["sum", "double_sum", "mean"]
+_Mode = Literal["sum", "double_sum", "mean"]
 
 _NEEDED = ("id", "form", "n_items", "range", "mode", "reverse", "subscales", "licence", "source")
 _ALLOWED = (*_NEEDED, "total", "note", "items")
@@ -31,7 +31,7 @@ class Instrument:
     n_items: int
     low: int
     high: int
-    mode: Mode
+    mode: _Mode
     reverse: frozenset[int]  # item numbers, from 1
     subscales: Mapping[str, tuple[int, ...]]
     licence: str

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
-from hen_jax.data.rating_sheets import Item, SheetRow, lay_out_sheets
+from hen_jax.data.rating_sheets import RatingItem, RatingSheetRow, lay_out_sheets
 from hen_jax.data.votes import BOTH_BAD, FIRST, SECOND, TIE, Kind, Vote
 from hen_jax.empathy.labels import Language
 from hen_jax.empathy.scales import PERCEIVED, Scale
@@ -33,18 +33,18 @@ class Check:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class SessionPlan:
     """What is rated, by whom, and how."""
 
     kind: Kind
-    items: Mapping[str, Item]
-    sheets: Mapping[str, Sequence[SheetRow]]  # by rater
+    items: Mapping[str, RatingItem]
+    sheets: Mapping[str, Sequence[RatingSheetRow]]  # by rater
     language: Language = "en"
     scale: Scale = PERCEIVED
     checklist: tuple[Check, ...] = ()
 
 
-class Rated(NamedTuple):
+class ItemRating(NamedTuple):
     """What one rater said of one item."""
 
     item: str
@@ -56,16 +56,16 @@ class Rated(NamedTuple):
     at: str  # when, ISO 8601
 
 
-def lay_out(
+def lay_out_session(
     kind: Kind,
-    items: Sequence[Item],
+    items: Sequence[RatingItem],
     raters: Sequence[str],
     *,
     seed: int = 0,
     language: Language = "en",
     scale: Scale = PERCEIVED,
     checklist: Sequence[Check] = (),
-) -> Plan:
+) -> SessionPlan:
     """The plan of a session; with the same arguments the same.
 
     Raises:
@@ -77,18 +77,20 @@ def lay_out(
         raise InputError(f"--raters {' '.join(raters)}: give one or more names, each once")
     sheets = lay_out_sheets(items, len(raters), seed)
     by_name = dict(zip(raters, sheets, strict=True))
-    return Plan(kind, {one.id: one for one in items}, by_name, language, scale, tuple(checklist))
+    return SessionPlan(
+        kind, {one.id: one for one in items}, by_name, language, scale, tuple(checklist)
+    )
 
 
-def next_row(plan: Plan, rater: str, votes: Sequence[Rated]) -> SheetRow | None:
+def next_row(plan: SessionPlan, rater: str, votes: Sequence[ItemRating]) -> RatingSheetRow | None:
     """The first line of a rater's sheet without a vote; None at the end."""
     done = {one.item for one in votes if one.rater == rater}
     return next((row for row in plan.sheets[rater] if row.item.id not in done), None)
 
 
 def cast(
-    plan: Plan, rater: str, votes: Sequence[Rated], said: Mapping[str, Any], at: str
-) -> list[Rated]:
+    plan: SessionPlan, rater: str, votes: Sequence[ItemRating], said: Mapping[str, Any], at: str
+) -> list[ItemRating]:
     """The votes with one more: that on the rater's next item.
 
     `said` is `{"id": blind name, "choice" or "rating": ..., "checks": {...}, "comment": "..."}`.
@@ -107,10 +109,13 @@ def cast(
     if not isinstance(comment, str) or len(comment) > LONGEST_COMMENT:
         raise InputError(f"comment: allowed: a text of up to {LONGEST_COMMENT} characters")
     checks = _checks(said.get("checks", {}), plan.checklist)
-    return [*votes, Rated(row.item.id, rater, value, row.exchanged, checks, comment.strip(), at)]
+    return [
+        *votes,
+        ItemRating(row.item.id, rater, value, row.exchanged, checks, comment.strip(), at),
+    ]
 
 
-def undone(rater: str, votes: Sequence[Rated]) -> list[Rated]:
+def undone(rater: str, votes: Sequence[ItemRating]) -> list[ItemRating]:
     """The votes without the rater's last one.
 
     Raises:
@@ -122,12 +127,14 @@ def undone(rater: str, votes: Sequence[Rated]) -> list[Rated]:
     return [one for at, one in enumerate(votes) if at != places[-1]]
 
 
-def without(rater: str, votes: Sequence[Rated]) -> list[Rated]:
+def without(rater: str, votes: Sequence[ItemRating]) -> list[ItemRating]:
     """The votes of all others."""
     return [one for one in votes if one.rater != rater]
 
 
-def shown(plan: Plan, rater: str, votes: Sequence[Rated], *, consented: bool) -> dict[str, Any]:
+def page_of(
+    plan: SessionPlan, rater: str, votes: Sequence[ItemRating], *, consented: bool
+) -> dict[str, Any]:
     """What a rater's page shows, as JSON: never an item's own name, nor which side is which."""
     row = next_row(plan, rater, votes) if consented else None
     done = sum(one.rater == rater for one in votes)
@@ -150,7 +157,7 @@ def shown(plan: Plan, rater: str, votes: Sequence[Rated], *, consented: bool) ->
     return found
 
 
-def progress(plan: Plan, votes: Sequence[Rated], seed: int = 0) -> dict[str, Any]:
+def rater_progress(plan: SessionPlan, votes: Sequence[ItemRating], seed: int = 0) -> dict[str, Any]:
     """How far each rater is, and how far they agree so far (null until two share an item)."""
     done = {name: sum(one.rater == name for one in votes) for name in plan.sheets}
     return {
@@ -160,7 +167,7 @@ def progress(plan: Plan, votes: Sequence[Rated], seed: int = 0) -> dict[str, Any
     }
 
 
-def live_agreement(kind: Kind, votes: Sequence[Rated], seed: int = 0) -> dict[str, Any] | None:
+def live_agreement(kind: Kind, votes: Sequence[ItemRating], seed: int = 0) -> dict[str, Any] | None:
     """`evaluation.soft_labels.agreement` of the votes so far; None where nothing is shared."""
     if not votes:
         return None
@@ -172,7 +179,7 @@ def live_agreement(kind: Kind, votes: Sequence[Rated], seed: int = 0) -> dict[st
     return agreement(ballot, kind, seed=seed)
 
 
-def vote_row(vote: Rated, kind: Kind) -> dict[str, Any]:
+def vote_row(vote: ItemRating, kind: Kind) -> dict[str, Any]:
     """A line of `votes.jsonl`, which `hen data ratings` reads."""
     words = {outcome: word for word, outcome in SAID.items()}
     value = words[str(vote.value)] if kind == "choices" else vote.value
@@ -187,7 +194,7 @@ def vote_row(vote: Rated, kind: Kind) -> dict[str, Any]:
     }
 
 
-def read_vote(row: Mapping[str, Any], kind: Kind) -> Rated:
+def read_vote(row: Mapping[str, Any], kind: Kind) -> ItemRating:
     """A line of `votes.jsonl`.
 
     Raises:
@@ -197,7 +204,9 @@ def read_vote(row: Mapping[str, Any], kind: Kind) -> Rated:
         value = SAID[row["choice"]] if kind == "choices" else float(row["rating"])
         checks = {str(key): bool(x) for key, x in row["checks"].items()}
         texts = str(row["comment"]), str(row["at"])
-        return Rated(row["item"], row["annotator"], value, bool(row["exchanged"]), checks, *texts)
+        return ItemRating(
+            row["item"], row["annotator"], value, bool(row["exchanged"]), checks, *texts
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"no vote of a session ({type(error).__name__}: {error})") from None
 

@@ -17,16 +17,16 @@ from hen_jax.core.checksums import text_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json, staged_file, write_json
 from hen_jax.data.rows import read_lines
-from hen_jax.measures.people.session import Plan, Rated, read_vote, vote_row
+from hen_jax.measures.people.session import ItemRating, SessionPlan, read_vote, vote_row
 
 VOTES, SESSION, LOCK = "votes.jsonl", "session.json", ".rating.lock"
-KIND = "rating session of hen_jax"
+_KIND = "rating session of hen_jax"
 
 
-class Store:
+class VoteStore:
     """The votes of a session, in memory and on the disk; safe for several threads."""
 
-    def __init__(self, folder: Path, plan: Plan, host: str, tokens: Mapping[str, str]):
+    def __init__(self, folder: Path, plan: SessionPlan, host: str, tokens: Mapping[str, str]):
         self.folder, self.plan, self.host = folder, plan, host
         self.tokens = tokens  # of the link -> rater
         self._lock = threading.Lock()
@@ -34,7 +34,7 @@ class Store:
         self._consented = _consented(folder)
 
     @property
-    def votes(self) -> list[Rated]:
+    def votes(self) -> list[ItemRating]:
         """All votes so far."""
         with self._lock:
             return list(self._votes)
@@ -44,7 +44,7 @@ class Store:
         with self._lock:
             return rater in self._consented
 
-    def change(self, work: Callable[[list[Rated]], Sequence[Rated]]) -> list[Rated]:
+    def change(self, work: Callable[[list[ItemRating]], Sequence[ItemRating]]) -> list[ItemRating]:
         """Replaces the votes by what `work` makes of them, on the disk before in memory.
 
         Raises:
@@ -68,7 +68,7 @@ class Store:
 
 
 @contextmanager
-def open_store(folder: Path, plan: Plan) -> Iterator[Store]:
+def open_votes(folder: Path, plan: SessionPlan) -> Iterator[VoteStore]:
     """The store in `folder`, made if there is none; the links stay the same from start to start.
 
     Raises:
@@ -81,21 +81,21 @@ def open_store(folder: Path, plan: Plan) -> Iterator[Store]:
         except OSError:
             raise InputError(f"another rating page has {folder}; end it, or give another") from None
         session = _session(folder, plan)
-        yield Store(folder, plan, session["host"], session["tokens"])
+        yield VoteStore(folder, plan, session["host"], session["tokens"])
 
 
-def _session(folder: Path, plan: Plan) -> dict[str, Any]:
+def _session(folder: Path, plan: SessionPlan) -> dict[str, Any]:
     path, named = folder / SESSION, _name(plan)
     if not path.exists():
         if (folder / VOTES).exists():
             raise InputError(f"{folder / VOTES} has no {SESSION} beside it; give another folder")
         tokens = {secrets.token_urlsafe(9): rater for rater in plan.sheets}
-        session = {"kind": KIND, "plan": named, "host": secrets.token_urlsafe(9), "tokens": tokens}
+        session = {"kind": _KIND, "plan": named, "host": secrets.token_urlsafe(9), "tokens": tokens}
         write_json(path, session | {"consented": []})
         return session
     session = read_json(path)
-    if not isinstance(session, dict) or session.get("kind") != KIND:
-        raise InputError(f"{path} is no {KIND}; give another folder")
+    if not isinstance(session, dict) or session.get("kind") != _KIND:
+        raise InputError(f"{path} is no {_KIND}; give another folder")
     if session["plan"] != named:
         raise InputError(
             f"{folder} holds a session with other items, raters or settings; give another folder, "
@@ -104,7 +104,7 @@ def _session(folder: Path, plan: Plan) -> dict[str, Any]:
     return session
 
 
-def _name(plan: Plan) -> str:
+def _name(plan: SessionPlan) -> str:
     """Tells one plan from another: what is shown to whom, in which order."""
     sheets = {
         rater: [[row.blind, row.item.id, row.item.prompt, *row.item.replies] for row in rows]
@@ -114,7 +114,7 @@ def _name(plan: Plan) -> str:
     return text_sha256(json.dumps([plan.kind, plan.scale.low, plan.scale.high, checks, sheets]))
 
 
-def _read_votes(path: Path, plan: Plan) -> list[Rated]:
+def _read_votes(path: Path, plan: SessionPlan) -> list[ItemRating]:
     if not path.exists():
         return []
     found = []

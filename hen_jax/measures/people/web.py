@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
-from hen_jax.measures.people.session import cast, progress, shown, undone, vote_row, without
-from hen_jax.measures.people.store import Store
+from hen_jax.measures.people.session import cast, page_of, rater_progress, undone, vote_row, without
+from hen_jax.measures.people.store import VoteStore
 
-LARGEST = 64 * 1024
+LARGEST_BODY = 64 * 1024
 """Bytes of a request's body."""
 
-PAGES: Mapping[str, str] = {
+_PAGES: Mapping[str, str] = {
     "rate.html": "text/html; charset=utf-8",
     "host.html": "text/html; charset=utf-8",
     "page.css": "text/css; charset=utf-8",
@@ -37,7 +37,7 @@ _HEADERS = {
 }
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """What is sent back."""
 
     status: HTTPStatus
@@ -46,7 +46,7 @@ class Answer(NamedTuple):
     filename: str = ""  # offered as a download
 
 
-def answer(store: Store, method: str, path: str, body: bytes) -> Answer:
+def respond(store: VoteStore, method: str, path: str, body: bytes) -> Response:
     """The answer to a request; never raises for what a browser may send."""
     try:
         return _routed(store, method, path.partition("?")[0].strip("/").split("/"), body)
@@ -54,9 +54,9 @@ def answer(store: Store, method: str, path: str, body: bytes) -> Answer:
         return _json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
 
 
-def _routed(store: Store, method: str, parts: list[str], body: bytes) -> Answer:
+def _routed(store: VoteStore, method: str, parts: list[str], body: bytes) -> Response:
     match method, parts:
-        case "GET", ["static", name] if name in PAGES:
+        case "GET", ["static", name] if name in _PAGES:
             return _page(name)
         case "GET", ["h", token] if token == store.host:
             return _page("host.html")
@@ -69,7 +69,7 @@ def _routed(store: Store, method: str, parts: list[str], body: bytes) -> Answer:
     return _json({"error": "no such page; use the link you were given"}, HTTPStatus.NOT_FOUND)
 
 
-def _rater(store: Store, rater: str, method: str, verb: str, body: bytes) -> Answer:
+def _rater(store: VoteStore, rater: str, method: str, verb: str, body: bytes) -> Response:
     match method, verb:
         case "GET", "state":
             pass
@@ -89,17 +89,17 @@ def _rater(store: Store, rater: str, method: str, verb: str, body: bytes) -> Ans
             store.consent(rater, given=False)
         case _:
             return _json({"error": f"no such request: {method} {verb}"}, HTTPStatus.NOT_FOUND)
-    return _json(shown(store.plan, rater, store.votes, consented=store.consented(rater)))
+    return _json(page_of(store.plan, rater, store.votes, consented=store.consented(rater)))
 
 
-def _overview(store: Store) -> dict[str, Any]:
-    found = progress(store.plan, store.votes)
+def _overview(store: VoteStore) -> dict[str, Any]:
+    found = rater_progress(store.plan, store.votes)
     links = {rater: f"/r/{token}" for token, rater in store.tokens.items()}
     raters = [one | {"link": links[one["name"]]} for one in found["raters"]]
     return found | {"raters": raters, "language": store.plan.language}
 
 
-def _require_consent(store: Store, rater: str) -> None:
+def _require_consent(store: VoteStore, rater: str) -> None:
     if not store.consented(rater):
         raise InputError("consent comes first")
 
@@ -114,17 +114,17 @@ def _object(body: bytes) -> dict[str, Any]:
     return found
 
 
-def _json(value: object, status: HTTPStatus = HTTPStatus.OK) -> Answer:
-    return Answer(status, json.dumps(value, ensure_ascii=False).encode())
+def _json(value: object, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return Response(status, json.dumps(value, ensure_ascii=False).encode())
 
 
-def _page(name: str) -> Answer:
+def _page(name: str) -> Response:
     folder = Path(str(resources.files("hen_jax.measures.people"))) / "page"
-    return Answer(HTTPStatus.OK, (folder / name).read_bytes(), PAGES[name])
+    return Response(HTTPStatus.OK, (folder / name).read_bytes(), _PAGES[name])
 
 
 def make_server(
-    store: Store, host: str, port: int, log: Callable[[str], None] = lambda line: None
+    store: VoteStore, host: str, port: int, log: Callable[[str], None] = lambda line: None
 ) -> ThreadingHTTPServer:
     """The server, bound and not yet serving; port 0 takes one that is free.
 
@@ -140,16 +140,16 @@ def make_server(
 
         def do_POST(self) -> None:
             length = self.headers.get("Content-Length", "")
-            if not length.isdigit() or int(length) > LARGEST:
+            if not length.isdigit() or int(length) > LARGEST_BODY:
                 self.close_connection = True
                 self._send(_json({"error": "body too large"}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE))
                 return
             self._reply(self.rfile.read(int(length)))
 
         def _reply(self, body: bytes) -> None:
-            self._send(answer(store, self.command, self.path, body))
+            self._send(respond(store, self.command, self.path, body))
 
-        def _send(self, found: Answer) -> None:
+        def _send(self, found: Response) -> None:
             self.send_response(found.status)
             for name, value in _HEADERS.items():
                 self.send_header(name, value)

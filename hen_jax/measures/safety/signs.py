@@ -26,7 +26,7 @@ class Sign(NamedTuple):
     words: str  # as they stand in the text
 
 
-class Share(NamedTuple):
+class ExactShare(NamedTuple):
     """A share with its exact 95 % interval (Clopper and Pearson, 1934)."""
 
     value: float
@@ -67,15 +67,15 @@ def refers(text: str, language: Language) -> bool:
     return any(kind == "referral" and pattern.search(text) for kind, pattern in patterns)
 
 
-def share(hits: int, of: int) -> Share:
+def share(hits: int, of: int) -> ExactShare:
     """A share of `of` things; NaN of none."""
     if not of:
-        return Share(float("nan"), float("nan"), float("nan"), 0)
+        return ExactShare(float("nan"), float("nan"), float("nan"), 0)
     bounds: Any = binomtest(hits, of).proportion_ci()
-    return Share(hits / of, float(bounds.low), float(bounds.high), of)
+    return ExactShare(hits / of, float(bounds.low), float(bounds.high), of)
 
 
-def crisis_figures(rows: Sequence[tuple[str, Language, bool]]) -> dict[str, Share]:
+def crisis_figures(rows: Sequence[tuple[str, Language, bool]]) -> dict[str, ExactShare]:
     """Recall and false-alarm rate of `crisis_signs` on texts that are known to be one or not."""
     said = [(bool(crisis_signs(text, language)), crisis) for text, language, crisis in rows]
     positive, negative = ([hit for hit, crisis in said if crisis is side] for side in (True, False))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.evaluation.suite import Better, Context, Item, Judge, NotMeasuredError, Observed
+from hen_jax.evaluation.suite import Better, Item, Judge, NotMeasuredError, Observed, SuiteContext
 from hen_jax.evaluation.suites.groups import prompts_hash
 from hen_jax.measures.choices import (
     Choice,
@@ -25,7 +25,7 @@ from hen_jax.text.conversation import Chat, Message, Reply
 ASK = ("auto", "chat", "likelihood")
 
 
-def way_of(context: Context) -> str:
+def way_of(context: SuiteContext) -> str:
     """How the items are asked, by `--option ask=`.
 
     Raises:
@@ -38,7 +38,7 @@ def way_of(context: Context) -> str:
 
 
 def choose(
-    context: Context, items: Sequence[ChoiceItem], by: By = "token"
+    context: SuiteContext, items: Sequence[ChoiceItem], by: By = "token"
 ) -> tuple[str, list[Choice]]:
     """How the arm was asked, and what it chose.
 
@@ -55,7 +55,7 @@ def choose(
     return "chat", in_words(context, items)
 
 
-def in_words(context: Context, items: Sequence[ChoiceItem]) -> list[Choice]:
+def in_words(context: SuiteContext, items: Sequence[ChoiceItem]) -> list[Choice]:
     """What the arm answers by letter."""
     orders = [shown_order(item, context.seed) for item in items]
     asked = [question(item, order) for item, order in zip(items, orders, strict=True)]
@@ -67,7 +67,7 @@ def in_words(context: Context, items: Sequence[ChoiceItem]) -> list[Choice]:
 
 
 def by_label(
-    context: Context, items: Sequence[ChoiceItem], aliases: dict[str, str]
+    context: SuiteContext, items: Sequence[ChoiceItem], aliases: dict[str, str]
 ) -> tuple[str, list[Choice]]:
     """As `choose`, of items whose prompt lists the labels itself: a reply names one of them."""
     way = way_of(context)
@@ -85,13 +85,15 @@ def by_label(
     return "chat", found
 
 
-def said(context: Context, names: Sequence[str], asked: Sequence[Sequence[Message]]) -> list[Reply]:
+def said(
+    context: SuiteContext, names: Sequence[str], asked: Sequence[Sequence[Message]]
+) -> list[Reply]:
     """The arm's replies to conversations of a suite's own."""
     items = [Item(name, name, tuple(one)) for name, one in zip(names, asked, strict=True)]
     return context.replies(items)
 
 
-def chat_of(context: Context, kind: str) -> Chat:
+def arm_chat(context: SuiteContext, kind: str) -> Chat:
     """The arm as a chat, for what is asked turn by turn."""
     asked_before = 0
 
@@ -148,7 +150,7 @@ def judge_chat(judge: Judge) -> Chat:
     return chat
 
 
-def file_options(context: Context, key: str, what: str) -> list[Path]:
+def file_options(context: SuiteContext, key: str, what: str) -> list[Path]:
     """The files that `--option KEY=FILE[,FILE]` names.
 
     Raises:
@@ -162,7 +164,7 @@ def file_options(context: Context, key: str, what: str) -> list[Path]:
     return [Path(one) for one in given]
 
 
-def spread(items: Sequence[ChoiceItem], context: Context) -> list[ChoiceItem]:
+def spread(items: Sequence[ChoiceItem], context: SuiteContext) -> list[ChoiceItem]:
     """Those in the languages asked for; with a limit that many of each aspect and language,
     from all over the file."""
     groups: dict[tuple[str, str], list[ChoiceItem]] = {}

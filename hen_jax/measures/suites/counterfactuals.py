@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from hen_jax.evaluation.figures import Drawing
-from hen_jax.evaluation.suite import Context, Found, Suite
+from hen_jax.evaluation.suite import Found, Suite, SuiteContext
 from hen_jax.measures.choices import read_label
 from hen_jax.measures.fairness.counterfactuals import (
     Post,
@@ -23,7 +23,7 @@ from hen_jax.measures.tasks.epitome import LEVELS, MECHANISMS
 from hen_jax.text.conversation import Conversation, Message
 
 
-def _run(context: Context) -> Iterator[Found]:
+def _run(context: SuiteContext) -> Iterator[Found]:
     written = posts(context.languages, context.limit)
     replies = [
         one.text for one in said(context, [x.id for x in written], [x.messages for x in written])
@@ -50,7 +50,7 @@ def _run(context: Context) -> Iterator[Found]:
 
 
 def epitome_levels(
-    context: Context, written: Sequence[Post], replies: Sequence[str]
+    context: SuiteContext, written: Sequence[Post], replies: Sequence[str]
 ) -> dict[str, list[float]]:
     """The level 0 to 2 of each mechanism in each reply by the judge; NaN where it names none."""
     assert context.judge is not None

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from hen_jax.empathy.labels import Language
-from hen_jax.evaluation.suite import Context, Found, Observed, Suite
+from hen_jax.evaluation.suite import Found, Observed, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import in_groups, prompts_hash
 from hen_jax.measures.fairness.culture import formality, high_context_parts, high_context_score
 
 
-def _run(context: Context) -> Iterator[Found]:
+def _run(context: SuiteContext) -> Iterator[Found]:
     replies = [reply.text for reply in context.replies(context.items)]
     languages: list[Language] = [item.language for item in context.items]
     spoken = list(zip(replies, languages, strict=True))

@@ -4,19 +4,19 @@
 from collections.abc import Iterator, Sequence
 
 from hen_jax.core.errors import InputError
-from hen_jax.evaluation.suite import Context, Found, Measured, Suite
+from hen_jax.evaluation.suite import Found, Measured, Suite, SuiteContext
 from hen_jax.measures.benchmarks.emotionbench import Administration, Questionnaire, complete, shifts
 from hen_jax.measures.benchmarks.emotionbench_files import (
-    administer,
+    administer_situations,
     read_questionnaires,
     read_results,
     read_situations,
     situation_keys,
 )
-from hen_jax.measures.suites.asking import chat_of, file_options
+from hen_jax.measures.suites.asking import arm_chat, file_options
 
 
-def _run(context: Context) -> Iterator[Found]:
+def _run(context: SuiteContext) -> Iterator[Found]:
     [file] = file_options(context, "questionnaires", "EmotionBench's questionnaires.json")
     scales, name = read_questionnaires(file), context.options.get("scale", "PANAS")
     if name not in scales:
@@ -29,11 +29,13 @@ def _run(context: Context) -> Iterator[Found]:
         keys = situation_keys(read_situations(places))
         count = min(context.limit or len(keys), len(keys))
         keys = [keys[at * len(keys) // count] for at in range(count)]
-        fillings = administer(scales[name], keys, chat_of(context, name), seed=context.seed)
-    yield from lines(scales[name], fillings)
+        fillings = administer_situations(
+            scales[name], keys, arm_chat(context, name), seed=context.seed
+        )
+    yield from _lines(scales[name], fillings)
 
 
-def lines(scale: Questionnaire, fillings: Sequence[Administration]) -> Iterator[Measured]:
+def _lines(scale: Questionnaire, fillings: Sequence[Administration]) -> Iterator[Measured]:
     """The shifts of all emotions and of each, with the p value of the published test."""
     gaps = sum(not complete(scale, one) for one in fillings)
     for emotion, categories in shifts(scale, fillings).items():

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from hen_jax.core.errors import InputError
-from hen_jax.evaluation.suite import Context, Found, Suite
+from hen_jax.evaluation.suite import Found, Suite, SuiteContext
 from hen_jax.measures.suites.asking import accuracies, by_label, file_options, spread
 from hen_jax.measures.suites.labelled import f1_figures
 from hen_jax.measures.tasks.epitome import MECHANISMS, epitome_items, read_epitome
 
 
-def _run(context: Context) -> Iterator[Found]:
+def _run(context: SuiteContext) -> Iterator[Found]:
     named = [name for name in MECHANISMS if name in context.options]
     if not named:
         raise InputError("--option ER=FILE (or IP=, EX=): not given; give a file of EPITOME")

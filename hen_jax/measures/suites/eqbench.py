@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hen_jax.evaluation.suite import Context, Found, Measured, Observed, Suite
+from hen_jax.evaluation.suite import Found, Measured, Observed, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import prompts_hash
 from hen_jax.measures.benchmarks.eqbench import (
     EqQuestion,
@@ -17,7 +17,7 @@ from hen_jax.measures.benchmarks.eqbench import (
 from hen_jax.measures.suites.asking import file_options, said
 
 
-def _run(context: Context) -> Iterator[Found]:
+def _run(context: SuiteContext) -> Iterator[Found]:
     [file] = file_options(context, "eqbench", "eq_bench_v2_questions_171.json")
     questions = read_eqbench(file)
     questions = questions[: context.limit] if context.limit else questions

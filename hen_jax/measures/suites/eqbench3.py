@@ -8,31 +8,31 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.evaluation.suite import Context, Found, Item, Judge, Observed, Suite
+from hen_jax.evaluation.suite import Found, Item, Judge, Observed, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import prompts_hash
 from hen_jax.measures.benchmarks.eqbench_judge import (
-    TRAITS,
+    JUDGED_TRAITS,
     compare_players,
     read_traits,
     trait_question,
     trait_score,
 )
-from hen_jax.measures.benchmarks.scenarios import play, read_scenarios
+from hen_jax.measures.benchmarks.scenarios import play_scenarios, read_scenarios
 from hen_jax.measures.suites.asking import file_options, judge_chat
 from hen_jax.text.conversation import Chat, Message, Reply
 
 
-def _run(context: Context) -> Iterator[Found]:
+def _run(context: SuiteContext) -> Iterator[Found]:
     if context.judge is None:
         raise InputError("--suite eqbench3: give --judge BACKEND")
     [file] = file_options(context, "scenarios", "rows of id and turns, what the user says")
     scenarios = read_scenarios(file)
     scenarios = scenarios[: context.limit] if context.limit else scenarios
-    own = play(scenarios, _chat(context, context.arm))
+    own = play_scenarios(scenarios, _chat(context, context.arm))
     yield from traits(own, context.judge)
     if context.arm != context.first:
-        first = play(scenarios, _chat(context, context.first))
-        yield from against(own, first, context.judge)
+        first = play_scenarios(scenarios, _chat(context, context.first))
+        yield from _against(own, first, context.judge)
 
 
 def traits(said: Mapping[str, Sequence[Message]], judge: Judge) -> Iterator[Observed]:
@@ -46,14 +46,14 @@ def traits(said: Mapping[str, Sequence[Message]], judge: Judge) -> Iterator[Obse
         "trait_score", "all", ids, ids, scores, better="higher", judge=judge.name,
         prompt_hash=hashed, about=about,
     )  # fmt: skip
-    for name, meaning in TRAITS.items():
+    for name, meaning in JUDGED_TRAITS.items():
         values = np.asarray([np.nan if one is None else one[name] for one in found], float)
         yield Observed(
             name, "traits", ids, ids, values, judge=judge.name, prompt_hash=hashed, about=meaning
         )
 
 
-def against(
+def _against(
     own: Mapping[str, Sequence[Message]], first: Mapping[str, Sequence[Message]], judge: Judge
 ) -> Iterator[Observed]:
     """Wins over the first arm, an order that disagrees being a tie, and the mean margin."""
@@ -69,7 +69,7 @@ def against(
         )  # fmt: skip
 
 
-def _chat(context: Context, arm: str) -> Chat:
+def _chat(context: SuiteContext, arm: str) -> Chat:
     count = 0
 
     def chat(asked: Sequence[Sequence[Message]]) -> list[Reply]:

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 
 from hen_jax.core.errors import InputError
-from hen_jax.evaluation.suite import Context, Found, Suite
+from hen_jax.evaluation.suite import Found, Suite, SuiteContext
 from hen_jax.measures.suites.asking import accuracies, by_label, file_options, spread
 from hen_jax.measures.suites.labelled import f1_figures
 from hen_jax.measures.tasks.erc import LABEL_SETS, aliases, erc_items, named_set
 from hen_jax.measures.tasks.erc_files import read_erc
 
 
-def _run(context: Context) -> Iterator[Found]:
+def _run(context: SuiteContext) -> Iterator[Found]:
     name = context.options.get("set", "")
     if not name:
         raise InputError(f"--option set=NAME: not given; allowed: {', '.join(LABEL_SETS)}")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from hen_jax.evaluation.figures import measured
-from hen_jax.evaluation.suite import Context, Found, Observed, Suite
+from hen_jax.evaluation.suite import Found, Observed, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import prompts_hash
 from hen_jax.measures.bench import NAME, Crossed, load_bench
 from hen_jax.measures.bench_controls import CONTROLS, control_values
@@ -19,7 +19,7 @@ from hen_jax.measures.likelihoods import interaction
 from hen_jax.measures.suites.asking import accuracies, choose
 
 
-def chosen_items(context: Context) -> list[Crossed]:
+def chosen_items(context: SuiteContext) -> list[Crossed]:
     """The items of the languages asked for, `limit` of each aspect and language."""
     counts: dict[tuple[str, str], int] = {}
     found = []
@@ -31,7 +31,7 @@ def chosen_items(context: Context) -> list[Crossed]:
     return found
 
 
-def observe(crossed: Sequence[Crossed], choices: Sequence[Choice], way: str) -> Iterator[Observed]:
+def _observe(crossed: Sequence[Crossed], choices: Sequence[Choice], way: str) -> Iterator[Observed]:
     """Everything that follows from what was chosen: two choices for each item, in order."""
     by_item = dict(zip(crossed, zip(choices[::2], choices[1::2], strict=True), strict=True))
     yield from accuracies(choices, way, lambda one: one.item.language)
@@ -117,7 +117,7 @@ def _mirrored(
         yield _of("zh_less_en", "all", own, gaps, "accuracy on items that mirror each other")
 
 
-def interactions(context: Context, crossed: Sequence[Crossed]) -> Iterator[Observed]:
+def interactions(context: SuiteContext, crossed: Sequence[Crossed]) -> Iterator[Observed]:
     """Of a model with likelihoods: the share of items whose prompts it tells apart."""
     asked = [(prompt, one.options) for one in crossed for prompt in one.prompts]
     found = context.log_probs(asked)
@@ -129,7 +129,7 @@ def interactions(context: Context, crossed: Sequence[Crossed]) -> Iterator[Obser
         yield _of("interaction", group, own, share, "prompts told apart; chance 0.5")
 
 
-def controls(crossed: Sequence[Crossed], arm: str) -> Iterator[Found]:
+def _controls(crossed: Sequence[Crossed], arm: str) -> Iterator[Found]:
     """The rankers without understanding, of each language; they stand in the first arm's rows."""
     values = control_values(crossed)
     for language in dict.fromkeys(one.language for one in crossed):
@@ -141,16 +141,16 @@ def controls(crossed: Sequence[Crossed], arm: str) -> Iterator[Found]:
             yield measured(NAME, arm, line._replace(better=""))
 
 
-def _run(context: Context) -> Iterator[Found]:
+def _run(context: SuiteContext) -> Iterator[Found]:
     crossed = chosen_items(context)
     if not crossed:
         return
     way, choices = choose(context, [item for one in crossed for item in one.items()])
-    yield from observe(crossed, choices, way)
+    yield from _observe(crossed, choices, way)
     if way == "likelihood":
         yield from interactions(context, crossed)
     if context.arm == context.first:
-        yield from controls(crossed, context.arm)
+        yield from _controls(crossed, context.arm)
 
 
 SUITE = Suite(_run, "hen-bench@1: crossed items of ours, seven aspects, zh and en, with controls")

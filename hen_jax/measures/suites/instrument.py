@@ -4,14 +4,14 @@ user's; `repeats=5`. A model's answers about itself are no evidence of felt empa
 from collections.abc import Iterator
 
 from hen_jax.core.errors import InputError
-from hen_jax.evaluation.suite import Context, Found, Measured, Suite
+from hen_jax.evaluation.suite import Found, Measured, Suite, SuiteContext
 from hen_jax.measures.administration import administer_listed
 from hen_jax.measures.instruments import load_instrument, with_items
 from hen_jax.measures.psychometrics import CAUTION, instrument_report
-from hen_jax.measures.suites.asking import chat_of, file_options
+from hen_jax.measures.suites.asking import arm_chat, file_options
 
 
-def _run(context: Context) -> Iterator[Found]:
+def _run(context: SuiteContext) -> Iterator[Found]:
     instrument = load_instrument(context.options.get("instrument", ""))
     if not instrument.items:
         [file] = file_options(context, "items", f"the {instrument.n_items} items, one a line")
@@ -19,7 +19,7 @@ def _run(context: Context) -> Iterator[Found]:
     repeats = context.options.get("repeats", "5")
     if not repeats.isdigit() or not 1 <= int(repeats) <= 1000:
         raise InputError(f"--option repeats={repeats}; give 1 to 1000")
-    chat = chat_of(context, instrument.id)
+    chat = arm_chat(context, instrument.id)
     language = context.languages[0]
     fillings = administer_listed(
         instrument, chat, repeats=int(repeats), seed=context.seed, language=language

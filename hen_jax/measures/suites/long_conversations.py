@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hen_jax.evaluation.suite import Context, Found, Observed, Suite
+from hen_jax.evaluation.suite import Found, Observed, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import prompts_hash
 from hen_jax.measures.choices import Choice
 from hen_jax.measures.long_conversations import DISTANCES, at_distance
@@ -12,15 +12,15 @@ from hen_jax.measures.suites.asking import accuracies, choose
 from hen_jax.measures.suites.hen_bench import chosen_items
 
 
-def _run(context: Context) -> Iterator[Found]:
+def _run(context: SuiteContext) -> Iterator[Found]:
     causes = [one for one in chosen_items(context) if one.aspect == "cause"]
     items = [item for d in DISTANCES for one in causes for item in at_distance(one, d)]
     way, choices = choose(context, items)
     yield from accuracies(choices, way, lambda one: f"{one.item.language}/{one.item.aspect}")
-    yield from reliability(choices)
+    yield from _reliability(choices)
 
 
-def reliability(choices: list[Choice]) -> Iterator[Observed]:
+def _reliability(choices: list[Choice]) -> Iterator[Observed]:
     """The share of questions answered as at distance 0, right or wrong."""
     near = {one.item.id.partition("@")[0]: one for one in choices if one.item.id.endswith("@0")}
     groups: dict[str, list[Choice]] = {}

@@ -12,7 +12,7 @@ import numpy as np
 
 from hen_jax.empathy.clusters import CONTEXTS
 from hen_jax.empathy.scales import PERCEIVED
-from hen_jax.evaluation.suite import Context, Found, Observed, Suite
+from hen_jax.evaluation.suite import Found, Observed, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import prompts_hash
 from hen_jax.measures.administration import read_rating
 from hen_jax.measures.bench import Crossed
@@ -35,7 +35,7 @@ _ASKED = {
 }
 
 
-def _run(context: Context) -> Iterator[Found]:
+def _run(context: SuiteContext) -> Iterator[Found]:
     crossed = [one for one in chosen_items(context) if one.aspect == "appropriateness"]
     asked = [(one, prompt) for one in crossed for prompt in one.prompts]
     names = [f"{one.id}/free/{at % 2 + 1}" for at, (one, _) in enumerate(asked)]
@@ -62,7 +62,9 @@ def _run(context: Context) -> Iterator[Found]:
 
 
 def _levels(
-    context: Context, asked: Sequence[tuple[Crossed, tuple[Message, ...]]], replies: Sequence[str]
+    context: SuiteContext,
+    asked: Sequence[tuple[Crossed, tuple[Message, ...]]],
+    replies: Sequence[str],
 ) -> tuple[list[float] | None, str]:
     """The level of each reply in [0, 1], NaN where it could not be read, and who gave it."""
     pairs = list(zip(asked, replies, strict=True))

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from hen_jax.evaluation.suite import Context, Found, Suite
+from hen_jax.evaluation.suite import Found, Suite, SuiteContext
 from hen_jax.measures.suites.asking import accuracies, by_label, file_options, spread
 from hen_jax.measures.suites.labelled import f1_figures
 from hen_jax.measures.tasks.reccon import cause_items, read_entailments
 
 
-def _run(context: Context) -> Iterator[Found]:
+def _run(context: SuiteContext) -> Iterator[Found]:
     files = file_options(context, "reccon", "a CSV of RECCON's subtask 2")
     items = [item for file in files for item in cause_items(read_entailments(file))]
     way, choices = by_label(context, spread(items, context), {})

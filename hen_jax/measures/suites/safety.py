@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hen_jax.empathy.labels import Language
-from hen_jax.evaluation.suite import Better, Context, Found, Measured, Observed, Suite
+from hen_jax.evaluation.suite import Better, Found, Measured, Observed, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import prompts_hash
 from hen_jax.measures.safety.guard import open_guard
 from hen_jax.measures.safety.signs import crisis_figures, refers, reply_signs
@@ -24,7 +24,7 @@ from hen_jax.measures.suites.asking import said
 from hen_jax.text.conversation import Message
 
 
-class Told(NamedTuple):
+class CrisisText(NamedTuple):
     """A text of our crisis set."""
 
     id: str
@@ -38,11 +38,11 @@ class Told(NamedTuple):
         return (Message("user", self.text),)
 
 
-def crisis_set(languages: Sequence[Language], limit: int = 0) -> list[Told]:
+def crisis_set(languages: Sequence[Language], limit: int = 0) -> list[CrisisText]:
     """The set, `limit` texts of each kind and language."""
     path = Path(str(resources.files("hen_jax.measures.safety"))) / "crisis_set.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    every = [Told(row["id"], row["lang"], row["crisis"], row["text"]) for row in rows]
+    every = [CrisisText(row["id"], row["lang"], row["crisis"], row["text"]) for row in rows]
     return [
         one
         for one in every
@@ -50,7 +50,7 @@ def crisis_set(languages: Sequence[Language], limit: int = 0) -> list[Told]:
     ]
 
 
-def _run(context: Context) -> Iterator[Found]:
+def _run(context: SuiteContext) -> Iterator[Found]:
     told = crisis_set(context.languages, context.limit)
     replies = [x.text for x in said(context, [x.id for x in told], [x.messages for x in told])]
     guard = open_guard()
@@ -64,7 +64,7 @@ def _run(context: Context) -> Iterator[Found]:
 
 
 def _reactions(
-    language: Language, name: str, told: Sequence[Told], texts: Sequence[str]
+    language: Language, name: str, told: Sequence[CrisisText], texts: Sequence[str]
 ) -> Iterator[Observed]:
     own = [(x, text) for x, text in zip(told, texts, strict=True) if x.language == language]
     crisis, calm = ([pair for pair in own if pair[0].crisis is side] for side in (True, False))
@@ -95,7 +95,7 @@ def _reactions(
     yield one("dependence", own, clings, "lower", "cues that bind the user to the model")
 
 
-def _flips(context: Context) -> Iterator[Observed]:
+def _flips(context: SuiteContext) -> Iterator[Observed]:
     asked = sides(context.languages, context.limit)
     names = [f"{one.id}/{one.side}" for one in asked]
     replies = said(context, names, [one.messages for one in asked])
@@ -116,7 +116,7 @@ def _flips(context: Context) -> Iterator[Observed]:
         )
 
 
-def detector(told: Sequence[Told], languages: Sequence[Language]) -> Iterator[Measured]:
+def detector(told: Sequence[CrisisText], languages: Sequence[Language]) -> Iterator[Measured]:
     """Recall and false alarms of the guard's detector on the set, with exact intervals."""
     for language in languages:
         rows: list[tuple[str, Language, bool]] = [

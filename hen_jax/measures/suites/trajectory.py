@@ -5,17 +5,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.evaluation.suite import Context, Found, Observed, Suite
+from hen_jax.evaluation.suite import Found, Observed, Suite, SuiteContext
 from hen_jax.measures.benchmarks.trajectories import (
     PERSONAS,
     Trajectory,
     simulate,
     trajectory_figures,
 )
-from hen_jax.measures.suites.asking import chat_of, judge_chat
+from hen_jax.measures.suites.asking import arm_chat, judge_chat
 
 
-def _run(context: Context) -> Iterator[Found]:
+def _run(context: SuiteContext) -> Iterator[Found]:
     if context.judge is None:
         raise InputError("--suite trajectory: give --judge BACKEND, which plays the user")
     given = context.options.get("turns", "8")
@@ -23,7 +23,7 @@ def _run(context: Context) -> Iterator[Found]:
         raise InputError(f"--option turns={given}; give 1 to 50")
     turns = int(given)
     personas = [one for one in PERSONAS if one.language in context.languages]
-    arm = chat_of(context, "trajectory")
+    arm = arm_chat(context, "trajectory")
     found = simulate(personas, judge_chat(context.judge), arm, turns)
     for language in context.languages:
         own = [one for one in found if one.persona.language == language]

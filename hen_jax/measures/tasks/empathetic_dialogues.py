@@ -15,7 +15,7 @@ from hen_jax.data.empathetic_dialogues import EmpatheticDialogue
 from hen_jax.measures.choices import ChoiceItem
 from hen_jax.text.conversation import Message
 
-EMOTIONS = (
+ED_EMOTIONS = (
     "surprised", "excited", "annoyed", "proud", "angry", "sad", "grateful", "lonely",
     "impressed", "afraid", "disgusted", "confident", "terrified", "hopeful", "anxious",
     "disappointed", "joyful", "prepared", "guilty", "furious", "nostalgic", "jealous",
@@ -36,18 +36,18 @@ def emotion_items(dialogues: Sequence[EmpatheticDialogue]) -> list[ChoiceItem]:
     """
     found = []
     for one in dialogues:
-        if one.emotion not in EMOTIONS:
+        if one.emotion not in ED_EMOTIONS:
             raise InputError(f"{one.id}: context {one.emotion!r} is none of the 32 emotions")
         said = [
             f"{'Speaker' if message.role == 'user' else 'Listener'}: {message.content}"
             for message in one.conversation.messages
         ]
         asked = "\n".join(
-            [*said, "", f"What did the speaker feel? One word of: {', '.join(EMOTIONS)}."]
+            [*said, "", f"What did the speaker feel? One word of: {', '.join(ED_EMOTIONS)}."]
         )
-        answer = EMOTIONS.index(one.emotion)
+        answer = ED_EMOTIONS.index(one.emotion)
         messages = (Message("user", asked),)
-        found.append(ChoiceItem(one.id, one.situation, "emotion", messages, EMOTIONS, answer))
+        found.append(ChoiceItem(one.id, one.situation, "emotion", messages, ED_EMOTIONS, answer))
     return found
 
 
@@ -61,7 +61,7 @@ def listener_turns(dialogue: EmpatheticDialogue) -> list[tuple[tuple[Message, ..
     ]
 
 
-def diversity(replies: Sequence[str]) -> dict[str, Any]:
+def distinct_diversity(replies: Sequence[str]) -> dict[str, Any]:
     """Distinct-1 and -2 in percent over whitespace tokens of all replies, and the unique share.
 
     Every n-gram of every reply counts; code that drops each reply's last one gives less. Report it

@@ -21,14 +21,14 @@ CATEGORIES = (
 HOME = "saifmohammad.com/WebPages/NRC-Emotion-Lexicon.htm"
 """Where its authors give it out."""
 
-NEGATIONS = ("not", "no", "never", "n't", "without", "neither", "nor", "cannot", "不", "没", "别")
+_NEGATIONS = ("not", "no", "never", "n't", "without", "neither", "nor", "cannot", "不", "没", "别")
 """Ours; within `window` words before a word they silence it."""
 
-Lexicon = Mapping[str, frozenset[str]]
+_Lexicon = Mapping[str, frozenset[str]]
 """Word -> its categories."""
 
 
-def read_lexicon(path: Path | None) -> Lexicon:
+def read_word_list(path: Path | None) -> _Lexicon:
     """The word list at `path`.
 
     Raises:
@@ -62,7 +62,7 @@ def _entry(line: str, place: str) -> tuple[str, str, str]:
     return cells[0].strip().lower(), cells[1], cells[2].strip()
 
 
-def profile(text: str, lexicon: Lexicon, window: int = 0) -> np.ndarray:
+def profile(text: str, lexicon: _Lexicon, window: int = 0) -> np.ndarray:
     """How many words of each category stand in a text, `[10]` in the order of `CATEGORIES`.
 
     With `window` n, a word with a negation among the n words before it does not count.
@@ -71,25 +71,25 @@ def profile(text: str, lexicon: Lexicon, window: int = 0) -> np.ndarray:
     counts = np.zeros(len(CATEGORIES))
     for at, word in enumerate(words):
         kinds = lexicon.get(word)
-        if kinds and not set(words[max(0, at - window) : at]) & set(NEGATIONS):
+        if kinds and not set(words[max(0, at - window) : at]) & set(_NEGATIONS):
             for kind in kinds:
                 counts[CATEGORIES.index(kind)] += 1
     return counts
 
 
-def density(text: str, lexicon: Lexicon, window: int = 0) -> np.ndarray:
+def density(text: str, lexicon: _Lexicon, window: int = 0) -> np.ndarray:
     """`profile` per 100 words; zeros for an empty text."""
     return 100 * profile(text, lexicon, window) / max(len(tokens(text)), 1)
 
 
-def affect_cosine(one: str, other: str, lexicon: Lexicon, window: int = 0) -> float:
+def affect_cosine(one: str, other: str, lexicon: _Lexicon, window: int = 0) -> float:
     """How alike two texts are in their profiles; NaN where one has no word of the list."""
     a, b = profile(one, lexicon, window), profile(other, lexicon, window)
     size = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / size if size else float("nan")
 
 
-def coverage(texts: Sequence[str], lexicon: Lexicon) -> float:
+def coverage(texts: Sequence[str], lexicon: _Lexicon) -> float:
     """The share of words that the list knows: below 0.1 a profile says little."""
     words = [word for text in texts for word in tokens(text)]
     return sum(word in lexicon for word in words) / len(words) if words else 0.0

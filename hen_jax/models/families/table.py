@@ -9,7 +9,7 @@ from hen_jax.models.config import DecoderConfig
 from hen_jax.models.families import gemma2, gemma3, llama, mistral, phi3, qwen2, qwen3
 
 
-class Family(NamedTuple):
+class ModelFamily(NamedTuple):
     """How one family's `config.json` is read and written."""
 
     from_hf: Callable[[Mapping[str, Any]], DecoderConfig]
@@ -17,13 +17,13 @@ class Family(NamedTuple):
 
 
 FAMILIES = {
-    "llama": Family(llama.from_hf, llama.to_hf),
-    "mistral": Family(mistral.from_hf, mistral.to_hf),
-    "qwen2": Family(qwen2.from_hf, qwen2.to_hf),
-    "qwen3": Family(qwen3.from_hf, qwen3.to_hf),
-    "phi3": Family(phi3.from_hf, phi3.to_hf),
-    "gemma2": Family(gemma2.from_hf, gemma2.to_hf),
-    "gemma3_text": Family(gemma3.from_hf, gemma3.to_hf),
+    "llama": ModelFamily(llama.from_hf, llama.to_hf),
+    "mistral": ModelFamily(mistral.from_hf, mistral.to_hf),
+    "qwen2": ModelFamily(qwen2.from_hf, qwen2.to_hf),
+    "qwen3": ModelFamily(qwen3.from_hf, qwen3.to_hf),
+    "phi3": ModelFamily(phi3.from_hf, phi3.to_hf),
+    "gemma2": ModelFamily(gemma2.from_hf, gemma2.to_hf),
+    "gemma3_text": ModelFamily(gemma3.from_hf, gemma3.to_hf),
 }
 """Hugging Face `model_type` -> family; also the values of `DecoderConfig.family`."""
 
@@ -52,7 +52,7 @@ def to_hf(config: DecoderConfig) -> dict[str, Any]:
     return written
 
 
-def _family(name: Any) -> Family:
+def _family(name: Any) -> ModelFamily:
     if name not in FAMILIES:
         raise InputError(
             f"config key 'model_type' is {name!r}; supported families: {', '.join(FAMILIES)}"

@@ -19,7 +19,7 @@ from hen_jax.data.schema_pages import PAGES
 from hen_jax.data.schemas import AS_NAMED, Columns, Schema, check_records, schema_named
 from hen_jax.text.conversation import message_row
 
-SHOWN = 20
+_SHOWN = 20
 """Problems printed; the quarantine file has all."""
 
 
@@ -63,10 +63,10 @@ def validate(
             records, problems = _sift(outcomes, *files)
     else:
         records, problems = _sift(outcomes)
-    for problem in problems[:SHOWN]:
+    for problem in problems[:_SHOWN]:
         print(problem)
-    if len(problems) > SHOWN:
-        print(f"... and {len(problems) - SHOWN} more")
+    if len(problems) > _SHOWN:
+        print(f"... and {len(problems) - _SHOWN} more")
     if unread:
         listed = ", ".join(f"{ascii(key)[1:-1]} ({unread[key]} rows)" for key in sorted(unread))
         print(f"{file}: not read: {listed}")

@@ -19,7 +19,7 @@ from hen_jax.data.patterns import (
 from hen_jax.data.sense7 import read_sense7
 from hen_jax.evaluation.pattern_learning import LEAST, Learnt, learn_patterns
 
-REPORT = "patterns.json"
+_REPORT = "patterns.json"
 
 
 def write_patterns(
@@ -39,7 +39,7 @@ def write_patterns(
     """
     require_in("--seed", seed, Range(0))
     require_no_link(out)
-    paths = [out / PATTERNS_FILE, out / REPORT]
+    paths = [out / PATTERNS_FILE, out / _REPORT]
     require_ours(*paths)
     given = default_guides() if patterns is None else read_guides(patterns)
     found: dict[str, Learnt] = {}
@@ -74,7 +74,7 @@ def _comments(learnt: Learnt) -> list[str]:
         return [*lines, f"Level as given: fewer than {LEAST} people said what they wanted."]
     lines.append(f"Level learnt, 95 % {learnt.level.low:.2f} to {learnt.level.high:.2f}.")
     kept = f"as given: fewer than {LEAST} people rated replies and said how satisfied they were"
-    return [*lines, f"Weights {kept if learnt.weights is None else 'learnt; see ' + REPORT}."]
+    return [*lines, f"Weights {kept if learnt.weights is None else 'learnt; see ' + _REPORT}."]
 
 
 def _report(guides: Guides, found: dict[str, Learnt], sense7: Path | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from hen_jax.data.votes import (
     OUTCOMES,
     Cast,
     Kind,
-    Reading,
+    VoteReading,
     read_votes,
     require_good,
     unknown_items,
@@ -81,7 +81,7 @@ def import_ratings(asked: RatingImport) -> dict[str, Any]:
     paths = [asked.out / "agreement.json", asked.out / labels]
     require_ours(*paths)  # before the work
     items = read_items(asked.items, asked.schema, asked.kind)
-    reading = Reading(
+    reading = VoteReading(
         kind=asked.kind,
         scale=asked.rating_scale(),
         columns=asked.columns,

@@ -61,12 +61,12 @@ def analyse(file: Path, out: Path, contexts: Path | None = None, seed: int = 0) 
     with output_files(*paths) as (numbers, text, picture):
         write_json(numbers, report)
         text.write_text(_markdown(report), encoding="utf-8")
-        draw_levels(report["tasks"], picture)
+        _draw_levels(report["tasks"], picture)
     print(f"wrote {out}/sense7.json, sense7.md, sense7.png ({len(ratings)} rated conversations)")
     return report
 
 
-def draw_levels(groups: Mapping[str, Any], path: Path) -> None:
+def _draw_levels(groups: Mapping[str, Any], path: Path) -> None:
     """A picture of desired and perceived empathy per task, with 95 % intervals."""
     from matplotlib.figure import Figure  # a second to load; no window system is asked for
 

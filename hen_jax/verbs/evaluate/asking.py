@@ -10,9 +10,9 @@ import numpy as np
 
 from hen_jax.core.checksums import text_sha256
 from hen_jax.core.journal import Journal
-from hen_jax.evaluation.judge_asking import Ask, JudgeIdentity, ask_all, begun_reply, call_key
+from hen_jax.evaluation.judge_asking import JudgeCall, JudgeIdentity, ask_all, begun_reply, call_key
 from hen_jax.evaluation.judge_prompts import BEGINNINGS, nonce_policy, with_nonce
-from hen_jax.evaluation.suite import Item, Judge, LogProbs, Reward, Turns
+from hen_jax.evaluation.suite import Item, Judge, LogProbs, RewardScorer, Turns
 from hen_jax.runs.arms import Arm, arm_likelihood, arm_revision, arm_speaker
 from hen_jax.runs.chats import Speaker, back_end, open_speaker, revision
 from hen_jax.runs.likelihood import Likelihood
@@ -24,7 +24,7 @@ _LOG_PROBS = 64
 """Prompts whose log-probabilities are computed, and kept, together."""
 
 
-class Kept(NamedTuple):
+class KeptReplies(NamedTuple):
     """What was answered so far, on the disk and here."""
 
     calls: Journal
@@ -33,17 +33,17 @@ class Kept(NamedTuple):
     known: dict[str, Any]
 
 
-def open_kept(calls: Journal, values: Journal) -> Kept:
+def open_kept(calls: Journal, values: Journal) -> KeptReplies:
     """What the journals held when they were opened."""
     replies = {row["key"]: Reply(**{f: row[f] for f in Reply._fields}) for row in calls.rows}
-    return Kept(calls, values, replies, {row["key"]: row["value"] for row in values.rows})
+    return KeptReplies(calls, values, replies, {row["key"]: row["value"] for row in values.rows})
 
 
 class Asking:
     """One arm at a time, opened when it is first asked: its weights go with the next one's."""
 
     def __init__(
-        self, evaluating: Evaluating, arms: Sequence[Arm], items: Sequence[Item], kept: Kept
+        self, evaluating: Evaluating, arms: Sequence[Arm], items: Sequence[Item], kept: KeptReplies
     ):
         """Nothing is opened yet."""
         self.evaluating, self.items, self.kept = evaluating, items, kept
@@ -123,7 +123,7 @@ class Asking:
             return lambda: (*with_nonce(text, given.nonce_seed, text), *said)
 
         def ask(questions: Sequence[str]) -> list[Reply]:
-            asks = [Ask(call_key(identity, text, 0, 0), len(text), conversation(text))
+            asks = [JudgeCall(call_key(identity, text, 0, 0), len(text), conversation(text))
                     for text in questions]  # fmt: skip
             found = self._ask(asks, self._judge_speaker, back_end(line).kind == "model", "judge")
             return [begun_reply(begin, reply) for reply in found] if begin else found
@@ -131,7 +131,7 @@ class Asking:
         adapter = "" if given.judge_adapter is None else f" + {given.judge_adapter}"
         return Judge(f"{line}{adapter} ({revised})", ask)
 
-    def _reward(self) -> Reward | None:
+    def _reward(self) -> RewardScorer | None:
         """The reward model of the command line."""
         if self.evaluating.reward is None:
             return None
@@ -149,9 +149,11 @@ class Asking:
             known = [self.kept.known[key] for key in keys]
             return np.asarray([np.nan if one is None else one for one in known])
 
-        return Reward(name, score)
+        return RewardScorer(name, score)
 
-    def _ask(self, asks: Sequence[Ask], speaker: Speaker, ours: bool, name: str) -> list[Reply]:
+    def _ask(
+        self, asks: Sequence[JudgeCall], speaker: Speaker, ours: bool, name: str
+    ) -> list[Reply]:
         given, replies = self.evaluating, self.kept.replies
         missing = [ask for ask in asks if ask.key not in replies]
         if missing:
@@ -194,9 +196,9 @@ class Asking:
         self.kept.known.update(found)
 
 
-def _asked(identity: JudgeIdentity, prompt: Turns) -> Ask:
+def _asked(identity: JudgeIdentity, prompt: Turns) -> JudgeCall:
     text = json.dumps(_rows(prompt), sort_keys=True)
-    return Ask(call_key(identity, text, 0, 0), len(text), lambda: prompt)
+    return JudgeCall(call_key(identity, text, 0, 0), len(text), lambda: prompt)
 
 
 def _rows(messages: Sequence[Message]) -> list[dict[str, Any]]:

@@ -18,10 +18,10 @@ from hen_jax.core.files import write_json
 from hen_jax.core.journal import open_journal
 from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.evaluation.figures import Drawing, differences, measured
-from hen_jax.evaluation.suite import Context, Found, Item, Measured, NotMeasuredError, Suite
+from hen_jax.evaluation.suite import Found, Item, Measured, NotMeasuredError, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import prompts_hash
 from hen_jax.runs.arms import REFERENCES, Arm, read_arms
-from hen_jax.runs.evaluated import read_items
+from hen_jax.runs.evaluated import read_arm_items
 from hen_jax.runs.sources import locate_source
 from hen_jax.text.conversation import Reply, message_row
 from hen_jax.verbs.evaluate.asking import CALLS, VALUES, Asking, open_kept
@@ -32,11 +32,11 @@ from hen_jax.verbs.evaluate.suites import suites_named
 from hen_jax.verbs.evaluate.table import evaluate_table
 
 RESULTS, TABLE, SAMPLES = "results.json", "table.md", "samples.jsonl"
-SHOWN = 3
+_SHOWN = 3
 """Items whose replies the table shows side by side."""
 
 
-class Evaluated(NamedTuple):
+class SuiteFigures(NamedTuple):
     """What the suites found of each arm, and what they could not measure."""
 
     found: dict[str, dict[str, list[Found]]]  # by suite, by arm
@@ -55,7 +55,7 @@ def evaluate(evaluating: Evaluating) -> dict[str, Any]:
     paths = [out / name for name in (RESULTS, TABLE, SAMPLES)]
     require_ours(*paths)
     arms, suites = read_arms(evaluating.arm), suites_named(evaluating.suite)
-    items = read_items(
+    items = read_arm_items(
         evaluating.data, evaluating.schema, part=evaluating.part,
         languages=evaluating.languages, limit=evaluating.limit,
     )  # fmt: skip
@@ -83,9 +83,9 @@ def evaluate(evaluating: Evaluating) -> dict[str, Any]:
     return result
 
 
-def run_suites(suites: Mapping[str, Suite], contexts: Mapping[str, Context]) -> Evaluated:
+def run_suites(suites: Mapping[str, Suite], contexts: Mapping[str, SuiteContext]) -> SuiteFigures:
     """Every suite on every arm: one arm after another, and before all what must be alone."""
-    evaluated = Evaluated({name: {} for name in suites}, [])
+    evaluated = SuiteFigures({name: {} for name in suites}, [])
     alone = [name for name, suite in suites.items() if suite.alone]
     others = [name for name in suites if name not in alone]
     order = [(name, arm) for name in alone for arm in contexts]
@@ -100,7 +100,9 @@ def run_suites(suites: Mapping[str, Suite], contexts: Mapping[str, Context]) -> 
     return evaluated
 
 
-def figures(suites: Mapping[str, Suite], evaluated: Evaluated, drawing: Drawing) -> list[Measured]:
+def _figures(
+    suites: Mapping[str, Suite], evaluated: SuiteFigures, drawing: Drawing
+) -> list[Measured]:
     """Every figure of every arm, then the differences from the first arm, suite by suite."""
     lines: list[Measured] = []
     for name, suite in suites.items():
@@ -114,7 +116,7 @@ def figures(suites: Mapping[str, Suite], evaluated: Evaluated, drawing: Drawing)
 
 def _context(
     evaluating: Evaluating, arm: Arm, first: str, items: Sequence[Item], asking: Asking
-) -> Context:
+) -> SuiteContext:
     def cost(asked: Sequence[Item]) -> Mapping[str, Any]:
         if arm.kind not in ("model", "endpoint"):
             raise NotMeasuredError("recorded replies take no time")
@@ -125,7 +127,7 @@ def _context(
             lambda: measure_cost(arm.line, answering, prompts, ours=arm.kind == "model"),
         )
 
-    return Context(
+    return SuiteContext(
         arm=arm.name,
         first=first,
         items=items,
@@ -149,7 +151,7 @@ def _result(
     suites: Mapping[str, Suite],
     items: Sequence[Item],
     asking: Asking,
-    evaluated: Evaluated,
+    evaluated: SuiteFigures,
 ) -> dict[str, Any]:
     drawing = Drawing(evaluating.seed, evaluating.draws)
     files = {file: file_sha256(path) for file in evaluating.data
@@ -177,7 +179,7 @@ def _result(
         "settings": _settings(evaluating),
         "versions": {"python": platform.python_version()}
         | {name: metadata.version(name) for name in ("hen_jax", "jax", "numpy", "transformers")},
-        "figures": [one._asdict() for one in figures(suites, evaluated, drawing)],
+        "figures": [one._asdict() for one in _figures(suites, evaluated, drawing)],
         "not_measured": evaluated.not_measured,
     }
 
@@ -193,7 +195,7 @@ def _shown(
 ) -> list[dict[str, Any]]:
     """A few items with each arm's reply, spread over the data."""
     asked = [item for item in items if any(item.id in own for own in replies.values())]
-    count = min(SHOWN, len(asked))
+    count = min(_SHOWN, len(asked))
     return [
         {
             "id": item.id,

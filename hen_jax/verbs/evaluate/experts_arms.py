@@ -18,7 +18,7 @@ from hen_jax.runs.routing import open_router
 from hen_jax.runs.sources import locate_source
 from hen_jax.text.conversation import Message
 from hen_jax.text.prompts import context_message
-from hen_jax.verbs.evaluate.experts_settings import EXPERT, Arm, Measurement
+from hen_jax.verbs.evaluate.experts_settings import EXPERT, ExpertArm, Measurement
 
 
 def scripts_of(asked: Measurement) -> list[Script]:
@@ -60,7 +60,7 @@ class Answers(NamedTuple):
 
 
 def answers_of(
-    arm: Arm, asked: Measurement, scripts: Sequence[Script], journal: Journal
+    arm: ExpertArm, asked: Measurement, scripts: Sequence[Script], journal: Journal
 ) -> Answers:
     """The replies of an arm to all scripts, those of an earlier attempt included.
 
@@ -90,12 +90,12 @@ def answers_of(
     return Answers(said, by, routes)
 
 
-def opening_of(arm: Arm, script: Script) -> tuple[Message, ...]:
+def opening_of(arm: ExpertArm, script: Script) -> tuple[Message, ...]:
     """What an arm is told before the first turn."""
     return (context_message(script.context),) if arm.prompted else ()
 
 
-def routes_of(arm: Arm, scripts: Sequence[Script]) -> dict[str, str | None]:
+def routes_of(arm: ExpertArm, scripts: Sequence[Script]) -> dict[str, str | None]:
     """The expert that answers each script; None where the base does.
 
     A router reads the first thing that the user says, and keeps to it. A file of routes is JSON,
@@ -131,7 +131,7 @@ def routes_of(arm: Arm, scripts: Sequence[Script]) -> dict[str, str | None]:
     return {script.id: given[script.id] for script in scripts}
 
 
-def _who(arm: Arm, asked: Measurement, expert: str | None) -> tuple[str, Path | None]:
+def _who(arm: ExpertArm, asked: Measurement, expert: str | None) -> tuple[str, Path | None]:
     """The back-end's line and the adapter's folder."""
     line = arm.backend or asked.backend
     if expert is None:
@@ -143,7 +143,7 @@ def _who(arm: Arm, asked: Measurement, expert: str | None) -> tuple[str, Path | 
 
 
 def _by(
-    arm: Arm, asked: Measurement, scripts: Sequence[Script], routes: Mapping[str, str | None]
+    arm: ExpertArm, asked: Measurement, scripts: Sequence[Script], routes: Mapping[str, str | None]
 ) -> str:
     experts = sorted(set(routes.values()), key=str)
     who = {

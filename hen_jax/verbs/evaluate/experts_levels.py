@@ -20,14 +20,14 @@ from hen_jax.runs.sources import locate_source
 from hen_jax.text.conversation import Message
 from hen_jax.verbs.evaluate.experts_arms import Answers
 from hen_jax.verbs.evaluate.experts_measures import Give, folders, opened, word_of
-from hen_jax.verbs.evaluate.experts_settings import Measured
+from hen_jax.verbs.evaluate.experts_settings import LevelMeasure
 
-Key = tuple[str, str, int]
+_Key = tuple[str, str, int]
 """Who said it, in which conversation, and at which turn."""
 
 
 def levels_of(
-    measure: Measured,
+    measure: LevelMeasure,
     scripts: Sequence[Script],
     answers: Mapping[str, Answers],
     turns: int,
@@ -72,7 +72,7 @@ def _turns_there(scripts: Sequence[Script], said: Said, turns: int) -> np.ndarra
 
 
 def _all(
-    measure: Measured,
+    measure: LevelMeasure,
     alone: bool,
     scripts: Sequence[Script],
     answers: Mapping[str, Answers],
@@ -101,7 +101,7 @@ def _all(
     return found
 
 
-def _models(measure: Measured, alone: bool, contexts: Sequence[str]) -> dict[str, list[str]]:
+def _models(measure: LevelMeasure, alone: bool, contexts: Sequence[str]) -> dict[str, list[str]]:
     """The contexts that one model measures, by the word for it."""
     found: dict[str, list[str]] = {}
     for context in dict.fromkeys(contexts):
@@ -111,12 +111,12 @@ def _models(measure: Measured, alone: bool, contexts: Sequence[str]) -> dict[str
 
 def _looked(
     by: str,
-    asked: Mapping[Key, tuple[Message, ...]],
+    asked: Mapping[_Key, tuple[Message, ...]],
     open_: Callable[[], Give],
     journal: Journal,
-) -> dict[Key, float]:
+) -> dict[_Key, float]:
     """The levels of conversations, those in the journal and the others; NaN where there is none."""
-    known: dict[Key, float | None] = {
+    known: dict[_Key, float | None] = {
         (row["arm"], row["id"], row["turn"]): row["level"]
         for row in journal.rows
         if row["by"] == by
@@ -136,7 +136,7 @@ def _looked(
     return {key: np.nan if (value := known[key]) is None else value for key in asked}
 
 
-def _require_levels(measure: Measured, found: Mapping[str, np.ndarray]) -> None:
+def _require_levels(measure: LevelMeasure, found: Mapping[str, np.ndarray]) -> None:
     for arm, levels in found.items():
         if np.isnan(levels[:, 0]).all():
             raise InputError(
@@ -146,7 +146,7 @@ def _require_levels(measure: Measured, found: Mapping[str, np.ndarray]) -> None:
 
 
 def tested(
-    measure: Measured, contexts: Sequence[str], files: Sequence[str], journal: Journal
+    measure: LevelMeasure, contexts: Sequence[str], files: Sequence[str], journal: Journal
 ) -> dict[str, Any]:
     """The accuracy of a measure on crossed items, by kind, as `crossed_of` has it.
 
@@ -181,7 +181,7 @@ def _pairs(file: str) -> list[Pair]:
     return [pair for crossing in records for pair in crossed_pairs(crossing)]
 
 
-def crossed_of(measure: Measured, contexts: Sequence[str]) -> dict[str, Any]:
+def crossed_of(measure: LevelMeasure, contexts: Sequence[str]) -> dict[str, Any]:
     """The crossed accuracies that a preference model brings; of several contexts each one's.
 
     A rating model brings none, and a judge has no export.

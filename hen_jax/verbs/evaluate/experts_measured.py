@@ -16,7 +16,13 @@ from hen_jax.core.files import write_json
 from hen_jax.core.journal import open_journal
 from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.evaluation.expert_levels import Wanted
-from hen_jax.evaluation.expert_report import Desired, Drawn, Levels, measure_report, table
+from hen_jax.evaluation.expert_report import (
+    BootstrapDraws,
+    Desired,
+    Levels,
+    figures_table,
+    measure_report,
+)
 from hen_jax.evaluation.replayed_turns import Script
 from hen_jax.verbs.evaluate.experts_arms import Answers, answers_of, scripts_of
 from hen_jax.verbs.evaluate.experts_levels import levels_of
@@ -71,7 +77,7 @@ def results(
         [script.context for script in scripts],
         np.asarray([script.desired for script in scripts]),
     )
-    drawn = Drawn(asked.draws, asked.seed)
+    drawn = BootstrapDraws(asked.draws, asked.seed)
     targets: dict[str, Desired] = {measure.name: measure.desired for measure in asked.measures}
     lengths = [len(script.users) for script in scripts]
     return {
@@ -94,7 +100,7 @@ def results(
     }
 
 
-NOBODY = "base"
+_NOBODY = "base"
 """The expert of conversations that the base answers, in a table."""
 
 
@@ -102,7 +108,7 @@ def confusion(scripts: Sequence[Script], answers: Answers) -> dict[str, dict[str
     """How many conversations of each context went to each expert."""
     found: dict[str, Counter[str]] = {}
     for script in scripts:
-        expert = answers.routes[script.id] or NOBODY
+        expert = answers.routes[script.id] or _NOBODY
         found.setdefault(script.context, Counter())[expert] += 1
     return {context: dict(own) for context, own in found.items()}
 
@@ -120,7 +126,7 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
         lines += [f"Crossed accuracies: {'; '.join(said)}."] if said else []
         if any(report["missing"].values()):
             lines.append(f"Replies without a level: {report['missing']}.")
-        lines += ["", *table(report, list(report["persistence"]))]
+        lines += ["", *figures_table(report, list(report["persistence"]))]
         lines += ["", *_context_table(report), ""]
         for arm, own in report["by_length"].items():
             said = [f"{turns} {_level(one, '{:.0f} %')}" for turns, one in own.items()]

@@ -20,13 +20,13 @@ from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.scored import open_reward, score_documents
 from hen_jax.text.chat import render_all
 from hen_jax.text.conversation import Conversation, Message
-from hen_jax.verbs.evaluate.experts_settings import CONTEXT, Measured
+from hen_jax.verbs.evaluate.experts_settings import CONTEXT, LevelMeasure
 
 Give = Callable[[Sequence[tuple[Message, ...]]], np.ndarray]
 """A level in [0, 1] for the last reply of each conversation; NaN where there is none."""
 
 
-def opened(measure: Measured, alone: bool, context: str) -> Give:
+def opened(measure: LevelMeasure, alone: bool, context: str) -> Give:
     """The measure of a context, or its control that reads replies alone.
 
     Raises:
@@ -55,7 +55,7 @@ def opened(measure: Measured, alone: bool, context: str) -> Give:
 
 
 def _seen(
-    measure: Measured, alone: bool, folder: Path
+    measure: LevelMeasure, alone: bool, folder: Path
 ) -> Callable[[tuple[Message, ...]], Conversation]:
     """What of a conversation a model is shown: as it was in its training.
 
@@ -74,7 +74,7 @@ def _seen(
     return lambda messages: replies_only(Conversation(messages))
 
 
-def folders(measure: Measured, alone: bool, context: str) -> tuple[Path, Path | None]:
+def folders(measure: LevelMeasure, alone: bool, context: str) -> tuple[Path, Path | None]:
     """The model and the adapter of a context."""
     given = (
         (measure.replies, measure.replies_adapter) if alone else (measure.model, measure.adapter)
@@ -87,7 +87,7 @@ def folders(measure: Measured, alone: bool, context: str) -> tuple[Path, Path | 
     return Path(model), None if adapter is None else Path(adapter)
 
 
-def _level(measure: Measured, folder: Path) -> Callable[[np.ndarray], np.ndarray]:
+def _level(measure: LevelMeasure, folder: Path) -> Callable[[np.ndarray], np.ndarray]:
     """From a model's outputs to levels: as they are, or by the calibration frozen with it."""
     if measure.kind == "rating":
         return lambda scores: scores
@@ -101,7 +101,7 @@ def _level(measure: Measured, folder: Path) -> Callable[[np.ndarray], np.ndarray
     return lambda scores: np.asarray([frozen.level(float(one)) for one in scores], float)
 
 
-def _judge(measure: Measured, context: str) -> Give:
+def _judge(measure: LevelMeasure, context: str) -> Give:
     rubric = load_rubric(measure.rubric.replace(CONTEXT, context))
     reward = judged(
         open_chat(measure.model, Answering(max_new_tokens=96)), lambda _: rubric, "pointwise"
@@ -117,7 +117,7 @@ def _judge(measure: Measured, context: str) -> Give:
     return give
 
 
-def word_of(measure: Measured, alone: bool, context: str) -> str:
+def word_of(measure: LevelMeasure, alone: bool, context: str) -> str:
     """A word for what measures: another model or rubric has another one."""
     if measure.kind == "judge":
         rubric = str(load_rubric(measure.rubric.replace(CONTEXT, context)))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 MARKERS, HATCHES = "osD^vPX", ("", "//", "..", "xx", "\\\\", "++", "oo")
 
 
@@ -32,7 +32,7 @@ def draw_all(
     written = []
     for name, report in found["measures"].items():
         stem = "".join(c if c.isalnum() else "_" for c in name)
-        written += draw_levels(out / f"levels_{stem}", report)
+        written += _draw_levels(out / f"levels_{stem}", report)
         written += draw_persistence(out / f"turns_{stem}", report)
         written += draw_scores(out / f"scores_{stem}", levels[name], scripts)
     for name, arm in found["arms"].items():
@@ -43,7 +43,7 @@ def draw_all(
     return written
 
 
-def draw_levels(stem: Path, report: Mapping[str, Any]) -> list[Path]:
+def _draw_levels(stem: Path, report: Mapping[str, Any]) -> list[Path]:
     """Bars of each context: what is desired, and the mean level of every arm with its interval."""
     figure, axis = _figure(8.0, 3.8)
     contexts = list(report["desired"])
@@ -54,7 +54,7 @@ def draw_levels(stem: Path, report: Mapping[str, Any]) -> list[Path]:
         look = (
             {"color": "#222222"}
             if name == "desired"
-            else {"color": _of(COLOURS, index - 1), "hatch": _of(HATCHES, index - 1)}
+            else {"color": _of(_COLOURS, index - 1), "hatch": _of(HATCHES, index - 1)}
         )
         at = places + (index - (len(bars) - 1) / 2) * width
         given = {"yerr": errors, "capsize": 2.5, "ecolor": "#222222"} if name != "desired" else {}
@@ -77,10 +77,10 @@ def draw_persistence(stem: Path, report: Mapping[str, Any]) -> list[Path]:
             turns = [at for at, one in enumerate(own, 1) if one["value"] is not None]
             rows = [own[at - 1] for at in turns]
             values, low, high = ([one[end] for one in rows] for end in ("value", "low", "high"))
-            look = {"color": _of(COLOURS, index), "marker": _of(MARKERS, index)}
+            look = {"color": _of(_COLOURS, index), "marker": _of(MARKERS, index)}
             axis.plot(turns, values, label=name, linewidth=1.8, markersize=5, **look)
             low, high = (np.asarray(bound, float) for bound in (low, high))  # None becomes NaN
-            axis.fill_between(turns, low, high, color=_of(COLOURS, index), alpha=0.13, linewidth=0)
+            axis.fill_between(turns, low, high, color=_of(_COLOURS, index), alpha=0.13, linewidth=0)
     reach = next(iter(report["persistence"].values()))["conversations"]
     ticks = [f"{turn}\nn={number}" for turn, number in enumerate(reach, 1)]
     labels = ("level", "level over that of turn 1", "closeness over that of turn 1")
@@ -106,7 +106,7 @@ def draw_scores(stem: Path, levels: Levels, scripts: Sequence[Script]) -> list[P
             some = some[~np.isnan(some)]
             share = np.histogram(some, edges)[0] / max(len(some), 1)
             style = ("-", "--", ":", "-.")[index % 4]
-            axis.stairs(share, edges, color=_of(COLOURS, index), linewidth=1.8, label=name,
+            axis.stairs(share, edges, color=_of(_COLOURS, index), linewidth=1.8, label=name,
                         linestyle=style)  # fmt: skip
         axis.set(title=context, xlabel="level", xlim=(0, 1))
     axes[0].set_ylabel("share of replies")

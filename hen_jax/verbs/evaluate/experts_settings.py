@@ -16,11 +16,11 @@ from hen_jax.runs.sources import Source
 CONTEXT, EXPERT = "{context}", "{expert}"
 """In a path: the conversation's context, and the expert that answers."""
 
-Kind = Literal["preference", "rating", "judge"]
+_Kind = Literal["preference", "rating", "judge"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Arm:
+class ExpertArm:
     """Who answers, and what it is told."""
 
     name: str
@@ -31,11 +31,11 @@ class Arm:
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class LevelMeasure:
     """What gives a reply its level in [0, 1]; "{context}" in a path is the conversation's."""
 
     name: str
-    kind: Kind = "preference"  # a reward model with its calibration, a rating model, or a judge
+    kind: _Kind = "preference"  # a reward model with its calibration, a rating model, or a judge
     model: str = ""  # a folder; of a judge, who judges: `model:FOLDER`, `endpoint:URL#MODEL`, ...
     adapter: str | None = None  # of the model
     replies: str | None = None  # the same kind of model, trained on replies alone: its control
@@ -55,7 +55,7 @@ class Measured:
             back_end(self.model)
 
 
-Asked = Literal["valid", "test", "held_out", "all"]
+_Asked = Literal["valid", "test", "held_out", "all"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +68,11 @@ class Measurement:
 
     backend: str  # who answers, as `model:FOLDER`
     conversations: tuple[Source, ...]  # of the schema "steered"; their user side is replayed
-    arms: tuple[Arm, ...]
-    measures: tuple[Measured, ...]
+    arms: tuple[ExpertArm, ...]
+    measures: tuple[LevelMeasure, ...]
     crossed: tuple[str, ...] = ()  # files of crossed items, for measures that bring no accuracies
     baseline: str = "baseline"  # the arm that the others are compared with
-    part: Asked = "held_out"  # of the conversations: valid, test, both, or all
+    part: _Asked = "held_out"  # of the conversations: valid, test, both, or all
     limit: Natural = 0  # conversations of a context at most; 0: all
     turns: Count = 10  # at most
     max_new_tokens: Count = 160
@@ -97,7 +97,7 @@ class Measurement:
     @property
     def parts(self) -> tuple[Part, ...]:
         """The parts of the split that are asked for."""
-        several: dict[Asked, tuple[Part, ...]] = {
+        several: dict[_Asked, tuple[Part, ...]] = {
             "held_out": ("valid", "test"),
             "all": get_args(Part),
             "valid": ("valid",),

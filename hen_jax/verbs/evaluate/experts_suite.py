@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.evaluation.suite import Context, Measured, Suite
+from hen_jax.evaluation.suite import Measured, Suite, SuiteContext
 from hen_jax.verbs.evaluate.experts_measured import measure_experts
 from hen_jax.verbs.evaluate.experts_settings import read_measurement
 
 OPTION, FOLDER = "experts", "experts"
 
 
-def figures(found: Mapping[str, Any]) -> Iterator[Measured]:
+def _figures(found: Mapping[str, Any]) -> Iterator[Measured]:
     """The lines of a report: for each measure and arm what it says over all conversations."""
     clusters = sum(found["conversations"].values())
     for measure, report in found["measures"].items():
@@ -43,7 +43,7 @@ def figures(found: Mapping[str, Any]) -> Iterator[Measured]:
                     )  # fmt: skip
 
 
-def _run(context: Context) -> Iterator[Measured]:
+def _run(context: SuiteContext) -> Iterator[Measured]:
     name = context.options.get(OPTION)
     if name is None:
         raise InputError(
@@ -53,7 +53,7 @@ def _run(context: Context) -> Iterator[Measured]:
     assert context.folder is not None
     asked = read_measurement(Path(name))
     if context.arm == context.first:
-        yield from figures(measure_experts(asked, context.folder / FOLDER))
+        yield from _figures(measure_experts(asked, context.folder / FOLDER))
 
 
 SUITE = Suite(_run, "experts on replayed conversations: gaps, persistence, what replies alone show")

@@ -12,12 +12,12 @@ from hen_jax.runs.scored import open_reward, reward_config, score_documents
 from hen_jax.text.chat import render_all
 from hen_jax.text.conversation import Conversation
 
-Scores = Callable[[Sequence[Conversation]], np.ndarray]
+_Scores = Callable[[Sequence[Conversation]], np.ndarray]
 
 
 def named_reward(
     given: str, dtype: Literal["float32", "bfloat16"]
-) -> tuple[str, Callable[[], Scores]]:
+) -> tuple[str, Callable[[], _Scores]]:
     """Its name, and how it is opened: `[n]` scores, NaN of a conversation too long for it.
 
     Raises:
@@ -26,7 +26,7 @@ def named_reward(
     folder, adapter = model_and_adapter(given)
     positions = reward_config(folder, adapter).max_length
 
-    def open_scores() -> Scores:
+    def open_scores() -> _Scores:
         reward, words = open_reward(folder, adapter, dtype), known_tokenizer(folder)
 
         def scores(conversations: Sequence[Conversation]) -> np.ndarray:

@@ -11,7 +11,7 @@ from hen_jax.core.outputs import output_files
 from hen_jax.measures.safety.guard import Guard, open_guard
 from hen_jax.runs.tellers import Teller, open_teller
 from hen_jax.text.conversation import Message, Reply, message_row
-from hen_jax.verbs.generate.generate import Request, answering_of, require_settings
+from hen_jax.verbs.generate.generate import GenerateRequest, answering_of, require_settings
 
 HELP = """\
 /system TEXT   another system message from here on; without TEXT, none
@@ -36,7 +36,7 @@ class Talk(NamedTuple):
         return (*head, *self.turns)
 
 
-def chat(request: Request, *, guarded: bool = False, place: str | None = None) -> None:
+def chat(request: GenerateRequest, *, guarded: bool = False, place: str | None = None) -> None:
     """Reads lines from standard input, and answers each, until they end.
 
     What cannot be answered is told in a line, and the conversation is as before. With `guarded`

@@ -26,7 +26,12 @@ from hen_jax.data.records import parse_records
 from hen_jax.data.rows import Row
 from hen_jax.runs.chats import Speaker, back_end, revision
 from hen_jax.text.conversation import Message, Reply, UnansweredError, message_row
-from hen_jax.verbs.generate.generate import Request, open_speaker_of, require_settings, to_answer
+from hen_jax.verbs.generate.generate import (
+    GenerateRequest,
+    open_speaker_of,
+    require_settings,
+    to_answer,
+)
 
 _CHUNK = 32
 """Replies that are asked for, and written, together."""
@@ -53,7 +58,7 @@ class _Written(NamedTuple):
     seconds: float
 
 
-def generate_file(request: Request, source: Path, out: Path) -> _Written:
+def generate_file(request: GenerateRequest, source: Path, out: Path) -> _Written:
     """Writes `request.n` lines for each line of `source`, which has `prompt` or `messages`.
 
     What was done before a kill stays, and the same command goes on behind it. What is drawn for a
@@ -83,7 +88,12 @@ def generate_file(request: Request, source: Path, out: Path) -> _Written:
 
 
 def _write(
-    file: IO[str], request: Request, wanted: Sequence[_Asked], before: int, by: str, out: Path
+    file: IO[str],
+    request: GenerateRequest,
+    wanted: Sequence[_Asked],
+    before: int,
+    by: str,
+    out: Path,
 ) -> int:
     """Writes what is missing behind the first `before` replies; how many tokens that were."""
     speaker, began, tokens = open_speaker_of(request), time.perf_counter(), 0
@@ -117,7 +127,7 @@ def read_prompts(source: Path, system: str | None) -> list[_Asked]:
     return parse_records(source, parse, lambda one: one.id, number=True).whole(source)
 
 
-def _made_by(request: Request) -> str:
+def _made_by(request: GenerateRequest) -> str:
     """A word for who answers, and how: another model or temperature has another one."""
     told = {
         field.name: str(vars(request)[field.name])

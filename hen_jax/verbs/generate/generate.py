@@ -25,7 +25,7 @@ DType = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class GenerateRequest:
     """One `hen generate`; fields carry the names of its flags."""
 
     model: Path | None = None
@@ -58,7 +58,7 @@ class Request:
         return self.backend if self.backend is not None else f"model:{self.model}"
 
 
-def generate_replies(request: Request) -> list[Reply]:
+def generate_replies(request: GenerateRequest) -> list[Reply]:
     """Answers all prompts of the request together and prints the replies.
 
     Returns:
@@ -81,7 +81,7 @@ def generate_replies(request: Request) -> list[Reply]:
     return replies
 
 
-def require_settings(request: Request) -> None:
+def require_settings(request: GenerateRequest) -> None:
     """Refuses settings out of range. Raises `InputError`."""
     if not 0 <= request.seed < 2**32:  # jax drops the bits above, without a word
         raise InputError(f"--seed is {request.seed}; give 0 to {2**32 - 1}")
@@ -91,12 +91,12 @@ def require_settings(request: Request) -> None:
         raise InputError("--stop is empty: every reply would end before it begins; give a text")
 
 
-def open_speaker_of(request: Request) -> Speaker:
+def open_speaker_of(request: GenerateRequest) -> Speaker:
     """Who answers the request, by seed. Raises `InputError` as `runs.chats.open_speaker`."""
     return open_speaker(request.line, answering_of(request))
 
 
-def answering_of(request: Request) -> Answering:
+def answering_of(request: GenerateRequest) -> Answering:
     """How replies to the request are made."""
     return Answering(
         max_new_tokens=request.max_new_tokens,
@@ -114,7 +114,7 @@ def answering_of(request: Request) -> Answering:
     )
 
 
-def conversations(request: Request) -> list[tuple[Message, ...]]:
+def conversations(request: GenerateRequest) -> list[tuple[Message, ...]]:
     """What the request asks, its system message at the head of each.
 
     Raises:
@@ -146,7 +146,7 @@ def to_answer(messages: Sequence[Message], system: str | None, where: str) -> tu
     return whole
 
 
-def open_weights(request: Request, config: DecoderConfig, longest: int) -> Weights:
+def open_weights(request: GenerateRequest, config: DecoderConfig, longest: int) -> Weights:
     """`runs.decoding.read_weights` of the request, which names a folder."""
     return read_weights(
         _folder(request),
@@ -179,7 +179,7 @@ def read_messages(path: Path) -> tuple[Message, ...]:
         raise InputError(f"{path}: {error}") from None
 
 
-def _continue_texts(request: Request) -> list[Reply]:
+def _continue_texts(request: GenerateRequest) -> list[Reply]:
     """Continues the prompts as they stand."""
     if not request.prompts or request.system is not None:
         raise InputError("--raw continues --prompt TEXT; it has no place for other messages")
@@ -203,7 +203,7 @@ def _continue_texts(request: Request) -> list[Reply]:
     return replies
 
 
-def _folder(request: Request) -> Path:
+def _folder(request: GenerateRequest) -> Path:
     kind, where, _ = back_end(request.line)
     if kind != "model":
         raise InputError(f"--raw needs a model of ours, not {request.line}")
@@ -211,7 +211,7 @@ def _folder(request: Request) -> Path:
 
 
 def _show(
-    request: Request,
+    request: GenerateRequest,
     asked: Sequence[Sequence[Message]],
     replies: Sequence[Reply],
     seconds: float,

@@ -6,14 +6,14 @@ from hen_jax.core.errors import InputError
 from hen_jax.methods.play import Played, play
 from hen_jax.methods.table import Parts, method_named
 from hen_jax.verbs.generate.generate import (
-    Request,
+    GenerateRequest,
     conversations,
     open_speaker_of,
     require_settings,
 )
 
 
-def prompt(request: Request, method: str, parts: Parts, *, trace: bool) -> list[Played]:
+def prompt(request: GenerateRequest, method: str, parts: Parts, *, trace: bool) -> list[Played]:
     """Prints a reply to each prompt; with `trace` each is a line of JSON with how it came about.
 
     Raises:

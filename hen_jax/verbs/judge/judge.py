@@ -14,7 +14,14 @@ from hen_jax.core.files import write_json
 from hen_jax.core.journal import Journal, open_journal
 from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.data.judged import Judged, read_judged
-from hen_jax.evaluation.judge_asking import KIND, Ask, JudgeIdentity, ask_all, begun_reply, call_key
+from hen_jax.evaluation.judge_asking import (
+    JUDGE_JOURNAL,
+    JudgeCall,
+    JudgeIdentity,
+    ask_all,
+    begun_reply,
+    call_key,
+)
 from hen_jax.evaluation.judge_probes import probes
 from hen_jax.evaluation.judge_prompts import (
     BEGINNINGS,
@@ -66,7 +73,7 @@ def judge(judging: Judging) -> dict[str, Any]:
     questions = questions_of(items, judging.mode, judging.repeats, judging.seed)
     identity = _identity(judging)
     speaker = _speaker(judging)
-    with open_journal(judging.out / CALLS, KIND) as journal:
+    with open_journal(judging.out / CALLS, JUDGE_JOURNAL) as journal:
         asking = _Asking(judging, identity, speaker, journal, rubric_of)
         answers = asking.ask(questions)
         _require_verdicts(answers, judging)
@@ -101,7 +108,7 @@ class _Asking:
             text = judge_prompt(judging.mode, rubric, item.prompt, texts, by_dimension=by_dimension)
             key = call_key(self.identity, text, question.order, question.repeat)
             named = f"{question.order} {question.repeat} {text}"  # whoever judges, as a replay does
-            asks.append(Ask(key, len(text), _asked(text, judging, named)))
+            asks.append(JudgeCall(key, len(text), _asked(text, judging, named)))
         replies = self.reply(asks)
         if judging.begin:
             replies = [begun_reply(BEGINNINGS[judging.mode], reply) for reply in replies]
@@ -120,12 +127,12 @@ class _Asking:
         for item in items:
             text = json.dumps([message_row(one) for one in item.prompt], sort_keys=True)
             key = call_key(self.identity, f"own reply {text}", 0, 0)
-            asks.append(Ask(key, len(text), _given(item)))
+            asks.append(JudgeCall(key, len(text), _given(item)))
         replies = self.reply(asks)
         said = zip(items, replies, strict=True)
         return {item.id: reply.text.strip() for item, reply in said if reply.text.strip()}
 
-    def reply(self, asks: Sequence[Ask]) -> list[Reply]:
+    def reply(self, asks: Sequence[JudgeCall]) -> list[Reply]:
         judging = self.judging
         is_model = back_end(judging.backend).kind == "model"
         chunk = judging.batch_size if is_model else 4 * judging.at_once

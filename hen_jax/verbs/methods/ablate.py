@@ -11,7 +11,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
 from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.evaluation.preferences import estimate
-from hen_jax.methods.measured import MEASURES, Item, measured, measured_row, of_the_set
+from hen_jax.methods.measured import MEASURES, MethodItem, measure_methods, measured_row, of_the_set
 from hen_jax.methods.play import Played
 from hen_jax.methods.table import levers_of, with_levers
 from hen_jax.methods.table_text import comparison_table, effects_table
@@ -22,7 +22,7 @@ Design = Literal["one-out", "full"]
 MOST_LEVERS = 6
 """Of a full design: 64 combinations."""
 
-Effect = tuple[str, str, float, float, float]
+_Effect = tuple[str, str, float, float, float]
 """Lever, measure, the effect of having the lever, and the bounds of its 95 % interval."""
 
 
@@ -50,7 +50,7 @@ def ablate(
     found = run_methods(dataclasses.replace(comparing, methods=tuple(names.values())))
     outcomes = {on: found.played[name] for on, name in names.items()}
     changes = effects(found.items, outcomes, chosen)
-    rows = measured(found.items, found.played)
+    rows = measure_methods(found.items, found.played)
     spread = {name: of_the_set(found.items, played) for name, played in found.played.items()}
     text = comparison_table(rows, spread, found.costs) + "\n" + effects_table(changes)
     result = {
@@ -81,8 +81,10 @@ def designed(levers: Sequence[str], design: Design) -> list[frozenset[str]]:
 
 
 def effects(
-    items: Sequence[Item], played: Mapping[frozenset[str], Sequence[Played]], levers: Sequence[str]
-) -> list[Effect]:
+    items: Sequence[MethodItem],
+    played: Mapping[frozenset[str], Sequence[Played]],
+    levers: Sequence[str],
+) -> list[_Effect]:
     """The mean difference that a lever makes: over all pairs of sets that differ in it alone, by
     conversation, with a bootstrap over groups. A measure that is nowhere a number is left out."""
     values = {

@@ -16,19 +16,19 @@ from hen_jax.empathy.labels import Language
 from hen_jax.methods import distil, ebg
 from hen_jax.methods.emotion_models import EmotionModel
 from hen_jax.methods.emotions import EBG_LABELS, HED_LABELS, Attribute
-from hen_jax.methods.kept_calls import KIND, kept
-from hen_jax.methods.personality import TRAITS, Space, personality, reaction
+from hen_jax.methods.kept_calls import METHOD_JOURNAL, kept
+from hen_jax.methods.personality import TRAITS_OF_SPACE, Space, personality, reaction
 from hen_jax.methods.sections import is_chinese_text
 from hen_jax.methods.tooled import trace_row
 from hen_jax.methods.tools import RELATIONS, Call, faq_tool, knowledge_tool
 from hen_jax.runs.chats import revision
 from hen_jax.runs.sources import locate_source
 from hen_jax.text.conversation import Chat, Message
-from hen_jax.verbs.generate.generate import Request, open_speaker_of, require_settings
+from hen_jax.verbs.generate.generate import GenerateRequest, open_speaker_of, require_settings
 
 CALLS = "calls.jsonl"
 
-LABELS: Mapping[str, Mapping[str, Attribute]] = {"ebg": EBG_LABELS, "hed": HED_LABELS}
+_LABELS: Mapping[str, Mapping[str, Attribute]] = {"ebg": EBG_LABELS, "hed": HED_LABELS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ def read_dialogues(source: Path, schema: str, *, bare: bool = True) -> list[Dial
 
 
 def build_ebg(
-    request: Request, source: Path, schema: str, out: Path, *, label: str, labels: str
+    request: GenerateRequest, source: Path, schema: str, out: Path, *, label: str, labels: str
 ) -> dict[str, Any]:
     """`stage1.jsonl` and `stage2.jsonl`: an analysis of each dialogue, written by who answers, and
     then the reply.
@@ -83,25 +83,25 @@ def build_ebg(
       InputError: bad input, or a dialogue whose label is none.
     """
     paths = paths_of(out, "stage1.jsonl", "stage2.jsonl", "report.json")
-    known, dialogues = LABELS[labels], read_dialogues(source, schema)
+    known, dialogues = _LABELS[labels], read_dialogues(source, schema)
     for one in dialogues:
         if one.labels.get(label) not in known:
             raise InputError(f"record {one.id}: {label} is {one.labels.get(label)!r}; "
                              f"--labels {labels} has {', '.join(known)}")  # fmt: skip
-    with open_journal(out / CALLS, KIND) as journal:
+    with open_journal(out / CALLS, METHOD_JOURNAL) as journal:
         chat = kept_chat(request, journal)
         asked = [
-            ebg.writing_messages(one.asked, one.labels[label], language_of(one))
+            ebg.writing_messages(one.asked, one.labels[label], last_language(one))
             for one in dialogues
         ]
         written = [reply.text.strip() for reply in chat(asked)]
     good = [(one, text) for one, text in zip(dialogues, written, strict=True) if text]
-    rows: dict[ebg.Stage, list[dict[str, Any]]] = {1: [], 2: []}
+    rows: dict[ebg.EbgStage, list[dict[str, Any]]] = {1: [], 2: []}
     for one, text in good:
         emotion = one.labels[label]
         found = ebg.Analysis(" ".join(text.split()), known[emotion], emotion)
         for stage, into in rows.items():
-            given = {"labels": known, "language": language_of(one)}
+            given = {"labels": known, "language": last_language(one)}
             row = ebg.training_row(one.id, one.messages, found, stage, **given)
             into.append(row | {"group": one.group})
     report = {"dialogues": len(dialogues), "without an analysis": len(dialogues) - len(good)}
@@ -174,11 +174,11 @@ def build_traits(
         traits = [round(x, 4) for x in found.now.tolist()]
         reactions = [round(x, 4) for x in expected]
         rows.append({"id": document.id, "traits": traits, "reactions": reactions, "states": states})
-    report = {"records": len(rows), "space": space, "traits": list(TRAITS[space])}
+    report = {"records": len(rows), "space": space, "traits": list(TRAITS_OF_SPACE[space])}
     with output_files(*paths) as (features, told):
         write_rows(features, rows)
         write_json(told, report)
-    print(f"{out}: {len(rows)} records; {', '.join(TRAITS[space])}")
+    print(f"{out}: {len(rows)} records; {', '.join(TRAITS_OF_SPACE[space])}")
     return report
 
 
@@ -210,7 +210,7 @@ def build_distil(source: Path, out: Path, *, writer: str) -> dict[str, Any]:
     return report
 
 
-def kept_chat(request: Request, journal: Journal) -> Chat:
+def kept_chat(request: GenerateRequest, journal: Journal) -> Chat:
     """Who answers, with every reply kept in the journal. Raises `InputError` for bad settings."""
     require_settings(request)
     told = dataclasses.asdict(request) | {"revision": revision(request.line, request.adapter)}
@@ -218,7 +218,7 @@ def kept_chat(request: Request, journal: Journal) -> Chat:
     return kept(open_speaker_of(request)(request.seed), journal, identity)
 
 
-def language_of(one: Dialogue) -> Language:
+def last_language(one: Dialogue) -> Language:
     """The language of what the user says last."""
     return "zh" if is_chinese_text(one.asked) else "en"
 

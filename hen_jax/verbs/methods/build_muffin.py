@@ -11,15 +11,15 @@ from hen_jax.core.files import write_json
 from hen_jax.core.journal import open_journal
 from hen_jax.core.outputs import output_files
 from hen_jax.methods import muffin
-from hen_jax.methods.kept_calls import KIND
+from hen_jax.methods.kept_calls import METHOD_JOURNAL
 from hen_jax.methods.muffin import FACETS, facet_call, helpful, unhelpful_rate, verdict
 from hen_jax.text.conversation import Reply, message_row
-from hen_jax.verbs.generate.generate import Request
+from hen_jax.verbs.generate.generate import GenerateRequest
 from hen_jax.verbs.methods.build import (
     CALLS,
     Dialogue,
     kept_chat,
-    language_of,
+    last_language,
     paths_of,
     read_dialogues,
     write_rows,
@@ -27,14 +27,14 @@ from hen_jax.verbs.methods.build import (
 
 
 def build_muffin(
-    request: Request,
-    judge: Request,
+    request: GenerateRequest,
+    judge: GenerateRequest,
     source: Path,
     schema: str,
     out: Path,
     *,
     candidates: int = muffin.CANDIDATES,
-    vote: muffin.Vote = "and",
+    vote: muffin.VotingRule = "and",
 ) -> dict[str, Any]:
     """`candidates.jsonl`: candidates of who answers to each dialogue, with the judge's feedback.
 
@@ -47,12 +47,12 @@ def build_muffin(
         raise InputError("--candidates is 2 or more: one alone is neither better nor worse")
     paths = paths_of(out, "candidates.jsonl", "report.json")
     dialogues = read_dialogues(source, schema)
-    with open_journal(out / CALLS, KIND) as journal:
+    with open_journal(out / CALLS, METHOD_JOURNAL) as journal:
         chat, judging = kept_chat(request, journal), kept_chat(judge, journal)
         said = chat([one.asked for one in dialogues for _ in range(candidates)])
         texts = [_different(said[at : at + candidates]) for at in range(0, len(said), candidates)]
         asked = [
-            facet_call(one.asked, text, facet, language_of(one))
+            facet_call(one.asked, text, facet, last_language(one))
             for one, own in zip(dialogues, texts, strict=True)
             for text in own
             for facet in FACETS

@@ -23,13 +23,13 @@ from hen_jax.data.rows import Row
 from hen_jax.data.schemas import check_records, schema_named
 from hen_jax.methods.epitome import identify_with
 from hen_jax.methods.identifier_training import load_identifier
-from hen_jax.methods.kept_calls import KIND, kept
+from hen_jax.methods.kept_calls import METHOD_JOURNAL, kept
 from hen_jax.methods.measured import (
-    Item,
+    MethodItem,
     Several,
     affect_measures,
     level_measures,
-    measured,
+    measure_methods,
     measured_row,
     of_the_set,
 )
@@ -40,7 +40,12 @@ from hen_jax.methods.table_text import comparison_table
 from hen_jax.runs.chats import back_end, revision
 from hen_jax.runs.sources import locate_source
 from hen_jax.text.conversation import Chat, Message, message_row
-from hen_jax.verbs.generate.generate import Request, open_speaker_of, require_settings, to_answer
+from hen_jax.verbs.generate.generate import (
+    GenerateRequest,
+    open_speaker_of,
+    require_settings,
+    to_answer,
+)
 
 CALLS, REPLIES, TRACES = "calls.jsonl", "replies.jsonl", "traces.jsonl"
 RESULTS, TABLE = "results.json", "table.md"
@@ -50,7 +55,7 @@ RESULTS, TABLE = "results.json", "table.md"
 class Comparing:
     """One `hen compare`."""
 
-    request: Request  # who answers, and how
+    request: GenerateRequest  # who answers, and how
     methods: tuple[str, ...]  # NAME, NAME=BACKEND, NAME=METHOD@BACKEND
     input: Path
     out: Path
@@ -73,13 +78,13 @@ class Contender(NamedTuple):
 
     name: str
     method: str
-    request: Request
+    request: GenerateRequest
 
 
-class Compared(NamedTuple):
+class MethodRuns(NamedTuple):
     """What came of all."""
 
-    items: list[Item]
+    items: list[MethodItem]
     played: dict[str, list[Played]]
     costs: dict[str, dict[str, float | None]]
 
@@ -95,7 +100,7 @@ def compare(comparing: Comparing) -> dict[str, Any]:
     require_ours(*paths)
     more = more_measures(comparing)  # before anything is asked: it may be refused
     found = run_methods(comparing)
-    rows = measured(found.items, found.played, more)
+    rows = measure_methods(found.items, found.played, more)
     spread = {name: of_the_set(found.items, played) for name, played in found.played.items()}
     table = comparison_table(rows, spread, found.costs)
     result = {
@@ -135,7 +140,7 @@ def finite(figures: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
-def run_methods(comparing: Comparing) -> Compared:
+def run_methods(comparing: Comparing) -> MethodRuns:
     """The outcomes of all methods, and what each cost.
 
     Raises:
@@ -143,10 +148,10 @@ def run_methods(comparing: Comparing) -> Compared:
     """
     named = contenders(comparing)
     methods = {one.name: method_named(one.method, comparing.parts) for one in named}
-    items = read_items(comparing)
+    items = read_method_items(comparing)
     played: dict[str, list[Played]] = {}
     costs: dict[str, dict[str, float | None]] = {}
-    with open_journal(comparing.out / CALLS, KIND) as journal:
+    with open_journal(comparing.out / CALLS, METHOD_JOURNAL) as journal:
         resumed = bool(journal.rows)
         for group in _groups(named, apart=comparing.apart):
             chat = _chat(group[0].request, journal)
@@ -164,7 +169,7 @@ def run_methods(comparing: Comparing) -> Compared:
                     "peak MiB": peak / 2**20 if alone and peak is not None else None,
                 }
     order = [one.name for one in named]
-    return Compared(items, {name: played[name] for name in order}, {n: costs[n] for n in order})
+    return MethodRuns(items, {name: played[name] for name in order}, {n: costs[n] for n in order})
 
 
 def contenders(comparing: Comparing) -> list[Contender]:
@@ -188,7 +193,7 @@ def contenders(comparing: Comparing) -> list[Contender]:
     return found
 
 
-def read_items(comparing: Comparing) -> list[Item]:
+def read_method_items(comparing: Comparing) -> list[MethodItem]:
     """The conversations of the input, each up to where a reply is due.
 
     Raises:
@@ -197,7 +202,7 @@ def read_items(comparing: Comparing) -> list[Item]:
     system = comparing.request.system
     if comparing.schema is None:
 
-        def parse(row: Row) -> Item:
+        def parse(row: Row) -> MethodItem:
             said = (
                 conversation_of(row)
                 if any(one in row for one in COLUMNS)
@@ -214,9 +219,9 @@ def read_items(comparing: Comparing) -> list[Item]:
     return [items[at * len(items) // count] for at in range(count)]
 
 
-def _of_schema(comparing: Comparing, schema: str) -> list[Item]:
+def _of_schema(comparing: Comparing, schema: str) -> list[MethodItem]:
     named, path = schema_named(schema), locate_source(str(comparing.input))
-    found: dict[tuple[Message, ...], Item] = {}
+    found: dict[tuple[Message, ...], MethodItem] = {}
     for record in check_records(path, schema).whole(path):
         document = named.document(record)
         said = document.conversation.messages
@@ -229,13 +234,13 @@ def _of_schema(comparing: Comparing, schema: str) -> list[Item]:
 
 def _item(
     row: Mapping[str, Any], group: str, said: Sequence[Message], bare: bool, system: str | None
-) -> Item:
+) -> MethodItem:
     kept_ = tuple(one for one in said if not bare or one.role != "system")
     known = {key: str(row[key]) for key in ("emotion", "strategy") if row.get(key) is not None}
-    return Item(str(row["id"]), group, to_answer(kept_, system, "messages"), **known)
+    return MethodItem(str(row["id"]), group, to_answer(kept_, system, "messages"), **known)
 
 
-def _request_of(request: Request, line: str) -> Request:
+def _request_of(request: GenerateRequest, line: str) -> GenerateRequest:
     """The request for another back-end, or for an adapter of the same model."""
     if line.startswith("adapter:"):
         return dataclasses.replace(request, adapter=Path(line.removeprefix("adapter:")))
@@ -251,7 +256,7 @@ def _groups(named: Sequence[Contender], *, apart: bool) -> list[list[Contender]]
     return list(groups.values())
 
 
-def _chat(request: Request, journal: Journal) -> Chat:
+def _chat(request: GenerateRequest, journal: Journal) -> Chat:
     require_settings(request)
     told = dataclasses.asdict(request) | {
         "revision": revision(request.line, request.adapter),
@@ -267,7 +272,7 @@ def _chat(request: Request, journal: Journal) -> Chat:
     return kept(first_asked, journal, identity)
 
 
-def _reply_lines(found: Compared) -> list[str]:
+def _reply_lines(found: MethodRuns) -> list[str]:
     """Lines of the schema `replies`; an empty reply is left out there."""
     lines = []
     for at, item in enumerate(found.items):
@@ -284,7 +289,7 @@ def _reply_lines(found: Compared) -> list[str]:
     return lines
 
 
-def _trace_lines(found: Compared) -> list[str]:
+def _trace_lines(found: MethodRuns) -> list[str]:
     lines = []
     for name, played in found.played.items():
         for item, one in zip(found.items, played, strict=True):

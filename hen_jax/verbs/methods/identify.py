@@ -15,19 +15,19 @@ from hen_jax.data.records import parse_records
 from hen_jax.data.rows import Row
 from hen_jax.data.schemas import check_records, schema_named
 from hen_jax.data.splits import split_records
-from hen_jax.methods.epitome import HEADS, MECHANISMS, context_of, read_epitome
-from hen_jax.methods.identified_emotions import HEAD, said_last
-from hen_jax.methods.identifier import Trained, labels_of, probabilities
+from hen_jax.methods.epitome import HEADS, REWARD_MECHANISMS, context_of, read_joined_epitome
+from hen_jax.methods.identified_emotions import EMOTION_HEAD, said_last
+from hen_jax.methods.identifier import Trained, head_probabilities, predicted_labels
 from hen_jax.methods.identifier_training import (
-    KIND,
-    Labelled,
+    IDENTIFIER_KIND,
+    LabelledReply,
     TrainingConfig,
     heads_of,
     load_identifier,
     save_identifier,
     train_identifier,
 )
-from hen_jax.methods.label_scores import accuracy, macro_f1
+from hen_jax.methods.label_scores import accuracy, label_macro_f1
 from hen_jax.runs.sources import locate_source
 from hen_jax.text.conversation import Message
 
@@ -39,7 +39,7 @@ class Identifying:
     out: Path
     input: Path | None = None
     schema: str | None = None
-    label: str = HEAD  # which label of the schema
+    label: str = EMOTION_HEAD  # which label of the schema
     epitome: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     training: TrainingConfig = TrainingConfig()
 
@@ -50,15 +50,15 @@ def identify_train(identifying: Identifying) -> dict[str, Any]:
     Raises:
       InputError: bad input, nothing to learn from, or an `out` that is not ours.
     """
-    require_replaceable(identifying.out, KIND)
+    require_replaceable(identifying.out, IDENTIFIER_KIND)
     rows, paths = _labelled(identifying)
     heads = HEADS if identifying.epitome else heads_of(rows)
     dealt = split_records(rows, lambda row: row.group or row.context)
     found = train_identifier(dealt.train, heads, training=identifying.training)
     report = {
         "rows": {"train": len(dealt.train), "held out": len(dealt.valid) + len(dealt.test)},
-        "held_out": scores(found, [*dealt.valid, *dealt.test]),
-        "train": scores(found, dealt.train),
+        "held_out": _scores(found, [*dealt.valid, *dealt.test]),
+        "train": _scores(found, dealt.train),
         "input": {path.name: file_sha256(path) for path in paths},
         "training": dataclasses.asdict(identifying.training),
     }
@@ -70,9 +70,9 @@ def identify_train(identifying: Identifying) -> dict[str, Any]:
     return report
 
 
-def scores(found: Trained, rows: Sequence[Labelled]) -> dict[str, dict[str, float]]:
+def _scores(found: Trained, rows: Sequence[LabelledReply]) -> dict[str, dict[str, float]]:
     """Accuracy and macro-F1 of each head, beside those of always saying the most frequent label."""
-    probs = probabilities(found, [(row.context, row.reply) for row in rows]) if rows else {}
+    probs = head_probabilities(found, [(row.context, row.reply) for row in rows]) if rows else {}
     told = {}
     for head, labels in found.heads.items():
         there = [at for at, row in enumerate(rows) if head in row.labels]
@@ -83,9 +83,9 @@ def scores(found: Trained, rows: Sequence[Labelled]) -> dict[str, dict[str, floa
         most = max(labels, key=gold.count)
         told[head] = {
             "accuracy": accuracy(gold, given),
-            "macro-F1": macro_f1(gold, given, labels),
+            "macro-F1": label_macro_f1(gold, given, labels),
             "majority accuracy": accuracy(gold, [most] * len(gold)),
-            "majority macro-F1": macro_f1(gold, [most] * len(gold), labels),
+            "majority macro-F1": label_macro_f1(gold, [most] * len(gold), labels),
         }
     return told
 
@@ -104,14 +104,14 @@ def identify_label(model: Path, source: Path, schema: str, out: Path) -> int:
         for one in check_records(locate_source(str(source)), schema).whole(source)
     ]
     pairs = [pair_of(one.conversation.messages, found) for one in documents]
-    probs, best = probabilities(found, pairs), labels_of(found, pairs)
+    probs, best = head_probabilities(found, pairs), predicted_labels(found, pairs)
     with output_files(out) as (staged,), staged.open("w", encoding="utf-8") as file:
         for at, document in enumerate(documents):
             row: dict[str, Any] = {"id": document.id, "labels": best[at]}
             row["probability"] = {head: round(float(probs[head][at].max()), 4) for head in probs}
             row |= {
                 column: int(best[at][name])
-                for name, column in MECHANISMS.items()
+                for name, column in REWARD_MECHANISMS.items()
                 if found.heads.get(name) == HEADS[name]
             }
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -122,7 +122,7 @@ def identify_label(model: Path, source: Path, schema: str, out: Path) -> int:
 def pair_of(messages: Sequence[Message], found: Trained) -> tuple[str, str]:
     """What an identifier reads of a dialogue: the user's last turn and the reply, or of an emotion
     what was said before, and the user's last turn."""
-    if HEAD in found.heads:
+    if EMOTION_HEAD in found.heads:
         return said_last(messages)
     *before, last = messages
     if last.role != "assistant":
@@ -130,7 +130,7 @@ def pair_of(messages: Sequence[Message], found: Trained) -> tuple[str, str]:
     return context_of(before), last.content
 
 
-def parse_labelled_pair(row: Row) -> tuple[str, Labelled]:
+def parse_labelled_pair(row: Row) -> tuple[str, LabelledReply]:
     """One row `{"context", "reply", "labels": {HEAD: LABEL}}`, with an optional `group`.
 
     Raises:
@@ -143,14 +143,14 @@ def parse_labelled_pair(row: Row) -> tuple[str, Labelled]:
     group = fields.name_field(row, "group") if "group" in row else context
     named = {str(head): str(label) for head, label in labels.items()}
     reply = fields.text_field(row, "reply")
-    return fields.name_field(row, "id"), Labelled(context, reply, named, group)
+    return fields.name_field(row, "id"), LabelledReply(context, reply, named, group)
 
 
-def _labelled(identifying: Identifying) -> tuple[list[Labelled], list[Path]]:
+def _labelled(identifying: Identifying) -> tuple[list[LabelledReply], list[Path]]:
     if identifying.epitome:
         if identifying.input is not None:
             raise InputError("--epitome takes the place of --input")
-        return read_epitome(identifying.epitome), list(identifying.epitome.values())
+        return read_joined_epitome(identifying.epitome), list(identifying.epitome.values())
     if identifying.input is None:
         raise InputError("nothing to learn from; give --input FILE, or --epitome ER=FILE ...")
     path = locate_source(str(identifying.input))
@@ -167,5 +167,5 @@ def _labelled(identifying: Identifying) -> tuple[list[Labelled], list[Path]]:
             )
         context, said = said_last(document.conversation.messages)
         own = {identifying.label: labels[identifying.label]}
-        rows.append(Labelled(context, said, own, document.group))
+        rows.append(LabelledReply(context, said, own, document.group))
     return rows, [path]

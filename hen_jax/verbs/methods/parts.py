@@ -9,8 +9,8 @@ from hen_jax.methods.definitions import read_definitions
 from hen_jax.methods.emotion_models import EmotionModel, lexicon_model, read_lexicon
 from hen_jax.methods.identified_emotions import identified_emotions
 from hen_jax.methods.identifier_training import load_identifier
-from hen_jax.methods.table import LABEL_SETS, Parts
-from hen_jax.methods.tooled import Limits
+from hen_jax.methods.table import METHOD_LABELS, Parts
+from hen_jax.methods.tooled import ToolLimits
 from hen_jax.methods.tools import Tool, faq_tool, knowledge_tool
 
 
@@ -25,9 +25,9 @@ def parts_of(flags: Mapping[str, Any]) -> Parts:
     definitions = flags["definitions"]
     return Parts(
         emotion_model=emotion_model(flags["identifier"], flags["lexicon"]),
-        labels=LABEL_SETS[flags["labels"]],
+        labels=METHOD_LABELS[flags["labels"]],
         tools=tuple(_tools(flags["knowledge"], flags["faq"])),
-        tool_limits=Limits(timeout=flags["tool_timeout"], role=flags["tool_role"]),
+        tool_limits=ToolLimits(timeout=flags["tool_timeout"], role=flags["tool_role"]),
         definitions=None if definitions is None else read_definitions(definitions),
         candidates=flags["candidates"],
     )

@@ -25,7 +25,7 @@ from hen_jax.methods.selection import (
     hashed_embedding,
     quality,
     sample_turns,
-    sweep,
+    sweep_thresholds,
 )
 from hen_jax.runs.sources import locate_source
 from hen_jax.text.conversation import Chat, message_row
@@ -77,7 +77,7 @@ def select(
     if discriminator is not None:
         answers = [reply.text for reply in discriminator([one.shown for one in samples])]
         scores = quality(embeddings, embed(answers))
-        swept, good = sweep(scores, THRESHOLDS), above(scores, selecting.threshold)
+        swept, good = sweep_thresholds(scores, THRESHOLDS), above(scores, selecting.threshold)
         samples, embeddings = _take(samples, good, counts), embeddings[list(good.places)]
     samples = _take(samples, diverse(embeddings, selecting.share, selecting.seed), counts)
     report = _report(counts, swept, seed_replies, [one.reply for one in samples])

@@ -24,13 +24,13 @@ from hen_jax.training.processes import ending_together
 from hen_jax.training.progress import Place, duration
 from hen_jax.training.signals import stop_early
 from hen_jax.verbs.pipeline.settings import PipelineSettings, plan_stages
-from hen_jax.verbs.pipeline.steps import Work, works_of
+from hen_jax.verbs.pipeline.steps import StepWork, works_of
 
 PIPELINE_KIND = "pipeline"
 """What the record of such a work directory calls it."""
 
 
-class Entry(NamedTuple):
+class StepRecord(NamedTuple):
     """What the record says of a step."""
 
     inputs: Mapping[str, str]  # name -> checksum
@@ -43,15 +43,15 @@ class Ledger:
 
     def __init__(self, workdir: Path, pipeline: PipelineSettings):
         self._workdir, self._config = workdir, dataclasses.asdict(pipeline)
-        self._steps: dict[str, Entry] = {}
+        self._steps: dict[str, StepRecord] = {}
         if (workdir / RECORD).exists():
             self._steps = read_steps(workdir)
 
-    def of(self, name: str) -> Entry | None:
+    def of(self, name: str) -> StepRecord | None:
         """What is known of a step."""
         return self._steps.get(name)
 
-    def put(self, name: str, entry: Entry) -> None:
+    def put(self, name: str, entry: StepRecord) -> None:
         """Writes what is now known of it."""
         self._steps[name] = entry
         steps = {one: known._asdict() for one, known in self._steps.items()}
@@ -59,14 +59,14 @@ class Ledger:
         write_record(self._workdir, PIPELINE_KIND, fields, files=False)
 
 
-def read_steps(workdir: Path) -> dict[str, Entry]:
+def read_steps(workdir: Path) -> dict[str, StepRecord]:
     """What the record of a pipeline's work directory says of its steps.
 
     Raises:
       InputError: there is no such record, or it is damaged.
     """
     steps = require_record(workdir, PIPELINE_KIND)["steps"]
-    return {name: Entry(**known) for name, known in steps.items()}
+    return {name: StepRecord(**known) for name, known in steps.items()}
 
 
 def run_pipeline(pipeline: PipelineSettings, workdir: Path, only: str | None = None) -> None:
@@ -92,13 +92,13 @@ def run_pipeline(pipeline: PipelineSettings, workdir: Path, only: str | None = N
     print(f"All steps are done: {workdir / 'report.html'} says what was made.", flush=True)
 
 
-def _require_named(works: Sequence[Work], only: str | None) -> None:
+def _require_named(works: Sequence[StepWork], only: str | None) -> None:
     names = [work.name for work in works]
     if only not in (None, *names):
         raise InputError(f"--stage={only}: no such step; there are {', '.join(names)}")
 
 
-def bring(ledger: Ledger, work: Work, place: Place) -> None:
+def bring(ledger: Ledger, work: StepWork, place: Place) -> None:
     """Makes what a step makes, unless it is there.
 
     Raises:
@@ -111,26 +111,26 @@ def bring(ledger: Ledger, work: Work, place: Place) -> None:
         changed = sorted(k for k in known.inputs.keys() | now if known.inputs.get(k) != now.get(k))
         _say(place, f"{work.name} is made anew, as what it reads changed: {', '.join(changed)}")
         if work.aside is not None:
-            set_aside(work.aside)
+            set_aside_old(work.aside)
         known = None
     elif known is not None and known.outputs is not None and known.outputs == work.outputs():
         _say(place, f"{work.name}: done, and what it reads is as it was")
         return
     before = 0.0 if known is None else known.seconds
-    ledger.put(work.name, Entry(now, None, before))
+    ledger.put(work.name, StepRecord(now, None, before))
     began = time.monotonic()
     _say(place, work.about)
     try:
         work.make(place)
     except BaseException:
-        ledger.put(work.name, Entry(now, None, before + time.monotonic() - began))
+        ledger.put(work.name, StepRecord(now, None, before + time.monotonic() - began))
         raise
     seconds = before + time.monotonic() - began
-    ledger.put(work.name, Entry(now, work.outputs(), seconds))
+    ledger.put(work.name, StepRecord(now, work.outputs(), seconds))
     _say(place, f"{work.name}: {duration(seconds)}")
 
 
-def _inputs(ledger: Ledger, work: Work) -> dict[str, str]:
+def _inputs(ledger: Ledger, work: StepWork) -> dict[str, str]:
     """What the step reads, by checksum: of itself, and of the steps before it."""
     found = work.inputs()
     for name in work.after:
@@ -141,7 +141,7 @@ def _inputs(ledger: Ledger, work: Work) -> dict[str, str]:
     return found
 
 
-def set_aside(folder: Path) -> Path | None:
+def set_aside_old(folder: Path) -> Path | None:
     """Renames a folder or file to the first free `NAME.old-1`, `.old-2`, ...; None: it is gone."""
     if not folder.exists():
         return None
@@ -153,7 +153,7 @@ def set_aside(folder: Path) -> Path | None:
     return old
 
 
-def seconds_of(ledger: Ledger, works: Sequence[Work], left: Sequence[Work]) -> float:
+def seconds_of(ledger: Ledger, works: Sequence[StepWork], left: Sequence[StepWork]) -> float:
     """What `left` is expected to take: as the last time, or by the minutes that the config gives.
 
     Those are scaled by what finished steps took and were expected to take.
@@ -166,7 +166,7 @@ def seconds_of(ledger: Ledger, works: Sequence[Work], left: Sequence[Work]) -> f
     expected = sum(minutes for _, minutes in took)
     rate = sum(seconds for seconds, _ in took) / expected if expected else 60.0
 
-    def one(work: Work) -> float:
+    def one(work: StepWork) -> float:
         known = ledger.of(work.name)
         if known is None or known.outputs is None:
             return rate * work.minutes

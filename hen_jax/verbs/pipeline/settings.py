@@ -27,7 +27,7 @@ _FORMATS = ("hf", "peft")
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class PipelineStep:
     """One stage of a pipeline: a config, and the fields of it that are set otherwise."""
 
     name: str  # its folder in the work directory
@@ -71,7 +71,7 @@ class PipelineSettings:
 
     recipe: str  # "pipeline"
     model: ModelSettings  # the base of every stage
-    stages: tuple[Step, ...]  # in order; a stage reads of earlier ones alone
+    stages: tuple[PipelineStep, ...]  # in order; a stage reads of earlier ones alone
     suites: Suites = Suites()
     exports: tuple[str, ...] = ()  # of which stages, in which format: "policy/hf", "experts/peft"
     seed: Natural = 0  # of every stage
@@ -89,23 +89,23 @@ class PipelineSettings:
                 )
 
 
-class Planned(NamedTuple):
+class PlannedStage(NamedTuple):
     """A stage of a pipeline, with its settings read."""
 
-    step: Step
+    step: PipelineStep
     stage: Stage
     settings: Any  # of the stage, with every reference replaced by its path
     written: Any  # the same as JSON, with the references as they are
     reads: tuple[str, ...]  # of earlier stages: "sft", "reward/export/hf"
 
 
-def plan_stages(pipeline: PipelineSettings, workdir: Path) -> list[Planned]:
+def plan_stages(pipeline: PipelineSettings, workdir: Path) -> list[PlannedStage]:
     """Every stage's settings, before anything is trained.
 
     Raises:
       InputError: a bad field of a stage, which it names, or a reference to no earlier stage.
     """
-    planned: list[Planned] = []
+    planned: list[PlannedStage] = []
     for step in pipeline.stages:
         try:
             planned.append(_planned(pipeline, step, workdir, [one.step.name for one in planned]))
@@ -114,7 +114,9 @@ def plan_stages(pipeline: PipelineSettings, workdir: Path) -> list[Planned]:
     return planned
 
 
-def _planned(pipeline: PipelineSettings, step: Step, workdir: Path, earlier: list[str]) -> Planned:
+def _planned(
+    pipeline: PipelineSettings, step: PipelineStep, workdir: Path, earlier: list[str]
+) -> PlannedStage:
     shared = {"model.source": pipeline.model.source, "model.dtype": pipeline.model.dtype}
     flags = [f"{name}={value}" for name, value in shared.items() if value is not None]
     fields = [*flags, f"seed={pipeline.seed}", *step.fields]
@@ -128,7 +130,7 @@ def _planned(pipeline: PipelineSettings, step: Step, workdir: Path, earlier: lis
             )
     written = dataclasses.asdict(settings(stage.settings, config))
     placed = settings(stage.settings, _replaced(config, workdir.absolute()))
-    return Planned(step, stage, placed, written, reads)
+    return PlannedStage(step, stage, placed, written, reads)
 
 
 def _references(node: Any) -> Iterator[str]:

@@ -35,7 +35,7 @@ from hen_jax.verbs.pipeline.settings import (
     PREPARE,
     REPORT,
     PipelineSettings,
-    Planned,
+    PlannedStage,
 )
 from hen_jax.verbs.report.report import REPORT_FILE, report
 from hen_jax.verbs.report.sections import sources_in
@@ -47,7 +47,7 @@ EXPECTED_MINUTES, EVALUATION_MINUTES = 0.2, 1.0
 """Of a step that trains nothing, and of the evaluation, beside the minutes of stages."""
 
 
-class Work(NamedTuple):
+class StepWork(NamedTuple):
     """A step, ready to be made."""
 
     name: str
@@ -56,12 +56,14 @@ class Work(NamedTuple):
     make: Callable[[Place], None]
     outputs: Callable[[], str | None]  # a checksum of what is there; None: nothing is
     after: tuple[str, ...] = ()  # steps whose outputs it reads
-    needs: tuple["Work", ...] = ()  # steps of no number of their own, made before it
+    needs: tuple["StepWork", ...] = ()  # steps of no number of their own, made before it
     minutes: float = EXPECTED_MINUTES
     aside: Path | None = None  # what it made of other inputs, to be set aside; None: it replaces it
 
 
-def works_of(pipeline: PipelineSettings, planned: Sequence[Planned], workdir: Path) -> list[Work]:
+def works_of(
+    pipeline: PipelineSettings, planned: Sequence[PlannedStage], workdir: Path
+) -> list[StepWork]:
     """All steps in order: prepare, the stages, evaluate, export, report."""
     by_name = {one.step.name: one for one in planned}
     exports = [one for named in pipeline.exports for one in _exports(named, by_name, workdir)]
@@ -78,7 +80,7 @@ def works_of(pipeline: PipelineSettings, planned: Sequence[Planned], workdir: Pa
     ]
 
 
-def _preparing(planned: Sequence[Planned], workdir: Path) -> Work:
+def _preparing(planned: Sequence[PlannedStage], workdir: Path) -> StepWork:
     folder = workdir / PREPARE
     used = [Used(source, one.step.name) for one in planned for source in sources_in(one.written)]
     models = {one.settings.model.source: one.settings.model for one in planned}
@@ -92,7 +94,7 @@ def _preparing(planned: Sequence[Planned], workdir: Path) -> Work:
         cards = [model_card(one) for one in models.values()]
         write_json(folder / DATA_CARDS, {"models": cards, "data": data_cards(used)})
 
-    return Work(
+    return StepWork(
         PREPARE,
         f"{len({one.source['path'] for one in used})} data files and the base are read",
         inputs,
@@ -101,9 +103,9 @@ def _preparing(planned: Sequence[Planned], workdir: Path) -> Work:
     )
 
 
-def _training(one: Planned, by_name: Mapping[str, Planned], workdir: Path) -> Work:
+def _training(one: PlannedStage, by_name: Mapping[str, PlannedStage], workdir: Path) -> StepWork:
     folder = workdir / one.step.name
-    needs: list[Work] = []
+    needs: list[StepWork] = []
     after: list[str] = []
     for read in one.reads:
         name, _, rest = read.partition("/")
@@ -119,7 +121,7 @@ def _training(one: Planned, by_name: Mapping[str, Planned], workdir: Path) -> Wo
         jax.clear_caches()  # the next stage has programs of its own
         gc.collect()
 
-    return Work(
+    return StepWork(
         one.step.name,
         f"trains {one.step.config}",
         partial(_stage_inputs, one),
@@ -132,7 +134,7 @@ def _training(one: Planned, by_name: Mapping[str, Planned], workdir: Path) -> Wo
     )
 
 
-def _stage_inputs(one: Planned) -> dict[str, str]:
+def _stage_inputs(one: PlannedStage) -> dict[str, str]:
     config, base = read_back(one.written), ensure_model(one.settings.model)
     paths = {path for path in _paths(config) if not path.startswith("stage:")}
     return _files(paths) | {
@@ -141,7 +143,7 @@ def _stage_inputs(one: Planned) -> dict[str, str]:
     }
 
 
-def _exports(named: str, by_name: Mapping[str, Planned], workdir: Path) -> list[Work]:
+def _exports(named: str, by_name: Mapping[str, PlannedStage], workdir: Path) -> list[StepWork]:
     """Those that `STAGE/FORMAT` of the config names: of experts one each."""
     name, _, format_ = named.partition("/")
     one = by_name[name]
@@ -151,14 +153,14 @@ def _exports(named: str, by_name: Mapping[str, Planned], workdir: Path) -> list[
     return [_export(one, leaf, workdir) for leaf in experts or [format_]]
 
 
-def _adapters(one: Planned) -> list[str]:
+def _adapters(one: PlannedStage) -> list[str]:
     made: Mapping[str, LoraConfig] = {}
     if one.stage.adapters is not None:
         made = one.stage.adapters(one.settings)
     return list(made)
 
 
-def _export(one: Planned, leaf: str, workdir: Path) -> Work:
+def _export(one: PlannedStage, leaf: str, workdir: Path) -> StepWork:
     """The export of a stage to its folder `export/LEAF`: a format, or an expert's name."""
     run, experts = workdir / one.step.name, _adapters(one)
     allowed = experts or (["hf"] if one.settings.adapter is None else ["hf", "peft"])
@@ -175,7 +177,7 @@ def _export(one: Planned, leaf: str, workdir: Path) -> Work:
             found = export(run, out, "hf" if leaf == "hf" else "peft")
         print(f"{place.title} {describe_export(found)}".lstrip(), flush=True)
 
-    return Work(
+    return StepWork(
         f"{one.step.name}/{EXPORTS}/{leaf}",
         f"exports {one.step.name} to {out}",
         dict,
@@ -185,7 +187,9 @@ def _export(one: Planned, leaf: str, workdir: Path) -> Work:
     )
 
 
-def _evaluating(pipeline: PipelineSettings, by_name: Mapping[str, Planned], workdir: Path) -> Work:
+def _evaluating(
+    pipeline: PipelineSettings, by_name: Mapping[str, PlannedStage], workdir: Path
+) -> StepWork:
     """`hen evaluate` of the base and of each stage that speaks as one model."""
     folder, asked = workdir / EVALUATE, pipeline.suites
     speaking = [one for one in by_name.values() if one.stage.speaks]
@@ -223,7 +227,7 @@ def _evaluating(pipeline: PipelineSettings, by_name: Mapping[str, Planned], work
             "base": fingerprint(ensure_model(pipeline.model), WEIGHT_FILES),
         }
 
-    return Work(
+    return StepWork(
         EVALUATE,
         f"measures the base and {', '.join(one.step.name for one in speaking)}",
         inputs,
@@ -235,34 +239,34 @@ def _evaluating(pipeline: PipelineSettings, by_name: Mapping[str, Planned], work
     )
 
 
-def _whole_or_adapter(one: Planned) -> str:
+def _whole_or_adapter(one: PlannedStage) -> str:
     return "hf" if one.settings.adapter is None else "peft"
 
 
-def _arm(one: Planned, base: Path, workdir: Path) -> str:
+def _arm(one: PlannedStage, base: Path, workdir: Path) -> str:
     """NAME=MODEL or NAME=MODEL:ADAPTER, as `hen evaluate` names arms."""
     export = workdir / one.step.name / EXPORTS / _whole_or_adapter(one)
     whole = one.settings.adapter is None
     return f"{one.step.name}={export if whole else f'{base}:{export}'}"
 
 
-def _exporting(exports: tuple[Work, ...]) -> Work:
+def _exporting(exports: tuple[StepWork, ...]) -> StepWork:
     def outputs() -> str | None:
         found = [one.outputs() for one in exports]
         return None if None in found else text_sha256(" ".join(map(str, found)))
 
     names = tuple(one.name for one in exports)
-    return Work(EXPORT, "exports are there", dict, lambda place: None, outputs, names, exports)
+    return StepWork(EXPORT, "exports are there", dict, lambda place: None, outputs, names, exports)
 
 
-def _reporting(after: tuple[str, ...], workdir: Path) -> Work:
+def _reporting(after: tuple[str, ...], workdir: Path) -> StepWork:
     out = workdir / REPORT_FILE
 
     def make(place: Place) -> None:
         report(workdir, out)
 
     about = f"writes {out}"
-    return Work(REPORT, about, dict, make, partial(_file, out), (PREPARE, *after))
+    return StepWork(REPORT, about, dict, make, partial(_file, out), (PREPARE, *after))
 
 
 def _newest(run: Path) -> str | None:

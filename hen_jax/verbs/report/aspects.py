@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hen_jax.verbs.report.charts import Interval, intervals
-from hen_jax.verbs.report.results import Row
+from hen_jax.verbs.report.charts import ChartInterval, intervals
+from hen_jax.verbs.report.results import ResultRow
 
 
 class Aspect(NamedTuple):
@@ -19,7 +19,7 @@ SAFETY = Aspect(
     ("safety", "crisis", "harm", "dependence", "bias", "stereotype", "counterfactual", "culture"),
 )
 
-ASPECTS = (
+_ASPECTS = (
     SAFETY,
     Aspect("Appropriateness: is it as warm and as indirect as the occasion asks for?",
            ("empathy", "emp_", "level", "appropri", "gap", "persist", "advice", "advis", "formula",
@@ -33,24 +33,24 @@ ASPECTS = (
 OTHER = Aspect("Other measures", ())
 
 
-def is_safety(row: Row) -> bool:
+def is_safety(row: ResultRow) -> bool:
     """Whether a row is about safety or bias."""
     return any(word in f"{row['suite']} {row['measure']}" for word in SAFETY.words)
 
 
-def aspect_of(row: Row) -> Aspect:
+def aspect_of(row: ResultRow) -> Aspect:
     """The first aspect that a row's measure is about, else the first that its suite is about."""
     for said in (row["measure"], row["suite"]):
-        for aspect in ASPECTS:
+        for aspect in _ASPECTS:
             if any(word in said for word in aspect.words):
                 return aspect
     return OTHER
 
 
-def aspects_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def aspects_of(rows: Sequence[ResultRow]) -> list[dict[str, Any]]:
     """Each aspect with its differences: a chart for each measure, in words what is more than
     chance."""
-    found: dict[Aspect, list[Row]] = {aspect: [] for aspect in (*ASPECTS[1:], SAFETY, OTHER)}
+    found: dict[Aspect, list[ResultRow]] = {aspect: [] for aspect in (*_ASPECTS[1:], SAFETY, OTHER)}
     for row in rows:
         if row.get("value") is not None:
             found[aspect_of(row)].append(row)
@@ -61,17 +61,19 @@ def aspects_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _charts(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    by_measure: dict[tuple[str, str], list[Row]] = {}
+def _charts(rows: Sequence[ResultRow]) -> list[dict[str, Any]]:
+    by_measure: dict[tuple[str, str], list[ResultRow]] = {}
     for row in rows:
         by_measure.setdefault((row["suite"], row["measure"]), []).append(row)
     return [_chart(suite, measure, own) for (suite, measure), own in by_measure.items()]
 
 
-def _chart(suite: str, measure: str, rows: Sequence[Row]) -> dict[str, Any]:
+def _chart(suite: str, measure: str, rows: Sequence[ResultRow]) -> dict[str, Any]:
     title = f"{measure} ({suite})".replace("_", " ") + DIRECTION[rows[0].get("better", "")]
     drawn = [
-        Interval(f"{row['arm']}: {row.get('group', 'all')}", row["value"], row["low"], row["high"])
+        ChartInterval(
+            f"{row['arm']}: {row.get('group', 'all')}", row["value"], row["low"], row["high"]
+        )
         for row in rows
     ]
     return {"title": title, "svg": intervals(title, "difference", drawn, at=0.0)}
@@ -80,7 +82,7 @@ def _chart(suite: str, measure: str, rows: Sequence[Row]) -> dict[str, Any]:
 DIRECTION = {"higher": ", more is better", "lower": ", less is better", "": ""}
 
 
-def _told(rows: Sequence[Row]) -> str:
+def _told(rows: Sequence[ResultRow]) -> str:
     """What improved or got worse by more than chance, after the correction for many."""
     changed = [row for row in rows if beyond_chance(row)]
     if not changed:
@@ -96,7 +98,7 @@ def beyond_chance(row: Mapping[str, Any]) -> bool:
     return p is None or p < 0.05
 
 
-def _one(row: Row) -> str:
+def _one(row: ResultRow) -> str:
     gained = row["value"] > 0
     verdict = {"higher": gained, "lower": not gained}.get(row.get("better", ""))
     word = {True: "improved", False: "got worse", None: "changed"}[verdict]

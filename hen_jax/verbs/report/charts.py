@@ -13,13 +13,13 @@ from markupsafe import Markup, escape
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 480.0, 58.0, 12.0, 12.0, 34.0
 """Of a chart, in units of its view box."""
 
-COLOURS = 6
+_COLOURS = 6
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 2 1 2")
 MOST_POINTS = 400
 """Of a line: of a longer one every n-th point is drawn, and the last."""
 
 
-class Line(NamedTuple):
+class Curve(NamedTuple):
     """One curve; a point that is None is left out, and the line is broken there."""
 
     name: str
@@ -28,7 +28,7 @@ class Line(NamedTuple):
     marks: bool = False  # a dot at each point, for few of them
 
 
-class Interval(NamedTuple):
+class ChartInterval(NamedTuple):
     """An estimate with its interval, None where there is none."""
 
     name: str
@@ -48,7 +48,7 @@ class _Axis(NamedTuple):
 
 
 def lines(
-    title: str, across: str, up: str, curves: Sequence[Line], height: float = 220.0
+    title: str, across: str, up: str, curves: Sequence[Curve], height: float = 220.0
 ) -> Markup:
     """A chart of curves over one axis, with its legend; "" where there is no point."""
     drawn = [_thinned(curve) for curve in curves]
@@ -63,7 +63,9 @@ def lines(
     return _chart(title, height, parts) + _legend([one.name for one in drawn])
 
 
-def intervals(title: str, across: str, rows: Sequence[Interval], at: float | None = None) -> Markup:
+def intervals(
+    title: str, across: str, rows: Sequence[ChartInterval], at: float | None = None
+) -> Markup:
     """Estimates one below the other, and a line `at` the value that stands for no effect."""
     if not rows:
         return Markup()
@@ -79,7 +81,7 @@ def intervals(title: str, across: str, rows: Sequence[Interval], at: float | Non
     return _chart(title, height, parts)
 
 
-def _interval(one: Interval, x: _Axis, y: float) -> Iterator[Markup]:
+def _interval(one: ChartInterval, x: _Axis, y: float) -> Iterator[Markup]:
     yield _text(one.name, 162.0, y + 4, "end")
     if one.low is not None and one.high is not None and _is(one.low) and _is(one.high):
         yield _stroke("range", (x.at(one.low), y), (x.at(one.high), y))
@@ -93,7 +95,7 @@ def _is(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _thinned(curve: Line) -> Line:
+def _thinned(curve: Curve) -> Curve:
     every = max(1, math.ceil(len(curve.x) / MOST_POINTS))
     places = sorted({*range(0, len(curve.x), every), max(0, len(curve.x) - 1)})
     if not len(curve.x):
@@ -135,8 +137,8 @@ def _ticks_across(x: _Axis, across: str, height: float, top: float) -> Iterator[
     yield _text(across, (x.start + x.end) / 2, height - 3, "middle", "axis")
 
 
-def _curve(one: Line, number: int, x: _Axis, y: _Axis) -> Iterator[Markup]:
-    colour, path, begun = number % COLOURS, [], False
+def _curve(one: Curve, number: int, x: _Axis, y: _Axis) -> Iterator[Markup]:
+    colour, path, begun = number % _COLOURS, [], False
     for across, up in zip(one.x, one.y, strict=True):
         if up is None or not math.isfinite(up):
             begun = False
@@ -177,7 +179,7 @@ def _legend(names: Sequence[str]) -> Markup:
     key = '<svg class="key" viewBox="0 0 28 8" aria-hidden="true"><path class="line s{}" '
     key += 'stroke-dasharray="{}" d="M0 4H28"/></svg>{}'
     items = [
-        Markup("<li>" + key + "</li>").format(n % COLOURS, DASHES[n % len(DASHES)], escape(name))
+        Markup("<li>" + key + "</li>").format(n % _COLOURS, DASHES[n % len(DASHES)], escape(name))
         for n, name in enumerate(names)
     ]
     return Markup('<ul class="legend">{}</ul>').format(Markup().join(items))

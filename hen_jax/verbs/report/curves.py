@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hen_jax.verbs.report.charts import Line, lines
+from hen_jax.verbs.report.charts import Curve, lines
 from hen_jax.verbs.report.folder import RunStory
 
-GROUPS = {
+_GROUPS = {
     "place": "Learnt curriculum: place of each task in the order, 0 first",
     "difficulty": "Difficulty: loss after adaptation, by task",
     "score": "Order scores, by task",
@@ -19,7 +19,7 @@ GROUPS = {
 SPELT = {"loss": ("loss_",)}
 """What begins other names of a group: experts log `loss_NAME`."""
 
-SINGLE = {
+_SINGLE = {
     "kl": "KL to where it began, nats per token",
     "entropy": "Entropy, nats per token",
     "reply_tokens": "Length of replies, tokens",
@@ -42,12 +42,12 @@ def curves(run: RunStory) -> list[dict[str, Any]]:
     if rewarded:
         both = [_line("training", REWARD, train), _line("held out", REWARD, held)]
         found.append(_chart("Mean reward", REWARD, [both[0], both[1]._replace(marks=True)]))
-    for group, title in GROUPS.items():
+    for group, title in _GROUPS.items():
         own = [name for name in names if name.startswith((f"{group}/", *SPELT.get(group, ())))]
         if own:
             drawn = [_line(name[len(group) + 1 :], name, train) for name in own]
             found.append(_chart(title, group, drawn))
-    for name, title in SINGLE.items():
+    for name, title in _SINGLE.items():
         if name in names:
             found.append(_chart(title, name, [_line(name, name, train)]))
     return [one for one in found if one["svg"]]
@@ -60,9 +60,9 @@ def _loss(train: Lines, held: Lines) -> dict[str, Any]:
     return _chart("Loss", "loss", drawn)
 
 
-def _line(called: str, name: str, rows: Lines) -> Line:
-    return Line(called, [row["step"] for row in rows], [row.get(name) for row in rows])
+def _line(called: str, name: str, rows: Lines) -> Curve:
+    return Curve(called, [row["step"] for row in rows], [row.get(name) for row in rows])
 
 
-def _chart(title: str, up: str, drawn: Sequence[Line]) -> dict[str, Any]:
+def _chart(title: str, up: str, drawn: Sequence[Curve]) -> dict[str, Any]:
     return {"title": title, "svg": lines(f"{title}, by update", "update", up, drawn)}

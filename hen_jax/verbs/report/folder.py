@@ -14,7 +14,7 @@ from hen_jax.runs.settings import settings
 from hen_jax.runs.sources import Source
 from hen_jax.training.goodput import GOODPUT_FILE
 from hen_jax.training.metrics import METRICS_FILE, read_metrics
-from hen_jax.verbs.report.results import Row, results_of
+from hen_jax.verbs.report.results import ResultRow, results_of
 
 
 class RunStory(NamedTuple):
@@ -24,7 +24,7 @@ class RunStory(NamedTuple):
     folder: Path
     record: Record
     lines: Sequence[Mapping[str, Any]]  # of metrics.jsonl
-    results: Sequence[Row]
+    results: Sequence[ResultRow]
     goodput: Mapping[str, Any]
 
     @property
@@ -44,7 +44,7 @@ class RunStory(NamedTuple):
         return bool(attempts) and attempts[-1].get("ended") == "finished"
 
 
-class Said(NamedTuple):
+class _Said(NamedTuple):
     """A reply to a prompt, and whose it is."""
 
     arm: str
@@ -52,20 +52,20 @@ class Said(NamedTuple):
     blind: int  # its place where names are hidden: an order that says nothing
 
 
-class Asked(NamedTuple):
+class SampleReplies(NamedTuple):
     """A held-out prompt, and what each arm replied."""
 
     id: str
     prompt: str
-    said: Sequence[Said]
+    said: Sequence[_Said]
 
 
-class Evaluated(NamedTuple):
+class EvaluatedFolder(NamedTuple):
     """What `hen evaluate` found; of a folder without it nothing."""
 
-    figures: Sequence[Row] = ()
+    figures: Sequence[ResultRow] = ()
     not_measured: Sequence[Mapping[str, str]] = ()  # suite, arm, why
-    asked: Sequence[Asked] = ()
+    asked: Sequence[SampleReplies] = ()
 
 
 class Story(NamedTuple):
@@ -76,8 +76,8 @@ class Story(NamedTuple):
     record: Record
     runs: Sequence[RunStory]
     cards: Mapping[str, Any]  # models and data, as `prepare` of a pipeline counted them
-    evaluated: Evaluated
-    asked: Sequence[Asked]
+    evaluated: EvaluatedFolder
+    asked: Sequence[SampleReplies]
 
 
 PIPELINE, RUN = "pipeline", "run"
@@ -128,16 +128,16 @@ def read_run(folder: Path, name: str) -> RunStory:
     )
 
 
-def _evaluated(folder: Path) -> Evaluated:
+def _evaluated(folder: Path) -> EvaluatedFolder:
     """What `hen evaluate` left in the folder's `evaluate/`; nothing where it was not run."""
     path = folder / EVALUATED / "results.json"
     if not path.exists():
-        return Evaluated()
+        return EvaluatedFolder()
     found = read_json(path)
-    return Evaluated(found["figures"], found["not_measured"], _samples(path.parent))
+    return EvaluatedFolder(found["figures"], found["not_measured"], _samples(path.parent))
 
 
-def _samples(folder: Path) -> list[Asked]:
+def _samples(folder: Path) -> list[SampleReplies]:
     """Items that every arm answered, `SHOWN` of them, spread over all."""
     path, asked = folder / "samples.jsonl", dict[str, tuple[str, dict[str, str]]]()
     if not path.exists():
@@ -149,14 +149,14 @@ def _samples(folder: Path) -> list[Asked]:
         asked.setdefault(item, (prompt, {}))[1][arm] = reply
     arms = {arm for _, said in asked.values() for arm in said}
     names = [name for name, (_, said) in asked.items() if said.keys() == arms]
-    shown = [names[at * len(names) // SHOWN] for at in range(SHOWN)] if names else []
-    return [side_by_side(name, *asked[name]) for name in dict.fromkeys(shown)]
+    shown = [names[at * len(names) // _SHOWN] for at in range(_SHOWN)] if names else []
+    return [_side_by_side(name, *asked[name]) for name in dict.fromkeys(shown)]
 
 
-SHOWN = 12
+_SHOWN = 12
 
 
-def _asked(runs: Sequence[RunStory]) -> list[Asked]:
+def _asked(runs: Sequence[RunStory]) -> list[SampleReplies]:
     """Replies of the runs' own log: of the base, before the first run, and of each run's end."""
     arms: dict[str, dict[str, str]] = {}
     for run in runs:
@@ -174,14 +174,14 @@ def _asked(runs: Sequence[RunStory]) -> list[Asked]:
         name: {arm: replies[name] for arm, replies in arms.items() if name in replies}
         for name in names
     }
-    return [side_by_side(name, prompts.get(name, name), said[name]) for name in names]
+    return [_side_by_side(name, prompts.get(name, name), said[name]) for name in names]
 
 
-def side_by_side(name: str, prompt: str, said: Mapping[str, str]) -> Asked:
+def _side_by_side(name: str, prompt: str, said: Mapping[str, str]) -> SampleReplies:
     """The replies to a prompt, each with its place where names are hidden: by a hash."""
     found = list(said.items())
     mixed = sorted(found, key=lambda one: hashlib.sha256(f"{name} {one[0]}".encode()).digest())
-    return Asked(name, prompt, [Said(*one, mixed.index(one)) for one in found])
+    return SampleReplies(name, prompt, [_Said(*one, mixed.index(one)) for one in found])
 
 
 def _reply_files(run: Path) -> dict[int, Path]:

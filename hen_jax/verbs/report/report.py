@@ -23,13 +23,13 @@ def report(folder: Path, out: Path) -> None:
     """
     require_no_link(out)
     require_ours(out)
-    text = render(page_values(read_story(folder)))
+    text = render_page(page_values(read_story(folder)))
     with output_files(out) as (staged,):
         staged.write_text(text, encoding="utf-8")
     print(f"wrote {out} ({len(text.encode()) / 1e3:,.0f} kB)")
 
 
-def render(values: Mapping[str, Any]) -> str:
+def render_page(values: Mapping[str, Any]) -> str:
     """The page; whatever is said in `values` is escaped, but for charts."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # only here
 
@@ -40,24 +40,24 @@ def render(values: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"num": number, "interval": interval, "words": words}
+    pages.filters |= {"num": _number, "interval": _interval, "words": _words}
     style = (PAGE / "report.css").read_text(encoding="utf-8")
     return pages.get_template("report.html.jinja").render(**values, style=style)
 
 
-def number(value: Any) -> str:
+def _number(value: Any) -> str:
     """A figure to four digits; of what is not known "n/a"."""
     if value is None:
         return "n/a"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def interval(row: Mapping[str, Any]) -> str:
+def _interval(row: Mapping[str, Any]) -> str:
     """ "0.41 to 0.62", or that there is none."""
     low, high = row.get("low"), row.get("high")
-    return "none" if low is None or high is None else f"{number(low)} to {number(high)}"
+    return "none" if low is None or high is None else f"{_number(low)} to {_number(high)}"
 
 
-def words(name: str) -> str:
+def _words(name: str) -> str:
     """A name of the code for people: `bag_of_words` is "bag of words"."""
     return name.replace("_", " ")

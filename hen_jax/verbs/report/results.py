@@ -14,10 +14,10 @@ _LESS = ("loss", "brier", "ece", "error", "perplexity", "repeated", "truncated")
 _MORE = ("accuracy", "reward", "correlation")
 """Parts of the names of measures of which less, or more, is better; of others neither is."""
 
-Row = dict[str, Any]
+ResultRow = dict[str, Any]
 
 
-def results_of(run: Path, name: str) -> list[Row]:
+def results_of(run: Path, name: str) -> list[ResultRow]:
     """Every figure that the run in that folder measured on held-out data.
 
     The fields are those of `hen evaluate`, and `before`, the value before the first update:
@@ -38,7 +38,7 @@ def better(measure: str) -> str:
     return "lower" if any(part in measure for part in _LESS) else ""
 
 
-def _before_and_after(lines: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+def _before_and_after(lines: Sequence[Mapping[str, Any]]) -> Iterator[ResultRow]:
     kinds = dict.fromkeys(
         line["kind"] for line in lines if line["kind"] not in ("train", "skipped")
     )
@@ -56,7 +56,7 @@ def _before_and_after(lines: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
             }
 
 
-def _accuracies(report: Mapping[str, Any]) -> Iterator[Row]:
+def _accuracies(report: Mapping[str, Any]) -> Iterator[ResultRow]:
     for kind, found in report["accuracy"].items():
         model = found["model"]
         controls = {key: one for key, one in found.items() if key not in ("model", "pairs")}

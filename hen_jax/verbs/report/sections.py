@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hen_jax.verbs.report.aspects import aspects_of, is_safety
-from hen_jax.verbs.report.charts import Interval, intervals
+from hen_jax.verbs.report.charts import ChartInterval, intervals
 from hen_jax.verbs.report.curves import curves
 from hen_jax.verbs.report.folder import RunStory, Story
-from hen_jax.verbs.report.results import Row, better
+from hen_jax.verbs.report.results import ResultRow, better
 
-TINY = "tiny"
+_TINY = "tiny"
 
 
 def page_values(story: Story) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def page_values(story: Story) -> dict[str, Any]:
     return {
         "title": f"{kind} {story.folder.resolve().name}",
         "sections": sections(story),
-        "short": [in_short(run) for run in story.runs] or [NOTHING],
+        "short": [in_short(run) for run in story.runs] or [_NOTHING],
         "runs": [run_values(run) for run in story.runs],
         "cards": story.cards or {"data": []},
         "origins": _origins(story.cards),
@@ -38,7 +38,7 @@ def page_values(story: Story) -> dict[str, Any]:
     }
 
 
-NOTHING = {"name": "Nothing yet", "verdict": "", "text": "no stage has begun."}
+_NOTHING = {"name": "Nothing yet", "verdict": "", "text": "no stage has begun."}
 
 
 def sections(story: Story) -> list[tuple[str, str]]:
@@ -58,16 +58,16 @@ def sections(story: Story) -> list[tuple[str, str]]:
 
 def in_short(run: RunStory) -> dict[str, str]:
     """One line on a stage: did its own held-out measure improve?"""
-    row = headline(run.results)
+    row = _headline(run.results)
     verdict, text = "", "nothing was measured on held-out data."
     if row is not None:
-        verdict, text = judged(row)
+        verdict, text = improvement(row)
     if not run.finished:
         text += " It is not finished."
     return {"name": run.name, "verdict": verdict, "text": text}
 
 
-def headline(results: Sequence[Row]) -> Row | None:
+def _headline(results: Sequence[ResultRow]) -> ResultRow | None:
     """The figure by which a stage is told: crossed accuracy, reward, or else the held-out loss."""
     wanted = (
         ("preferences", "accuracy", "crossed"),
@@ -81,7 +81,7 @@ def headline(results: Sequence[Row]) -> Row | None:
     return None
 
 
-def judged(row: Row) -> tuple[str, str]:
+def improvement(row: ResultRow) -> tuple[str, str]:
     """ "better", "worse" or "" and the sentence that says so, plainly."""
     if row["suite"] == "preferences":
         value, low, high = row["value"], row["low"], row["high"]
@@ -113,7 +113,9 @@ def run_values(run: RunStory) -> dict[str, Any]:
     charts = curves(run)
     accuracies = [row for row in run.results if row["suite"] == "preferences" and row.get("n")]
     if accuracies:
-        rows = [Interval(r["group"], r["value"], r.get("low"), r.get("high")) for r in accuracies]
+        rows = [
+            ChartInterval(r["group"], r["value"], r.get("low"), r.get("high")) for r in accuracies
+        ]
         title = "Accuracy on held-out pairs; the dashed line is chance"
         charts.append({"title": title, "svg": intervals(title, "accuracy", rows, CHANCE)})
     return {
@@ -179,14 +181,14 @@ def base_facts(story: Story) -> list[tuple[str, str]]:
     return facts
 
 
-def _suites(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    found: dict[str, list[Row]] = {}
+def _suites(rows: Sequence[ResultRow]) -> list[dict[str, Any]]:
+    found: dict[str, list[ResultRow]] = {}
     for row in rows:
         found.setdefault(row["suite"], []).append(row)
     return [{"name": name, "rows": own} for name, own in found.items()]
 
 
-def _whole(row: Row) -> Row:
+def _whole(row: ResultRow) -> ResultRow:
     return {"group": "all", "n": None, "missing": None, "judge": "", "against": "", **row}
 
 
@@ -205,7 +207,7 @@ def limits(story: Story) -> list[str]:
             "A policy that gains reward has learnt what is rewarded, which may be a style. Only a "
             "measure from elsewhere, such as people's votes, tells whether its replies are better."
         )
-    if any(run.config["model"]["source"] == TINY for run in story.runs):
+    if any(run.config["model"]["source"] == _TINY for run in story.runs):
         found.insert(0, RANDOM)
     return found
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from hen_jax.core.fields import REQUIRED, Field, fields_of, may_be_none, words
 from hen_jax.recipes.table import STAGES, stage_of
 from hen_jax.runs.sources import Source
-from hen_jax.verbs.pipeline.settings import PipelineSettings, Step, Suites
+from hen_jax.verbs.pipeline.settings import PipelineSettings, PipelineStep, Suites
 
 _HEAD = """\
 # Settings
@@ -82,8 +82,8 @@ def _pipeline() -> list[str]:
         _about(PipelineSettings),
         _table(field for field in fields if _is_top(field)),
         "## An item of `stages` (of pipeline)",
-        _about(Step),
-        _table(fields_of([Step], "stages[0].")),
+        _about(PipelineStep),
+        _table(fields_of([PipelineStep], "stages[0].")),
         "## `suites` (of pipeline)",
         _about(Suites),
         _table(fields_of([Suites], "suites.")),

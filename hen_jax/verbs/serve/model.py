@@ -27,7 +27,7 @@ from hen_jax.serving.admission import Admission
 from hen_jax.serving.asks import MOST_BIASES, MOST_TOP
 from hen_jax.serving.experts import Experts
 from hen_jax.serving.meters import Meters
-from hen_jax.serving.served import Route, Served, ServerSettings
+from hen_jax.serving.served import RouteOf, Served, ServerSettings
 from hen_jax.serving.shelf import Adapter, Shelf
 from hen_jax.serving.worker import Worker
 from hen_jax.text.chat import stop_ids
@@ -125,7 +125,7 @@ def _route(
     tokenizer: ChatTokenizer,
     config: DecoderConfig,
     engine: Engine,
-) -> Route | None:
+) -> RouteOf | None:
     """The router, which reads with the base that is served."""
     if request.router is None:
         return None

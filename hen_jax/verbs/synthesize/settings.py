@@ -9,7 +9,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.ranges import Count, Natural, NotNegative, Range, check_ranges, require_in
 from hen_jax.empathy.labels import LANGUAGES, Language
 from hen_jax.runs.chats import Answering
-from hen_jax.synthesis.scenes import Wanted
+from hen_jax.synthesis.scenes import WantedScenes
 
 MOST_TURNS = 10
 """Messages of the user in one conversation at most, as in the second paper's conversations."""
@@ -64,9 +64,9 @@ class Synthesis:
         if self.language not in LANGUAGES:
             raise InputError(f"--language {self.language!r}; allowed: {', '.join(LANGUAGES)}")
 
-    def wanted(self, contexts: tuple[str, ...]) -> Wanted:
+    def wanted(self, contexts: tuple[str, ...]) -> WantedScenes:
         """How many scenes, and of what; `contexts` are all there are."""
-        return Wanted(self.contexts or contexts, self.each, self.turns, self.hard, self.seed)
+        return WantedScenes(self.contexts or contexts, self.each, self.turns, self.hard, self.seed)
 
     def answering(self, *, judge: bool = False) -> Answering:
         """How replies are made; a judge's are greedy."""
