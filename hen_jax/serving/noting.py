@@ -17,7 +17,7 @@ from hen_jax.text.conversation import message_row
 async def noted_parts(
     served: Served, planned: PlannedRequest
 ) -> AsyncGenerator[tuple[int, StreamedPart], None]:
-    """`replying.streamed_parts`, guarded, each request counted and told in the log once it is over."""
+    """`replying.streamed_parts`, guarded; each request is counted, and logged at its end."""
     began, first = time.monotonic(), None
     reasons: set[str] = set()
     done: list[Completion] = []
