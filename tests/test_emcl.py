@@ -16,7 +16,7 @@ from hen_jax.curricula.emcl import emcl_step, init_memory
 from hen_jax.curricula.shared import EmclConfig, evaluation
 from hen_jax.data.episodes import Episode
 from hen_jax.objectives.curriculum import soft_sort
-from hen_jax.recipes.emcl_data import put_episode
+from hen_jax.recipes.emcl_episodes import put_episode
 from hen_jax.recipes.emcl_settings import EpisodeSettings
 from hen_jax.steps.state import State, init_state
 from hen_jax.training.checkpoints import Checkpoints

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.recipes import emcl
-from hen_jax.recipes.emcl_data import put_episode
+from hen_jax.recipes.emcl_episodes import put_episode
 from hen_jax.runs import train
 from hen_jax.runs.export.folders import export
 from hen_jax.runs.settings import settings

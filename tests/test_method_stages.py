@@ -23,7 +23,8 @@ from hen_jax.methods import ebg
 from hen_jax.methods.emotions import HED_LABELS
 from hen_jax.models.decoder import merge
 from hen_jax.models.soft_prefix import PrefixConfig, SoftPrefix
-from hen_jax.recipes.policy_rewards import Circumstance, RewardSource, terms
+from hen_jax.recipes.policy_reward_source import Circumstance, RewardSource
+from hen_jax.recipes.policy_rewards import terms
 from hen_jax.recipes.table import stage_of
 from hen_jax.runs import train
 from hen_jax.steps.muffin import MuffinConfig, muffin_loss

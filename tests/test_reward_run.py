@@ -16,7 +16,9 @@ from hen_jax.data import samples
 from hen_jax.data.crossed import require_crossed
 from hen_jax.data.schemas import read_pairs
 from hen_jax.evaluation.rewards import Answered
-from hen_jax.recipes import policy_rewards, reward
+from hen_jax.recipes import reward
+from hen_jax.recipes.policy_reward_kinds import reward_model
+from hen_jax.recipes.policy_reward_source import Circumstance, RewardSource
 from hen_jax.recipes.reward_report import control_accuracies
 from hen_jax.runs import train
 from hen_jax.runs.compared import Asked, bounds_of, compared_parts
@@ -152,8 +154,8 @@ def test_a_policy_is_rewarded_by_what_hen_score_gives(finished, tmp_path):
     export(finished, out, "hf")
     pairs = read_pairs(samples.path("crossed/level.en.jsonl"), "crossed")[:3]
     answered = [Answered(pair.prompt, pair.chosen[0].content, {"task": "new"}) for pair in pairs]
-    source = policy_rewards.RewardSource("model", path=str(out))
-    given = policy_rewards.reward_model(source, policy_rewards.Circumstance(0, 512))(answered)
+    source = RewardSource("model", path=str(out))
+    given = reward_model(source, Circumstance(0, 512))(answered)
     scored = score_documents(
         open_reward(out),
         [render(pair.conversations()[0], known_tokenizer(out)).tokens for pair in pairs],

@@ -17,7 +17,7 @@ from hen_jax.curricula.reweight import RowsSeen, row_weights, visited
 from hen_jax.curricula.shared import EmclConfig
 from hen_jax.data.episodes import Episode
 from hen_jax.models.config import LoraConfig
-from hen_jax.recipes.emcl_data import put_episode
+from hen_jax.recipes.emcl_episodes import put_episode
 from hen_jax.recipes.emcl_settings import EpisodeSettings
 from hen_jax.steps.aligned import adapter_row_sums, loss_row_sums
 from hen_jax.steps.sft import sft_loss

@@ -13,19 +13,12 @@ from hen_jax.curricula.evaluations import outer_updates
 from hen_jax.curricula.learnt import reply_features
 from hen_jax.curricula.shared import evaluation, require_gradient
 from hen_jax.models.config import DecoderConfig
-from hen_jax.planning.model_flops import row_flops
 from hen_jax.planning.search import Change
 from hen_jax.recipes.changes import replaced
 from hen_jax.recipes.curriculum_plot import draw_curriculum
-from hen_jax.recipes.emcl_data import (
-    EpisodeBounds,
-    abstract_episode,
-    draw_episode,
-    episode_bounds,
-    put_episode,
-    read_tasks,
-)
-from hen_jax.recipes.emcl_settings import EmclSettings, check
+from hen_jax.recipes.emcl_data import EpisodeBounds, episode_bounds, read_tasks
+from hen_jax.recipes.emcl_episodes import abstract_episode, draw_episode, put_episode
+from hen_jax.recipes.emcl_settings import EmclSettings, check, step_flops
 from hen_jax.runs.stage import Feed, Job, Load, Stage, Work, guarded
 from hen_jax.steps.aligned import adapter_row_sums
 from hen_jax.steps.sft import sft_loss
@@ -92,12 +85,6 @@ def load(settings: EmclSettings, config: DecoderConfig, mesh: Mesh) -> Load:
     drawn, steps = settings.episode, settings.emcl.inner_steps
     batch = abstract_episode(mesh, drawn, len(settings.tasks), steps)
     return Load(batch, EpisodeBounds(drawn.row_length, PLANNED_EXAMPLES))
-
-
-def step_flops(settings: EmclSettings, config: DecoderConfig, number: int) -> float:
-    """The model's operations in step `number`: gradients of a row, each as in fine-tuning."""
-    each = row_flops(config, settings.adapter, settings.episode.row_length)
-    return float(settings.gradients()[number] * each)
 
 
 def before(job: Job) -> None:

@@ -11,6 +11,8 @@ from hen_jax.core.ranges import BelowOne, Count, check_ranges
 from hen_jax.core.rows import check_episode
 from hen_jax.curricula.evaluations import EvaluationRows, evaluations
 from hen_jax.curricula.shared import EmclConfig
+from hen_jax.models.config import DecoderConfig
+from hen_jax.planning.model_flops import row_flops
 from hen_jax.runs.sources import Source
 from hen_jax.runs.stage import RunSettings
 
@@ -62,3 +64,9 @@ def check(settings: EmclSettings, mesh: Mesh) -> None:
         raise InputError(f"config.microbatches is {settings.microbatches}; episodes need 1")
     drawn = settings.episode
     check_episode(len(settings.tasks), drawn.support_rows, drawn.query_rows, drawn.task_axis, mesh)
+
+
+def step_flops(settings: EmclSettings, config: DecoderConfig, number: int) -> float:
+    """The model's operations in step `number`: gradients of a row, each as in fine-tuning."""
+    each = row_flops(config, settings.adapter, settings.episode.row_length)
+    return float(settings.gradients()[number] * each)

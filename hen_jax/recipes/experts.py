@@ -13,7 +13,8 @@ from hen_jax.data.pipeline import RowBounds
 from hen_jax.models.config import DecoderConfig
 from hen_jax.planning.model_flops import row_flops
 from hen_jax.recipes.changes import NARROW
-from hen_jax.recipes.experts_data import ExpertBounds, ExpertsSettings, adapters, feed, rows
+from hen_jax.recipes.experts_data import ExpertBounds, feed
+from hen_jax.recipes.experts_settings import ExpertsSettings, adapters, rows
 from hen_jax.runs.abstract import UPDATES, abstract_batch
 from hen_jax.runs.packed import check_packing
 from hen_jax.runs.stage import Load, Stage, Work, guarded

@@ -17,13 +17,13 @@ from hen_jax.core.rows import check_batch
 from hen_jax.models.config import DecoderConfig
 from hen_jax.planning.model_flops import RowShape, row_flops, scoring_flops
 from hen_jax.recipes.changes import NARROW
-from hen_jax.recipes.experts_data import adapters, learning, rows
 from hen_jax.recipes.experts_preference_data import (
     ExpertPairBounds,
     ExpertsPreferenceSettings,
     feed,
     settings_alone,
 )
+from hen_jax.recipes.experts_settings import adapters, learning, rows
 from hen_jax.recipes.preference import require_start
 from hen_jax.runs.abstract import UPDATES
 from hen_jax.runs.packed import check_shared_prompts

@@ -14,7 +14,7 @@ from hen_jax.data.preference_batches import (
     preference_bounds,
     train_preferences,
 )
-from hen_jax.recipes.experts_data import Expert, adapters, check_experts, learning
+from hen_jax.recipes.experts_settings import Expert, adapters, check_experts, learning
 from hen_jax.runs.compared import describe_part
 from hen_jax.runs.preferred import PreferenceSettings, Preferred, read_preferences
 from hen_jax.runs.sources import Source

@@ -4,11 +4,6 @@ What trains is the prefix's fusion, beside the adapter or the whole model. Left 
 engine, which has no place for a soft prefix yet, so that what is told is the held-out loss.
 """
 
-import dataclasses
-from functools import partial
-from pathlib import Path
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -20,82 +15,19 @@ from hen_jax.core.mesh import BATCH
 from hen_jax.core.rows import check_batch
 from hen_jax.core.types import Tree
 from hen_jax.data.featured import (
-    Featured,
     FeaturedBatch,
-    featured,
-    featured_batch,
-    read_features,
 )
-from hen_jax.data.pipeline import PipelineConfig
-from hen_jax.data.row_streams import RowSets, eval_rows, rows_of_batch, train_rows
 from hen_jax.models.config import DecoderConfig
-from hen_jax.models.soft_prefix import PrefixConfig, SoftPrefix
+from hen_jax.models.soft_prefix import SoftPrefix
 from hen_jax.planning.model_flops import row_flops
 from hen_jax.recipes.changes import NARROW
+from hen_jax.recipes.pecer_data import Bounds, PecerSettings, feed
 from hen_jax.runs.abstract import abstract_batch
-from hen_jax.runs.packed import PackedSettings, packed_rows
-from hen_jax.runs.sources import documents
-from hen_jax.runs.stage import Feed, Load, Stage, Work, guarded
+from hen_jax.runs.packed import packed_rows
+from hen_jax.runs.stage import Load, Stage, Work, guarded
 from hen_jax.steps.pecer import PREFIX_PARAMS, pecer_loss
 from hen_jax.steps.update import update_step
-from hen_jax.text.tokenizer import ChatTokenizer
 from hen_jax.training.optimizers import make_schedule
-from hen_jax.training.processes import Share
-
-_MULTIPLE = 32
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PecerSettings(PackedSettings):
-    """Everything that decides what a run computes; a row holds one conversation."""
-
-    features: str  # a file of traits and reactions by record: `hen build traits`
-    traits: int = 5  # numbers of a record's traits: 5 of big5, 4 of mbti
-    reactions: int = 8  # numbers of a record's reactions
-    prefix: PrefixConfig = PrefixConfig()
-
-
-class Bounds(NamedTuple):
-    """Sizes that the step is compiled for."""
-
-    row: int
-
-
-def feed(settings: PecerSettings, tokenizer: ChatTokenizer, share: Share) -> Feed:
-    """One conversation a row, behind the places of its prefix.
-
-    Raises:
-      InputError: a record without features, features of another size, or a part without a record.
-    """
-    data, shards = settings.data, {"process_index": share.index, "process_count": share.count}
-    known = read_features(Path(settings.features))
-    sizes = (settings.traits, settings.reactions)
-    first = next(iter(known.values()))
-    if (len(first.traits), len(first.reactions)) != sizes:
-        raise InputError(
-            f"{settings.features}: {len(first.traits)} traits, {len(first.reactions)} reactions; "
-            f"config.traits is {sizes[0]}, config.reactions {sizes[1]}"
-        )
-    dealt, longest = documents(settings.sources), data.row_length - settings.prefix.length
-    parts: list[list[Featured]] = []
-    for name, part in (("train", dealt.train), ("valid", dealt.valid)):
-        rows, dropped = featured(part, known, tokenizer, longest)
-        print(f"{name}: {len(rows)} conversations; {len(dropped)} left out as longer than a row")
-        if not rows:
-            raise InputError(f"the {name} part of config.sources holds no conversation that fits")
-        parts.append(rows)
-    fullest = max(row.example.length for part in parts for row in part)
-    row = -(-(fullest + settings.prefix.length) // _MULTIPLE) * _MULTIPLE
-    lay = partial(featured_batch, row_length=row, prefix=settings.prefix.length, sizes=sizes)
-    train, valid = parts
-    sets = RowSets((train,))
-    return Feed(
-        steps=max(1, round(settings.epochs * len(train) / data.batch_size)),
-        bounds=Bounds(row),
-        batches=train_rows(sets, lay, data, **shards),
-        held_out=lambda: eval_rows(valid, lay, data, **shards),
-        records=lambda number: _ids(sets, data, number),
-    )
 
 
 def work(
@@ -150,10 +82,6 @@ def check(settings: PecerSettings, mesh: Mesh) -> None:
 
 def _prefix(settings: PecerSettings, config: DecoderConfig, key: PRNGKeyArray) -> SoftPrefix:
     return SoftPrefix(key, settings.prefix, config.width, settings.traits, settings.reactions)
-
-
-def _ids(sets: RowSets, data: PipelineConfig, number: int) -> list[str]:
-    return [row.example.id for row in rows_of_batch(sets, data, number)]
 
 
 STAGE = Stage(

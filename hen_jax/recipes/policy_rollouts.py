@@ -4,7 +4,8 @@ import dataclasses
 
 from hen_jax.data.rollouts import MULTIPLE, RolloutBounds
 from hen_jax.io.endpoint import Endpoint
-from hen_jax.recipes.policy_rewards import Circumstance, terms
+from hen_jax.recipes.policy_reward_source import Circumstance
+from hen_jax.recipes.policy_rewards import terms
 from hen_jax.recipes.policy_settings import PolicySettings
 from hen_jax.recipes.policy_users import open_user
 from hen_jax.runs.chats import back_end

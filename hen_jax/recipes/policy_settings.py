@@ -13,7 +13,7 @@ from hen_jax.core.types import Array
 from hen_jax.data.rollouts import Rollout, RolloutBounds, bounds
 from hen_jax.models.config import DecoderConfig
 from hen_jax.planning.model_flops import RowShape, scoring_flops, training_flops
-from hen_jax.recipes.policy_rewards import RewardSource
+from hen_jax.recipes.policy_reward_source import RewardSource
 from hen_jax.runs.abstract import abstract_batch
 from hen_jax.runs.prompts import (
     PromptConfig,

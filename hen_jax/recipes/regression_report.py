@@ -12,11 +12,11 @@ from hen_jax.core.files import staged_file, write_json
 from hen_jax.core.mesh import replicated
 from hen_jax.data.rated import RatedDocument
 from hen_jax.data.rated_batches import RatedRow, pack_rated
-from hen_jax.data.rating_words import length_ratings, word_ratings
-from hen_jax.evaluation.regression import HeldRatings, regression_report, regression_scores
+from hen_jax.evaluation.regression import regression_report, regression_scores
+from hen_jax.recipes.regression_held import held_ratings
 from hen_jax.recipes.regression_plot import draw_regression
 from hen_jax.runs.export.trained import REPORTS
-from hen_jax.runs.rated import LABELS, RatedParts, rated_parts
+from hen_jax.runs.rated import LABELS, rated_parts
 from hen_jax.runs.stage import Job
 from hen_jax.steps.regression import rating_logits
 from hen_jax.steps.state import State
@@ -74,24 +74,6 @@ def ratings(job: Job) -> Evaluator:
     return look
 
 
-def held_ratings(parts: RatedParts) -> HeldRatings:
-    """The held-out ratings, with what predictors say of them that were fitted on the others.
-
-    They are the mean of all, length, and a bag of words; the last two read replies only.
-    """
-    truth = _overall(parts.train.rated)
-    texts = [[_replies(one) for one in part.rated] for part in parts]
-    return HeldRatings(
-        truth=_overall(parts.valid.rated),
-        groups=[one.group for one in parts.valid.documents],
-        controls={
-            "constant": np.full(len(parts.valid.rated), truth.mean()),
-            "length": length_ratings(texts[0], truth, texts[1]),
-            "bag_of_words": word_ratings(texts[0], truth, texts[1]),
-        },
-    )
-
-
 def by_conversation(rows: Sequence[RatedRow], predicted: np.ndarray) -> dict[str, np.ndarray]:
     """`[O]` of each conversation: the mean over its marks, turn first, from `[rows, K, O]`."""
     found: dict[str, np.ndarray] = {}
@@ -126,12 +108,3 @@ def _write_rated(path: Path, rated: Sequence[RatedDocument], predicted: np.ndarr
         for one, value in zip(rated, predicted.tolist(), strict=True):
             row = {"id": one.document.id, "rating": one.level.overall, "predicted": value}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _overall(rated: Sequence[RatedDocument]) -> np.ndarray:
-    return np.asarray([one.level.overall for one in rated])
-
-
-def _replies(rated: RatedDocument) -> str:
-    said = rated.document.conversation.messages
-    return "\n".join(one.content for one in said if one.role == "assistant")

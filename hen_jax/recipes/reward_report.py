@@ -11,15 +11,12 @@ import numpy as np
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json, write_json
 from hen_jax.core.mesh import replicated
-from hen_jax.data.crossed import is_crossed
-from hen_jax.data.cues import cue_margins
-from hen_jax.data.preferences import Pair
-from hen_jax.data.splits import part_number
-from hen_jax.data.word_ranker import cross_validated_margins, word_margins
-from hen_jax.evaluation.preference_report import Held, TaskScores, report_preferences
+from hen_jax.data.word_ranker import cross_validated_margins
+from hen_jax.evaluation.preference_report import report_preferences
 from hen_jax.evaluation.preferences import pair_accuracy
+from hen_jax.recipes.reward_held import held_pairs, pair_scores, task_scores
 from hen_jax.recipes.reward_plot import draw_reward
-from hen_jax.runs.compared import ComparedPart, ComparedParts
+from hen_jax.runs.compared import ComparedParts
 from hen_jax.runs.earlier import previous_run
 from hen_jax.runs.export.trained import REPORTS
 from hen_jax.runs.record import read_back
@@ -92,7 +89,7 @@ def reward_reporting(
     """What `scored(state) [rows, K]` says of the held-out pairs: in `name`, a JSON file, and in a
     drawing beside it. `preferences` of a reward model, and of a policy's implicit reward. `control`
     are accuracies by kind of a model that reads replies alone."""
-    held, drawing = _held(parts), Path(name).with_suffix(".png")
+    held, drawing = held_pairs(parts), Path(name).with_suffix(".png")
     mixture = float(pair_accuracy(cross_validated_margins(parts.train.pairs())).mean())
 
     def look(state: State) -> dict[str, float]:
@@ -115,48 +112,3 @@ def reward_reporting(
         }
 
     return look
-
-
-def pair_scores(part: ComparedPart, scores: np.ndarray) -> np.ndarray:
-    """`[n, 2]` of chosen and rejected from `[rows, K]`, in the order of `part.pairs()`."""
-    return np.asarray(
-        [
-            (scores[row, judged.chosen], scores[row, judged.rejected])
-            for row, one in enumerate(part.found.all())
-            for judged in one.judged
-        ]
-    )
-
-
-def task_scores(part: ComparedPart, scores: np.ndarray) -> TaskScores:
-    """Every reply once, under the task of its prompt."""
-    rows = part.found.all()
-    return TaskScores(
-        np.concatenate([scores[at, : len(one.documents)] for at, one in enumerate(rows)]),
-        [part.tasks[one.id] for one in rows for _ in one.documents],
-    )
-
-
-def _held(parts: ComparedParts) -> Held:
-    train, pairs = parts.train.pairs(), parts.valid.pairs()
-    length, cues = cue_margins(train, pairs)
-    return Held(
-        shares=np.asarray([pair.wins for pair in pairs]),
-        kinds=[pair.kind for pair in pairs],
-        groups=[pair.group for pair in pairs],
-        flipped=np.asarray([part_number(pair.id, 2, "order") == 1 for pair in pairs]),
-        lengths=np.asarray(
-            [(_length(pair, "chosen"), _length(pair, "rejected")) for pair in pairs]
-        ),
-        crossed=is_crossed,
-        controls={
-            "length": length,
-            "cues": cues,
-            "bag_of_words": word_margins(train, pairs),
-        },
-    )
-
-
-def _length(pair: Pair, side: str) -> int:
-    said = {"chosen": pair.chosen, "rejected": pair.rejected}[side]
-    return max(sum(len(message.content) for message in said if message.role == "assistant"), 1)

@@ -4,7 +4,6 @@ The base runs once over each conversation; what trains is a softmax regression o
 it makes, all of them in every update.
 """
 
-import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,67 +13,24 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
-from hen_jax.adapters.router import usual_layer
-from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import replicated
-from hen_jax.core.ranges import Count, NotNegative, UpToOne
 from hen_jax.core.types import Tree
 from hen_jax.models.config import DecoderConfig
 from hen_jax.recipes.router_report import routing
+from hen_jax.recipes.router_settings import RouterSettings, check, check_model
 from hen_jax.recipes.router_vectors import Conversations, raw_vectors, scale_of
-from hen_jax.runs.rated import Folds
-from hen_jax.runs.routed import PartName, RoutedPart, RouteTo, routed_parts
-from hen_jax.runs.routing import RouterReading
-from hen_jax.runs.sources import Source
-from hen_jax.runs.stage import Feed, Job, Load, RunSettings, Stage, Work, guarded
+from hen_jax.runs.routed import PartName, RoutedPart
+from hen_jax.runs.stage import Feed, Job, Load, Stage, Work, guarded
 from hen_jax.steps.router import Routed, router_head, router_loss
 from hen_jax.steps.state import State
 from hen_jax.steps.update import update_step
 from hen_jax.text.tokenizer import ChatTokenizer
-from hen_jax.training.loop import LoopConfig, Prepare
+from hen_jax.training.loop import Prepare
 from hen_jax.training.optimizers import make_schedule
 from hen_jax.training.processes import Share
 
 PLANNED = 1024
 """Conversations that a plan counts with."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RouterSettings(RunSettings):
-    """Everything that decides what a router becomes; each expert has conversations of its own."""
-
-    routes: tuple[RouteTo, ...]  # the experts, two at least
-    sources: tuple[Source, ...] = ()  # none here: each expert has its own
-    unknown: tuple[Source, ...] = ()  # conversations of no expert, to measure by; none trains
-    reading: RouterReading = RouterReading()
-    folds: Folds = Folds(count=5)  # the held one tests, the next calibrates
-    updates: Count = 300  # each of all conversations
-    ridge: NotNegative = 1e-2  # times half the squared kernel, beside the mean cross-entropy
-    keep: UpToOne = 0.95  # of the calibrating ones are routed
-    loop: LoopConfig = LoopConfig(evaluators=("routing",), checkpoint_every=1000)
-
-    def __post_init__(self):
-        super().__post_init__()
-        names = [route.name for route in self.routes]
-        if len(names) < 2 or len(set(names)) < len(names):
-            raise InputError(f"config.routes are {names}; give two or more, each its own name")
-        if self.sources or self.adapter is not None or self.start is not None:
-            raise InputError(
-                "a router leaves the model as it is: leave config.sources, config.adapter and "
-                "config.start out, and give config.routes"
-            )
-        if self.folds.count < 3:
-            raise InputError("config.folds.count: allowed: 3 or more; one tests, one calibrates")
-        if self.microbatches != 1:
-            raise InputError("config.microbatches: allowed: 1; all conversations are one batch")
-
-    def layer(self, config: DecoderConfig) -> int:
-        """The layer that is read."""
-        return self.reading.layer or usual_layer(config)
-
-    def parts(self, tokenizer: ChatTokenizer) -> dict[PartName, RoutedPart]:
-        """Its conversations."""
-        return routed_parts(self.routes, self.unknown, self.folds, self.reading, tokenizer)
 
 
 class RouterBounds(NamedTuple):
@@ -147,20 +103,6 @@ def _extra(settings: RouterSettings, config: DecoderConfig, key: PRNGKeyArray) -
     return router_head(key, config.width, len(settings.routes))
 
 
-def check(settings: RouterSettings, mesh: Mesh) -> None:
-    """Raises `InputError` among several processes."""
-    if jax.process_count() > 1:
-        raise InputError("a router is trained by one process; start one")
-
-
-def _check_model(settings: RouterSettings, config: DecoderConfig) -> None:
-    """Raises `InputError` for a layer that the model lacks."""
-    if settings.reading.layer > config.layers:
-        raise InputError(
-            f"config.reading.layer is {settings.reading.layer}; the model has {config.layers}"
-        )
-
-
 STAGE = Stage(
     settings=RouterSettings,
     feed=feed,
@@ -172,7 +114,7 @@ STAGE = Stage(
     adapters=lambda settings: {},
     extra=_extra,
     check=check,
-    check_model=_check_model,
+    check_model=check_model,
     speaks=False,
     evaluators={"routing": routing},
 )
