@@ -15,11 +15,10 @@ from hen_jax import cli
 from hen_jax.core.files import RECORD, read_json
 from hen_jax.core.mesh import make_mesh
 from hen_jax.core.rows import check_batch
-from hen_jax.recipes.table import settings_of
 from hen_jax.runs import train
 from hen_jax.runs.settings import settings
 from hen_jax.verbs.plan import plan
-from hen_jax.verbs.run.launch import load_config
+from hen_jax.verbs.run.launch import load_config, settings_of
 
 ROOT = Path(__file__).parent.parent
 LAUNCH = ROOT / "launch"

@@ -8,7 +8,6 @@ import pytest
 from hen_jax import cli
 from hen_jax.core.errors import InputError, StoppedError
 from hen_jax.core.files import RECORD, read_json, write_json
-from hen_jax.recipes.table import settings_of
 from hen_jax.runs.settings import settings
 from hen_jax.training.metrics import read_metrics
 from hen_jax.training.progress import Place, progress_line
@@ -17,7 +16,7 @@ from hen_jax.verbs.pipeline import steps as pipeline_steps
 from hen_jax.verbs.pipeline.pipeline import Ledger, bring, run_pipeline, seconds_of, set_aside_old
 from hen_jax.verbs.pipeline.settings import PipelineSettings, plan_stages
 from hen_jax.verbs.pipeline.steps import StepWork, works_of
-from hen_jax.verbs.run.launch import load_config
+from hen_jax.verbs.run.launch import load_config, settings_of
 
 PLACE = Place("[1/1 a]")
 

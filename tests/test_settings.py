@@ -20,11 +20,11 @@ from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.core.ranges import Count, Positive, Range, check_ranges
 from hen_jax.core.rows import check_episode
 from hen_jax.models.families.table import FAMILIES
-from hen_jax.recipes.table import STAGES, settings_of, stage_of
+from hen_jax.recipes.table import STAGES, stage_of
 from hen_jax.runs import record
 from hen_jax.runs.config_files import BUILT_IN, built_in, read_run_config, with_overrides
 from hen_jax.runs.settings import settings
-from hen_jax.verbs.run.launch import load_config
+from hen_jax.verbs.run.launch import load_config, settings_of
 from hen_jax.verbs.run.settings_page import page
 from hen_jax.verbs.run.show_config import list_configs, show_config
 

@@ -24,14 +24,7 @@ STAGES = {
 
 
 PIPELINE = "pipeline"
-"""The recipe that is no stage: it runs several, one after another."""
-
-
-def settings_of(name: Any) -> type:
-    """The dataclass of a recipe's settings; raises `InputError` where there is no such recipe."""
-    if name == PIPELINE:
-        return import_module("hen_jax.verbs.pipeline.settings").PipelineSettings
-    return stage_of(name).settings
+"""The recipe that is no stage: `hen_jax.verbs.pipeline` runs several, one after another."""
 
 
 def stage_of(name: Any) -> Stage:

@@ -4,7 +4,8 @@ The order of start-up, written down once:
 
 1. what can be refused without reading is refused: names of plug-ins, the mesh, `stage.check`;
 2. `folder = ensure_model(...)`: the base model is fetched, if it is not there yet;
-3. `open_job`: `stage.check_model`, the data, the weights; then the work directory is claimed;
+3. `open_job`: `stage.check_model`, the tokenizer, the data, the weights; then the run's record is
+   written to the work directory, or compared with the one that is there (`claim`);
 4. `fit`: the newest checkpoint, or the first state; then the updates that are left.
 """
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from hen_jax.core.errors import InputError
 from hen_jax.io.packages import cache_folder
-from hen_jax.recipes.table import PIPELINE, settings_of, stage_of
+from hen_jax.recipes.table import PIPELINE, stage_of
 from hen_jax.runs import train
 from hen_jax.runs.config_files import parsed_value, plain_config, read_run_config, with_overrides
 from hen_jax.runs.settings import settings
@@ -45,6 +46,15 @@ def launch(config_file: str, overrides: list[str], workdir: Path, only: str | No
         with stop_early(), only_run(workdir):  # again: jax took SIGTERM when it joined others
             train.run(stage, read, workdir)
             say_finished(workdir)
+
+
+def settings_of(name: Any) -> type:
+    """The dataclass of a recipe's settings; raises `InputError` where there is no such recipe."""
+    if name == PIPELINE:
+        from hen_jax.verbs.pipeline.settings import PipelineSettings  # which loads configs, too
+
+        return PipelineSettings
+    return stage_of(name).settings
 
 
 def load_config(config_file: str, overrides: Sequence[str]) -> ConfigDict:

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hen_jax.core.fields import REQUIRED, Field, fields_of, words
-from hen_jax.recipes.table import settings_of
 from hen_jax.runs.config_files import built_in, find_config, open_config
 from hen_jax.runs.settings import settings
-from hen_jax.verbs.run.launch import load_config
+from hen_jax.verbs.run.launch import load_config, settings_of
 
 
 def show_config(config_file: str, overrides: Sequence[str]) -> str:
