@@ -397,4 +397,6 @@ def test_devices_that_are_not_there_are_told_in_one_line(platform):
     lines = done.stdout.splitlines()
     assert len(lines) == 2, done.stderr
     for line in lines:
-        assert line.startswith(f"Told(code=2, line=\"jax has no device of the kind '{platform}'")
+        assert line.startswith(
+            f"CommandEnd(code=2, line=\"jax has no device of the kind '{platform}'"
+        )

@@ -217,7 +217,7 @@ def test_an_endpoint_that_echoes_gives_the_same(tiny_base, scored):
         ask = likelihood.endpoint_likelihood(Endpoint(server.url, "m"), tiny_base)
         given = ask(asked[:2])
         with pytest.raises(InputError, match="does not list the log-probabilities of its prompt"):
-            likelihood.score_tokens(Endpoint(server.url, "m", tries=1), [[]])
+            likelihood.endpoint_log_probs(Endpoint(server.url, "m", tries=1), [[]])
     prompt, replies = asked[1]
     rendered = render(Conversation((*prompt, Message("assistant", replies[0]))), words)
     start = len(render_prompt(prompt, words))

@@ -50,7 +50,7 @@ def home(tmp_path, tiny_base, tiny_finished, monkeypatch):
     few = functools.partial(data_sense7.describe, draws=10)
     monkeypatch.setattr(data_sense7, "describe", few)
     monkeypatch.setattr(data_stats, "draw_lengths", lambda *args: args[-1].write_bytes(b"png"))
-    monkeypatch.setattr(data_sense7, "draw_levels", lambda *args: args[-1].write_bytes(b"png"))
+    monkeypatch.setattr(data_sense7, "_draw_levels", lambda *args: args[-1].write_bytes(b"png"))
     return folder
 
 

@@ -168,7 +168,7 @@ def test_a_policy_is_rewarded_by_what_hen_score_gives(finished, tmp_path):
 
 def test_a_reward_model_starts_from_a_finetuned_trunk(tiny_base, tiny_finished, tmp_path):
     job = open_job(tiny_base, tmp_path / "run", **FIELDS, start=str(tiny_finished))
-    saved = train.continued(tiny_finished, job.model, job.settings.adapter).trainable["blocks"]
+    saved = train.continued_from(tiny_finished, job.model, job.settings.adapter).trainable["blocks"]
     jax.tree.map(np.testing.assert_array_equal, job.trainable["blocks"], saved)
     b = job.trainable["blocks"]["attn"]["q"]["lora_b"]
     assert float(abs(b).max()) > 0  # that of a new adapter is 0

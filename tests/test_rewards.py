@@ -27,9 +27,9 @@ from hen_jax.evaluation.rewards import (
     mixed,
 )
 from hen_jax.evaluation.rubrics import load_rubric
-from hen_jax.recipes.policy_reward_kinds import function_of, reward_task
+from hen_jax.recipes.policy_reward_kinds import reward_task
 from hen_jax.recipes.policy_reward_source import Circumstance, RewardSource
-from hen_jax.recipes.policy_rewards import check_rewards, terms
+from hen_jax.recipes.policy_rewards import check_rewards, function_of, terms
 from hen_jax.text.conversation import Message, Reply
 
 PROMPT = (Message("user", "My scooter broke down in the rain."),)

@@ -26,7 +26,7 @@ def whole(telling) -> tuple[list[str], Reply]:
 
 
 def test_a_model_tells_what_it_would_say(tmp_path, monkeypatch):
-    monkeypatch.setattr(tellers, "PLACES", 64)
+    monkeypatch.setattr(tellers, "_PLACES", 64)
     folder = tiny_folder.write_tiny_folder(tmp_path / "tiny")
     answering = Answering(max_new_tokens=10, temperature=3.0, seed=4)
     teller = open_teller(f"model:{folder}", answering)
