@@ -1,5 +1,7 @@
 """EMCL as a run: taken up again, drawn, exported."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -8,11 +10,14 @@ from ml_collections import ConfigDict
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.recipes import emcl
-from hen_jax.recipes.emcl_episodes import put_episode
+from hen_jax.recipes.emcl_data import read_tasks
+from hen_jax.recipes.emcl_episodes import draw_episode, put_episode
 from hen_jax.runs import train
 from hen_jax.runs.export.folders import export
+from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.settings import settings
 from hen_jax.training.metrics import read_metrics
+from hen_jax.verbs.run.launch import load_config
 
 TASKS = ("SER", "SRER", "SPER", "SRPER")
 
@@ -41,6 +46,20 @@ def run(tiny_base, workdir, **changes):
 def opened(tiny_base, workdir, **changes):
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     return train.open_job(emcl.STAGE, configured(tiny_base, **changes), mesh, tiny_base, workdir)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_shipped_config_has_every_episode(tiny_base, language):
+    path = f"--config.sources=({{'schema': 'hed', 'path': 'shipped:hed/hed.{language}.jsonl'}},)"
+    own = settings(emcl.EmclSettings, load_config("emcl:tiny", [path]))
+    parts = read_tasks(own, known_tokenizer(tiny_base))
+    groups = [{one.group for x in part.values() for one in x} for part in parts if part]
+    assert len(groups[1]) == math.ceil(own.episode.meta_share * len(groups[0] | groups[1])) == 9
+    assert not groups[0] & groups[1]
+    for number in range(own.steps):
+        assert (
+            draw_episode(own, parts.train, parts.meta, own.seed, number).query.tokens.shape[0] == 4
+        )
 
 
 @pytest.mark.slow  # three runs; .ci/run runs it each time

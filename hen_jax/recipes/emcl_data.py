@@ -1,5 +1,6 @@
 """The examples of each task, and episodes on the mesh."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -69,11 +70,13 @@ def read_tasks(settings: EmclSettings, tokenizer: ChatTokenizer) -> TaskParts:
 def _apart(
     pairs: Sequence[tuple[str, Document]], share: float
 ) -> tuple[list[tuple[str, Document]], list[tuple[str, Document]]]:
-    """Pairs whose groups train, and a share of the groups that only queries have."""
-    support, queries = [], []
-    for pair in pairs:
-        number = part_number(pair[1].group, 1000, META_SALT)
-        (queries if number < 1000 * share else support).append(pair)
+    """Pairs whose groups train, and those of the groups that only queries have: `share` of the
+    groups, rounded up, so that a small set has some whatever their names are."""
+    groups = {pair[1].group for pair in pairs}
+    dealt = sorted(groups, key=lambda group: part_number(group, 2**32, META_SALT))
+    asked = set(dealt[: math.ceil(share * len(dealt))])
+    support = [pair for pair in pairs if pair[1].group not in asked]
+    queries = [pair for pair in pairs if pair[1].group in asked]
     return support, queries
 
 
