@@ -172,6 +172,37 @@ def test_rows_come_and_go_without_a_compilation(model, weights):
         assert program._cache_size() - before[program] <= most
 
 
+@pytest.mark.parametrize("draft", [0, 2])
+def test_reading_as_much_of_the_cache_as_is_filled_changes_nothing(draft, monkeypatch):
+    """600 places, of which 256 are read until a row has more; guessing, and without."""
+    model = Decoder(jax.random.key(0), dataclasses.replace(CONFIG, max_length=700))
+    slots = dataclasses.replace(
+        BARE, rows=2, places=600, prefill=(4, 64), prefill_tokens=64, draft=draft
+    )
+    monkeypatch.setattr(e.drafting, "pays", lambda worth: True)
+    long = tuple(np.random.default_rng(0).integers(0, V, 247).tolist())
+    asked = [Request(PROMPTS[0], 40, sampling=GREEDY), Request(long, 20, sampling=GREEDY)]
+    program, found, read = e._guess if draft else e._step, [], []
+    before = program._cache_size()
+    for platform in ("cpu", "tpu"):
+        engine = e.Engine(lay_out(model, unroll_layers=draft > 0), slots)
+        engine.platform = platform
+        own = engine._reads
+        monkeypatch.setattr(engine, "_reads", lambda own=own: read.append(own()) or read[-1])
+        found.append(engine.run(asked))
+    assert set(read) == {256, slots.room, None}
+    assert read.index(256) < read.index(slots.room) < read.index(None)
+    assert program._cache_size() - before == 3
+    for bounded, whole in zip(*found, strict=True):
+        assert bounded.tokens.tolist() == whole.tokens.tolist()
+        np.testing.assert_allclose(bounded.log_probs, whole.log_probs, atol=1e-5)
+
+
+def test_how_much_of_the_cache_may_be_read_are_few_sizes():
+    sizes = [dataclasses.replace(BARE, places=places).reads for places in (60, 512, 2044, 5000)]
+    assert sizes == [(64,), (256, 516), (256, 1024, 2048), (256, 1024, 5004)]
+
+
 def test_a_reply_ends_with_its_stop_token_or_string(weights):
     engine = e.Engine(weights, SLOTS, decode=lambda ids: "".join(f"<{one}>" for one in ids))
     free = engine.run([Request(PROMPTS[0], 12, sampling=GREEDY)])[0].tokens.tolist()

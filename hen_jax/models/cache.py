@@ -124,6 +124,18 @@ def places_of(layers: Layers) -> int:
     return (layers if isinstance(layers, LayerCache) else layers[0]).keys.shape[-1]
 
 
+def first_places(cache: Cache, count: int) -> Cache:
+    """The first `count` places of every row, for a program that reads no others."""
+    if count >= places_of(cache.layers):
+        return cache
+
+    def cut(layer: LayerCache) -> LayerCache:
+        return LayerCache(layer.keys[..., :count], layer.values[..., :count, :])
+
+    layers = jax.tree.map(cut, cache.layers, is_leaf=lambda x: isinstance(x, LayerCache))
+    return cache._replace(layers=layers)
+
+
 def attend_cached(
     q: Float[Array, "B T N H"],
     kept: LayerCache | None,

@@ -17,7 +17,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from hen_jax.core.types import Array
-from hen_jax.models.cache import NOWHERE, Cache, Recent, compacted, empty_recent, write_behind
+from hen_jax.models.cache import (
+    NOWHERE,
+    Cache,
+    Recent,
+    compacted,
+    empty_recent,
+    first_places,
+    write_behind,
+)
 from hen_jax.models.extend import New, extend
 from hen_jax.sampling.drawing import Chunk, StepTokens, empty_chunk, tokens_of, uniforms
 from hen_jax.sampling.logits import REPLY, draw
@@ -56,9 +64,15 @@ class _Checked(NamedTuple):
 
 
 def step_drafting(
-    weights: Weights, state: DecodeState, history: History, slots: Slots, ended: Int[Array, ""]
+    weights: Weights,
+    state: DecodeState,
+    history: History,
+    slots: Slots,
+    ended: Int[Array, ""],
+    reads: int | None = None,
 ) -> tuple[DecodeState, Chunk, Int[Array, ""]]:
     """`drawing.step_drawing` with `slots.draft` guesses a step; also how many steps it made."""
+    kept = state.cache if reads is None else first_places(state.cache, reads)
     before, T = state.rows.left > 0, slots.draft + 1
     wanted = jnp.minimum(ended, before.sum())
 
@@ -71,9 +85,7 @@ def step_drafting(
         tokens = jnp.concatenate([now.rows.last[:, None], jnp.maximum(guesses, 0)], axis=1)
         positions = (state.cache.lengths + now.chunk.counts)[:, None] + jnp.arange(T)
         new = New(tokens, positions, now.rows.reach, gate_of(now.rows.gate))
-        hidden, recent = extend(
-            weights.model, weights.blocks, new, state.cache, now.recent, now.step * T
-        )
+        hidden, recent = extend(weights.model, weights.blocks, new, kept, now.recent, now.step * T)
         found = _checked(next_logits(weights, hidden), guesses, now.rows, now.marks, slots)
         return _append(now._replace(recent=recent), positions, found)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, UInt8, UInt32
 
 from hen_jax.core.types import Array
-from hen_jax.models.cache import Cache, Recent, empty_recent, write_behind
+from hen_jax.models.cache import Cache, Recent, empty_recent, first_places, write_behind
 from hen_jax.models.extend import New, extend
 from hen_jax.sampling.logits import REPLY, Drawn, draw
 from hen_jax.sampling.slots import DecodeState, Rows, Slots, gate_of
@@ -42,12 +42,18 @@ class _Progress(NamedTuple):
 
 
 def step_drawing(
-    weights: Weights, state: DecodeState, slots: Slots, ended: Int[Array, ""]
+    weights: Weights,
+    state: DecodeState,
+    slots: Slots,
+    ended: Int[Array, ""],
+    reads: int | None = None,
 ) -> tuple[DecodeState, Chunk]:
-    """Draws up to `slots.chunk` tokens of every active row; `slots` is static.
+    """Draws up to `slots.chunk` tokens of every active row; `slots` and `reads` are static.
 
-    It returns earlier once `ended` rows are done that were not, or all are.
+    It returns earlier once `ended` rows are done that were not, or all are. `reads` is how many
+    places of the cache are looked at, at least as many as any active row has filled; None: all.
     """
+    kept = state.cache if reads is None else first_places(state.cache, reads)
     before = state.rows.left > 0
     wanted = jnp.minimum(ended, before.sum())
 
@@ -59,9 +65,7 @@ def step_drawing(
         rows = now.rows
         positions = state.cache.lengths + now.chunk.counts
         new = New(rows.last[:, None], positions[:, None], rows.reach, gate_of(rows.gate))
-        hidden, recent = extend(
-            weights.model, weights.blocks, new, state.cache, now.recent, now.step
-        )
+        hidden, recent = extend(weights.model, weights.blocks, new, kept, now.recent, now.step)
         logits = next_logits(weights, hidden[:, 0])
         drawn = draw(logits, rows.sampling, now.marks, uniforms(rows.seed, rows.drawn))
         return _append(now._replace(recent=recent), tokens_of(logits, drawn, slots))

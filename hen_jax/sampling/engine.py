@@ -41,8 +41,8 @@ _admit = jax.jit(at_rest.admit, donate_argnums=0)
 _release = jax.jit(at_rest.release, donate_argnums=0)
 _prefill = jax.jit(prefill, static_argnames="resumed", donate_argnums=1)
 _copy = jax.jit(copy_rows, donate_argnums=0)
-_step = jax.jit(step_drawing, static_argnames="slots", donate_argnums=1)
-_guess = jax.jit(drafting.step_drafting, static_argnames="slots", donate_argnums=1)
+_step = jax.jit(step_drawing, static_argnames=("slots", "reads"), donate_argnums=1)
+_guess = jax.jit(drafting.step_drafting, static_argnames=("slots", "reads"), donate_argnums=1)
 
 
 class Engine:
@@ -63,6 +63,7 @@ class Engine:
     ):
         self.weights, self.slots, self.key, self.decode = weights, slots, key, decode
         self.state = _init_state(weights, slots)
+        self.platform = next(iter(self.state.cache.lengths.devices())).platform
         self.writing: dict[int, Writing] = {}  # by slot
         self.residents: list[Resident] = [Resident()] * slots.rows
         self.waiting: deque[tuple[int, Request]] = deque()
@@ -131,14 +132,13 @@ class Engine:
         ended, guessing = 1 if self.waiting else self.slots.rows, False
         if self.slots.draft:
             guessing = drafting.pays(self.worth)
-        slots, start = self._slots_now(), time.perf_counter()
+        how = {"slots": self._slots_now(), "ended": ended, "reads": self._reads()}
+        start = time.perf_counter()
         if guessing:
             history = self._history()
-            self.state, chunk, steps = _guess(
-                self.weights, self.state, history, slots=slots, ended=ended
-            )
+            self.state, chunk, steps = _guess(self.weights, self.state, history, **how)
         else:
-            self.state, chunk = _step(self.weights, self.state, slots=slots, ended=ended)
+            self.state, chunk = _step(self.weights, self.state, **how)
             steps = None
         chunk, steps = jax.device_get((chunk, steps))
         steps = max(1, int(chunk.counts.max() if steps is None else steps))
@@ -146,6 +146,17 @@ class Engine:
         gained = float(chunk.counts.sum()) / (steps * max(1, len(self.writing)))
         self.worth = drafting.noted(self.worth, guessing, drafting.DraftPace(seconds, gained))
         return chunk
+
+    def _reads(self) -> int | None:
+        """How many places of the cache a step looks at; None: all.
+
+        XLA CPU: as few of `slots.reads` as hold what the rows have; they are copied once a chunk.
+        On other devices that copy might be what the memory was planned without.
+        """
+        if self.platform != "cpu":
+            return None
+        longest = max(len(one.request.prompt) + len(one.tokens) for one in self.writing.values())
+        return next(size for size in self.slots.reads if size >= longest)
 
     def _slots_now(self) -> Slots:
         """The slots, which list no probable tokens while nobody asks for them."""

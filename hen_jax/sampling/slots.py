@@ -5,6 +5,7 @@ come and go, and weights change, without a compilation.
 """
 
 import dataclasses
+import itertools
 import math
 from typing import NamedTuple
 
@@ -58,6 +59,14 @@ class Slots:
     def room(self) -> int:
         """Places of a row in the cache: a chunk, or the smallest prefill, fits behind the last."""
         return self.places + max(self.chunk * (self.draft + 1), self.prefill[0])
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """How many places of the cache a step may be compiled to read: 256, 1024, ... and all."""
+        sizes = itertools.takewhile(
+            lambda size: 2 * size <= self.room, (4**n for n in itertools.count(4))
+        )
+        return (*sizes, self.room)
 
 
 class Rows(NamedTuple):

@@ -234,3 +234,6 @@ def warm_up(engine: Engine) -> None:
                 # The first token differs, or the beginning would be taken from another slot.
                 prompt = (size % 7, *[1] * (behind + size))
                 engine.run([Request(prompt, 2, sampling=greedy, tops=False)])
+    for filled in slots.reads[:-1]:  # beyond it a step is compiled to read more
+        if filled + 3 < slots.places:
+            engine.run([Request((0,) * filled, 2, sampling=greedy, tops=False)])
