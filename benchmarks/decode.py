@@ -50,7 +50,7 @@ def ours(task: dict) -> dict:
     config = hf.read_config(folder)
     params = jax.tree.map(jax.numpy.asarray, hf.read_params(folder, config, task["dtype"]))
     graphdef = split(abstract(config, None, Execution(task["dtype"], remat="none"))).graphdef
-    weights = weights_from(graphdef, rows)(params)
+    weights = weights_from(graphdef)(params)
     engine = Engine(weights, Slots(rows, task["places"], stops=0, biases=0))
     greedy = Sampling(temperature=0.0)
     asked = [

@@ -9,6 +9,7 @@ from hen_jax.core.types import SHARED
 from hen_jax.models import cache
 from hen_jax.models.attention import attend_chunked
 from hen_jax.models.dot_product import attend, causal_segment_mask
+from hen_jax.models.products import float32_product
 
 # A shared prefix, documents, padding; and a row without a prefix.
 SEGMENTS = np.array([[SHARED, SHARED, 1, 1, 2, 2, 0], [1, 1, 1, 1, 2, 0, 0]])
@@ -98,8 +99,9 @@ def test_a_cached_query_sees_what_its_row_holds_and_what_came_lately(window, sof
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("stacked", [False, True])
-def test_rows_are_written_where_they_belong_and_nowhere_else(stacked):
+def test_rows_are_written_where_they_belong_and_nowhere_else(stacked, dtype):
     rng = np.random.default_rng(0)
     shape = (2,) * stacked
     old = cache.LayerCache(
@@ -108,7 +110,7 @@ def test_rows_are_written_where_they_belong_and_nowhere_else(stacked):
     new = cache.LayerCache(
         rng.normal(size=(*shape, 3, K, H, 2)), rng.normal(size=(*shape, 3, K, 2, H))
     )
-    old, new = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (old, new))
+    old, new = jax.tree.map(lambda x: jnp.asarray(x, dtype), (old, new))
     # Row 0 of the new goes to row 2 from place 1 on; the others have no row, or no place.
     found = cache.write_cache_rows(old, new, jnp.asarray([2, 3, 0]), jnp.asarray([1, 0, 5]))
     keys, values = np.array(old.keys), np.array(old.values)
@@ -133,3 +135,27 @@ def test_rows_are_written_where_they_belong_and_nowhere_else(stacked):
     grown = cache.with_places(old, 8)
     np.testing.assert_array_equal(grown.keys[..., :6], old.keys)
     np.testing.assert_array_equal(cache.with_places(grown, 6).values, old.values)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_new_keys_and_values_are_put_where_they_belong_and_nowhere_else(dtype):
+    rng = np.random.default_rng(0)
+    old = cache.LayerCache(rng.normal(size=(2, K, H, 6)), rng.normal(size=(2, K, 6, H)))
+    old = jax.tree.map(lambda x: jnp.asarray(x, dtype), old)
+    k, v = (jnp.asarray(rng.normal(size=(2, 2, K, H)), jnp.float32) for _ in range(2))
+    found = cache.append(old, k, v, jnp.int32(3))
+    keys, values = np.array(old.keys), np.array(old.values)
+    keys[..., 3:5] = k.transpose(0, 2, 3, 1).astype(dtype)
+    values[:, :, 3:5] = v.transpose(0, 2, 1, 3).astype(dtype)
+    np.testing.assert_array_equal(found.keys, keys)
+    np.testing.assert_array_equal(found.values, values)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 64), (1, 64), (64,), (3, 1, 64)])
+def test_a_product_of_one_row_of_bfloat16_is_that_of_float32_rounded_once(shape):
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=of), "bfloat16") for of in (shape, (64, 24)))
+    exact = np.asarray(x, np.float64) @ np.asarray(kernel, np.float64)
+    found = float32_product(x, kernel)
+    assert (found.shape, found.dtype) == ((*shape[:-1], 24), jnp.float32)
+    np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-5)

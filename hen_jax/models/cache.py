@@ -92,7 +92,10 @@ def append(
     """The keys and values of `T` tokens put at `place` and after it, in every row."""
 
     def put(leaf: Array, new: Array, axis: int) -> Array:
-        return jax.lax.dynamic_update_slice_in_dim(leaf, new.astype(leaf.dtype), place, axis)
+        def write(leaf: Array, new: Array) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(leaf, new, place, axis)
+
+        return _written(write, leaf, new.astype(leaf.dtype))
 
     return LayerCache(
         put(layer.keys, k.transpose(0, 2, 3, 1), 3), put(layer.values, v.transpose(0, 2, 1, 3), 2)
@@ -215,8 +218,27 @@ def _scattered(
 ) -> Array:
     """Windows put into the cache, those that would not lie in it as a whole left out."""
     mode = jax.lax.GatherScatterMode.FILL_OR_DROP
-    update = update.astype(leaf.dtype)
-    return jax.lax.scatter(leaf, indices, update, numbers, unique_indices=True, mode=mode)
+
+    def write(leaf: Array, update: Array) -> Array:
+        return jax.lax.scatter(leaf, indices, update, numbers, unique_indices=True, mode=mode)
+
+    return _written(write, leaf, update.astype(leaf.dtype))
+
+
+def _written(write: Callable[[Array, Array], Array], leaf: Array, new: Array) -> Array:
+    """`write(leaf, new)`.
+
+    XLA CPU: in bfloat16 it would convert all of `leaf` to float32 and back. XLA TPU: as whole
+    numbers the cache would be copied.
+    """
+    if leaf.dtype != jnp.bfloat16:
+        return write(leaf, new)
+
+    def of_bits(leaf: Array, new: Array) -> Array:
+        bits = [jax.lax.bitcast_convert_type(x, jnp.uint16) for x in (leaf, new)]
+        return jax.lax.bitcast_convert_type(write(*bits), leaf.dtype)
+
+    return jax.lax.platform_dependent(leaf, new, cpu=of_bits, default=write)
 
 
 def _of_layers(put: Callable[..., Array], *layers: Layers) -> Layers:

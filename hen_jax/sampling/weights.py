@@ -12,7 +12,7 @@ from hen_jax.core.types import Array, Tree
 from hen_jax.models.decoder import Decoder, merge, unstack_layers
 from hen_jax.models.dot_product import capped
 from hen_jax.models.layers import Block, Linear
-from hen_jax.models.products import turned_matmul
+from hen_jax.models.products import float32_product, turned_matmul
 
 
 class Turned(NamedTuple):
@@ -29,8 +29,8 @@ class Weights(NamedTuple):
     unembedding: Float[Array, "D V"] | Turned | None  # None: that of `model` is used as it lies
 
 
-def lay_out(model: Decoder, unroll_layers: bool | None = None, rows: int = 8) -> Weights:
-    """The model's weights as decoding reads them fastest, for so many rows at a time.
+def lay_out(model: Decoder, unroll_layers: bool | None = None) -> Weights:
+    """The model's weights as decoding reads them fastest.
 
     With `unroll_layers` each layer's weights become arrays of their own, once, and the layers are
     unrolled: XLA's CPU back-end copies the layer's slice of stacked weights at every token, which
@@ -46,7 +46,7 @@ def lay_out(model: Decoder, unroll_layers: bool | None = None, rows: int = 8) ->
     if not unroll_layers:
         return Weights(model, None, None)
     dtype = jnp.dtype(model.execution.compute_dtype)
-    turned = dtype == jnp.float32 or rows == 1
+    turned = dtype == jnp.float32
     blocks = unstack_layers(model.blocks, model.config.layers)
     for block in blocks:
         if turned:
@@ -90,11 +90,11 @@ def _unembedding(model: Decoder, turned: bool) -> Float[Array, "D V"] | Turned:
     return Turned(jax.lax.optimization_barrier(kernel.T)) if turned else kernel
 
 
-def weights_from(structure: nnx.GraphDef, rows: int = 8) -> Callable[..., Weights]:
+def weights_from(structure: nnx.GraphDef) -> Callable[..., Weights]:
     """`weights(*trees)`: a decoder's leaves, in one tree or several, laid out for decoding."""
 
     def laid_out(*trees: Tree) -> Weights:
-        return lay_out(merge(structure, *trees), rows=rows)
+        return lay_out(merge(structure, *trees))
 
     return jax.jit(laid_out)
 
@@ -107,5 +107,5 @@ def next_logits(weights: Weights, hidden: Float[Array, "*B D"]) -> Float[Array, 
         case Turned(kernel):
             raw = turned_matmul(hidden, kernel, jnp.float32)
         case kernel:
-            raw = jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)
+            raw = float32_product(hidden, kernel)
     return capped(raw, weights.model.config.final_softcap)
