@@ -109,12 +109,12 @@ def _prepared(task: dict) -> tuple:
 def _judged(prompts: list, spoken: list, G: int) -> list:
     import numpy as np
 
-    from hen_jax.data.rollouts import Judged, Sampled
+    from hen_jax.data.rollouts import JudgedGroup, Sampled
 
     replies = [Sampled(one.tokens, one.tokens >= 0, one.log_probs, True) for one in spoken]
     rewards = np.asarray([reward(one.tokens) for one in spoken], np.float32)
     return [
-        Judged(
+        JudgedGroup(
             prompt,
             tuple(replies[at * G : at * G + G]),
             rewards[at * G : at * G + G],

@@ -306,7 +306,11 @@ def test_bad_requests_are_refused_with_the_remedy(make, says: str):
     ("request_", "says"),
     [
         (Request(tuple(range(40)), 9), "exceed the 48 places"),
-        (Request((97,), 1), "ids outside 0 to 96"),
+        (Request((97,), 1), "a prompt holds ids outside 0 to 96"),
+        (
+            Request((1,), 1, sampling=Sampling(logit_bias=((97, 1.0),))),
+            "logit_bias holds ids outside 0 to 96",
+        ),
         (Request((1,), 1, stop=(1, 2, 3)), "3 stop tokens; there is room for 2"),
         (Request((1,), 1, stop_strings=("a",)), "need the tokenizer's decode"),
     ],

@@ -1,0 +1,30 @@
+"""What benchmarks, studies and examples import of hen_jax is there, in functions too."""
+
+import ast
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(
+    path for of in ("benchmarks", "studies", "examples") for path in ROOT.glob(f"{of}/*.py")
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_name_it_imports_is_there(script):
+    imports = [
+        node
+        for node in ast.walk(ast.parse(script.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hen_jax")
+    ]
+    absent = [
+        f"{node.module}.{name.name}"
+        for node in imports
+        for name in node.names
+        if not hasattr(import_module(node.module or ""), name.name)
+        and find_spec(f"{node.module}.{name.name}") is None
+    ]
+    assert not absent
