@@ -59,7 +59,7 @@ robustness: setup
 
 # Equality with transformers and PEFT, in an environment of its own: torch is never ours.
 interop: $(INTEROP)/ready
-	$(INTEROP)/bin/python -m pytest tests/interop
+	$(INTEROP)/bin/python -m pytest -n 2 --dist loadfile tests/interop
 
 $(INTEROP)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(INTEROP)
