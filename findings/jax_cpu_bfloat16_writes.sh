@@ -51,5 +51,12 @@ for name, write, dtype in [
 PY
 cat "$work/seen"
 diff "$work/seen" - <<'SEEN'
+slice, float32: 0 conversions of the whole array
+slice, uint16: 0 conversions of the whole array
+slice, bfloat16: 2 conversions of the whole array
+slice, bfloat16 as bits: 0 conversions of the whole array
+scatter, float32: 0 conversions of the whole array
+scatter, bfloat16: 2 conversions of the whole array
+scatter, bfloat16 as bits: 0 conversions of the whole array
 SEEN
 echo "as recorded"
