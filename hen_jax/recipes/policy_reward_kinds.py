@@ -1,4 +1,4 @@
-"""Rewards that bring more than a rule: functions of a file, reward models, judges, identifiers."""
+"""Rewards that bring more than a rule: reward models, judges, identifiers."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
