@@ -65,7 +65,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def scripted(monkeypatch):
     """`replay:script` is the scripted model itself."""
-    monkeypatch.setattr(recipe, "revision", lambda line, adapter: "1")
+    monkeypatch.setattr("hen_jax.verbs.generate.generate.revision", lambda line, adapter: "1")
     monkeypatch.setattr(recipe, "open_speaker_of", lambda request: lambda seed: chat)
 
 
@@ -139,9 +139,12 @@ def test_a_comparison_goes_on_where_it_was_stopped(folder, scripted, monkeypatch
     assert chat.calls - before == whole - (before - whole) + 1
     for name in ("replies.jsonl",):
         assert (folder / "out" / name).read_bytes() == (folder / "whole" / name).read_bytes()
-    before = chat.calls
-    assert hen(f"{COMPARE} --out out") == 0
+    before, kept = chat.calls, (folder / "out" / "calls.jsonl").read_bytes()
+    # How an endpoint is reached changes no reply.
+    for flags in ("", "--at-once 2 --timeout 9 --tries 2 --per-minute 5"):
+        assert hen(f"{COMPARE} --out out {flags}") == 0
     assert chat.calls == before
+    assert (folder / "out" / "calls.jsonl").read_bytes() == kept
     costs = json.loads((folder / "out" / "results.json").read_text())["costs"]
     assert costs["base"]["seconds each"] is None
 
@@ -244,7 +247,7 @@ def test_identifiers_are_trained_and_label(folder, capsys):
 def test_the_data_of_ebg(folder, monkeypatch):
     from hen_jax.verbs.methods import build
 
-    monkeypatch.setattr(build, "revision", lambda line, adapter: "1")
+    monkeypatch.setattr("hen_jax.verbs.generate.generate.revision", lambda line, adapter: "1")
     monkeypatch.setattr(build, "open_speaker_of", lambda request: lambda seed: chat)
     call = "build ebg --input shipped:hed/hed.en.jsonl --schema hed --labels hed"
     assert hen(f"{call} --backend replay:script --out out") == 0
@@ -262,7 +265,7 @@ def test_the_data_of_ebg(folder, monkeypatch):
 def test_the_data_of_muffin_and_of_tools(folder, monkeypatch, capsys):
     from hen_jax.verbs.methods import build
 
-    monkeypatch.setattr(build, "revision", lambda line, adapter: "1")
+    monkeypatch.setattr("hen_jax.verbs.generate.generate.revision", lambda line, adapter: "1")
     monkeypatch.setattr(build, "open_speaker_of", lambda request: lambda seed: chat)
     lines(folder / "said.jsonl", [
         {"prompt": text, "completion": "Stranded? I come."} for text in PROMPTS])  # fmt: skip
@@ -278,6 +281,15 @@ def test_the_data_of_muffin_and_of_tools(folder, monkeypatch, capsys):
     assert roles[0] == ["system", "user", "assistant", "tool", "assistant"]
     assert roles[1] == ["system", "user", "assistant"]
     assert hen(f"build tools {call} other") == 2
+    several = [*turns_row("", PROMPTS[0], "Why is that?")["messages"]]
+    several += turns_row("", "I missed the bus.", "Stranded? I come.")["messages"]
+    lines(folder / "several.jsonl", [{"id": "0", "messages": several}])
+    call = "build tools --input several.jsonl --schema messages --knowledge atomic.tsv"
+    assert hen(f"{call} --out last") == 0
+    (traced,) = read_documents(folder / "last" / "traces.jsonl", "messages")
+    own = [one.trains for one in traced.conversation.messages if one.role == "assistant"]
+    assert own[0] is False
+    assert all(trains is not False for trains in own[1:])
 
 
 def test_the_data_of_distilling(folder):
@@ -326,6 +338,17 @@ def test_selection_adds_up_and_is_the_same_twice(folder, monkeypatch, capsys):
     call += " --backend replay:model.jsonl --seed-schema messages"
     assert hen(f"{call} --threshold 99 --out three") == 2
     assert "nothing is left after the step 'quality 99 or more'" in capsys.readouterr().err
+    asked = read(folder / "three" / "calls.jsonl")
+    assert hen(f"{call} --threshold -100 --out three") == 0
+    assert read(folder / "three" / "calls.jsonl") == asked  # nobody is asked again
+    for flags, told in (
+        ("--threshold nan", "--threshold is nan"),
+        ("--share 7", "--share is 7.0"),
+        ("--seed -1", "--seed is -1"),
+    ):
+        assert hen(f"{call} {flags} --out four") == 2
+        assert told in capsys.readouterr().err
+        assert not (folder / "four").exists()
 
 
 def test_affect_of_the_same_text_is_the_same():

@@ -9,6 +9,9 @@ from ml_collections import ConfigDict
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh
+from hen_jax.data import samples
+from hen_jax.data.schemas import read_documents
+from hen_jax.data.splits import part_of
 from hen_jax.recipes import emcl
 from hen_jax.recipes.emcl_data import read_tasks
 from hen_jax.recipes.emcl_episodes import draw_episode, put_episode
@@ -60,6 +63,17 @@ def test_the_shipped_config_has_every_episode(tiny_base, language):
         assert (
             draw_episode(own, parts.train, parts.meta, own.seed, number).query.tokens.shape[0] == 4
         )
+
+
+def test_a_trusted_file_without_training_groups_is_refused(tiny_base, tmp_path):
+    source = samples.path("hed/hed.en.jsonl")
+    rows = source.read_text("utf-8").splitlines(keepends=True)
+    groups = [document.group for document in read_documents(source, "hed")]
+    held = [row for row, group in zip(rows, groups, strict=True) if part_of(group) != "train"]
+    (tmp_path / "trusted.jsonl").write_text("".join(held), "utf-8")
+    trusted = ({"schema": "hed", "path": str(tmp_path / "trusted.jsonl")},)
+    with pytest.raises(InputError, match="no meta-validation record has the task 'SER'"):
+        read_tasks(configured(tiny_base, trusted=trusted), known_tokenizer(tiny_base))
 
 
 @pytest.mark.slow  # three runs; .ci/run runs it each time

@@ -151,9 +151,12 @@ def test_the_verb_checks_exports_and_ranks(tmp_path, capsys, crossed):
     ]
     assert lines[0].startswith("| a | chat | 1.00 (1.00 to 1.00)")
     assert lines[1].startswith("| b | chat | 0.40")
-    write_json(tmp_path / "three.json", {"figures": []})
-    with pytest.raises(InputError, match="no figures of hen-bench@1"):
-        bench_verb.leaderboard([tmp_path / "three.json"], out)
+    unknown = [{name: row[name] for name in row if name != "measure"} for row in rows]
+    without = [row | {"value": None} for row in rows]
+    for figures_ in ([], unknown, without):
+        write_json(tmp_path / "three.json", {"figures": figures_})
+        with pytest.raises(InputError, match="no figures of hen-bench@1"):
+            bench_verb.leaderboard([tmp_path / "three.json"], out)
 
 
 def test_causes_at_a_distance(crossed):

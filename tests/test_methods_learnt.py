@@ -352,3 +352,12 @@ def test_a_personality_changes_with_each_turn_and_one_turn_is_itself():
     assert personality([], "big5").now.tolist() == [0.0] * 5
     model = EmotionModel(("a", "b"), lambda messages: np.array([0.8, 0.2]), lambda messages: [])
     assert reaction(messages, model).tolist() == pytest.approx([0.3, -0.3])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("learning_rate", float("nan")), ("learning_rate", float("inf")), ("seed", -1), ("epochs", 0)],
+)
+def test_settings_that_train_nothing_are_refused(field, value):
+    with pytest.raises(InputError, match=f"--{field.replace('_', '-')} is"):
+        TrainingConfig(**{field: value})

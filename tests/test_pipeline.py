@@ -336,3 +336,8 @@ def test_killed_between_and_within_stages_it_ends_as_one_that_was_not(
 
 def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in read_metrics(folder) if "loss" in line]
+
+
+def test_the_adapter_of_a_reward_is_read_too():
+    rewards = ({"kind": "model", "path": "base", "adapter": "exports/r", "calibration": None},)
+    assert set(pipeline_steps._paths({"rewards": rewards})) == {"base", "exports/r"}

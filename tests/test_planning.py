@@ -295,3 +295,9 @@ def test_a_program_too_large_for_a_chip_is_a_result_and_not_an_error():
     small = jax.ShapeDtypeStruct((2**10, 2**10), jnp.float32, sharding=here)
     done = compile_program(jax.jit(lambda x: x + 1).lower(small), topology.chip.hbm)
     assert (done.memory.peak, done.memory.arguments) == (2 * 2**22, 2**22)
+
+
+def test_a_search_without_a_mesh_is_refused():
+    pytest.importorskip("libtpu", reason="hen plan compiles for TPUs: pip install 'hen_jax[plan]'")
+    with pytest.raises(InputError, match="1 rows of a batch divide over no mesh of 4 chips"):
+        plan("sft:tiny", ["--config.data.batch_size=1"], "v5e:2x2", search=True)

@@ -1,5 +1,6 @@
 """`hen rate`: sheets, sides, undo, consent, a reload and a restart in the middle, and back."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -164,6 +165,9 @@ def test_ratings_with_a_checklist(rating, tmp_path):
         assert ask(store, f"{links['rater']}/vote", {"id": item, "rating": 6})[0] == 400
         ask(store, f"{links['rater']}/vote", {"id": item, "rating": 4, "checks": {"warm": True}})
         assert "rater: http://127.0.0.1:1/r/" in welcome(own, store, 1)
+        assert "--scale" not in welcome(own, store, 1)
+        shorter = dataclasses.replace(own, scale=(1, 3))
+        assert "--schema=messages --scale 1 3 --out=labels" in welcome(shorter, store, 1)
     row = json.loads((own.out / VOTES).read_text())
     assert (row["rating"], row["checks"]) == (4.0, {"long": False, "warm": True})
     listed.write_text("- warm\n")
@@ -269,3 +273,24 @@ def test_the_page_in_a_browser(rating, monkeypatch, tmp_path):
             ["error", ""],
         ]
         assert len(store.votes) == 6
+
+
+def test_half_a_character_in_a_comment_is_kept_as_a_question_mark(rating):
+    with opened(rating) as (store, links):
+        _, state = ask(store, f"{links['ann']}/consent", {})
+        said = {"id": state["item"]["id"], "choice": "a", "comment": "odd \ud800 one"}
+        assert ask(store, f"{links['ann']}/vote", said)[0] == 200
+    row = json.loads((rating.out / VOTES).read_text(encoding="utf-8"))
+    assert row["comment"] == "odd ? one"
+
+
+def test_a_rating_too_large_for_a_number_is_refused(tmp_path):
+    said = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
+    items = lines(tmp_path / "said.jsonl", [{"id": "1", "messages": said}])
+    with opened(RatingPage(items, "messages", "ratings", tmp_path / "out")) as (store, links):
+        _, state = ask(store, f"{links['rater']}/consent", {})
+        for rating in (int("9" * 400), -int("9" * 400), float("nan"), True):
+            vote = {"id": state["item"]["id"], "rating": rating}
+            code, found = ask(store, f"{links['rater']}/vote", vote)
+            assert (code, found["error"][-15:]) == (400, "allowed: 1 to 5"), rating
+        assert not store.votes

@@ -331,3 +331,20 @@ def test_in_a_browser_it_opens_toggles_by_keyboard_and_asks_for_nothing(run, tmp
 def test_the_settings_of_a_run_are_shown_as_json(run):
     (values,) = page_values(read_story(run))["runs"]
     assert json.loads(values["settings"])["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("results.json", "{}", "results.json: no results of hen evaluate"),
+        ("samples.jsonl", '{"id": "a/1"}\n', "samples.jsonl:1: damaged"),
+        ("samples.jsonl", '{"id": "a/1", "mess', "samples.jsonl:1: damaged"),
+    ],
+)
+def test_a_damaged_evaluation_is_told_in_a_line(run, tmp_path, capsys, name, text, message):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "evaluate" / name).write_text(text)
+    assert cli.main(["report", str(copy), "--out", str(tmp_path / "a.html")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "a.html").exists()

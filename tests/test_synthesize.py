@@ -245,6 +245,7 @@ def test_a_context_of_ones_own_is_written_and_read(start, tmp_path):
         ({"length_ratio": 1.0}, "--length-ratio is 1.0"),
         ({"each": 0}, "each is 0"),
         ({"contexts": ("grief",)}, "context 'grief'; allowed: distress"),
+        ({"contexts": ("distress", "distress")}, "--contexts names 'distress' twice"),
         ({"each": 999}, r"999 scenes of distress, and its 16 openings and 16 personas make 256"),
     ],
 )

@@ -120,21 +120,20 @@ def distil_verb(chosen: argparse.Namespace, _: list[str]) -> None:
 
 def select_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen build select`."""
-    from hen_jax.verbs.generate.generate import open_speaker_of
-    from hen_jax.verbs.methods.select import Selecting, select
+    from hen_jax.verbs.methods.select import Selecting, select, select_by_quality
 
     request = request_of(chosen)
-    asked = request.model is not None or request.backend is not None
-    select(
-        Selecting(
-            chosen.input,
-            chosen.schema,
-            chosen.seed_set,
-            chosen.seed_schema,
-            chosen.out,
-            chosen.threshold,
-            chosen.share,
-            chosen.seed,
-        ),
-        open_speaker_of(request)(request.seed) if asked else None,
+    selecting = Selecting(
+        chosen.input,
+        chosen.schema,
+        chosen.seed_set,
+        chosen.seed_schema,
+        chosen.out,
+        chosen.threshold,
+        chosen.share,
+        chosen.seed,
     )
+    if request.model is None and request.backend is None:
+        select(selecting, None)
+    else:
+        select_by_quality(selecting, request)

@@ -52,8 +52,8 @@ def product_reward(probs: Mapping[str, np.ndarray], targets: Sequence[_Levels]) 
 
 
 def level_reward(identify: Identify) -> Reward:
-    """The reward of a policy: a record has its target levels in the columns of `MECHANISMS`, or
-    else a `reference` reply, of which the identifier tells them; NaN where it has neither."""
+    """The reward of a policy: a record has its target levels in columns of the mechanisms' names,
+    or a `reference` reply, of which the identifier tells them; NaN where it has neither."""
 
     def reward(answered: Sequence[Answered]) -> list[float]:
         found = {at: _levels_given(one.record) for at, one in enumerate(answered)}

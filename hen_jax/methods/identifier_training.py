@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.folders import staged_folder
+from hen_jax.core.ranges import Range, require_in
 from hen_jax.core.records import require_record, verified, write_record
 from hen_jax.core.trees import flatten, unflatten
 from hen_jax.core.types import Tree
@@ -53,8 +54,10 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self):
-        if min(self.epochs, self.batch_size) < 1 or self.learning_rate <= 0:
-            raise InputError("epochs and batch size are 1 or more, the learning rate above 0")
+        require_in("--epochs", self.epochs, Range(1))
+        require_in("--batch-size", self.batch_size, Range(1))
+        require_in("--learning-rate", self.learning_rate, Range(0, above=True))
+        require_in("--seed", self.seed, Range(0, 2**32 - 1))
 
 
 def heads_of(rows: Sequence[LabelledReply]) -> dict[str, tuple[str, ...]]:

@@ -4,6 +4,7 @@ After TOOL-ED (Cao et al., 2025, COLING, arXiv 2412.03096). The form of a call, 
 rule of when knowledge is worth a call are ours: their repository could not be read.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -128,7 +129,10 @@ def trace_row(
     best, at = max(good, default=(0.0, 0), key=lambda one: (one[0], -one[1]))
     called = bool(good) and best >= least
     asked = (Message("assistant", call_text(found[at][0])), Message("tool", found[at][1].text))
-    head = with_system(tuple(before), tools_text(tools))
+    read_only = tuple(
+        dataclasses.replace(one, trains=False) if one.role == "assistant" else one for one in before
+    )
+    head = with_system(read_only, tools_text(tools))
     messages = (*head, *(asked if called else ()), reply)
     return {
         "id": name,

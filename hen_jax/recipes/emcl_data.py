@@ -62,7 +62,7 @@ def read_tasks(settings: EmclSettings, tokenizer: ChatTokenizer) -> TaskParts:
         valid = parts.valid
     return TaskParts(
         by_task("train", support),
-        by_task("meta-validation", queries) if queries else None,
+        by_task("meta-validation", queries) if queries or settings.trusted else None,
         by_task("valid", valid),
     )
 

@@ -30,7 +30,7 @@ def function_of(source: RewardSource) -> Plain:
     """The function that `path` names, as FILE.py:NAME: `(prompt, reply, record) -> float`.
 
     Raises:
-      InputError: no such file or function.
+      InputError: no such file or function, or a file that does not load.
     """
     file, _, name = (source.path or "").rpartition(":")
     if not file or not Path(file).is_file():
@@ -39,10 +39,14 @@ def function_of(source: RewardSource) -> Plain:
             "(prompt, reply, record) -> float"
         )
     spec = importlib.util.spec_from_file_location(f"reward_{source.called}", file)
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise InputError(f"reward {source.called!r}: {file} is no Python file; give FILE.py:NAME")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # a file of a user's may raise anything
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(f"reward {source.called!r}: {file}: {why}; mend it") from error
     found: Any = vars(module).get(name)
     if found is None or not callable(found):
         raise InputError(f"reward {source.called!r}: {file} has no function {name!r}")

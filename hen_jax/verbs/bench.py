@@ -91,9 +91,9 @@ def _rows(path: Path) -> list[_Row]:
     try:
         figures = [x for x in found["figures"] if x["suite"] == NAME and not x["against"]]
         names = list(dict.fromkeys(x["arm"] for x in figures))
+        rows = [row for name in names if (row := _row(name, figures)) is not None]
     except (KeyError, TypeError):
-        names, figures = [], []
-    rows = [row for name in names if (row := _row(name, figures)) is not None]
+        rows = []
     if not rows:
         raise InputError(
             f"{path}: no figures of {NAME}; give results of hen evaluate --suite {NAME}"
@@ -102,7 +102,11 @@ def _rows(path: Path) -> list[_Row]:
 
 
 def _row(arm: str, figures: Sequence[_Row]) -> _Row | None:
-    own = {x["group"]: x for x in figures if x["arm"] == arm and x["measure"] == "accuracy"}
+    own = {
+        x["group"]: x
+        for x in figures
+        if x["arm"] == arm and x["measure"] == "accuracy" and x["value"] is not None
+    }
     whole = {language: own[language] for language in LANGUAGES if language in own}
     if not whole:
         return None

@@ -165,6 +165,11 @@ def _search(name: str, settings: Any, topology: Topology) -> list[StagePlan]:
             found.append((_plan(name, tried, topology), mesh, microbatches))
             if found[-1][0].fits:
                 break  # more microbatches only gather the parameters more often
+    if not found:
+        raise InputError(
+            f"--search: {rows} rows of a batch divide over no mesh of {len(topology.devices)} "
+            "chips; give a larger batch or a smaller --topology"
+        )
     found.sort(key=lambda one: -one[0].costs.tokens_per_second if one[0].costs else 1.0)
     best, mesh, microbatches = found[0]
     if best.fits:

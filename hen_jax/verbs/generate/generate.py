@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from hen_jax.core.checksums import text_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json
 from hen_jax.data.conversations import messages_field
 from hen_jax.io import companions, hf
 from hen_jax.models.config import DecoderConfig
-from hen_jax.runs.chats import Answering, Speaker, back_end, open_speaker
+from hen_jax.runs.chats import Answering, Speaker, back_end, open_speaker, revision
 from hen_jax.runs.decoding import read_weights, require_room
 from hen_jax.sampling.generate import Generating
 from hen_jax.sampling.logits import Sampling
@@ -89,6 +90,16 @@ def require_settings(request: GenerateRequest) -> None:
         raise InputError(f"--n is {request.n}; give 1 or more replies to each prompt")
     if not all(request.stop):
         raise InputError("--stop is empty: every reply would end before it begins; give a text")
+
+
+_DELIVERY = ("at_once", "per_minute", "timeout", "tries")
+
+
+def identity_of(request: GenerateRequest) -> str:
+    """Names who answers, and how; not how an endpoint is reached."""
+    told = {key: value for key, value in vars(request).items() if key not in _DELIVERY}
+    told["revision"] = revision(request.line, request.adapter)
+    return text_sha256(json.dumps(told, sort_keys=True, default=str))
 
 
 def open_speaker_of(request: GenerateRequest) -> Speaker:

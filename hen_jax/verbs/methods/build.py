@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hen_jax.core.checksums import text_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
 from hen_jax.core.journal import Journal, open_journal
@@ -21,10 +20,14 @@ from hen_jax.methods.personality import TRAITS_OF_SPACE, Space, personality, rea
 from hen_jax.methods.sections import is_chinese_text
 from hen_jax.methods.tooled import trace_row
 from hen_jax.methods.tools import RELATIONS, Call, faq_tool, knowledge_tool
-from hen_jax.runs.chats import revision
 from hen_jax.runs.sources import locate_source
 from hen_jax.text.conversation import Chat, Message
-from hen_jax.verbs.generate.generate import GenerateRequest, open_speaker_of, require_settings
+from hen_jax.verbs.generate.generate import (
+    GenerateRequest,
+    identity_of,
+    open_speaker_of,
+    require_settings,
+)
 
 CALLS = "calls.jsonl"
 
@@ -213,9 +216,7 @@ def build_distil(source: Path, out: Path, *, writer: str) -> dict[str, Any]:
 def kept_chat(request: GenerateRequest, journal: Journal) -> Chat:
     """Who answers, with every reply kept in the journal. Raises `InputError` for bad settings."""
     require_settings(request)
-    told = dataclasses.asdict(request) | {"revision": revision(request.line, request.adapter)}
-    identity = text_sha256(json.dumps(told, sort_keys=True, default=str))
-    return kept(open_speaker_of(request)(request.seed), journal, identity)
+    return kept(open_speaker_of(request)(request.seed), journal, identity_of(request))
 
 
 def last_language(one: Dialogue) -> Language:

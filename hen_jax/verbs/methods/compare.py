@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hen_jax.core.checksums import text_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
 from hen_jax.core.journal import Journal, open_journal
@@ -37,11 +36,12 @@ from hen_jax.methods.peak import begin_peak, peak_bytes
 from hen_jax.methods.play import Played, play
 from hen_jax.methods.table import Parts, method_named
 from hen_jax.methods.table_text import comparison_table
-from hen_jax.runs.chats import back_end, revision
+from hen_jax.runs.chats import back_end
 from hen_jax.runs.sources import locate_source
 from hen_jax.text.conversation import Chat, Message, message_row
 from hen_jax.verbs.generate.generate import (
     GenerateRequest,
+    identity_of,
     open_speaker_of,
     require_settings,
     to_answer,
@@ -258,10 +258,6 @@ def _groups(named: Sequence[Contender], *, apart: bool) -> list[list[Contender]]
 
 def _chat(request: GenerateRequest, journal: Journal) -> Chat:
     require_settings(request)
-    told = dataclasses.asdict(request) | {
-        "revision": revision(request.line, request.adapter),
-    }
-    identity = text_sha256(json.dumps(told, sort_keys=True, default=str))
     opened: list[Chat] = []
 
     def first_asked(conversations: Sequence[Sequence[Message]]) -> Any:
@@ -269,7 +265,7 @@ def _chat(request: GenerateRequest, journal: Journal) -> Chat:
             opened.append(open_speaker_of(request)(request.seed))
         return opened[0](conversations)
 
-    return kept(first_asked, journal, identity)
+    return kept(first_asked, journal, identity_of(request))
 
 
 def _reply_lines(found: MethodRuns) -> list[str]:

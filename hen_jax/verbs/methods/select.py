@@ -11,9 +11,12 @@ import numpy as np
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
-from hen_jax.core.outputs import output_files, require_no_link, require_ours
+from hen_jax.core.journal import open_journal
+from hen_jax.core.outputs import output_files
+from hen_jax.core.ranges import Range, require_in
 from hen_jax.data.schemas import read_documents
 from hen_jax.methods.drift import divergence, report_rows
+from hen_jax.methods.kept_calls import METHOD_JOURNAL
 from hen_jax.methods.selection import (
     THRESHOLD,
     Embed,
@@ -29,9 +32,13 @@ from hen_jax.methods.selection import (
 )
 from hen_jax.runs.sources import locate_source
 from hen_jax.text.conversation import Chat, message_row
+from hen_jax.verbs.generate.generate import GenerateRequest
+from hen_jax.verbs.methods.build import CALLS, kept_chat, paths_of
 
 THRESHOLDS = tuple(range(0, 100, 10))
 """Of the sweep."""
+
+_WRITTEN = "selected.jsonl", "report.json", "report.md"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +54,11 @@ class Selecting:
     share: float = 0.5  # of what is left for diversity to choose
     seed: int = 0
 
+    def __post_init__(self):
+        require_in("--threshold", self.threshold, Range(-100, 100))
+        require_in("--share", self.share, Range(0, 1, above=True))
+        require_in("--seed", self.seed, Range(0, 2**32 - 1))
+
 
 def select(
     selecting: Selecting, discriminator: Chat | None, embed: Embed | None = None
@@ -58,9 +70,7 @@ def select(
     Raises:
       InputError: bad input, or a step that leaves nothing.
     """
-    paths = [selecting.out / name for name in ("selected.jsonl", "report.json", "report.md")]
-    require_no_link(selecting.out)
-    require_ours(*paths)
+    paths = paths_of(selecting.out, *_WRITTEN)
     embed = hashed_embedding() if embed is None else embed
     given = read_documents(locate_source(str(selecting.input)), selecting.schema)
     seeds = read_documents(locate_source(str(selecting.seed_set)), selecting.seed_schema)
@@ -87,6 +97,13 @@ def select(
         text.write_text(_page(report), encoding="utf-8")
     print(_page(report), end="")
     return report
+
+
+def select_by_quality(selecting: Selecting, request: GenerateRequest) -> dict[str, Any]:
+    """`select` with a back-end as the discriminator, whose replies are kept in `calls.jsonl`."""
+    paths_of(selecting.out, *_WRITTEN)
+    with open_journal(selecting.out / CALLS, METHOD_JOURNAL) as journal:
+        return select(selecting, kept_chat(request, journal))
 
 
 def _take(samples: Sequence[Sample], kept: Kept, counts: list[tuple[str, int]]) -> list[Sample]:

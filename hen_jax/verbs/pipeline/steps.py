@@ -288,10 +288,10 @@ def _files(paths: set[str]) -> dict[str, str]:
 
 
 def _paths(node: Any) -> Iterator[str]:
-    """Every path of a config: of data, of a reward's function (`FILE.py:NAME`) or report."""
+    """Every path of a config: of data, of a reward's `FILE.py:NAME`, adapter or report."""
     if isinstance(node, Mapping):
         for key, item in node.items():
-            if key in ("path", "calibration") and isinstance(item, str):
+            if key in ("path", "calibration", "adapter") and isinstance(item, str):
                 yield item
                 yield item.rpartition(":")[0] or item
             yield from _paths(item)

@@ -134,6 +134,8 @@ def _evaluated(folder: Path) -> EvaluatedFolder:
     if not path.exists():
         return EvaluatedFolder()
     found = read_json(path)
+    if not isinstance(found, dict) or not {"figures", "not_measured"} <= found.keys():
+        raise InputError(f"{path}: no results of hen evaluate; run it again, or remove the folder")
     return EvaluatedFolder(found["figures"], found["not_measured"], _samples(path.parent))
 
 
@@ -142,10 +144,13 @@ def _samples(folder: Path) -> list[SampleReplies]:
     path, asked = folder / "samples.jsonl", dict[str, tuple[str, dict[str, str]]]()
     if not path.exists():
         return []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        arm, _, item = row["id"].partition("/")
-        *_, prompt, reply = (message["content"] for message in row["messages"])
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            arm, _, item = row["id"].partition("/")
+            *_, prompt, reply = (message["content"] for message in row["messages"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{path}:{number}: damaged; run hen evaluate again") from None
         asked.setdefault(item, (prompt, {}))[1][arm] = reply
     arms = {arm for _, said in asked.values() for arm in said}
     names = [name for name, (_, said) in asked.items() if said.keys() == arms]

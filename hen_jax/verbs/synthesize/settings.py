@@ -61,6 +61,9 @@ class Synthesis:
         require_in("--length-ratio", self.length_ratio, Range(1, above=True))
         require_in("--near", self.near, Range(0.5, 1, above=True))
         require_in("--least", self.least, Range(0, 1))
+        for one in self.contexts:
+            if self.contexts.count(one) > 1:
+                raise InputError(f"--contexts names {one!r} twice; give each once")
         if self.language not in LANGUAGES:
             raise InputError(f"--language {self.language!r}; allowed: {', '.join(LANGUAGES)}")
 
