@@ -13,6 +13,7 @@ from endpoint_server import Told, serving
 
 from hen_jax import cli
 from hen_jax.core.errors import InputError
+from hen_jax.core.journal import open_journal
 from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.evaluation.suite import NotMeasuredError
 from hen_jax.evaluation.suites.crossed import shipped_crossings
@@ -29,6 +30,8 @@ from hen_jax.text.conversation import Conversation, Message, Reply, message_row
 from hen_jax.verbs.evaluate import asking as evaluate_asking
 from hen_jax.verbs.evaluate import cost as evaluate_cost
 from hen_jax.verbs.evaluate import evaluate as evaluating
+from hen_jax.verbs.evaluate import reward_scores
+from hen_jax.verbs.evaluate.settings import Evaluating
 from hen_jax.verbs.evaluate.suites import SUITES, suites_named
 
 DATA = ("shipped:hed/hed.en.jsonl", "shipped:hed/hed.zh.jsonl")
@@ -143,6 +146,37 @@ def test_emp_by_a_judge_counts_what_could_not_be_read(arms, tmp_path):
     line = figure(result, "ours", "emp_judge", "en/SPER")
     assert line["judge"].startswith(f"endpoint:{server.url}#strict (")
     assert len(line["prompt_hash"]) == 16
+
+
+def test_a_judge_and_a_reward_of_another_dtype_are_asked_anew(tmp_path, monkeypatch):
+    opened, asked = [], []
+
+    def named_reward(given, dtype):
+        return given, lambda: opened.append(dtype) or (lambda said: np.ones(len(said)))
+
+    def ask_all(asks, *_, **__):
+        asked.extend(one.key for one in asks)
+        return {one.key: Reply("5") for one in asks}
+
+    monkeypatch.setattr(reward_scores, "named_reward", named_reward)
+    monkeypatch.setattr(evaluate_asking, "ask_all", ask_all)
+    judge = record(tmp_path / "judge.jsonl", lambda item: "5")
+    said = Conversation((Message("user", "Hi."), Message("assistant", "Hello.")))
+    for dtype in ("float32", "bfloat16", "bfloat16"):
+        given = Evaluating((), tmp_path, judge=judge, reward="r", dtype=dtype)
+        with (
+            open_journal(tmp_path / "calls.jsonl", "calls") as calls,
+            open_journal(tmp_path / "values.jsonl", "values") as values,
+        ):
+            kept = evaluate_asking.open_kept(calls, values)
+            asking = evaluate_asking.Asking(given, [], [], kept)
+            assert asking.reward
+            assert asking.judge
+            assert asking.reward.score([said]).tolist() == [1.0]
+            asking.judge.ask(["Good?"])
+    assert opened == ["float32", "bfloat16"]
+    assert len(asked) == 3
+    assert asked[0] != asked[1] == asked[2]
 
 
 def test_emp_by_people_and_an_arm_that_they_did_not_rate(arms, tmp_path):

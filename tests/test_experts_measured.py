@@ -19,7 +19,12 @@ from hen_jax.text.conversation import Message, Reply, UnansweredError
 from hen_jax.verbs.evaluate import experts_arms, experts_levels, experts_plot
 from hen_jax.verbs.evaluate.experts_arms import answers_of, routes_of, scripts_of
 from hen_jax.verbs.evaluate.experts_levels import levels_of
-from hen_jax.verbs.evaluate.experts_measured import RESULTS, TABLES, measure_experts
+from hen_jax.verbs.evaluate.experts_measured import (
+    RESULTS,
+    TABLES,
+    lines_of,
+    measure_experts,
+)
 from hen_jax.verbs.evaluate.experts_settings import ExpertArm, read_measurement
 
 LEVEL = {"distress": 0.9, "career": 0.6, "learning": 0.4, "writing": 0.2}
@@ -384,6 +389,21 @@ def test_a_claim_needs_an_interval_above_one_half():
         "role."
     )
     assert "no crossed accuracy" in allowed_claim({})
+    kinds = {"level": {"value": 0.8, "low": None, "high": None, "groups": 1}}
+    assert "Above chance on crossed pairs of: no kind." in allowed_claim(kinds)
+
+
+def test_an_accuracy_without_an_interval_is_told():
+    kinds = {
+        "level": {"value": 0.8, "low": 0.7, "high": 0.9},
+        "fact": {"value": 1.0, "low": None, "high": None},
+        "role": {"value": None, "low": None, "high": None},
+    }
+    rest = ("missing", "persistence", "desired", "levels", "gaps", "closer", "by_length")
+    report = {"kind": "preference", "claim": "", "crossed": kinds, **{name: {} for name in rest}}
+    found = {"conversations": {"career": 1}, "turns": [1], "measures": {"m": report}}
+    told = "level 0.80 (0.70 to 0.90); fact 1.00 (no interval); role unknown."
+    assert f"Crossed accuracies: {told}" in lines_of(found)
 
 
 def test_a_confusion_is_drawn_with_the_base_last(tmp_path):

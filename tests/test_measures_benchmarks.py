@@ -31,6 +31,7 @@ from hen_jax.measures.psychometrics import (
     instrument_report,
     scores,
 )
+from hen_jax.measures.tasks.lexicon import read_word_list
 from hen_jax.text.conversation import Message, Reply
 
 REFERENCE_INTENSITIES = {0: 254, 1: 11, 2: 49, 3: 43, 4: 56, 5: 12, 6: 56, 7: 69, 8: 127, 9: 7}
@@ -95,6 +96,8 @@ def test_eqbench_answers_are_read():
     assert (len(bare.first), dict(bare.revised)) == (4, {})
     assert eqbench.read_answer(REPLY.replace("Calm: 2.5", "Calm: 25"), emotions).first == {}
     assert eqbench.read_answer("I would say angry.", emotions) == ({}, {})
+    for minus in ("-", "\u2212", " **-"):  # below 0 is no intensity
+        assert eqbench.read_answer(REPLY.replace(" 2.5", f"{minus}2.5"), emotions).first == {}
 
 
 def test_eqbench_revision_and_parsing(questions):
@@ -184,6 +187,10 @@ def test_the_f_test_chooses_the_t_test():
     p, welch = emotionbench.t_test(one.tolist(), (one + 1).tolist())
     assert not welch
     assert p == pytest.approx(stats.ttest_ind(one, one + 1).pvalue)
+    one = np.arange(10.0)  # F is 6.25: P 0.006 on one side, 0.011 on both
+    p, welch = emotionbench.t_test(one.tolist(), (0.4 * one).tolist())
+    assert not welch
+    assert p == pytest.approx(stats.ttest_ind(one, 0.4 * one).pvalue)
 
 
 def test_emotionbench_is_administered(tmp_path):
@@ -212,6 +219,11 @@ def test_emotionbench_is_administered(tmp_path):
     assert '"A queue."' in seen[-1]
     assert emotionbench_files.read_filling(mood, [1, 2], "I cannot say.") == {1: None, 2: None}
     assert emotionbench_files.read_filling(mood, [1, 2], "7 2") == {1: None, 2: 2}
+    order = list(range(1, 13))
+    lines = [f"{number}. Word: 4" for number in order]
+    assert set(emotionbench_files.read_filling(mood, order, "\n".join(lines)).values()) == {4}
+    lines[10] = "11. Irritable: I would rather not say"
+    assert set(emotionbench_files.read_filling(mood, order, "\n".join(lines)).values()) == {None}
 
 
 @pytest.mark.parametrize(
@@ -438,3 +450,47 @@ def test_a_whole_questionnaire_in_one_message(tmp_path):
     assert whole[0] == whole[1]
     assert whole[0]["Cognitive"] == 6 * 5 + 3 * 1
     assert len(fillings[2].refused) == 1
+
+
+def test_short_rows_and_blank_lines_of_a_result_file(tmp_path):
+    header = "order-0,General_test-0_order-0,Anger-0_scenario-0_test-0_order-0\n"
+    path = write(tmp_path / "r.csv", f"{header},,\n1,5,4\n2,3\n3\n\n")
+    default, evoked = emotionbench_files.read_results(path)
+    assert default.answers == {1: 5, 2: 3, 3: None}
+    assert evoked.answers == {1: 4, 2: None, 3: None}
+
+
+def test_cells_of_an_order_are_numbers(tmp_path):
+    for cell in ("first", "1.5", "nan", "inf"):
+        text = f"order-0,General_test-0_order-0\n,\n{cell},5\n"
+        with pytest.raises(InputError, match=rf"r\.csv: order-0: '{cell}'; allowed: the number"):
+            emotionbench_files.read_results(write(tmp_path / "r.csv", text))
+
+
+def bes_items(path: Path):
+    return with_items(load_instrument("bes"), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "data"),
+    [
+        ("r.csv", emotionbench_files.read_results, "order-0,é\n".encode("latin-1")),
+        ("items.txt", bes_items, "café\n".encode("latin-1")),
+        ("items.json", bes_items, '["café"]'.encode("latin-1")),
+        ("words.tsv", read_word_list, "café\tjoy\t1\n".encode("latin-1")),
+    ],
+)
+def test_a_file_that_is_not_utf_8_is_refused_by_its_name(tmp_path, name, read, data):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=rf"{name}: .*; save it as UTF-8"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("text", [None, 3, True, ["Item 2"], {"en": "Item 2"}])
+def test_items_are_texts(tmp_path, text):
+    items = {str(n): f"Item {n}" for n in range(1, 21)} | {"2": text}
+    path = write(tmp_path / "items.json", json.dumps(items))
+    with pytest.raises(InputError, match=r"items\.json: items: 2: .*; allowed: a text"):
+        bes_items(path)
+    with pytest.raises(InputError, match="allowed: a list of texts, or number -> text"):
+        bes_items(write(path, json.dumps({"\u00b2": "Item"})))

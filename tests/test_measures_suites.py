@@ -24,6 +24,7 @@ from hen_jax.measures.suites import (
     eqbench,
     eqbench3,
     erc,
+    hen_bench,
     instrument,
     reccon,
     trajectory,
@@ -221,3 +222,53 @@ def test_what_the_package_needs_is_in_the_wheel():
     packed = {path for pattern in patterns for path in (ROOT / "hen_jax").glob(pattern)}
     data = {x for x in (ROOT / "hen_jax/measures").rglob("*") if x.is_file()}
     assert {x for x in data if x.suffix not in (".py", ".pyc")} <= packed
+
+
+MELD = "Speaker,Utterance,Emotion,Dialogue_ID\n"
+
+
+def test_dialogues_of_several_files_are_told_apart(tmp_path):
+    for name in ("one", "two"):
+        text = f"{MELD}A,Hi {name},joy,0\nB,No {name},anger,0\n"
+        (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
+    prompts = []
+
+    def say(item) -> str:
+        prompts.append(item.prompt[-1].content)
+        return "joy"
+
+    given = {"erc": f"{tmp_path / 'one.csv'},{tmp_path / 'two.csv'}", "set": "meld"}
+    found = figures(erc, context(say, options=given))["accuracy", "meld"]
+    assert (found.value, found.n, found.clusters) == (0.5, 4, 2)
+    assert len(prompts) == 4
+    assert all(("Hi one" in prompt) != ("Hi two" in prompt) for prompt in prompts)
+
+
+def test_a_language_without_items_is_refused(tmp_path):
+    (tmp_path / "meld.csv").write_text(f"{MELD}A,Hi,joy,0\n", encoding="utf-8")
+    given = {"erc": str(tmp_path / "meld.csv"), "set": "meld"}
+    told = "--language: no item is in zh; those of the file are in en: leave it out"
+    with pytest.raises(InputError, match=told):
+        figures(erc, context(lambda item: "joy", languages=("zh",), options=given))
+
+
+def test_no_answer_twice_is_not_the_same_answer():
+    items = [one for one in bench.load_bench(("en",)) if one.identity is not None]
+    silent = f"{items[0].id}/1?"
+    mute = figures(hen_bench, context(lambda item: "Hm.", languages=("en",)))["same_answer", "en"]
+    assert (mute.value, mute.n, mute.missing) == (None, 0, len(items) // 2)
+    arm = context(lambda item: "" if item.id == silent else "A", languages=("en",))
+    found = figures(hen_bench, arm)["same_answer", "en"]
+    assert (found.missing, found.n) == (1, len(items) // 2 - 1)
+
+
+def test_the_control_of_the_first_option_sees_the_order_of_the_arm():
+    """Who always says A takes the option shown first, whatever the seed."""
+    seen = set()
+    for seed in (0, 3):
+        found = figures(hen_bench, context(lambda item: "A", languages=("en",), seed=seed))
+        control = found["control_first", "en"]
+        assert control.value == pytest.approx(found["accuracy", "en"].value)
+        assert control.seed == seed
+        seen.add(control.value)
+    assert len(seen) == 2

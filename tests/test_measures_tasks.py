@@ -278,6 +278,9 @@ def test_labels_are_read_strictly():
     assert read_label("enjoyable", labels) is None
     assert read_label("Happy!", labels, {"happy": "joy"}) == "joy"
     assert read_label("他很高兴", ("高兴", "难过")) == "高兴"
+    assert read_label("他不高兴。", ("高兴", "不高兴")) == "不高兴"  # hides the shorter one in it
+    assert read_label("不高兴，也高兴", ("高兴", "不高兴")) is None
+    assert read_label("It is no emotion.", ("emotion", "no emotion")) == "no emotion"
 
 
 def item(name: str = "1", answer: int = 2) -> ChoiceItem:
@@ -319,3 +322,19 @@ def test_the_likeliest_option():
     one = LogProbs(np.asarray([-1.0, -3.0]), np.ones(2))
     other = LogProbs(np.asarray([-2.0, -2.5]), np.ones(2))
     assert interaction(one, other) == pytest.approx(-1 - 2.5 + 2 + 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "what"),
+    [
+        ("0\n", "2 dialogues, but 1 lines in dialogues_emotion_test.txt; give both files whole"),
+        ("0\n1\n2\n", "2 dialogues, but 3 lines in dialogues_emotion_test.txt"),
+        ("0\n12\n", r"dialogues_test\.txt:2: 1 utterances and 1 labels from 0 to 6; mend it"),
+        ("7\n1\n", r"dialogues_test\.txt:1: 1 utterances and 1 labels from 0 to 6"),
+    ],
+)
+def test_labels_that_do_not_fit_their_dialogues_are_refused(tmp_path, labels, what):
+    daily = write(tmp_path / "dialogues_test.txt", "Hi . __eou__\nOh no ! __eou__\n")
+    write(tmp_path / "dialogues_emotion_test.txt", labels)
+    with pytest.raises(InputError, match=what):
+        read_erc(daily, "dailydialog")

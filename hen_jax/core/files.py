@@ -53,12 +53,21 @@ def read_json(path: Path) -> Any:
     Raises:
       InputError: the file is missing or is not JSON; names the file and the line.
     """
-    path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+
+
+def read_text(path: Path) -> str:
+    """Reads a text file.
+
+    Raises:
+      InputError: the file is missing or is not UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason})") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+        raise InputError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None

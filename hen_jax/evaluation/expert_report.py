@@ -102,7 +102,8 @@ LEAST_ITEMS = 10
 def allowed_claim(crossed: Mapping[str, Mapping[str, Any]]) -> str:
     """What the measure may be used for, in a sentence, by its crossed accuracies.
 
-    A kind counts where its interval lies above one half, from `LEAST_ITEMS` groups on.
+    A kind counts where its interval lies above one half, from `LEAST_ITEMS` groups on; without an
+    interval it does not.
     """
     if not crossed:
         return (
@@ -112,7 +113,7 @@ def allowed_claim(crossed: Mapping[str, Mapping[str, Any]]) -> str:
     passed = [
         kind
         for kind, one in crossed.items()
-        if one["low"] > 0.5 and one.get("groups", LEAST_ITEMS) >= LEAST_ITEMS
+        if (one["low"] or 0.0) > 0.5 and one.get("groups", LEAST_ITEMS) >= LEAST_ITEMS
     ]
     failed = [kind for kind in crossed if kind not in passed]
     said = f"Above chance on crossed pairs of: {', '.join(passed) or 'no kind'}."

@@ -28,8 +28,11 @@ CONTROLS: Mapping[str, str] = {
 }
 
 
-def control_values(crossed: Sequence[Crossed]) -> dict[str, np.ndarray]:
-    """`[2 n]` for each control: 1 right, 0.5 a tie, 0 wrong, two rows for each item in order."""
+def control_values(crossed: Sequence[Crossed], seed: int = 0) -> dict[str, np.ndarray]:
+    """`[2 n]` for each control: 1 right, 0.5 a tie, 0 wrong, two rows for each item in order.
+
+    `seed` is that of the order in which a chat saw the options.
+    """
     pairs = [pair for one in crossed for pair in one.pairs()]
     margins = {
         "longer": np.asarray([_length(pair.chosen) - _length(pair.rejected) for pair in pairs]),
@@ -37,7 +40,8 @@ def control_values(crossed: Sequence[Crossed]) -> dict[str, np.ndarray]:
         "words": cross_validated_margins(pairs, _FOLDS),
         "overlap": np.asarray([_overlap(pair) for pair in pairs]),
     }
-    first = [float(shown_order(item)[0] == item.answer) for one in crossed for item in one.items()]
+    items = [item for one in crossed for item in one.items()]
+    first = [float(shown_order(item, seed)[0] == item.answer) for item in items]
     return {"first": np.asarray(first)} | {
         name: pair_accuracy(np.round(found, 9)) for name, found in margins.items()
     }

@@ -121,8 +121,8 @@ def read_label(
     """The one label that a reply names; None where it names none, or several.
 
     A reply that is a label, or has it on its first line alone, is that; else the labels that stand
-    in it as words of their own are counted. Case does not matter. `aliases` are other words for
-    labels: `{"joyful": "joy"}`.
+    in it as words of their own are counted; a longer one hides those within it, as `不高兴` does
+    `高兴`. Case does not matter. `aliases` are other words for labels: `{"joyful": "joy"}`.
     """
     known = {label.lower(): label for label in labels}
     known |= {word.lower(): label for word, label in (aliases or {}).items()}
@@ -131,13 +131,16 @@ def read_label(
         bare = said.strip(" \t\n\r.。:：!！\"'“”*()[]`").lower()
         if bare in known:
             return known[bare]
-    found = {known[word] for word in known if _stands(word, text.lower())}
+    found, rest = set(), text.lower()
+    for word in sorted(known, key=len, reverse=True):
+        rest, count = re.subn(_alone(word), " ", rest)
+        found |= {known[word]} if count else set()
     return found.pop() if len(found) == 1 else None
 
 
 _LETTERS = string.ascii_uppercase
 
 
-def _stands(word: str, text: str) -> bool:
+def _alone(word: str) -> str:
     edge = r"(?<![a-z]){}(?![a-z])" if word.isascii() else "{}"
-    return re.search(edge.format(re.escape(word)), text) is not None
+    return edge.format(re.escape(word))

@@ -1,10 +1,10 @@
 """EmotionBench (Huang et al., NeurIPS 2024): how far a situation moves what a model says it feels.
 
 Each scale is answered by default, and after "imagine you are in ..."; the measure is evoked minus
-default. Then, as published, an F test of equal variance chooses Student's or Welch's t test, at
-0.01. The situations and scales are not with hen_jax (GPL-3, research only): pass the official
-`situations.json` and `questionnaires.json`, or a result file, which `measures.benchmarks.
-emotionbench_files` reads.
+default. Then, as published, a two-sided F test of equal variance chooses Student's or Welch's t
+test, at 0.01. The situations and scales are not with hen_jax (GPL-3, research only): pass the
+official `situations.json` and `questionnaires.json`, or a result file, which
+`measures.benchmarks.emotionbench_files` reads.
 
 Of people (1,266) PANAS moves by -5.13 (positive) and +10.44 (negative).
 """
@@ -158,7 +158,7 @@ def _shift(
 
 
 def t_test(one: Sequence[float], other: Sequence[float]) -> tuple[float, bool]:
-    """P value of the two-sample t test that an F test of equal variance chooses; is it Welch's?
+    """P value of the t test that a two-sided F test of equal variance chooses; is it Welch's?
 
     NaN with fewer than two values on a side. Two constant sides that are equal give 1.
     """
@@ -166,7 +166,7 @@ def t_test(one: Sequence[float], other: Sequence[float]) -> tuple[float, bool]:
         return float("nan"), False
     (a, s, n), (b, t, m) = ((fmean(x), stdev(x) + _TINY, len(x)) for x in (one, other))
     ratio, sizes = (s**2 / t**2, (n - 1, m - 1)) if s > t else (t**2 / s**2, (m - 1, n - 1))
-    unequal = bool(stats.f.sf(ratio, *sizes) < ALPHA)
+    unequal = bool(2 * stats.f.sf(ratio, *sizes) <= ALPHA)
     found: Any = stats.ttest_ind_from_stats(a, s, n, b, t, m, equal_var=not unequal)
     return float(found.pvalue), unequal
 

@@ -18,7 +18,7 @@ from hen_jax.measures.benchmarks.emotionbench import Administration, Questionnai
 from hen_jax.text.conversation import Chat, Message
 
 _COLUMN = re.compile(r"(?P<key>\w+(?:-\d+)?)(?:_scenario-\d+)?_test-\d+_(?P<order>order-\d+)")
-_NUMBER = re.compile(r"^\D*(\d+)\s*[.:、)：]?[^\d]*?(\d+)\D*$")
+_NUMBER = re.compile(r"^\D*(\d+)(?!\d)\s*[.:、)：]?[^\d]*?(\d+)\D*$")
 
 
 def read_questionnaires(path: Path) -> dict[str, Questionnaire]:
@@ -80,21 +80,19 @@ def read_results(path: Path) -> list[Administration]:
     """The fillings of a result file; a cell that is empty or no number is an answer not given.
 
     Raises:
-      InputError: another kind of file.
+      InputError: another kind of file, or an order that is no list of question numbers.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
-    columns = {name: [row[at] for row in rows[1:]] for at, name in enumerate(header)}
+    columns = _columns(path)
     found = []
     for name, cells in columns.items():
         column = _COLUMN.fullmatch(name)
         if column is None or column["order"] not in columns:
             continue
-        order = columns[column["order"]]
+        order = _order(columns[column["order"]], f"{path}: {column['order']}")
         answers = {
-            int(float(number)): _whole(cell)
+            number: _whole(cell)
             for number, cell in zip(order, cells, strict=True)
-            if number.strip()
+            if number is not None
         }
         found.append(Administration(column["key"], answers))
     if not found:
@@ -102,6 +100,27 @@ def read_results(path: Path) -> list[Administration]:
             f"{path}: no column such as General_test-0_order-0; give a testing CSV of EmotionBench"
         )
     return found
+
+
+def _columns(path: Path) -> dict[str, list[str]]:
+    """The cells of each column below the prompt; "" where a row is too short to have one."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: no CSV in UTF-8 ({error}); save it as UTF-8") from None
+    return {
+        name: [row[at] if at < len(row) else "" for row in rows[1:]]
+        for at, name in enumerate(header)
+    }
+
+
+def _order(cells: Sequence[str], place: str) -> list[int | None]:
+    """Question numbers in the order asked; None where the column is empty."""
+    for cell in cells:
+        if cell.strip() and _whole(cell) is None:
+            raise InputError(f"{place}: {cell[:40]!r}; allowed: the number of a question")
+    return [_whole(cell) for cell in cells]
 
 
 def _whole(cell: str) -> int | None:

@@ -26,7 +26,11 @@ PARSEABLE = 0.83
 REVISION_KEPT = 0.95
 """Revised answers count where they parse at least this often as first ones."""
 
-_SCORE = re.compile(r"^\W*([A-Za-z][A-Za-z \-]*?)\W*[:：]\W*(\d+(?:\.\d+)?)", re.MULTILINE)
+_SCORE = re.compile(
+    r"^\W*([A-Za-z][A-Za-z \-]*?)\W*[:：][^\w\u2212-]*(\d+(?:\.\d+)?)", re.MULTILINE
+)
+"""A number with a minus, `-` or U+2212, is none."""
+
 _FIRST = re.compile(r"first\s+pass(?:\s+scores)?", re.IGNORECASE)
 _CRITIQUE = re.compile(r"^\W*critique", re.IGNORECASE | re.MULTILINE)
 _REVISED = re.compile(r"revised(?:\s+scores)?\W*[:：]", re.IGNORECASE)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import yaml
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.files import read_text
 
 _Mode = Literal["sum", "double_sum", "mean"]
 
@@ -116,7 +117,8 @@ def with_items(instrument: Instrument, path: Path | None) -> Instrument:
     """The instrument with the wording from the user's file.
 
     Raises:
-      InputError: no file (says what to bring), another number of items, or one without a text.
+      InputError: no file (says what to bring), no UTF-8, another number of items, or one without
+        a text.
     """
     if path is None or not path.is_file():
         raise InputError(
@@ -124,7 +126,7 @@ def with_items(instrument: Instrument, path: Path | None) -> Instrument:
             f"{instrument.licence}) does not come with hen_jax: give a file with its "
             f"{instrument.n_items} items, one a line in their order, or JSON of number -> text"
         )
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     if path.suffix == ".json":
         try:
             given = json.loads(text)
@@ -141,9 +143,12 @@ def with_items(instrument: Instrument, path: Path | None) -> Instrument:
 def _items(given: Any, count: int) -> dict[int, str]:
     if isinstance(given, list):
         given = dict(enumerate(given, start=1))
-    if not isinstance(given, dict) or not all(str(key).isdigit() for key in given):
+    if not isinstance(given, dict) or not all(str(key).isdecimal() for key in given):
         raise InputError("items: allowed: a list of texts, or number -> text")
-    found = {int(key): str(text).strip() for key, text in given.items()}
+    for key, text in given.items():
+        if not isinstance(text, str):
+            raise InputError(f"items: {key}: {str(text)[:40]}; allowed: a text (in quotes)")
+    found = {int(key): text.strip() for key, text in given.items()}
     if found and (set(found) != set(range(1, count + 1)) or not all(found.values())):
         raise InputError(f"items: {len(found)} texts; allowed: one for each of 1 to {count}")
     return found

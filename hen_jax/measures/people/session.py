@@ -6,7 +6,6 @@ in the items' own orientation, so that `hen data ratings` reads the file as it i
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -108,6 +107,7 @@ def cast(
     comment = said.get("comment", "")
     if not isinstance(comment, str) or len(comment) > LONGEST_COMMENT:
         raise InputError(f"comment: allowed: a text of up to {LONGEST_COMMENT} characters")
+    comment = comment.encode("utf-8", "replace").decode()  # half of a character cannot be written
     checks = _checks(said.get("checks", {}), plan.checklist)
     return [
         *votes,
@@ -207,7 +207,7 @@ def read_vote(row: Mapping[str, Any], kind: Kind) -> ItemRating:
         return ItemRating(
             row["item"], row["annotator"], value, bool(row["exchanged"]), checks, *texts
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"no vote of a session ({type(error).__name__}: {error})") from None
 
 
@@ -221,10 +221,10 @@ def _choice(said: Mapping[str, Any], exchanged: bool) -> str:
 
 def _rating(said: Mapping[str, Any], scale: Scale) -> float:
     rating = said.get("rating")
-    number = float(rating) if isinstance(rating, int | float) else math.nan
-    if scale.low <= number <= scale.high and not isinstance(rating, bool):
-        return number
-    raise InputError(f"rating: {rating!r}; allowed: {scale.low:g} to {scale.high:g}")
+    number = rating if isinstance(rating, int | float) and not isinstance(rating, bool) else None
+    if number is not None and scale.low <= number <= scale.high:  # an int may be too large to float
+        return float(number)
+    raise InputError(f"rating: {repr(rating)[:40]}; allowed: {scale.low:g} to {scale.high:g}")
 
 
 def _checks(given: object, checklist: Sequence[Check]) -> dict[str, bool]:

@@ -166,11 +166,20 @@ def file_options(context: SuiteContext, key: str, what: str) -> list[Path]:
 
 def spread(items: Sequence[ChoiceItem], context: SuiteContext) -> list[ChoiceItem]:
     """Those in the languages asked for; with a limit that many of each aspect and language,
-    from all over the file."""
+    from all over the file.
+
+    Raises:
+      InputError: none is in these languages.
+    """
     groups: dict[tuple[str, str], list[ChoiceItem]] = {}
     for item in items:
         if item.language in context.languages:
             groups.setdefault((item.language, item.aspect), []).append(item)
+    if not groups:
+        asked = " or ".join(context.languages)
+        there = " and ".join(sorted({item.language for item in items}))
+        told = f"those of the file are in {there}: leave it out" if items else "the file has none"
+        raise InputError(f"--language: no item is in {asked}; {told}")
     found = []
     for own in groups.values():
         count = min(context.limit or len(own), len(own))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from hen_jax.evaluation.figures import measured
+from hen_jax.evaluation.figures import Drawing, measured
 from hen_jax.evaluation.suite import Found, Observed, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import prompts_hash
 from hen_jax.measures.bench import NAME, Crossed, load_bench
@@ -81,7 +81,10 @@ def _by_distance(
 def _consistency(
     crossed: Sequence[Crossed], by_item: dict[Crossed, tuple[Choice, Choice]]
 ) -> Iterator[Observed]:
-    """Whether the answers stay the same when only the person's identity changes."""
+    """Whether the answers stay the same when only the person's identity changes.
+
+    A pair in which a reply names no option has no value: two of them are no common answer.
+    """
     twins: dict[tuple[str, str], list[Crossed]] = {}
     for one in crossed:
         if one.identity is not None:
@@ -90,13 +93,17 @@ def _consistency(
     for language in dict.fromkeys(key[0] for key in whole):
         own = [pair for key, pair in whole.items() if key[0] == language]
         same = [
-            float(
-                np.mean([a.chosen == b.chosen for a, b in zip(by_item[x], by_item[y], strict=True)])
-            )
+            float(np.mean([_same(a, b) for a, b in zip(by_item[x], by_item[y], strict=True)]))
             for x, y in own
         ]
         first = [pair[0] for pair in own]
         yield _of("same_answer", language, first, same, "under another identity; wrong ones count")
+
+
+def _same(one: Choice, other: Choice) -> float:
+    if one.chosen is None or other.chosen is None:
+        return float("nan")
+    return float(one.chosen == other.chosen)
 
 
 def _mirrored(
@@ -129,16 +136,16 @@ def interactions(context: SuiteContext, crossed: Sequence[Crossed]) -> Iterator[
         yield _of("interaction", group, own, share, "prompts told apart; chance 0.5")
 
 
-def _controls(crossed: Sequence[Crossed], arm: str) -> Iterator[Found]:
+def _controls(crossed: Sequence[Crossed], arm: str, seed: int) -> Iterator[Found]:
     """The rankers without understanding, of each language; they stand in the first arm's rows."""
-    values = control_values(crossed)
+    values = control_values(crossed, seed)
     for language in dict.fromkeys(one.language for one in crossed):
         places = [at for at, one in enumerate(crossed) if one.language == language]
         own = [crossed[at] for at in places]
         for name, found in values.items():
             both = [float(found[2 * at : 2 * at + 2].mean()) for at in places]
             line = _of(f"control_{name}", language, own, both, CONTROLS[name])
-            yield measured(NAME, arm, line._replace(better=""))
+            yield measured(NAME, arm, line._replace(better=""), Drawing(seed))
 
 
 def _run(context: SuiteContext) -> Iterator[Found]:
@@ -150,7 +157,7 @@ def _run(context: SuiteContext) -> Iterator[Found]:
     if way == "likelihood":
         yield from interactions(context, crossed)
     if context.arm == context.first:
-        yield from _controls(crossed, context.arm)
+        yield from _controls(crossed, context.arm, context.seed)
 
 
 SUITE = Suite(_run, "hen-bench@1: crossed items of ours, seven aspects, zh and en, with controls")

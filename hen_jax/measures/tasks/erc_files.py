@@ -114,11 +114,16 @@ def _daily_dialog(path: Path) -> Iterator[Utterance]:
     if not beside.is_file() or beside == path:
         raise InputError(f"{path}: its labels are not beside it; give {beside.name}, too")
     labels = named_set("dailydialog").labels
-    pairs = zip(text_lines(path), text_lines(beside), strict=False)
-    for (line, said), (_, numbers) in pairs:
+    dialogues, labelled = list(text_lines(path)), list(text_lines(beside))
+    if len(dialogues) != len(labelled):
+        raise InputError(
+            f"{path}: {len(dialogues)} dialogues, but {len(labelled)} lines in {beside.name}; "
+            "give both files whole, a line for each dialogue"
+        )
+    for (line, said), (_, numbers) in zip(dialogues, labelled, strict=True):
         turns = [turn.strip() for turn in said.split(END) if turn.strip()]
         marks = numbers.split()
-        if len(turns) != len(marks) or not all(mark in "0123456" for mark in marks):
+        if len(turns) != len(marks) or not set(marks) <= set("0123456"):
             raise InputError(
                 f"{path}:{line}: {len(turns)} utterances and {len(marks)} labels from 0 to 6; "
                 f"mend it, or leave the line out of both files"

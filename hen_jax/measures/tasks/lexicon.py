@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.files import read_text
 
 CATEGORIES = (
     "anger", "anticipation", "disgust", "fear", "joy",
@@ -32,7 +33,7 @@ def read_word_list(path: Path | None) -> _Lexicon:
     """The word list at `path`.
 
     Raises:
-      InputError: no path or file (says where to get it), or a line that is none.
+      InputError: no path or file (says where to get it), no UTF-8, or a line that is none.
     """
     if path is None or not path.is_file():
         raise InputError(
@@ -40,7 +41,7 @@ def read_word_list(path: Path | None) -> _Lexicon:
             f"on: get it from {HOME} and name its word-level file"
         )
     found: dict[str, set[str]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         word, category, mark = _entry(line, f"{path}:{number}")

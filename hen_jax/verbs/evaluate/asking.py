@@ -114,7 +114,8 @@ class Asking:
         if given.judge is None:
             return None
         line, begin = given.judge, BEGINNINGS["pointwise"] if given.judge_begin else ""
-        decoding = {"max_new_tokens": given.max_new_tokens, "seed": given.seed, "begin": begin}
+        names = ("max_new_tokens", "seed", "dtype")
+        decoding = {"begin": begin} | {one: vars(given)[one] for one in names}
         revised = revision(line, given.judge_adapter)
         identity = JudgeIdentity(line, revised, decoding, nonce_policy(given.nonce_seed))
         said = (Message("assistant", begin),) if begin else ()
@@ -137,10 +138,11 @@ class Asking:
             return None
         from hen_jax.verbs.evaluate.reward_scores import named_reward
 
-        name, opening = named_reward(self.evaluating.reward, self.evaluating.dtype)
+        dtype = self.evaluating.dtype
+        name, opening = named_reward(self.evaluating.reward, dtype)
 
         def score(conversations: Sequence[Conversation]) -> np.ndarray:
-            keys = [_key(["reward", name, _rows(one.messages)]) for one in conversations]
+            keys = [_key(["reward", name, dtype, _rows(one.messages)]) for one in conversations]
             missing = {key: one for key, one in zip(keys, conversations, strict=True)
                        if key not in self.kept.known}  # fmt: skip
             if missing:

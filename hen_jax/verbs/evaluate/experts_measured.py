@@ -119,10 +119,7 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
     lines = [f"Conversations: {number}. Conversations by turn: {found['turns']}."]
     for name, report in found["measures"].items():
         lines += ["", f"## {name} ({report['kind']})", "", report["claim"]]
-        said = [
-            f"{kind} {one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
-            for kind, one in report["crossed"].items()
-        ]
+        said = [f"{kind} {_accuracy(one)}" for kind, one in report["crossed"].items()]
         lines += [f"Crossed accuracies: {'; '.join(said)}."] if said else []
         if any(report["missing"].values()):
             lines.append(f"Replies without a level: {report['missing']}.")
@@ -146,6 +143,14 @@ def _context_table(report: Mapping[str, Any]) -> list[str]:
     for name, own in report["closer"].items():
         rows.append([f"closer, {name}", *(_signed(own.get(context)) for context in contexts)])
     return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _accuracy(one: Mapping[str, Any]) -> str:
+    if one["value"] is None:
+        return "unknown"
+    if one["low"] is None:
+        return f"{one['value']:.2f} (no interval)"
+    return f"{one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
 
 
 def _level(one: Mapping[str, Any] | None, form: str = "{:.2f}") -> str:
