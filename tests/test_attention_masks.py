@@ -151,6 +151,13 @@ def test_new_keys_and_values_are_put_where_they_belong_and_nowhere_else(dtype):
     np.testing.assert_array_equal(found.values, values)
 
 
+def test_one_row_of_bfloat16_is_multiplied_as_two():
+    x, kernel = jnp.ones((1, 64), "bfloat16"), jnp.ones((64, 24), "bfloat16")
+    program = jax.make_jaxpr(float32_product)(x, kernel)
+    (dot,) = [one for one in program.eqns if one.primitive.name == "dot_general"]
+    assert dot.invars[0].aval.shape == (2, 64)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 64), (1, 64), (64,), (3, 1, 64)])
 def test_a_product_of_one_row_of_bfloat16_is_that_of_float32_rounded_once(shape):
     rng = np.random.default_rng(0)

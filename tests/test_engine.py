@@ -17,9 +17,11 @@ from hen_jax.models.config import Execution, LoraConfig
 from hen_jax.models.decoder import Decoder, abstract, merge, split
 from hen_jax.models.quantised import quantised_base
 from hen_jax.sampling import engine as e
+from hen_jax.sampling.generate import Generating
 from hen_jax.sampling.logits import PROMPT, REPLY, Sampling
 from hen_jax.sampling.requests import Completion, Request, unpack_support
 from hen_jax.sampling.slots import Slots
+from hen_jax.sampling.speaker import continued
 from hen_jax.sampling.weights import Weights, lay_out
 from hen_jax.training.placement import parameter_shardings
 
@@ -172,6 +174,42 @@ def test_rows_come_and_go_without_a_compilation(model, weights):
         assert program._cache_size() - before[program] <= most
 
 
+def test_a_stop_string_may_stand_in_the_stop_token_itself(weights):
+    def text_of(ids):
+        return "".join(f"<{one}>" for one in ids)
+
+    free = (
+        e.Engine(weights, SLOTS).run([Request(PROMPTS[0], 6, sampling=GREEDY)])[0].tokens.tolist()
+    )
+    third = free[2]
+    assert third not in free[:2]
+    settings = Generating(6, (third,), GREEDY, (f"<{third}>",))
+    (reply,) = continued([PROMPTS[0]], weights, text_of, settings)
+    assert reply.stopped
+    assert reply.text == text_of(free[:2])
+
+
+@pytest.mark.parametrize("program", ["_prefill", "_step"])
+def test_an_interrupted_step_leaves_no_trace(weights, monkeypatch, program):
+    asked, real = Request(SYSTEM, 8, sampling=GREEDY), getattr(e, program)
+    alone = e.Engine(weights, BARE, key="a").run([asked])[0]
+    engine = e.Engine(weights, BARE, key="a")
+
+    def broken(*given, **how):
+        if program == "_step":
+            real(*given, **how)  # the state that it was given is gone
+        raise KeyboardInterrupt
+
+    engine.submit(asked)
+    with monkeypatch.context() as patch:
+        patch.setattr(e, program, broken)
+        with pytest.raises(KeyboardInterrupt):
+            engine.step()
+    found = engine.run([asked])[0]
+    assert (found.tokens.tolist(), found.cached_tokens) == (alone.tokens.tolist(), 0)
+    np.testing.assert_allclose(found.log_probs, alone.log_probs, atol=1e-5)
+
+
 @pytest.mark.parametrize("draft", [0, 2])
 def test_reading_as_much_of_the_cache_as_is_filled_changes_nothing(draft, monkeypatch):
     """600 places, of which 256 are read until a row has more; guessing, and without."""
@@ -292,6 +330,7 @@ def test_eight_devices_answer_as_one_does(model, weights):
         (lambda: Request(()), "holds no token"),
         (lambda: Request((1,), 0), "max_new_tokens is 0"),
         (lambda: Request((1,), seed=-1), "seed is -1"),
+        (lambda: Sampling(top_k=2**31), "top_k is 2147483648"),
         (lambda: Request((1,), stop_strings=("",)), "stop string is empty"),
         (lambda: Slots(rows=0), "at least 1"),
         (lambda: Slots(prefill=(64, 16)), "increasing"),

@@ -90,6 +90,34 @@ def test_a_kill_loses_nothing_and_changes_nothing(prompts, request_, tmp_path, s
     assert generate_file(request_, prompts, out).before == 7
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5_000, "{"])
+def test_messages_that_are_no_json_are_told_in_a_line(folder_of_messages, text, capsys):
+    folder_of_messages.write_text(text)
+    flags = ["--backend", "replay:x.jsonl", "--messages", str(folder_of_messages)]
+    assert cli.main(["generate", *flags]) == 2
+    assert "not valid JSON" in capsys.readouterr().err
+
+
+@pytest.fixture
+def folder_of_messages(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.jsonl").write_text("")
+    return tmp_path / "messages.json"
+
+
+def test_a_line_may_be_cut_within_a_character(prompts, request_, tmp_path, speak):
+    speak(echo)
+    out = tmp_path / "out.jsonl"
+    generate_file(request_, prompts, out)
+    whole = out.read_bytes()
+    last = whole[:-1].rindex(b"\n") + 1
+    inside = whole.index("问".encode(), last) + 1  # after the first of its three bytes
+    for end in (last, last + 1, inside, inside + 1, len(whole) - 1):
+        out.write_bytes(whole[:end])
+        generate_file(request_, prompts, out)
+        assert out.read_bytes() == whole
+
+
 def test_what_cannot_be_answered_is_named_and_the_rest_before_it_kept(
     prompts, request_, tmp_path, speak
 ):

@@ -53,10 +53,13 @@ def read_json(path: Path) -> Any:
     Raises:
       InputError: the file is missing or is not JSON; names the file and the line.
     """
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+    except (RecursionError, ValueError) as error:  # nested too deep, a number of too many digits
+        raise InputError(f"{path}: not valid JSON ({error})") from None
 
 
 def read_text(path: Path) -> str:

@@ -120,11 +120,23 @@ class Engine:
         return bool(self.writing or self.waiting)
 
     def step(self) -> list[Event]:
-        """Fills free slots from the queue, draws a chunk of tokens, and tells what came of it."""
-        self._fill()
-        if not self.writing:
-            return []
-        return self._read(self._draw())
+        """Fills free slots from the queue, draws a chunk of tokens, and tells what came of it.
+
+        Where it is interrupted, as by Ctrl-C, the replies under way are given up: what the programs
+        were given is gone, and what was to be read was not. What waits is answered by later calls.
+        """
+        try:
+            self._fill()
+            return self._read(self._draw()) if self.writing else []
+        except BaseException:
+            self._begin_anew()
+            raise
+
+    def _begin_anew(self) -> None:
+        """Empty slots."""
+        del self.state  # its memory, before there is another
+        self.writing, self.residents = {}, [Resident()] * self.slots.rows
+        self.state = _init_state(self.weights, self.slots)
 
     def _draw(self) -> Chunk:
         """A chunk, with guesses where they pay, on the host."""

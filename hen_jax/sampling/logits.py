@@ -56,8 +56,8 @@ class Sampling:
             raise InputError(
                 f"temperature is {self.temperature}; give 0 (greedy), or {COLDEST:g} to {HOTTEST:g}"
             )
-        if self.top_k < 0:
-            raise InputError(f"top_k is {self.top_k}; give 0 (keep all) or more")
+        if not 0 <= self.top_k < 2**31:
+            raise InputError(f"top_k is {self.top_k}; give 0 (keep all) to {2**31 - 1}")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p is {self.top_p}; give more than 0, at most 1 (keep all)")
         if not 0 <= self.min_p <= 1:

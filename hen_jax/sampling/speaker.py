@@ -90,7 +90,7 @@ def reply_of(
     tokens = found.tokens.tolist()
     ended = bool(tokens) and tokens[-1] in settings.stop
     text = text_of(tokens[: len(tokens) - ended])
-    if found.stop_string is not None:
-        text = text[: text.index(found.stop_string)]
+    if found.stop_string is not None and found.stop_string in (whole := text_of(tokens)):
+        text = whole[: whole.index(found.stop_string)]  # it may stand in the stop token itself
     mean = float(found.log_probs.mean())
     return Reply(text, len(tokens), found.finish == "stop", mean)

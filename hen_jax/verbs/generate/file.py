@@ -5,6 +5,7 @@ replay (`hen generate --backend replay:FILE`). All up to `"reply"` follows from 
 settings, so a file that was begun is recognised by its text, and another's is never added to.
 """
 
+import codecs
 import dataclasses
 import fcntl
 import itertools
@@ -63,7 +64,8 @@ def generate_file(request: GenerateRequest, source: Path, out: Path) -> _Written
 
     What was done before a kill stays, and the same command goes on behind it. What is drawn for a
     reply depends on the seed and on where the call began that asked for it: a command that goes on
-    begins at the next chunk, and draws what it would have drawn.
+    at the next chunk draws what it would have drawn, and within one, as where an endpoint failed,
+    other replies.
 
     Raises:
       InputError: a line that cannot be read, one that cannot be answered (what came before it is
@@ -177,19 +179,19 @@ def _kept(file: IO[str], wanted: Sequence[_Asked], by: str, out: Path) -> int:
     Raises:
       InputError: the file holds something else, which stays as it is.
     """
-    file.seek(0)
+    *whole, rest = out.read_bytes().split(b"\n")
     try:
-        lines = file.read().split("\n")
+        lines = [line.decode() for line in whole]
+        half = codecs.getincrementaldecoder("utf-8")().decode(rest)  # the last character may be cut
     except UnicodeDecodeError:
         raise InputError(f"{out} holds no replies; give a name that is free") from None
-    half = lines.pop()
-    if len(lines) + bool(half) > len(wanted):
+    if len(lines) + bool(rest) > len(wanted):
         raise InputError(f"{out} holds more replies than this input asks for; give another name")
     for number, (line, asked) in enumerate(zip(lines, wanted, strict=False), start=1):
         head = _head(asked, by)
         if not line.startswith(head):
             raise InputError(f"{out}:{number} {_other(line, asked)}; give another name")
-    if half:
+    if rest:
         head = _head(wanted[len(lines)], by)
         if not (head.startswith(half) or half.startswith(head)):
             raise InputError(f"{out}:{len(lines) + 1} is no reply of ours; give another name")
