@@ -46,7 +46,7 @@ from hen_jax.core.files import write_json
 from hen_jax.core.types import Batch, Tree
 from hen_jax.curricula.emcl import emcl_step, init_memory
 from hen_jax.curricula.evaluations import EvaluationRows, evaluations, outer_updates, steps_within
-from hen_jax.curricula.reweight import row_weights, seen_of
+from hen_jax.curricula.row_weights import row_weights, seen_of
 from hen_jax.curricula.shared import EmclConfig
 from hen_jax.data import samples
 from hen_jax.data.episodes import episode

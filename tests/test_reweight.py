@@ -13,7 +13,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh, replicated
 from hen_jax.core.types import Batch, Mean
 from hen_jax.curricula.emcl import emcl_step, init_memory
-from hen_jax.curricula.reweight import RowsSeen, row_weights, visited
+from hen_jax.curricula.row_weights import RowsSeen, row_weights, visited
 from hen_jax.curricula.shared import EmclConfig
 from hen_jax.data.episodes import Episode
 from hen_jax.models.config import LoraConfig

@@ -29,6 +29,7 @@ from jaxtyping import Int, PRNGKeyArray
 from hen_jax.core.types import Array, Batch, Mean, Tree
 from hen_jax.curricula import reweight
 from hen_jax.curricula.learnt import Features, init_scorer, soft_order_step, weighted_step
+from hen_jax.curricula.row_weights import init_reweighting
 from hen_jax.curricula.shared import (
     CurriculumMemory,
     EmclConfig,
@@ -112,7 +113,7 @@ def init_memory(
     scores of `emcl_b` start as the listed order, two temperatures apart.
     """
     if config.curriculum == "reweight":
-        return reweight.init_reweighting(config, len(tasks), key, examples)
+        return init_reweighting(config, len(tasks), key, examples)
     eta: Tree = {}
     if config.curriculum == "emcl_b":
         eta = {"order": 2 * config.temperature * jnp.arange(len(tasks), dtype=jnp.float32)}
