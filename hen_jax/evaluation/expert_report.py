@@ -22,6 +22,7 @@ from hen_jax.evaluation.expert_levels import (
     persistence,
 )
 from hen_jax.evaluation.preferences import Estimate, estimate
+from hen_jax.text.markdown import markdown_table
 
 
 class BootstrapDraws(NamedTuple):
@@ -221,7 +222,7 @@ HEADER = ("arm", "gap reduction %", "mean of contexts %", "factor", "late retent
 
 def figures_table(report: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
     """A measure's figures as a table in Markdown, an arm a row; 95 % intervals in brackets."""
-    lines = [" | ".join(HEADER), " | ".join(["---"] * len(HEADER))]
+    rows = []
     for arm in arms:
         gap, held = report["gaps"].get(arm), report["persistence"][arm]
         left = report.get("effects", {}).get(arm)
@@ -233,8 +234,8 @@ def figures_table(report: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
             *(_cell(held[key]) for key in ("slope", "area")),
             _cell(left and left["share"]),
         ]
-        lines.append(" | ".join(cells))
-    return [f"| {line} |" for line in lines]
+        rows.append(cells)
+    return list(markdown_table(HEADER, rows))
 
 
 def _cell(one: Mapping[str, Any] | None) -> str:

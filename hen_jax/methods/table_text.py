@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hen_jax.methods.measured import MethodFigure
+from hen_jax.text.markdown import markdown_table
 
 _COLUMNS = (
     "words",
@@ -65,9 +66,7 @@ def effects_table(rows: Sequence[tuple[str, str, float, float, float]]) -> str:
 
 
 def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table; every line is as wide as the head."""
-    rows = [head, ["---"] * len(head), *lines]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return "".join(f"{line}\n" for line in markdown_table(head, lines))
 
 
 def _figure(row: MethodFigure | None) -> str:

@@ -14,6 +14,7 @@ from hen_jax.empathy.labels import LANGUAGES
 from hen_jax.measures.bench import ASPECTS, CANARY, NAME, PINNED, load_bench
 from hen_jax.measures.bench_controls import CONTROLS, control_values
 from hen_jax.text.conversation import message_row
+from hen_jax.text.markdown import markdown_table
 
 _Row = dict[str, Any]
 
@@ -130,14 +131,17 @@ def _row(arm: str, figures: Sequence[_Row]) -> _Row | None:
 
 def _table(rows: Sequence[_Row]) -> str:
     head = ["model", "asked by", "en (95 %)", "zh (95 %)", *ASPECTS]
-    lines = [f"# {NAME}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = []
     for row in rows:
         both = [_interval(row["languages"].get(language)) for language in LANGUAGES]
         cells = [f"{row['aspects'][x]:.2f}" if x in row["aspects"] else "" for x in ASPECTS]
         way = row["asked"].rpartition(", ")[2]
-        lines.append("| " + " | ".join([row["arm"], way, *both, *cells]) + " |")
+        lines.append([row["arm"], way, *both, *cells])
     pins = "; ".join(f"{name} {digest[:12]}" for name, digest in PINNED.items())
-    lines += [
+    page = [
+        f"# {NAME}",
+        "",
+        *markdown_table(head, lines),
         "",
         "Accuracy of single questions; chance is 0.50, and any ranker that reads options alone has "
         "0.50 by construction. Intervals by resampling items.",
@@ -146,7 +150,7 @@ def _table(rows: Sequence[_Row]) -> str:
         "`hen bench leaderboard --results DIR ... --out FILE`.",
         "",
     ]
-    return "\n".join(lines)
+    return "\n".join(page)
 
 
 def _interval(figure: _Row | None) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hen_jax.evaluation.suite import is_whole
+from hen_jax.text.markdown import markdown_table
 
 _WIDE = 300
 """Letters of a sample's reply that are shown."""
@@ -181,8 +182,5 @@ def _span(counts: Sequence[int]) -> str:
 
 
 def _rows(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |"
+    yield from markdown_table(head, rows)
     yield ""

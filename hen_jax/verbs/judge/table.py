@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from hen_jax.text.markdown import markdown_table
+
 
 def judge_table(result: Mapping[str, Any]) -> str:
     """Verdicts, what they say, and the probes, which are there also where nothing was measured."""
@@ -149,8 +151,5 @@ def _figure(one: Mapping[str, Any]) -> str:
 
 
 def _rows(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |"
+    yield from markdown_table(head, rows)
     yield ""
