@@ -125,7 +125,8 @@ def sides_of(options, name: str, rows: int, encode) -> dict[str, duel.Side]:
     """All contenders of one row of the table."""
     task = work_of(name, rows, encode) | {"model": str(options.model), "rows": rows}
     task["repeats"] = options.repeats
-    task["places"] = max(len(p) + n for p, n in zip(task["prompts"], task["new"], strict=True))
+    needed = max(len(p) + n for p, n in zip(task["prompts"], task["new"], strict=True))
+    task["places"] = max(needed, options.places)
     sides = {f"ours {dtype}": duel.Side("ours", task | {"dtype": dtype}) for dtype in options.dtype}
     for way in options.ways:
         for dtype in options.dtype:
@@ -156,6 +157,7 @@ def compare() -> None:
         "--ways", nargs="*", default=["dynamic", "static", "compiled", "continuous"]
     )
     parser.add_argument("--gguf", type=Path, nargs="*", default=[], help="files for llama.cpp")
+    parser.add_argument("--places", type=int, default=0, help="of a row of ours, at least")
     parser.add_argument("--flash", nargs="+", default=["auto"], help="auto, on or off")
     parser.add_argument("--llama-python", default=".venv-interop/bin/python")
     parser.add_argument("--earlier", type=Path, help="a checkout of the build before the engine")

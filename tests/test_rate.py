@@ -165,9 +165,9 @@ def test_ratings_with_a_checklist(rating, tmp_path):
         assert ask(store, f"{links['rater']}/vote", {"id": item, "rating": 6})[0] == 400
         ask(store, f"{links['rater']}/vote", {"id": item, "rating": 4, "checks": {"warm": True}})
         assert "rater: http://127.0.0.1:1/r/" in welcome(own, store, 1)
-        assert "--scale" not in welcome(own, store, 1)
         shorter = dataclasses.replace(own, scale=(1, 3))
         assert "--schema=messages --scale 1 3 --out=labels" in welcome(shorter, store, 1)
+        assert "--scale" not in welcome(dataclasses.replace(own, kind="choices"), store, 1)
     row = json.loads((own.out / VOTES).read_text())
     assert (row["rating"], row["checks"]) == (4.0, {"long": False, "warm": True})
     listed.write_text("- warm\n")

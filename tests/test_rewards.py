@@ -221,7 +221,7 @@ def test_a_function_is_read_from_a_file(tmp_path):
     assert found.rewards.tolist() == [2.0, 0.0]
     for name, text in (("a.txt", ""), ("b.py", "def short(:"), ("c.py", "1 / 0")):
         (tmp_path / name).write_text(text)
-        with pytest.raises(InputError, match=rf"{name}.*(no Python file|Error: .*; mend it)"):
+        with pytest.raises(InputError, match=rf"{name}.*(is not a Python file|Error: .*; mend it)"):
             function_of(RewardSource("function", path=f"{tmp_path / name}:short"))
     for path in (f"{file}:long", str(file), f"{tmp_path}/none.py:short"):
         with pytest.raises(InputError, match=r"FILE\.py:NAME|no function"):

@@ -24,7 +24,12 @@ def test_every_name_it_imports_is_there(script):
         f"{node.module}.{name.name}"
         for node in imports
         for name in node.names
-        if not hasattr(import_module(node.module or ""), name.name)
-        and find_spec(f"{node.module}.{name.name}") is None
+        if not _is_there(node.module or "", name.name)
     ]
     assert not absent
+
+
+def _is_there(module: str, name: str) -> bool:
+    found = import_module(module)
+    is_package = hasattr(found, "__path__")
+    return hasattr(found, name) or (is_package and find_spec(f"{module}.{name}") is not None)

@@ -56,12 +56,12 @@ def _summed(x: Array, kernel: Array) -> Array:
 def float32_product(x: Float[Array, "*B I"], kernel: Float[Array, "I O"]) -> Float[Array, "*B O"]:
     """`x @ kernel`, summed in float32.
 
-    XLA CPU: one row of bfloat16 takes ten times as long as two, so it is given a second.
+    XLA CPU: one row of bfloat16 takes longer than two (findings/jax_cpu_one_bfloat16_row.sh), so it
+    is given a second.
     """
-    one = x.dtype == jnp.bfloat16 and x.size == x.shape[-1]
-    rows = jnp.concatenate([x, x], axis=-2) if one and x.ndim > 1 else x
-    out = jnp.matmul(rows, kernel, preferred_element_type=jnp.float32)
-    return out[..., :1, :] if one and x.ndim > 1 else out
+    if x.dtype == jnp.bfloat16 and x.ndim > 1 and x.size == x.shape[-1]:
+        return float32_product(jnp.concatenate([x, x], axis=-2), kernel)[..., :1, :]
+    return jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
 
 
 def save_for_backward(x: Array) -> Array:

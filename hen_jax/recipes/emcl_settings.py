@@ -1,4 +1,4 @@
-"""The settings of an EMCL run, and what they must satisfy."""
+"""The settings of an EMCL run, what they must satisfy, and what a step of theirs costs."""
 
 import dataclasses
 from typing import Literal

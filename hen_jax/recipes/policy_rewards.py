@@ -3,19 +3,14 @@
 Another kind is an entry in `REWARDS`; it is built once, before the first rollout.
 """
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.modules import load_module
 from hen_jax.evaluation import reply_rules
-from hen_jax.evaluation.rewards import (
-    Plain,
-    Reward,
-    Term,
-    each,
-)
+from hen_jax.evaluation.rewards import Plain, Reward, Term, each
 from hen_jax.recipes.policy_reward_kinds import epitome_reward, judge_reward, reward_model
 from hen_jax.recipes.policy_reward_source import Circumstance, RewardSource
 
@@ -38,15 +33,10 @@ def function_of(source: RewardSource) -> Plain:
             f"reward {source.called!r}: path is {source.path!r}; give FILE.py:NAME of a function "
             "(prompt, reply, record) -> float"
         )
-    spec = importlib.util.spec_from_file_location(f"reward_{source.called}", file)
-    if spec is None or spec.loader is None:
-        raise InputError(f"reward {source.called!r}: {file} is no Python file; give FILE.py:NAME")
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # a file of a user's may raise anything
-        why = f"{type(error).__name__}: {error}"
-        raise InputError(f"reward {source.called!r}: {file}: {why}; mend it") from error
+        module = load_module(Path(file))
+    except InputError as error:
+        raise InputError(f"reward {source.called!r}: {error}") from error
     found: Any = vars(module).get(name)
     if found is None or not callable(found):
         raise InputError(f"reward {source.called!r}: {file} has no function {name!r}")

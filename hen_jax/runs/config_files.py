@@ -2,18 +2,17 @@
 
 import ast
 import difflib
-import importlib.util
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.fields import Key, Records, bare, hint_at, keys_of, may_be_none
+from hen_jax.core.modules import load_module
 
 BUILT_IN = Path(__file__).parents[1] / "configs"
 """The configs that come with the package: a link to `configs/` in a checkout, a copy in a wheel."""
@@ -58,7 +57,7 @@ def open_config(path: Path) -> ConfigFile:
     Raises:
       InputError: the file is no Python, or defines no `get_config`.
     """
-    module = _module(path)
+    module = load_module(path)
     get_config = vars(module).get("get_config")
     if not callable(get_config):
         raise InputError(f"{path} defines no get_config; it must, and return a ConfigDict")
@@ -97,18 +96,6 @@ def _variants_told(opened: ConfigFile, variant: str) -> str:
     close = difflib.get_close_matches(variant, opened.variants, n=1, cutoff=0.5)
     meant = f"; did you mean {close[0]!r}?" if close else ";"
     return f"{meant} there are {', '.join(opened.variants)}"
-
-
-def _module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (AttributeError, ImportError, NameError, SyntaxError) as error:
-        raise InputError(f"{path}: {error}") from None
-    return module
 
 
 def with_overrides(config: ConfigDict, records: Records, overrides: Sequence[str]) -> ConfigDict:

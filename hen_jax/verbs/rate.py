@@ -109,13 +109,13 @@ def welcome(rating: RatingPage, store: VoteStore, port: int) -> str:
     site = f"http://{rating.host}:{port}"
     done = {rater: sum(vote.rater == rater for vote in store.votes) for rater in store.plan.sheets}
     low, high = rating.scale
-    own = rating.kind == "ratings" and (low, high) != (1, 5)  # which `hen data ratings` takes
+    scale = f" --scale {low} {high}" if rating.kind == "ratings" else ""
     lines = [
         f"{len(store.plan.items)} items; votes go to {rating.out / VOTES}; Ctrl-C ends",
         f"host: {site}/h/{store.host} (progress and agreement)",
         *(f"{x}: {site}/r/{token} ({done[x]} rated)" for token, x in store.tokens.items()),
         f"then: hen data ratings {rating.out / VOTES} --kind={rating.kind} --items={rating.items} "
-        f"--schema={rating.schema}{f' --scale {low:g} {high:g}' if own else ''} --out=labels",
+        f"--schema={rating.schema}{scale} --out=labels",
     ]
     if rating.host not in ("127.0.0.1", "localhost", "::1"):
         lines.append(f"warning: {rating.host} is reached from other machines, without encryption")

@@ -28,6 +28,7 @@ from hen_jax.data.rows import Row
 from hen_jax.runs.chats import Speaker, back_end, revision
 from hen_jax.text.conversation import Message, Reply, UnansweredError, message_row
 from hen_jax.verbs.generate.generate import (
+    DELIVERY,
     GenerateRequest,
     open_speaker_of,
     require_settings,
@@ -38,7 +39,7 @@ _CHUNK = 32
 """Replies that are asked for, and written, together."""
 
 
-_NEUTRAL = {"model", "backend", "adapter", "json", "n", "at_once", "per_minute", "timeout", "tries"}
+_NEUTRAL = {"model", "backend", "adapter", "json", "n", *DELIVERY}
 """Fields of a request that change no reply, or are told otherwise in `_made_by`."""
 
 

@@ -92,12 +92,13 @@ def require_settings(request: GenerateRequest) -> None:
         raise InputError("--stop is empty: every reply would end before it begins; give a text")
 
 
-_DELIVERY = ("at_once", "per_minute", "timeout", "tries")
+DELIVERY = ("at_once", "per_minute", "timeout", "tries")
+"""Fields of a request that say how an endpoint is reached: no reply depends on them."""
 
 
 def identity_of(request: GenerateRequest) -> str:
     """Names who answers, and how; not how an endpoint is reached."""
-    told = {key: value for key, value in vars(request).items() if key not in _DELIVERY}
+    told = {key: value for key, value in vars(request).items() if key not in DELIVERY}
     told["revision"] = revision(request.line, request.adapter)
     return text_sha256(json.dumps(told, sort_keys=True, default=str))
 
