@@ -27,9 +27,9 @@ from ml_collections import ConfigDict
 
 
 def get_config(
-    variant: Literal["smollm2", "llama3_8b", "tiny", "ppo_tiny"] = "smollm2",
+    variant: Literal["smollm2", "llama3_8b", "ppo_llama3_8b", "tiny", "ppo_tiny"] = "smollm2",
 ) -> ConfigDict:
-    """`smollm2`, `llama3_8b`, `tiny` or `ppo_tiny`."""
+    """`smollm2`, `llama3_8b`, `ppo_llama3_8b`, `tiny` or `ppo_tiny`."""
     config = ConfigDict()
     config.recipe = "policy"
     config.seed = 0
@@ -50,7 +50,7 @@ def get_config(
     config.epochs = 1.0
     config.loop = ConfigDict({"eval_every": 20, "checkpoint_every": 20})
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
-    if variant == "llama3_8b":
+    if variant.endswith("llama3_8b"):
         config.model = ConfigDict(
             {"source": "meta-llama/Llama-3.1-8B-Instruct", "dtype": "bfloat16"}
         )
@@ -71,7 +71,10 @@ def get_config(
         config.optimizer.learning_rate = 3e-3
         config.data.prompt_length = 288
         config.epochs = 1.0
-    if variant == "ppo_tiny":
+    if variant == "ppo_llama3_8b":
+        config.adapter = None
+        config.optimizer.learning_rate = 1e-6
+    if variant.startswith("ppo"):
         config.policy = ConfigDict(
             {
                 "advantage": {"kind": "gae"},

@@ -30,14 +30,14 @@ from hen_jax.data.preferences import Pair, hed_pairs, steered_pair
 from hen_jax.data.rated import HIDDEN
 from hen_jax.data.schemas import read_records
 from hen_jax.empathy.clusters import CONTEXTS
-from hen_jax.empathy.labels import PERSONALITIES, ROLE_WORDS, Language
+from hen_jax.empathy.labels import LANGUAGES, PERSONALITIES, ROLE_WORDS, Language
 from hen_jax.text.chat import render_all, render_prompt
 from hen_jax.text.conversation import Conversation, Message
 from hen_jax.text.prompts import hed_messages
 from hen_jax.text.tokenizer import ChatTokenizer
 
 FOLDS = 5
-WIDTHS: tuple[int, ...] = (96, 128, 160, 192, 224, 288, 384, 512, 768)
+WIDTHS: tuple[int, ...] = (112, 144, 176, 224, 304, 400, 768)
 """Rows are padded to one of these, so that few programs are compiled."""
 
 Prompt = tuple[Message, ...]
@@ -156,6 +156,14 @@ def hard_items() -> list[Item]:
     return found
 
 
+def every_item() -> list[Item]:
+    """All that the study asks, in both languages."""
+    of = [
+        make(language) for language in LANGUAGES for make in (crossed_items, hed_items, hed_plain)
+    ]
+    return [*(item for items in of for item in items), *hard_items()]
+
+
 def folds_of(names: Iterable[str]) -> dict[str, int]:
     """Names dealt to folds of equal size, by hash."""
 
@@ -202,9 +210,10 @@ def hidden(prompt: Prompt) -> Prompt:
     return (*before, prompt[-1])
 
 
-def contrasts_of(item: Item, number: int, random: np.random.Generator) -> list[Prompt]:
-    """So many of them, drawn without replacement; fewer where there are not so many."""
-    chosen = random.permutation(len(item.contrasts))[:number]
+def contrasts_of(item: Item, number: int) -> list[Prompt]:
+    """So many of them, the same for an item each time; fewer where there are not so many."""
+    seed = int.from_bytes(hashlib.sha256(item.id.encode()).digest()[:8])
+    chosen = np.random.default_rng(seed).permutation(len(item.contrasts))[:number]
     return [item.contrasts[at] for at in chosen]
 
 

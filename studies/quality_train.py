@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Float
-from quality_model import K, Study, most_trained, row_values
-from quality_rows import Item, Prompt, Row, contrasts_of, laid_batch, laid_row, width_of
+from quality_model import K, Study, above, most_trained, row_values
+from quality_rows import Item, Prompt, Row, contrasts_of, laid_row, width_of
 
 from hen_jax.core.types import Array, Batch, Tree
 from hen_jax.runs.earlier import trainable_and_frozen
@@ -40,8 +40,10 @@ class Method:
     epochs: float = 3.0
     learning_rate: float = 5e-4
     beta: float = 2.0  # temperature of log-probabilities, in nats
-    contrasts: int = 1  # other prompts of an item, drawn anew each epoch
-    asked_contrasts: int = 4  # the same when it is asked
+    contrasts: int = 1  # other prompts of an item, drawn anew each epoch from the first `pool`
+    pool: int = 2
+    asked_contrasts: int = 2  # the same when it is asked
+    below: int = 20  # layers that stay frozen; what they make of a row is computed once
     rank: int = 16
     items: int = 4  # of a batch
     seed: int = 0
@@ -63,6 +65,7 @@ class Laid(NamedTuple):
     """A batch of `C` items with `R` rows each, laid one after another."""
 
     rows: Batch  # [C R, T]
+    soft: np.ndarray  # [C R, T, D]: what the frozen layers make of them
     present: Array  # [C, R]; 0 of padding
     crossed: Array  # [C]: row 1 is a prompt too, and no contrast
 
@@ -74,10 +77,18 @@ class Drawer:
         self.words = words
         self.known: dict[tuple[str, Prompt], Row] = {}
 
-    def asked(self, item: Item, contrasts: int, random: np.random.Generator) -> Asked:
-        """The item with so many contrasts; one more where it has one prompt only."""
+    def asked(
+        self, item: Item, contrasts: int, pool: int, random: np.random.Generator | None = None
+    ) -> Asked:
+        """The item with so many contrasts of its pool, the first ones unless `random` draws.
+
+        One more where it has one prompt only.
+        """
         number = contrasts + 2 - len(item.prompts) if contrasts else 0
-        prompts = [*item.prompts, *contrasts_of(item, number, random)]
+        others = contrasts_of(item, max(pool, number))
+        if random is not None:
+            others = [others[at] for at in random.permutation(len(others))]
+        prompts = [*item.prompts, *others[:number]]
         return Asked(item, tuple(self._row(item, prompt) for prompt in prompts))
 
     def _row(self, item: Item, prompt: Prompt) -> Row:
@@ -87,7 +98,7 @@ class Drawer:
         return self.known[key]
 
 
-def laid(some: Sequence[Asked], size: int, held: int) -> Laid:
+def laid(some: Sequence[Asked], size: int, held: int, study: Study) -> Laid:
     """A batch of items of one width, padded to `size` items of `held` rows."""
     width, rows = max(one.width for one in some), []
     present, crossed = np.zeros((size, held), np.float32), np.zeros(size, np.float32)
@@ -95,7 +106,7 @@ def laid(some: Sequence[Asked], size: int, held: int) -> Laid:
         present[at, : len(one.rows)] = 1
         crossed[at] = len(one.item.prompts) == 2
         rows += [*one.rows, *[Row((), 0)] * (held - len(one.rows))]
-    return Laid(laid_batch(rows, width, size * held), present, crossed)
+    return Laid(*above(study, rows, width, size * held), present, crossed)
 
 
 def log_odds(
@@ -146,8 +157,8 @@ class Trained(NamedTuple):
 
 def begin(study: Study, method: Method) -> Trained:
     """A fresh adapter, and a head that begins small and random."""
-    parts = trainable_and_frozen(study.model, study.lora, study.execution, method.seed)
-    shape = study.model.config.width, 1
+    parts = trainable_and_frozen(study.upper, study.lora, study.execution, method.seed)
+    shape = study.upper.config.width, 1
     head = 0.02 * jax.random.normal(jax.random.key(method.seed), shape)
     return Trained({"adapter": parts.trainable, "head": head}, parts.frozen)
 
@@ -158,10 +169,11 @@ def program(study: Study, method: Method, steps: int) -> Program:
         0.0, method.learning_rate, max(1, steps // 10), max(2, steps), 0.1 * method.learning_rate
     )
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
-    graphdef = study.model.graphdef
+    graphdef = study.upper.graphdef
 
     def rewards(params: Tree, frozen: Tree, batch: Laid, trained: int) -> tuple[Array, Array]:
-        values, states = row_values(graphdef, batch.rows, trained, params["adapter"], frozen)
+        leaves = params["adapter"], frozen
+        values, states = row_values(graphdef, batch.rows, trained, *leaves, soft=batch.soft)
         shape = *batch.present.shape, K
         head = (states @ params["head"]).reshape(shape)[:, :2]
         values = values.reshape(shape) / method.beta
@@ -192,7 +204,8 @@ def epochs(items: Sequence[Item], method: Method, drawer: Drawer) -> Iterable[li
     contrasts = 0 if method.kind == "head" else method.contrasts
     while True:
         drawn = [
-            drawer.asked(items[at], contrasts, random) for at in random.permutation(len(items))
+            drawer.asked(items[at], contrasts, method.pool, random)
+            for at in random.permutation(len(items))
         ]
         by_width: dict[int, list[Asked]] = {}
         for one in drawn:
@@ -213,12 +226,14 @@ def train(study: Study, method: Method, items: Sequence[Item], state: Path) -> T
     run, began, drawer = program(study, method, steps), begin(study, method), Drawer(study.words)
     params, kept = began.params, run.optimizer.init(began.params)
     done, (params, kept) = _restored(state, (params, kept))
-    trained = most_trained(row for item in items for row in _own_rows(item, drawer))
+    every = [row for item in items for row in drawer.asked(item, method.pool, method.pool).rows]
+    trained = most_trained(every)
+    study.states.learn(every)
     start, tokens, log = time.perf_counter(), 0, []
     for number, some in enumerate(itertools.islice(epochs(items, method, drawer), steps)):
         if number < done:
             continue
-        batch, width = laid(some, method.items, held), max(one.width for one in some)
+        batch, width = laid(some, method.items, held, study), max(one.width for one in some)
         params, kept, value, right = run.step(
             params, kept, began.frozen, batch, trained=trained[width]
         )
@@ -232,27 +247,22 @@ def train(study: Study, method: Method, items: Sequence[Item], state: Path) -> T
     return Trained(params, began.frozen)
 
 
-def _own_rows(item: Item, drawer: Drawer) -> tuple[Row, ...]:
-    return drawer.asked(item, 0, np.random.default_rng(0)).rows
-
-
 def answers(study: Study, method: Method, run: Trained, items: Sequence[Item]) -> np.ndarray:
     """`[n, 2, 2]`: the reward of each reply at each prompt; NaN where there is no second prompt."""
     contrasts = 0 if method.kind == "head" else method.asked_contrasts
     held, size, drawer = 2 + contrasts, 2, Drawer(study.words)
     rewards = program(study, method, 1).rewards
-    asked = [
-        drawer.asked(item, contrasts, np.random.default_rng(number))
-        for number, item in enumerate(items)
-    ]
-    trained = most_trained(row for one in asked for row in one.rows)
+    asked = [drawer.asked(item, contrasts, contrasts) for item in items]
+    every = [row for one in asked for row in one.rows]
+    trained = most_trained(every)
+    study.states.learn(every)
     order = sorted(range(len(asked)), key=lambda at: asked[at].width)
     found = np.full((len(items), 2, K), np.nan)
     for start in range(0, len(order), size):
         places = order[start : start + size]
         some = [asked[at] for at in places]
         width = max(one.width for one in some)
-        batch = laid(some, size, held)
+        batch = laid(some, size, held, study)
         values = np.asarray(rewards(run.params, run.frozen, batch, trained=trained[width]))
         for at, value in zip(places, values, strict=False):
             both = len(items[at].prompts) == 2

@@ -1,5 +1,7 @@
 """What the decoder must mean: who sees whom, what trains, what an adapter changes."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -223,3 +225,20 @@ def test_layers_side_by_side_give_what_each_gives_alone():
     assert str(found).count("dot_general") == 6
     for one, layer in zip(side_by_side(x, *layers), layers, strict=True):
         np.testing.assert_allclose(one, layer(x), rtol=1e-5, atol=1e-6)
+
+
+def test_the_last_layers_go_on_where_the_first_ones_ended():
+    parts = tiny()
+    batch = batch_of([documents([5, 6, 3])], 16)
+    layers, rows = parts.base["blocks"], (batch.tokens, batch.positions, batch.segments)
+
+    def part(chosen):
+        of = jax.tree.map(lambda leaf: leaf[chosen], layers)
+        config = dataclasses.replace(CONFIG, layers=len(jax.tree.leaves(of)[0]))
+        return merge(split(abstract(config)).graphdef, parts.base | {"blocks": of})
+
+    below = part(slice(0, 1)).residual(*rows)
+    found = part(slice(1, None)).hidden(batch.tokens * 0, *rows[1:], soft=below)
+    whole = merge(parts.graphdef, parts.base).hidden(*rows)
+    np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(found, part(slice(1, None)).hidden(*rows), atol=1e-3)

@@ -96,16 +96,29 @@ class Decoder(nnx.Module):
         Rows with a `SHARED` prefix that some document would not see as in a row of its own are NaN
         too: under a window, a fused kernel, or rope angles that depend on a document's length.
         """
+        x = self.norm(self.residual(tokens, positions, segments, reach, gate, soft))
+        wrong = self._wrong(positions, segments, reach)
+        return x if wrong is None else jnp.where(wrong, jnp.nan, x)
+
+    def residual(
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        segments: Int[Array, "B T"],
+        reach: RowLimits | None = None,
+        gate: Gate | None = None,
+        soft: Float[Array, "B P D"] | None = None,
+    ) -> Float[Array, "B T D"]:
+        """The residual stream behind the last block: `hidden` before the norm, and never NaN.
+
+        What a decoder of the first layers gives here is `soft`, with `P = T`, for one of the rest.
+        """
         block = self._block(positions, segments, reach, gate)
         step = rematerialised(block, self.execution)
-        kinds = layer_kinds(self.config).of_layer
         x = self.embedded(tokens)
         if soft is not None:
             x = x.at[:, : soft.shape[1]].set(soft.astype(x.dtype))
-        x, _ = jax.lax.scan(step, x, (kinds, self.blocks))
-        x = self.norm(x)
-        wrong = self._wrong(positions, segments, reach)
-        return x if wrong is None else jnp.where(wrong, jnp.nan, x)
+        return jax.lax.scan(step, x, (layer_kinds(self.config).of_layer, self.blocks))[0]
 
     def _wrong(
         self, positions: Int[Array, "B T"], segments: Int[Array, "B T"], reach: RowLimits | None
