@@ -242,3 +242,15 @@ def test_the_last_layers_go_on_where_the_first_ones_ended():
     whole = merge(parts.graphdef, parts.base).hidden(*rows)
     np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
     assert not np.allclose(found, part(slice(1, None)).hidden(*rows), atol=1e-3)
+
+
+def test_what_the_gate_lets_through_is_rounded_once():
+    random = np.random.default_rng(0)
+    gate, up = (jnp.asarray(random.normal(size=(2, 3, 64)), jnp.bfloat16) for _ in range(2))
+    layer = merge(tiny().graphdef, tiny().base).blocks.mlp
+    found = jax.jit(layer._gated)(gate, up)
+    wide, wide_up = (np.asarray(one, np.float64) for one in (gate, up))
+    expected = wide / (1 + np.exp(-wide)) * wide_up
+    exact = jnp.asarray(expected, jnp.float32).astype(jnp.bfloat16)
+    assert found.dtype == jnp.bfloat16
+    assert (found == exact).mean() > 0.99  # the last bit of float32 decides now and then
