@@ -52,7 +52,7 @@ IGNORED = -100
 
 TOLD = (
     "jax", "jaxlib", "libtpu", "flax", "numpy", "hen_jax", "torch", "transformers", "trl", "peft",
-    "datasets", "tokenizers", "llama_cpp", "maxtext",
+    "datasets", "tokenizers", "llama_cpp", "lm_eval", "maxtext",
 )  # fmt: skip
 """Packages whose version is told where a side has loaded them."""
 

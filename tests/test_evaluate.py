@@ -194,14 +194,6 @@ def test_emp_by_people_and_an_arm_that_they_did_not_rate(arms, tmp_path):
     assert "rates no reply of it" in untold["why"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_program():
-    """Of each number of replies: texts here are short."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(likelihood, "BUCKETS", (2**20,))
-        yield
-
-
 @pytest.fixture(scope="module")
 def scored(tiny_base):
     """Prompts with two replies each, and what the tiny model gives them."""

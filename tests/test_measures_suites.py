@@ -12,25 +12,25 @@ from scripted_arm import context, figures
 
 from hen_jax import cli
 from hen_jax.core.errors import InputError
-from hen_jax.evaluation.suite import Judge
+from hen_jax.evaluation.suite import Item, Judge, LogProbs
 from hen_jax.measures import bench
 from hen_jax.measures.benchmarks import eqbench_judge
-from hen_jax.measures.classes import class_scores
 from hen_jax.measures.instruments import load_instrument, names
 from hen_jax.measures.suites import (
     emobench,
     emotionbench,
+    empathetic_dialogues,
     epitome,
     eqbench,
     eqbench3,
     erc,
     hen_bench,
     instrument,
+    lexicon,
     reccon,
     trajectory,
 )
-from hen_jax.measures.suites.labelled import f1_of
-from hen_jax.text.conversation import Reply
+from hen_jax.text.conversation import Message, Reply
 from hen_jax.verbs.evaluate.suites import SUITES
 
 ROOT = Path(__file__).parents[1]
@@ -78,15 +78,17 @@ def test_suites_of_official_files(tmp_path):
                                       options={"emobench": file}))  # fmt: skip
     assert found["accuracy", "en/action"].value == 1.0
     assert len(right) == found["accuracy", "en/action"].n
+    assert found["control_drawn", "en/action"].value == 0.5
 
     meld = write(
         "meld.csv", "Speaker,Utterance,Emotion,Dialogue_ID\nA,Hi,joy,0\nB,No,anger,0\nA,Oh,joy,1\n"
     )
     found = figures(erc, context(lambda item: "happy", options={"erc": meld, "set": "meld"}))
-    truth, guess = ["joy", "anger", "joy"], ["joy"] * 3
-    expected = class_scores(truth, guess, erc.LABEL_SETS["meld"].labels)
-    assert found["weighted_f1", "meld"].value == pytest.approx(100 * expected.weighted_f1)
-    assert found["macro_f1", "meld"].value == pytest.approx(100 * expected.macro_f1)
+    assert found["weighted_f1", "meld"].value == pytest.approx(100 * 0.8 * 2 / 3)
+    assert found["macro_f1", "meld"].value == pytest.approx(100 * 0.8 / 7)
+    assert found["control_majority_macro_f1", "meld"].value == found["macro_f1", "meld"].value
+    assert "published" in found["weighted_f1", "meld"].about
+    assert "published" not in found["macro_f1", "meld"].about
     with pytest.raises(InputError, match="--option set=NAME: not given; allowed: meld"):
         figures(erc, context())
 
@@ -98,6 +100,8 @@ def test_suites_of_official_files(tmp_path):
     found = figures(reccon, context(lambda item: "No.", options={"reccon": cee}))
     assert found["positive_f1", "all"].value == 0.0
     assert found["negative_f1", "all"].value == pytest.approx(100 * 2 / 3)
+
+    assert found["control_majority_accuracy", "all"].value == 0.5
 
     er = write(
         "er.csv", "sp_id,rp_id,seeker_post,response_post,level,rationales\ns,r,I am lost,Oh,1,\n"
@@ -145,26 +149,6 @@ def test_suites_of_official_files(tmp_path):
     given = {"questionnaires": write("q.json", json.dumps(scale)), "results": write("r.csv", csv)}
     found = figures(emotionbench, context(options=given))
     assert found["PANAS_shift", "all/P"].value == -3
-
-
-def test_f1_of_sums_is_the_classes_f1():
-    draw = np.random.default_rng(1)
-    labels = ("a", "b", "c", "d")
-    truth, guess = draw.integers(0, 3, 60), draw.integers(0, 4, 60)
-    sums = np.zeros((3, 4))
-    for t, g in zip(truth, guess, strict=True):
-        sums[0, t] += t == g
-        sums[1, g] += 1
-        sums[2, t] += 1
-    ours = class_scores([labels[t] for t in truth], [labels[g] for g in guess], labels)
-    kept = np.ones(4, bool)
-    flat = sums.reshape(-1)
-    assert f1_of(flat, kept, "macro") == pytest.approx(100 * ours.macro_f1)
-    assert f1_of(flat, kept, "weighted") == pytest.approx(100 * ours.weighted_f1)
-    without = class_scores([labels[t] for t in truth], [labels[g] for g in guess], labels, ("a",))
-    assert f1_of(flat, np.asarray([False, True, True, True]), "micro") == pytest.approx(
-        100 * without.micro_f1
-    )
 
 
 def test_every_suite_is_in_the_table():
@@ -272,3 +256,148 @@ def test_the_control_of_the_first_option_sees_the_order_of_the_arm():
         assert control.seed == seed
         seen.add(control.value)
     assert len(seen) == 2
+
+
+def test_causes_spans_and_distances_of_reccon(tmp_path):
+    def question(name, answer):
+        given = {"id": name, "question": "Why?", "is_impossible": not answer}
+        return given | {"answers": [{"text": answer, "answer_start": 0}] if answer else []}
+
+    file = tmp_path / "spans.json"
+    questions = [question("d_utt_1_true_cause_utt_1_span_0", "I won the race"),
+                 question("d_utt_1_impossible_cause_utt_0", "")]  # fmt: skip
+    file.write_text(json.dumps([{"context": "Well, I won the race!", "qas": questions}]))
+
+    def right(item):
+        return "none" if "impossible" in item.id else '"I won the race"'
+
+    found = figures(reccon, context(right, options={"spans": str(file)}))
+    for name in ("exact", "lcs_f1", "squad_f1", "lcs_f1_all", "none_f1"):
+        assert found[name, "spans"].value == 100, name
+    assert (found["exact", "spans"].n, found["exact", "spans"].missing) == (1, 1)
+    silent = figures(reccon, context(lambda item: "none", options={"spans": str(file)}))
+    assert silent["squad_f1", "spans"].value == 0
+    assert silent["none_f1", "spans"].value == pytest.approx(200 / 3)
+    assert silent["squad_f1", "spans"].clusters == 1
+
+    told = {"expanded emotion cause evidence": [1], "type": ["inter-personal"]}
+    turns = [{"turn": at, "speaker": "AB"[at % 2], "utterance": f"said {at}", "emotion": "neutral"}
+             for at in range(1, 8)]  # fmt: skip
+    turns[6] |= told | {"emotion": "happy"}
+    turns[1] |= told | {"emotion": "sad"}
+    file.write_text(json.dumps({"d": [turns]}))
+    seen = []
+
+    def early(item):
+        seen.append(item.prompt[-1].content)
+        return "yes" if "feeling: B: said 1\n" in item.prompt[-1].content else "no"
+
+    found = figures(reccon, context(early, options={"annotation": str(file)}))
+    assert len(seen) == 7 + 2
+    assert found["positive_f1", "4+ back"].value == 100
+    assert found["accuracy", "own turn"].value == 1
+    assert found["positive_f1", "1 back"].value == 100
+    assert found["accuracy", "4+ back"].n == 3
+    with pytest.raises(InputError, match="--option: none of reccon=FILE"):
+        figures(reccon, context())
+
+
+def test_rationales_beside_the_whole_response(tmp_path):
+    file = tmp_path / "er.csv"
+    file.write_text(
+        "sp_id,rp_id,seeker_post,response_post,level,rationales\n"
+        "s,r,I am lost,I am so sorry. Try a map.,2,I am so sorry\ns,q,I am lost,Buy a map.,0,\n"
+    )
+
+    def say(item):
+        last = item.prompt[-1].content
+        return ("I am so sorry" if "so sorry" in last else "none") if "Quote" in last else "none"
+
+    given = {"ER": str(file), "rationales": "yes"}
+    found = figures(epitome, context(say, options=given))
+    assert found["rationale_token_f1", "ER"].value == 100
+    assert found["rationale_iou_f1", "ER"].value == 100
+    assert found["control_whole_rationale_token_f1", "ER"].value == pytest.approx(
+        100 * (2 * 4 / (4 + 9)) / 2
+    )
+    assert found["accuracy", "ER"].value == 0.5
+    with pytest.raises(InputError, match="rationales=maybe; allowed: yes, no"):
+        figures(epitome, context(options={"ER": str(file), "rationales": "maybe"}))
+
+
+def test_profiles_by_a_word_list(tmp_path):
+    file = tmp_path / "words.tsv"
+    file.write_text("gloom\tsadness\t1\nsunny\tjoy\t1\n")
+    items = [Item(str(at), str(at), (Message("user", text),), None)
+             for at, text in enumerate(["Such gloom", "A sunny day"])]  # fmt: skip
+    arm = context(lambda item: "All gloom here today", items=items, options={"nrc": str(file)})
+    found = figures(lexicon, arm)
+    assert found["per_100_sadness", "en"].value == 25
+    assert found["per_100_joy", "en"].value == 0
+    assert found["affect_cosine", "en"].value == 0.5  # 1 and 0
+    assert found["coverage", "en"].value == 0.25
+    with pytest.raises(InputError, match="get it from saifmohammad"):
+        figures(lexicon, context())
+
+
+def test_emotions_and_variety_of_empathetic_dialogues(tmp_path):
+    header = "conv_id,utterance_idx,context,prompt,speaker_idx,utterance,selfeval,tags\n"
+    rows = "".join(
+        f"hit:{n}_conv:{n},{at},{emotion},Place {n},{at % 2},{text},5|5|5_5|5|5,\n"
+        for n, emotion in enumerate(["sad", "sad", "proud"])
+        for at, text in ((1, "I saw it."), (2, f"Which one {n}?"))
+    )
+    file = tmp_path / "test.csv"
+    file.write_text(header + rows)
+
+    def say(item):
+        return "sad" if "What did the speaker feel" in item.prompt[-1].content else "Oh no"
+
+    given = {"ed": str(file), "turns": "3"}
+    found = figures(empathetic_dialogues, context(say, options=given))
+    assert found["accuracy", "emotion"].value == pytest.approx(2 / 3)
+    assert found["control_majority_accuracy", "emotion"].value == pytest.approx(2 / 3)
+    assert found["unique", "listener turns"].value == pytest.approx(100 / 3)
+    assert found["distinct_1", "listener turns"].value == pytest.approx(100 * 2 / 6)
+    assert found["control_listener_unique", "listener turns"].value == 100
+
+
+def test_both_questions_of_an_item_of_emobench(tmp_path):
+    def row(name):
+        return {"qid": name, "language": "en", "scenario": "s", "subject": "Ann",
+                "emotion_choices": ["joy", "fear"], "emotion_label": "joy",
+                "cause_choices": ["rain", "a long story"], "cause_label": "rain"}  # fmt: skip
+
+    file = tmp_path / "eu.jsonl"
+    file.write_text("".join(json.dumps(row(str(n))) + "\n" for n in range(4)))
+
+    def likelihood(asked):
+        """All emotions right, and half of the causes."""
+        worse = {"fear": -9.0, "a long story": -9.0}
+        found = []
+        for at, (_, options) in enumerate(asked):
+            sums = [
+                worse.get(one, -1.0) * (-1 if one != "joy" and at > 3 else 1) for one in options
+            ]
+            found.append(LogProbs(np.asarray(sums), np.ones(len(options))))
+        return found
+
+    found = figures(emobench, context(log_probs=likelihood, options={"emobench": str(file)}))
+    assert found["accuracy", "en/emotion"].value == 1
+    assert found["EU", "en"].value == found["accuracy", "en/cause"].value == 0
+    assert found["control_longest", "en/cause"].value == 0
+
+
+def test_norms_and_items_one_by_one(tmp_path):
+    (tmp_path / "items.txt").write_text("".join(f"Item {n}\n" for n in range(1, 21)))
+    (tmp_path / "norms.json").write_text('{"Positive Affect": [25, 5]}')
+    given = {"instrument": "panas", "items": str(tmp_path / "items.txt"), "repeats": "2",
+             "way": "apart", "norms": str(tmp_path / "norms.json")}  # fmt: skip
+    asked = []
+    found = figures(instrument, context(lambda item: (asked.append(item), "3")[1], options=given))
+    assert len(asked) == 40
+    assert found["panas", "Positive Affect"].value == 30
+    assert found["beside_norms", "Positive Affect"].value == 1
+    (tmp_path / "norms.json").write_text('{"Positive Affect": 25}')
+    with pytest.raises(InputError, match=r"norms\.json: no norms; give"):
+        figures(instrument, context(lambda item: "3", options=given))

@@ -6,32 +6,37 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripted_arm import context
 from sklearn.metrics import accuracy_score, f1_score
 
 from hen_jax.core.errors import InputError
 from hen_jax.data.empathetic_dialogues import check_empathetic_dialogues
+from hen_jax.evaluation.figures import Drawing, measured
 from hen_jax.evaluation.suite import LogProbs
 from hen_jax.measures.choices import (
+    Choice,
     ChoiceItem,
-    ask_choices,
     question,
     read_label,
     read_letter,
     shown_order,
 )
-from hen_jax.measures.classes import class_scores, majority_scores
 from hen_jax.measures.likelihoods import NOTHING, interaction, likeliest
+from hen_jax.measures.suites.asking import accuracies, in_words
+from hen_jax.measures.suites.labelled import f1_figures, majority_floor
 from hen_jax.measures.tasks import empathetic_dialogues as ed
 from hen_jax.measures.tasks import epitome, erc, lexicon, reccon
 from hen_jax.measures.tasks.erc_files import read_erc
 from hen_jax.measures.tasks.reccon_scores import (
-    entailment_scores,
+    SpanValues,
     lcs_f1,
+    none_f1,
     normalise,
-    span_scores,
+    read_span,
+    span_values,
     squad_f1,
 )
-from hen_jax.text.conversation import Message, Reply
+from hen_jax.text.conversation import Message
 
 
 def write(path: Path, text: str) -> Path:
@@ -43,41 +48,84 @@ def counted(**counts: int) -> list[str]:
     return [label.replace("_", " ") for label, count in counts.items() for _ in range(count)]
 
 
+def labelled(truth: list[str], guess: list[str | None], labels: tuple[str, ...]) -> list[Choice]:
+    """What was chosen of items with those labels; a guess that is none of them is no answer."""
+    return [
+        Choice(
+            ChoiceItem(str(at), str(at), "x", (Message("user", "?"),), labels, labels.index(one)),
+            labels.index(said) if said in labels else None,
+        )
+        for at, (one, said) in enumerate(zip(truth, guess, strict=True))
+    ]
+
+
+def figures_of(lines) -> dict[str, float]:
+    found = [measured("s", "a", line, Drawing(draws=20)) for line in lines]
+    return {one.measure: one.value for one in found if one.value is not None}
+
+
 @pytest.mark.parametrize("seed", range(5))
-def test_class_scores_are_scikit_learns(seed):
+def test_f1_is_scikit_learns(seed):
     draw = random.Random(seed)
-    labels = ["a", "b", "c", "d", "never"]
+    labels = ("a", "b", "c", "d", "never")
     truth = draw.choices(labels[:4], weights=[6, 3, 2, 1], k=97)
     guess = [draw.choice([one, "a", "b", "elsewhere"]) for one in truth]
-    ours = class_scores(truth, guess, labels)
+    choices = labelled(truth, guess, labels)
+
+    def ours(kinds, leave_out=()):
+        return figures_of(f1_figures(choices, "g", kinds, leave_out))
 
     def theirs(average, among=labels):
-        return f1_score(truth, guess, labels=among, average=average, zero_division=0)
+        return 100 * f1_score(truth, guess, labels=among, average=average, zero_division=0)
 
-    assert ours.accuracy == pytest.approx(accuracy_score(truth, guess), abs=1e-12)
-    assert ours.weighted_f1 == pytest.approx(theirs("weighted"), abs=1e-12)
-    assert ours.macro_f1 == pytest.approx(theirs("macro"), abs=1e-12)
-    assert ours.unknown == guess.count("elsewhere")
-    without = class_scores(truth, guess, labels, leave_out=("a",))
-    assert without.micro_f1 == pytest.approx(theirs("micro", labels[1:]), abs=1e-12)
-    assert without.macro_f1 == pytest.approx(theirs("macro", labels[1:]), abs=1e-12)
+    every, without = ours(("macro", "weighted", "micro")), ours(("macro", "micro"), ("a",))
+    for kind in ("macro", "weighted", "micro"):
+        assert every[f"{kind}_f1"] == pytest.approx(theirs(kind), abs=1e-9)
+    for kind in ("macro", "micro"):
+        assert without[f"{kind}_f1"] == pytest.approx(theirs(kind, labels[1:]), abs=1e-9)
+    right = figures_of(accuracies(choices, "chat", lambda one: "g"))
+    assert right["accuracy"] == pytest.approx(accuracy_score(truth, guess), abs=1e-12)
+    assert right["unread"] == pytest.approx(guess.count("elsewhere") / 97)
+
+
+def floor_of(labels: tuple[str, ...], **counts: int) -> dict[str, float]:
+    """What always answering the commonest label gives, from how often each is true."""
+    truth = counted(**counts)
+    lines = majority_floor(context(), labelled(truth, [None] * len(truth), labels), "g")
+    found = figures_of(lines)
+    return {name.removeprefix("control_majority_"): value for name, value in found.items()}
 
 
 def test_majorities_are_the_published_ones():
-    meld = counted(neutral=1256, joy=402, anger=345, surprise=281, sadness=208, disgust=68, fear=50)
-    found = erc.erc_report("meld", meld, ["neutral"] * 2610)
-    assert found["weighted_f1"] == pytest.approx(31.27, abs=0.005)
-    assert found["accuracy"] == pytest.approx(48.12, abs=0.005)
-    assert found["majority"]["weighted_f1"] == found["weighted_f1"]
-    emory = majority_scores(counted(Neutral=349, Mad=979), ["Mad", "Neutral"])
-    assert emory.count == 1328
-    share = 349 / 1328  # EmoryNLP's test set: 26.28 and 10.94
-    assert 100 * share == pytest.approx(26.28, abs=0.005)
-    assert 100 * share * 2 * share / (1 + share) == pytest.approx(10.94, abs=0.005)
-    levels = [0] * 2037 + [1] * 895 + [2] * 152
-    floor = epitome.level_report(levels, [0] * len(levels))
-    assert floor["accuracy"] == pytest.approx(66.1, abs=0.06)
-    assert floor["macro_f1"] == pytest.approx(26.5, abs=0.03)
+    labels = {name: one.labels for name, one in erc.LABEL_SETS.items()}
+    meld = floor_of(labels["meld"], neutral=1256, joy=402, anger=345, surprise=281, sadness=208,
+                    disgust=68, fear=50)  # fmt: skip
+    assert meld["weighted_f1"] == pytest.approx(31.27, abs=0.005)
+    assert 100 * meld["accuracy"] == pytest.approx(48.12, abs=0.005)
+    emory = floor_of(labels["emorynlp"], Neutral=349, Mad=341, Joyful=338, Scared=300)
+    assert 100 * emory["accuracy"] == pytest.approx(26.28, abs=0.005)
+    assert emory["weighted_f1"] == pytest.approx(10.94, abs=0.005)
+    for counts, accuracy, macro in (
+        ((2037, 895, 152), 66.1, 26.5),
+        ((1626, 114, 1344), 52.7, 23.0),
+        ((2604, 104, 376), 84.4, 30.5),
+    ):
+        found = floor_of(epitome.LEVELS, **dict(zip(epitome.LEVELS, counts, strict=True)))
+        assert 100 * found["accuracy"] == pytest.approx(accuracy, abs=0.06)
+        assert found["macro_f1"] == pytest.approx(macro, abs=0.06)
+    cause = floor_of(("no", "yes"), yes=1894, no=5330)  # RECCON, DailyDialog's first fold
+    assert cause["macro_f1"] == pytest.approx(42.46, abs=0.005)
+    assert 100 * cause["accuracy"] == pytest.approx(73.78, abs=0.005)
+    negative = f1_figures(
+        labelled(counted(yes=1894, no=5330), ["no"] * 7224, ("no", "yes")),
+        "g",
+        ("macro",),
+        ("yes",),
+    )
+    assert figures_of(negative)["macro_f1"] == pytest.approx(84.91, abs=0.005)
+    iemocap = floor_of(("no", "yes"), yes=1080, no=11305)
+    assert 100 * iemocap["accuracy"] == pytest.approx(91.28, abs=0.005)
+    assert iemocap["macro_f1"] == pytest.approx(47.72, abs=0.005)
 
 
 def test_an_alias_is_its_label_and_a_strange_word_is_wrong():
@@ -88,17 +136,8 @@ def test_an_alias_is_its_label_and_a_strange_word_is_wrong():
     assert erc.mapped("hap", "iemocap") == "happy"
     assert erc.mapped("happiness", "dailydialog") == "happiness"
     assert erc.mapped("jealous", "meld") is None
-    found = erc.erc_report("meld", ["joy", "anger"], ["Happy", "jealous"])
-    assert (found["accuracy"], found["unknown"]) == (50.0, 1)
     with pytest.raises(InputError, match="label set 'melt'; allowed: meld"):
-        erc.erc_report("melt", ["joy"], ["joy"])
-
-
-def test_dailydialog_is_without_neutral():
-    truth, guess = ["no emotion"] * 8 + ["anger", "fear"], ["no emotion"] * 8 + ["anger", "anger"]
-    found = erc.erc_report("dailydialog", truth, guess)
-    assert found["headline"] == "micro_f1"
-    assert found["micro_f1"] == pytest.approx(50.0)  # 1 hit, 2 true, 2 guessed
+        erc.mapped("joy", "melt")
 
 
 def test_erc_files(tmp_path):
@@ -140,28 +179,38 @@ def test_squad_normal_form():
     assert lcs_f1("he lost his keys", "lost his") == pytest.approx(2 * 0.5 / 1.5)
 
 
-def test_spans():
+def spans_of(predicted: list[str]) -> dict[str, float]:
+    """The suite's figures of these answers: two questions with a cause, two without."""
     truth = ["he lost his keys", "rain", "", ""]
-    gold = span_scores(truth, truth)
-    assert set(gold[:7]) - {gold.partial} == {100.0}
-    assert gold.partial == 0.0
-    none = span_scores(truth, [""] * 4)
-    assert (none.lcs_f1_positive, none.squad_f1_positive, none.exact) == (0.0, 0.0, 0.0)
-    assert none.f1_negative == pytest.approx(100 * 2 * 2 / 6)
-    part = span_scores(truth, ["lost his", "snow", "", "wind"])
-    assert (part.exact, part.partial) == (0.0, 50.0)
-    assert part.lcs_f1_positive == pytest.approx(100 * (2 / 3) / 2)
-    assert part.f1_negative == pytest.approx(100 * 2 / 3)
-    assert part.lcs_f1 == pytest.approx(100 * (2 / 3 + 0 + 1 + 0) / 4)
+    rows = [span_values(*pair) for pair in zip(truth, predicted, strict=True)]
+    sums = np.asarray([[not t and not p, not t, not p]
+                       for t, p in zip(truth, predicted, strict=True)], float).sum(0)  # fmt: skip
+    found = {name: 100 * float(np.mean([row[at] for row in rows[:2]]))
+             for at, name in enumerate(SpanValues._fields)}  # fmt: skip
+    return found | {"all": 100 * float(np.mean([row.lcs_f1 for row in rows])),
+                    "none": float(none_f1(sums))}  # fmt: skip
 
 
-def test_entailment_all_negative_is_the_published_floor():
-    truth = [True] * 1894 + [False] * 5330
-    found = entailment_scores(truth, [False] * len(truth))
-    assert found.negative == pytest.approx(84.91, abs=0.005)
-    assert found.macro == pytest.approx(42.46, abs=0.005)
-    assert found.accuracy == pytest.approx(73.78, abs=0.005)
-    assert entailment_scores(truth, truth)[:3] == (100.0, 100.0, 100.0)
+def test_spans():
+    assert spans_of(["he lost his keys", "rain", "", ""]) == {
+        "exact": 100, "partial": 0, "lcs_f1": 100, "squad_f1": 100, "all": 100, "none": 100,
+    }  # fmt: skip
+    none = spans_of([""] * 4)
+    assert (none["lcs_f1"], none["squad_f1"], none["exact"], none["partial"]) == (0, 0, 0, 0)
+    assert none["none"] == pytest.approx(100 * 2 * 2 / 6)
+    part = spans_of(["lost his", "snow", "", "wind"])
+    assert (part["exact"], part["partial"]) == (0, 50)
+    assert part["lcs_f1"] == pytest.approx(100 * (2 / 3) / 2)
+    assert part["none"] == pytest.approx(100 * 2 / 3)
+    assert part["all"] == pytest.approx(100 * (2 / 3 + 0 + 1 + 0) / 4)
+    read = {
+        '"lost his"\nBecause': "lost his",
+        "None.": "",
+        "": "",
+        "no cause": "",
+        "Nobody": "Nobody",
+    }
+    assert {text: read_span(text) for text in read} == read
 
 
 def test_reccon_files(tmp_path):
@@ -204,13 +253,16 @@ def test_epitome(tmp_path):
     items = epitome.epitome_items(pairs, "ER")
     assert [item.answer for item in items] == [2, 0]
     assert items[0].group == items[1].group == "s1"
-    spans = [pair.spans for pair in pairs]
-    gold = epitome.rationale_scores([pair.response for pair in pairs], spans, spans)
-    assert gold[:2] == (100.0, 100.0)
-    half = epitome.rationale_scores(["one two three four"], [[(0, 7)]], [[(0, 13)]])
-    assert half.token_f1 == pytest.approx(100 * 2 * 2 / 5)  # 2 shared of 2 and 3
-    assert half.iou_f1 == 100.0  # 7 of 13 characters
-    assert epitome.rationale_scores(["one two"], [[(0, 3)]], [[(4, 7)]])[:2] == (0.0, 0.0)
+    for pair in pairs:
+        assert epitome.rationale_values(pair.response, pair.spans, pair.spans) == (1, 1)
+    half = epitome.rationale_values("one two three four", [(0, 7)], [(0, 13)])
+    assert half == (pytest.approx(2 * 2 / 5), 1)  # 2 tokens shared of 2 and 3; 7 of 13 characters
+    assert epitome.rationale_values("one two three", [(0, 3)], [(0, 7)])[1] == 0  # 3 of 7
+    assert epitome.rationale_values("one two", [(0, 3)], [(4, 7)]) == (0, 0)
+    assert epitome.rationale_values("one two", [(0, 3)], []) == (0, 0)
+    said = '- "i am sorry"\n2. Go on\nI am here'
+    assert epitome.quoted_spans(said, first.response) == first.spans
+    assert epitome.quoted_spans("none", first.response) == ()
     with pytest.raises(InputError, match="mechanism 'XX'; allowed: ER, IP, EX"):
         epitome.epitome_items(pairs, "XX")
 
@@ -290,10 +342,7 @@ def item(name: str = "1", answer: int = 2) -> ChoiceItem:
 def test_an_item_is_asked_in_its_own_order():
     items = [item(str(at)) for at in range(40)]
 
-    def chat(asked):
-        return [Reply("B") for _ in asked]
-
-    found = ask_choices(items, chat)
+    found = in_words(context(lambda one: "B"), items)
     assert all(one.chosen == one.shown[1] for one in found)
     assert 4 <= sum(one.right for one in found) <= 24  # a liking for B is right a third of the time
     order = shown_order(items[0])

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from hen_jax.core.checksums import text_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.empathy.labels import Language
-from hen_jax.text.conversation import Chat, Message
+from hen_jax.text.conversation import Message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,20 +93,6 @@ def read_letter(text: str, options: int) -> int | None:
         return None
     others = set(re.findall(_ALONE, text[found.end() :])) - {_LETTERS[place]}
     return None if others & set(_LETTERS[:options]) else place
-
-
-def ask_choices(items: Sequence[ChoiceItem], chat: Chat, seed: int = 0) -> list[Choice]:
-    """Asks a chat all items.
-
-    Raises:
-      UnansweredError: as the chat does.
-    """
-    orders = [shown_order(item, seed) for item in items]
-    asked = [question(item, order) for item, order in zip(items, orders, strict=True)]
-    return [
-        read_choice(item, order, reply.text)
-        for item, order, reply in zip(items, orders, chat(asked), strict=True)
-    ]
 
 
 def read_choice(item: ChoiceItem, order: Sequence[int], reply: str) -> Choice:

@@ -1,10 +1,11 @@
 """The log-probabilities of replies, under a model of ours or one behind an endpoint.
 
-Ours reads each prompt once for all its replies. Rows of like length are computed together, so that
-a few programs serve texts of all lengths.
+Ours reads each prompt once for all its replies. Rows of like length are computed together, and what
+a program is compiled for is rounded up, so that a few programs serve texts of all lengths.
 """
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +14,11 @@ import numpy as np
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import MeshConfig, make_mesh, replicated, rows_over
-from hen_jax.core.types import Tree
+from hen_jax.core.types import RowLimits, Tree
 from hen_jax.data.comparisons import Compared
 from hen_jax.data.continuations import continuations
 from hen_jax.data.preference_batches import (
+    PreferenceBounds,
     Weighed,
     WeighedBounds,
     preference_batch,
@@ -44,10 +46,6 @@ Likelihood = Callable[[Sequence[_Asked]], list[LogProbs]]
 _TOKENS = 4096
 """Positions of a batch on each device, or those of one row."""
 
-BUCKETS = (128, 256, 512, 1024)
-"""Row lengths that share a program; a longer row is of the last bucket's program, as long as it
-takes."""
-
 
 def open_likelihood(
     folder: Path, adapter: Path | None = None, dtype: Literal["float32", "bfloat16"] = "float32"
@@ -64,6 +62,7 @@ def open_likelihood(
     run = Execution(compute_dtype=dtype, remat="none")
     held = open_adapted(folder, adapter, config, make_mesh(MeshConfig()), run)
     tokenizer = known_tokenizer(folder)
+    programs: dict[WeighedBounds, Any] = {}
 
     def likelihood(asked: Sequence[_Asked]) -> list[LogProbs]:
         replies: dict[Turns, dict[str, int]] = {}
@@ -78,7 +77,7 @@ def open_likelihood(
         ]
         taken = continuations(records, tokenizer, row_length=2**31)
         _require_fit(taken.compared, config.max_length)
-        found = dict(zip(replies, _scored(held, taken.compared), strict=True))
+        found = dict(zip(replies, _scored(held, programs, taken.compared), strict=True))
         return [
             _of(found[prompt], [replies[prompt][text] for text in texts]) for prompt, texts in asked
         ]
@@ -135,35 +134,62 @@ def _require_fit(rows: Sequence[Compared], positions: int) -> None:
             )
 
 
-def _scored(held: Adapted, rows: Sequence[Compared]) -> list[LogProbs]:
-    """The sums of each row, in order; buckets of like length and number of replies by turns."""
+def _scored(
+    held: Adapted, programs: dict[WeighedBounds, Any], rows: Sequence[Compared]
+) -> list[LogProbs]:
+    """The sums of each row, in order. `programs` are those compiled so far; new ones are added."""
     found: list[LogProbs] = [LogProbs(np.zeros(0), np.zeros(0))] * len(rows)
-    buckets: dict[tuple[int, int], list[int]] = {}
-    for place, row in enumerate(rows):
-        size = next((one for one in BUCKETS if row.length <= one), BUCKETS[-1] + 1)
-        buckets.setdefault((size, len(row.documents)), []).append(place)
-    for places in buckets.values():
+    put, over = to_devices(held.mesh), rows_over(held.mesh)
+    for places in _batches(rows, over):
         own = [rows[place] for place in places]
-        for place, sums in zip(places, _bucket(held, own), strict=True):
-            found[place] = sums
+        bounds = _rounded_bounds(preference_bounds(own, shared=True, mismatches=False).rows)
+        if bounds not in programs:
+            programs[bounds] = _compiled(held, bounds)
+        size = min(_size(bounds.row, over), over * _power(-(-len(own) // over)))
+        padded: list[Compared | None] = [*own, *[None] * (size - len(own))]
+        numbers = {row: at for at, row in enumerate(own)}
+        batch = preference_batch(padded, None, PreferenceBounds(bounds), numbers)
+        sums, lengths = programs[bounds](held.params, held.frozen, put(batch.rows))
+        for place, s, n in zip(places, np.asarray(sums), np.asarray(lengths), strict=False):
+            count = len(rows[place].documents)
+            found[place] = LogProbs(s[:count], n[:count])
     return found
 
 
-def _bucket(held: Adapted, rows: Sequence[Compared]) -> list[LogProbs]:
-    bounds = preference_bounds(rows, shared=True, mismatches=False)
-    run, put = _compiled(held, bounds.rows), to_devices(held.mesh)
-    size = max(1, _TOKENS // bounds.rows.row) * rows_over(held.mesh)
-    numbers = {row: at for at, row in enumerate(rows)}
-    found = []
-    for start in range(0, len(rows), size):
-        part: list[Compared | None] = [*rows[start : start + size]]
-        padded = part + [None] * (size - len(part))
-        batch = preference_batch(padded, None, bounds, numbers)
-        sums, lengths = run(held.params, held.frozen, put(batch.rows))
-        pairs = zip(np.asarray(sums), np.asarray(lengths), part, strict=False)
-        found += [LogProbs(s[: len(row.documents)], n[: len(row.documents)])
-                  for s, n, row in pairs if row is not None]  # fmt: skip
-    return found
+def _batches(rows: Sequence[Compared], over: int) -> Iterator[list[int]]:
+    """Places of rows that are computed together: as many replies each, of like length."""
+    order = sorted(range(len(rows)), key=lambda at: (len(rows[at].documents), -rows[at].length))
+    for _, same in itertools.groupby(order, key=lambda at: len(rows[at].documents)):
+        left = list(same)  # the longest first
+        while left:
+            size = _size(_up(rows[left[0]].length), over)
+            yield left[:size]
+            left = left[size:]
+
+
+def _size(length: int, over: int) -> int:
+    """Rows of a batch."""
+    return max(1, _TOKENS // length) * over
+
+
+def _rounded_bounds(bounds: WeighedBounds) -> WeighedBounds:
+    """Bounds that many batches have in common; none is less than it was."""
+    row, reach = _up(bounds.row), bounds.reach
+    if reach is not None:
+        document, prefix = (min(row, _power(one)) for one in (reach.document, reach.prefix))
+        reach = RowLimits(document, prefix, reach.documents)
+    return WeighedBounds(row, bounds.replies, min(row, _power(bounds.trained)), reach)
+
+
+def _up(length: int) -> int:
+    """The least of 32, 64, 96, 128, 192, 256, 384, ... that holds so many positions."""
+    even = max(32, _power(length))
+    return even * 3 // 4 if even > 64 and length <= even * 3 // 4 else even
+
+
+def _power(number: int) -> int:
+    """The least power of two that is no smaller; 0 of 0."""
+    return 1 << (number - 1).bit_length() if number else 0
 
 
 def _compiled(held: Adapted, bounds: WeighedBounds) -> Any:

@@ -1,19 +1,17 @@
 """EmoBench (ACL 2024, MIT): emotional understanding and application, in English and Chinese.
 
 The 400 items are not with hen_jax: pass `emobench_eu.jsonl` (which emotion, and why) and
-`emobench_ea.jsonl` (what to do or say), for evaluation only. An item of understanding counts in
-`EU` where both its emotion and its cause are right.
+`emobench_ea.jsonl` (what to do or say), for evaluation only. The two questions of an item of
+understanding are a group: as published, it is right where both are.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields
 from hen_jax.data.rows import Row, read_lines
 from hen_jax.empathy.labels import LANGUAGES, Language
-from hen_jax.measures.choices import Choice, ChoiceItem
+from hen_jax.measures.choices import ChoiceItem
 from hen_jax.text.conversation import Message
 
 _ASKED = {
@@ -75,23 +73,3 @@ def _item(row: Row, group: str, kind: str, choices: str, label: str) -> ChoiceIt
         answer=unlike.index(right),
         language=language,
     )
-
-
-def emobench_report(choices: Sequence[Choice]) -> dict[str, Any]:
-    """Accuracy in percent by language: `EA`; and `EU`, of which both parts must be right."""
-    found: dict[str, Any] = {}
-    for language in sorted({choice.item.language for choice in choices}):
-        own = [choice for choice in choices if choice.item.language == language]
-        groups: dict[tuple[str, str], list[bool]] = {}
-        for choice in own:
-            kind = "EA" if choice.item.aspect == "action" else "EU"
-            groups.setdefault((kind, choice.item.group), []).append(choice.right)
-        for kind in ("EA", "EU"):
-            right = [all(parts) for (of, _), parts in groups.items() if of == kind]
-            if right:
-                found[f"{kind} {language}"] = {
-                    "score": 100 * sum(right) / len(right),
-                    "n": len(right),
-                }
-        found[f"unread {language}"] = sum(choice.chosen is None for choice in own)
-    return found

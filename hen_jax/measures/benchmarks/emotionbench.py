@@ -124,23 +124,6 @@ def shifts(
     }
 
 
-def emotionbench_report(
-    scale: Questionnaire, administrations: Sequence[Administration]
-) -> dict[str, Any]:
-    """The shifts as JSON, with how many fillings had a gap."""
-    gaps = sum(not complete(scale, one) for one in administrations)
-    found = shifts(scale, administrations)
-    return {
-        "scale": scale.name,
-        "fillings": len(administrations),
-        "incomplete": gaps,
-        "shifts": {
-            name: {category: _row(shift) for category, shift in of.items()}
-            for name, of in found.items()
-        },
-    }
-
-
 def _shift(
     scale: Questionnaire,
     category: str,
@@ -169,11 +152,3 @@ def t_test(one: Sequence[float], other: Sequence[float]) -> tuple[float, bool]:
     unequal = bool(2 * stats.f.sf(ratio, *sizes) <= ALPHA)
     found: Any = stats.ttest_ind_from_stats(a, s, n, b, t, m, equal_var=not unequal)
     return float(found.pvalue), unequal
-
-
-def _row(shift: Shift) -> dict[str, Any]:
-    return {
-        key: round(value, 4) if isinstance(value, float) and value == value else
-        None if isinstance(value, float) else value
-        for key, value in shift._asdict().items()
-    }  # fmt: skip

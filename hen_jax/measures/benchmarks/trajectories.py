@@ -10,13 +10,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from hen_jax.core.errors import InputError
 from hen_jax.empathy.labels import Language
-from hen_jax.evaluation.preferences import estimate
 from hen_jax.text.conversation import Chat, Message
 
 START, LOW, HIGH = 50, 0, 100
@@ -176,21 +175,6 @@ def trajectory_figures(moods: Sequence[int], turns: int) -> dict[str, float]:
         "slope": slope,
         "worst": float(min(moods)),
         "fall": float(max(falls)),
-    }
-
-
-def trajectory_report(found: Sequence[Trajectory], turns: int, seed: int = 0) -> dict[str, Any]:
-    """Each figure with its interval over personas, and how often the simulator gave no verdict."""
-    rows = [trajectory_figures(one.moods, turns) for one in found]
-    names = [one.persona.id for one in found]
-    return {
-        "figures": {
-            key: estimate(np.asarray([row[key] for row in rows]), names, seed=seed)._asdict()
-            for key in rows[0]
-        },
-        "reached_top": fmean(one.moods[-1] >= HIGH for one in found),
-        "reached_bottom": fmean(one.moods[-1] <= LOW for one in found),
-        "unread": sum(one.unread for one in found),
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from hen_jax.core.errors import InputError
 from hen_jax.evaluation.suite import Found, Suite, SuiteContext
 from hen_jax.measures.suites.asking import accuracies, by_label, file_options, spread
-from hen_jax.measures.suites.labelled import f1_figures
+from hen_jax.measures.suites.labelled import f1_figures, majority_floor
 from hen_jax.measures.tasks.erc import LABEL_SETS, Utterance, aliases, erc_items, named_set
 from hen_jax.measures.tasks.erc_files import read_erc
 
@@ -21,8 +21,11 @@ def _run(context: SuiteContext) -> Iterator[Found]:
     said = _utterances(files, name)
     way, choices = by_label(context, spread(erc_items(said, name), context), aliases(name))
     yield from accuracies(choices, way, lambda one: name)
-    yield from f1_figures(choices, name)
-    yield from f1_figures(choices, name, ("micro",), (of.neutral,) if of.neutral else ())
+    left = (of.neutral,) if of.neutral else ()
+    for line in (*f1_figures(choices, name), *f1_figures(choices, name, ("micro",), left)):
+        published = ", the published measure" if line.measure == of.headline else ""
+        yield line._replace(about=line.about + published)
+    yield from majority_floor(context, choices, name)
 
 
 def _utterances(files: Sequence[Path], name: str) -> list[Utterance]:

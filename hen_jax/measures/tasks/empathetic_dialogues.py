@@ -7,8 +7,7 @@ one a figure is of. Data: CC BY-NC 4.0, not with hen_jax.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from hen_jax.core.errors import InputError
 from hen_jax.data.empathetic_dialogues import EmpatheticDialogue
@@ -23,9 +22,6 @@ ED_EMOTIONS = (
     "ashamed", "apprehensive", "faithful",
 )  # fmt: skip
 """The labels of the column `context`, in the index order that papers share."""
-
-CONVERSATIONS: Mapping[str, int] = {"train": 17844, "valid": 2763, "test": 2542}
-LISTENER_TURNS: Mapping[str, int] = {"train": 40250, "valid": 5734, "test": 5255}
 
 
 def emotion_items(dialogues: Sequence[EmpatheticDialogue]) -> list[ChoiceItem]:
@@ -61,7 +57,7 @@ def listener_turns(dialogue: EmpatheticDialogue) -> list[tuple[tuple[Message, ..
     ]
 
 
-def distinct_diversity(replies: Sequence[str]) -> dict[str, Any]:
+def distinct_diversity(replies: Sequence[str]) -> dict[str, float]:
     """Distinct-1 and -2 in percent over whitespace tokens of all replies, and the unique share.
 
     Every n-gram of every reply counts; code that drops each reply's last one gives less. Report it
@@ -76,4 +72,4 @@ def distinct_diversity(replies: Sequence[str]) -> dict[str, Any]:
         f"distinct_{n}": 100 * len(counts) / max(sum(counts.values()), 1)
         for n, counts in grams.items()
     }
-    return {**shares, "unique": 100 * len(set(replies)) / max(len(replies), 1), "n": len(replies)}
+    return {**shares, "unique": 100 * len(set(replies)) / max(len(replies), 1)}

@@ -11,13 +11,11 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields
 from hen_jax.data.rows import Row, read_lines
 from hen_jax.measures.choices import ChoiceItem
-from hen_jax.measures.classes import class_scores, majority_scores
 from hen_jax.text.conversation import Message
 
 LEVELS = ("none", "weak", "strong")
@@ -119,49 +117,38 @@ def _asked(pair: EpitomePair, mechanism: str) -> str:
     )
 
 
-def level_report(truth: Sequence[int], predicted: Sequence[int | None]) -> dict[str, Any]:
-    """Accuracy and macro F1 in percent, beside those of the majority level.
-
-    2,037, 895 and 152 pairs of the levels: 66.05 and 26.52 for the majority.
-    """
-    true = [LEVELS[one] for one in truth]
-    guess = [LEVELS[one] if one in (0, 1, 2) else None for one in predicted]
-    ours, floor = class_scores(true, guess, LEVELS), majority_scores(true, LEVELS)
-    return {
-        "count": ours.count,
-        "unknown": ours.unknown,
-        "accuracy": 100 * ours.accuracy,
-        "macro_f1": 100 * ours.macro_f1,
-        "majority": {"accuracy": 100 * floor.accuracy, "macro_f1": 100 * floor.macro_f1},
-    }
+def rationale_prompt(pair: EpitomePair, mechanism: str) -> tuple[Message, ...]:
+    """What a chat is asked for the rationales of a pair."""
+    text = (
+        f"Somebody wrote: {pair.seeker}\nThe response: {pair.response}\n\n"
+        f"Which words of the response show {MECHANISMS[mechanism]}?\n"
+        'Quote them exactly, a line for each passage, and nothing else. If none do, answer "none".'
+    )
+    return (Message("user", text),)
 
 
-class RationaleScores(NamedTuple):
-    """Means over responses, in percent."""
+def quoted_spans(reply: str, response: str) -> tuple[Span, ...]:
+    """Where the lines of a reply stand in the response, quotation and list marks aside, whatever
+    their case; a line that does not stand there is none."""
+    found = []
+    for line in reply.splitlines():
+        bare = re.sub(r"^\s*(?:[-*•]|\d+[.)])\s+", "", line).strip().strip("\"'`“”‘’|").strip()
+        at = response.lower().find(bare.lower()) if bare else -1
+        if at >= 0:
+            found.append((at, at + len(bare)))
+    return tuple(dict.fromkeys(found))
 
-    token_f1: float
-    iou_f1: float
-    count: int
 
-
-def rationale_scores(
-    responses: Sequence[str], truth: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span]]
-) -> RationaleScores:
-    """How well predicted spans meet the true ones, as means over responses.
+def rationale_values(
+    response: str, truth: Sequence[Span], predicted: Sequence[Span]
+) -> tuple[float, float]:
+    """F1 of tokens and IOU-F1 of the spans in one response, in [0, 1]; the published figures are
+    their means over responses.
 
     Tokens are words and marks; one belongs to a span that holds its first character. A response
     without any span on both sides counts 1, with spans on one side 0.
-
-    Raises:
-      InputError: no response, or lists of different lengths.
     """
-    if not responses or len({len(responses), len(truth), len(predicted)}) != 1:
-        raise InputError(f"{len(predicted)} predictions for {len(truth)} of {len(responses)}")
-    rows = list(zip(responses, truth, predicted, strict=True))
-    tokens = [_f1(*_token_counts(*row)) for row in rows]
-    spans = [_f1(*_span_counts(true, guess)) for _, true, guess in rows]
-    count = len(rows)
-    return RationaleScores(100 * sum(tokens) / count, 100 * sum(spans) / count, count)
+    return _f1(*_token_counts(response, truth, predicted)), _f1(*_span_counts(truth, predicted))
 
 
 def _token_counts(

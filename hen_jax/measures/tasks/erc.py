@@ -9,11 +9,10 @@ what, the utterance in question, a closed list.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.measures.choices import ChoiceItem
-from hen_jax.measures.classes import ClassScores, class_scores, majority_scores
 from hen_jax.text.conversation import Message
 
 
@@ -138,34 +137,3 @@ def erc_prompt(before: Sequence[Utterance], target: Utterance, labels: Sequence[
         + f"\n\nWhat does {target.speaker} feel in the last line? One of: {', '.join(labels)}."
         + "\nAnswer with that one word."
     )
-
-
-def erc_report(name: str, truth: Sequence[str], predicted: Sequence[str | None]) -> dict[str, Any]:
-    """The published measures in percent, those of the majority class, and how many were no label.
-
-    `predicted` may hold aliases. MELD's test set by its majority class: 31.27 weighted F1.
-    """
-    of = named_set(name)
-    guessed = [None if one is None else mapped(one, name) for one in predicted]
-    majority = majority_scores(truth, of.labels)
-    return {
-        "set": name,
-        "headline": of.headline,
-        "count": len(truth),
-        "unknown": sum(one is None for one in guessed),
-        **_percent(class_scores(truth, guessed, of.labels), of, truth, guessed),
-        "majority": _percent(majority, of, truth, [max(of.labels, key=truth.count)] * len(truth)),
-    }
-
-
-def _percent(
-    scores: ClassScores, of: LabelSet, truth: Sequence[str], guessed: Sequence[str | None]
-) -> dict[str, float]:
-    left = (of.neutral,) if of.neutral else ()
-    micro = class_scores(truth, guessed, of.labels, left).micro_f1
-    return {
-        "accuracy": 100 * scores.accuracy,
-        "weighted_f1": 100 * scores.weighted_f1,
-        "macro_f1": 100 * scores.macro_f1,
-        "micro_f1": 100 * micro,  # neutral left out
-    }

@@ -6,7 +6,7 @@ none of it comes with hen_jax.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,11 @@ class SpanQuestion:
     context: str
     question: str
     answer: str
+
+    @property
+    def group(self) -> str:
+        """The target utterance, whose questions belong together."""
+        return self.id.partition("_impossible")[0].partition("_true")[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,3 +186,42 @@ def _asked(one: Entailment) -> str:
         f"{context}Somebody says with the feeling {one.emotion}: {one.target}\n"
         f"Is this the reason for the feeling: {one.candidate}\nAnswer yes or no."
     )
+
+
+def span_prompt(one: SpanQuestion) -> tuple[Message, ...]:
+    """A question of subtask 1 as a chat is asked it."""
+    text = (
+        f"{one.context}\n\n{one.question}\nQuote the words of the text above that answer this, "
+        'exactly as they stand and nothing else. If it has none, answer "none".'
+    )
+    return (Message("user", text),)
+
+
+def spans_spread(questions: Sequence[SpanQuestion], limit: int) -> list[SpanQuestion]:
+    """At most `limit` from all over the file; 0: all."""
+    count = min(limit or len(questions), len(questions))
+    return [questions[at * len(questions) // count] for at in range(count)]
+
+
+def annotated_causes(dialogues: Mapping[str, Sequence[CausedTurn]]) -> list[ChoiceItem]:
+    """A yes/no question for each turn with an emotion and each turn up to it; the aspect tells how
+    many turns back the candidate stands: `own turn`, `1 back`, `2-3 back`, `4+ back`."""
+    found = []
+    for name, turns in dialogues.items():
+        for target in (one for one in turns if one.emotion != "neutral"):
+            before = [one for one in turns if one.turn <= target.turn]
+            shown = " ".join(f"{one.speaker}: {one.text}" for one in before)
+            for candidate in before:
+                key = f"{name}/{target.turn}"
+                texts = f"{target.speaker}: {target.text}", f"{candidate.speaker}: {candidate.text}"
+                caused = candidate.turn in target.causes
+                asked = Entailment(f"{key}/{candidate.turn}", target.emotion, *texts, shown, caused)
+                [item] = cause_items([asked])
+                back = _back(target.turn - candidate.turn)
+                found.append(dataclasses.replace(item, group=key, aspect=back))
+    return found
+
+
+def _back(turns: int) -> str:
+    return "own turn" if not turns else "1 back" if turns == 1 else (
+        "2-3 back" if turns < 4 else "4+ back")  # fmt: skip

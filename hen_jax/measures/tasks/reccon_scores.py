@@ -9,35 +9,30 @@ in simpletransformers, whose lists the published code reads.
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
-from hen_jax.core.errors import InputError
-from hen_jax.measures.classes import class_scores
+import numpy as np
 
 
-class SpanScores(NamedTuple):
-    """Percentages; positives have a cause in the text, negatives have none."""
+class SpanValues(NamedTuple):
+    """Of one answer; where there is a cause, their means are the published figures."""
 
-    exact: float  # of positives
-    partial: float  # of positives: similar and not exact
-    lcs_f1_positive: float
-    squad_f1_positive: float
-    f1_negative: float  # of "there is no answer"
-    lcs_f1: float  # over all
+    exact: float  # 1 or 0
+    partial: float  # 1: similar and not exact
+    lcs_f1: float
     squad_f1: float
-    positives: int
-    negatives: int
 
 
-class EntailmentScores(NamedTuple):
-    """Percentages of F1."""
+_NO_SPAN = {"none", "no cause", "no answer", "nothing", "not mentioned", "no"}
+"""Answers that say that there is no span, ours."""
 
-    positive: float
-    negative: float
-    macro: float
-    accuracy: float
-    count: int
+
+def read_span(reply: str) -> str:
+    """The span that a reply quotes: its first line, without quotation marks; "" for none."""
+    line = next(iter(reply.strip().splitlines()), "")
+    bare = line.strip().strip("\"'`*“”‘’").strip()
+    return "" if bare.lower().rstrip(".! ") in _NO_SPAN else bare
 
 
 def normalise(text: str) -> str:
@@ -64,50 +59,21 @@ def lcs_f1(truth: str, predicted: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def span_scores(truth: Sequence[str], predicted: Sequence[str]) -> SpanScores:
-    """Scores of causal span extraction; an empty text is "no cause here".
-
-    Raises:
-      InputError: no item, or lists of different lengths.
-    """
-    if len(truth) != len(predicted) or not truth:
-        raise InputError(f"{len(predicted)} predicted spans for {len(truth)} true ones")
-    pairs = list(zip(truth, predicted, strict=True))
-    positive = [(t, p) for t, p in pairs if t]
-    kinds = Counter(_kind(t, p) for t, p in positive)
-    lcs = [_worth(t, p, lcs_f1) for t, p in pairs]
-    squad = [_worth(t, p, squad_f1) for t, p in pairs]
-    with_cause = [at for at, (t, _) in enumerate(pairs) if t]
-    return SpanScores(
-        exact=_share(kinds["exact"], len(positive)),
-        partial=_share(kinds["similar"], len(positive)),
-        lcs_f1_positive=_mean([lcs[at] for at in with_cause]),
-        squad_f1_positive=_mean([squad[at] for at in with_cause]),
-        f1_negative=100 * _none_f1(pairs),
-        lcs_f1=_mean(lcs),
-        squad_f1=_mean(squad),
-        positives=len(positive),
-        negatives=len(pairs) - len(positive),
+def span_values(truth: str, predicted: str) -> SpanValues:
+    """Scores of one answer; an empty text is "no cause here"."""
+    kind = _kind(truth, predicted)
+    return SpanValues(
+        float(kind == "exact"),
+        float(kind == "similar"),
+        _worth(truth, predicted, lcs_f1),
+        _worth(truth, predicted, squad_f1),
     )
 
 
-def entailment_scores(truth: Sequence[bool], predicted: Sequence[bool]) -> EntailmentScores:
-    """Scores of causal emotion entailment.
-
-    All negative on DailyDialog's first fold (5,330 of 7,224 are): 84.91 negative, 42.46 macro.
-
-    Raises:
-      InputError: no item, or lists of different lengths.
-    """
-    names = [["no", "yes"][bool(one)] for one in truth], [["no", "yes"][bool(x)] for x in predicted]
-    found = class_scores(*names, ("no", "yes"))
-    return EntailmentScores(
-        positive=100 * found.classes["yes"].f1,
-        negative=100 * found.classes["no"].f1,
-        macro=100 * found.macro_f1,
-        accuracy=100 * found.accuracy,
-        count=found.count,
-    )
+def none_f1(sums: np.ndarray) -> np.ndarray:
+    """F1 of "there is no cause here", in percent, of sums `[..., 3]`: rightly so, truly, said."""
+    both, true, said = np.moveaxis(sums, -1, 0)
+    return 200 * both / np.maximum(true + said, 1)
 
 
 def _kind(truth: str, predicted: str) -> str:
@@ -118,17 +84,11 @@ def _kind(truth: str, predicted: str) -> str:
     return "similar" if one and (one in other or other in one) else "wrong"
 
 
-def _worth(truth: str, predicted: str, measure) -> float:
+def _worth(truth: str, predicted: str, measure: Callable[[str, str], float]) -> float:
     if not truth or not predicted:
         return float(truth == predicted)
     kind = _kind(truth, predicted)
     return measure(truth, predicted) if kind == "similar" else float(kind == "exact")
-
-
-def _none_f1(pairs: Sequence[tuple[str, str]]) -> float:
-    hits = sum(not t and not p for t, p in pairs)
-    total = sum(not t for t, _ in pairs) + sum(not p for _, p in pairs)
-    return 2 * hits / total if total else 0.0
 
 
 def _longest_run(one: str, other: str) -> str:
@@ -141,11 +101,3 @@ def _longest_run(one: str, other: str) -> str:
             best, end = max(row), at + 1
         before = row
     return one[end - best : end]
-
-
-def _share(count: int, of: int) -> float:
-    return 100 * count / of if of else 0.0
-
-
-def _mean(values: Sequence[float]) -> float:
-    return 100 * sum(values) / len(values) if values else 0.0

@@ -29,6 +29,8 @@ SUITES = {
     "erc": "hen_jax.measures.suites.erc",
     "reccon": "hen_jax.measures.suites.reccon",
     "epitome": "hen_jax.measures.suites.epitome",
+    "lexicon": "hen_jax.measures.suites.lexicon",
+    "empathetic_dialogues": "hen_jax.measures.suites.empathetic_dialogues",
     "instrument": "hen_jax.measures.suites.instrument",
     "experts": "hen_jax.verbs.evaluate.experts_suite",
 }
