@@ -8,8 +8,8 @@ item's prompt is a request of `HFLM._loglikelihood_tokens`, whose ids our chat f
 sides score the same tokens, end of turn included, and the benchmark ends where a log-likelihood
 or a choice differs. Theirs runs at each of `--batch-sizes`; the verdict is against their fastest.
 
-`seconds` are of one run of all items, for ours with rendering and compilation, for theirs from token
-ids on. `again` is ours once more, with the programs that are there.
+`seconds` are of one run of all items, for ours with rendering and compilation, for theirs from
+token ids on. `again` is ours once more, with the programs that are there.
 """
 
 import argparse

@@ -11,7 +11,12 @@ from hen_jax.core.errors import InputError
 from hen_jax.data.judged import read_judged
 from hen_jax.data.schemas import read_documents, read_pairs
 from hen_jax.methods.emotion_models import lexicon_model
-from hen_jax.methods.measured import MEASURES, affect_measures
+from hen_jax.methods.measured import (
+    MEASURES,
+    affect_measures,
+    emp_f1_of,
+    small_model_recall,
+)
 from hen_jax.methods.play import Outcome, Played
 from hen_jax.text.conversation import Message, Reply, UnansweredError
 from hen_jax.text.replay import recorded
@@ -112,6 +117,8 @@ def test_all_methods_in_one_table(folder, scripted, capsys):
     assert rows["muffin", "tokens"]["against"] == "base"
     assert rows["muffin", "tokens"]["difference"] == rows["muffin", "tokens"]["value"] - 5
     assert 0 < rows["base", "affect cosine"]["value"] < 1
+    recall = {"top-1 recall": pytest.approx(1.0), "top-3 recall": pytest.approx(1.0)}
+    assert result["small model"] == recall
     sets = result["sets"]
     assert sets["coe_cbt"]["strategy balance"] == pytest.approx(0.5794, abs=1e-4)  # 2 to 1, of 3
     assert sets["base"]["strategy balance"] is None
@@ -349,6 +356,92 @@ def test_selection_adds_up_and_is_the_same_twice(folder, monkeypatch, capsys):
         assert hen(f"{call} {flags} --out four") == 2
         assert told in capsys.readouterr().err
         assert not (folder / "four").exists()
+
+
+def test_selection_guards_against_its_own_habits(folder, capsys):
+    """Seeds that speak of women and men alike, new dialogues of men alone: it is told, and the
+    share of new replies is bounded."""
+    seeds = [turns_row(f"s{n}", f"case {n}", f"{('She', 'He')[n % 2]} left {n} at {n * n}")
+             for n in range(40)]  # fmt: skip
+    new = [turns_row(f"n{n}", f"case {n}", f"He came {n * 7} and went {n * 13} to {n}")
+           for n in range(60)]  # fmt: skip
+    lines(folder / "seed.jsonl", seeds)
+    lines(folder / "new.jsonl", new)
+    call = "build select --input new.jsonl --schema messages --seed-set seed.jsonl --share 1"
+    assert hen(f"{call} --seed-schema messages --out out") == 0
+    told = json.loads((folder / "out" / "report.json").read_text())
+    assert {text.partition(":")[0] for text in told["changed"]} == {
+        "mentions women",
+        "mentions men",
+    }
+    assert "CHANGED: mentions women: 50.0% of the seed set, 0.0% of" in capsys.readouterr().out
+    assert told["share of synthetic data"] == pytest.approx(0.6)
+    assert told["covering radius"] == 0
+    assert hen(f"{call} --seed-schema messages --out less --most-synthetic 0.2") == 0
+    told = json.loads((folder / "less" / "report.json").read_text())
+    assert told["share of synthetic data"] == pytest.approx(0.2)
+    assert 0 < told["covering radius"] <= told["covering radius of as many drawn, mean"]
+    assert hen(f"{call} --seed-schema messages --out none --most-synthetic 0.001") == 2
+    assert "40 replies of the seed set allow none" in capsys.readouterr().err
+
+
+KNOWN = "my scooter broke\txReact\tstranded and wet\nwe won\txReact\tproud\n"
+
+
+def test_calls_that_are_due_are_told_from_needless_ones(folder, monkeypatch):
+    """`hen build tools` says where a call is due, `hen compare` how well a model decides it."""
+    (folder / "atomic.tsv").write_text(KNOWN)
+    rows = [turns_row("a", "my scooter broke", "You must be stranded and wet."),
+            turns_row("b", "my cat is gone", "Where did you last see it?"),
+            turns_row("c", "we won", "Good.")]  # fmt: skip
+    lines(folder / "said.jsonl", rows)
+    build = "build tools --input said.jsonl --schema messages --knowledge atomic.tsv --out traces"
+    assert hen(build) == 0
+    due = {row["id"]: row["due"] for row in read(folder / "traces" / "due.jsonl")}
+    assert due == {"a": True, "b": False, "c": False}
+
+    def eager(asked):
+        """Asks about everything but the cat."""
+        call = {
+            "tool": "commonsense",
+            "arguments": {"event": "scooter broke", "relation": "xReact"},
+        }
+        return [Reply("Oh." if "cat" in one[1].content or one[-1].role == "tool" else
+                      json.dumps(call)) for one in asked]  # fmt: skip
+
+    monkeypatch.setattr("hen_jax.verbs.generate.generate.revision", lambda line, adapter: "1")
+    monkeypatch.setattr(recipe, "open_speaker_of", lambda request: lambda seed: eager)
+    call = "compare --methods tooled --backend replay:script --input traces/due.jsonl"
+    assert hen(f"{call} --knowledge atomic.tsv --out out") == 0
+    result = json.loads((folder / "out" / "results.json").read_text())
+    sets = result["sets"]["tooled"]
+    assert (sets["call precision"], sets["call recall"]) == (0.5, 1.0)
+    assert sets["needless calls"] == 0.5
+    rows = {row["measure"]: row["value"] for row in result["rows"]}
+    assert rows["tool called"] == pytest.approx(2 / 3)
+
+
+def test_levels_agree_with_those_of_the_reference(folder):
+    """Emp-F1 of a method that says the references is 1 where all levels occur; recall of a small
+    model is over the known emotions."""
+    model = lexicon_model({"sad": frozenset({"sad"}), "glad": frozenset({"happy"})})
+    items = [MethodItem(str(n), str(n), (Message("user", text),), emotion, reference=str(n))
+             for n, (text, emotion) in enumerate([("sad", "sad"), ("glad", "sad"), ("x", None)])
+             ]  # fmt: skip
+    assert small_model_recall(items, model) == {"top-1 recall": 0.5, "top-3 recall": 1.0}
+    assert small_model_recall(items[2:], model) == {}
+
+    def identify(pairs):
+        levels = np.eye(3)[[int(reply) for _, reply in pairs]]
+        return dict.fromkeys(("ER", "IP", "EX"), levels)
+
+    def said(*replies):
+        return [Played(Outcome(one), 1, 1, 1, 0, 0.0) for one in replies]
+
+    assert emp_f1_of(items, said("0", "1", "2"), identify)["Emp-F1 macro"] == 1
+    found = emp_f1_of(items, said("0", "0", "0"), identify)
+    assert found["Emp-F1 ER"] == pytest.approx((2 * 1 / (3 + 1)) / 3)
+    assert emp_f1_of([one._replace(reference=None) for one in items], said(*"000"), identify) == {}
 
 
 def test_affect_of_the_same_text_is_the_same():

@@ -427,14 +427,6 @@ def test_the_held_out_rows_are_those_with_fewer_than_two_good_replies():
         distil.parse_rated_reply(rated() | {"rating_human": 2.5})
 
 
-def test_a_model_against_itself_wins_half_whatever_the_judge_prefers():
-    found = distil.win_rate({str(n): (1.0, 0.0) for n in range(20)})
-    assert (found.rate.value, found.consistent, found.first_shown) == (0.5, 0.0, 1.0)
-    better = distil.win_rate({"a": (1.0, 1.0), "b": (1.0, 1.0), "c": (0.0, 0.0)})
-    assert better.rate.value == pytest.approx(2 / 3)
-    assert (better.consistent, better.first_shown) == (1.0, 0.5)
-
-
 def test_a_sequence_of_improvements_builds_on_the_one_before():
     drafts = iter(["Draft.", "One.", "Two.", "Three."])
     chat = scripted()

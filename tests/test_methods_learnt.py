@@ -11,6 +11,7 @@ import pytest
 
 from hen_jax.core.errors import InputError
 from hen_jax.evaluation.rewards import Answered
+from hen_jax.methods import k_centre as centres_of
 from hen_jax.methods.drift import divergence, report_rows
 from hen_jax.methods.emotion_models import EmotionModel, likeliest_labels
 from hen_jax.methods.epitome import (
@@ -38,7 +39,7 @@ from hen_jax.methods.identifier_training import (
     save_identifier,
     train_identifier,
 )
-from hen_jax.methods.k_centre import covering_radius, exact_k_centre, k_centre
+from hen_jax.methods.k_centre import covering_radius, k_centre
 from hen_jax.methods.label_scores import accuracy, label_f1, label_macro_f1
 from hen_jax.methods.personality import KEEPS, personality, reaction, turn_traits
 from hen_jax.methods.selection import (
@@ -250,7 +251,7 @@ def test_greedy_centres_are_those_of_numpy_and_within_twice_the_optimum():
     random = np.random.default_rng(3)
     for seed in range(5):
         points = random.normal(size=(12, 3)).astype(np.float32)
-        found = np.asarray(exact_k_centre(points, 3, seed).centres)
+        found = k_centre(points, 3, seed)
         assert found.tolist() == greedy(points, 3, seed)
         best = min(covering_radius(points, np.array(chosen))
                    for chosen in itertools.combinations(range(12), 3))  # fmt: skip
@@ -258,13 +259,30 @@ def test_greedy_centres_are_those_of_numpy_and_within_twice_the_optimum():
     clustered = random.normal(size=(200, 4)) + 20 * random.integers(0, 3, (200, 1))
     chosen = [random.choice(200, 8, replace=False) for _ in range(20)]
     mean = np.mean([covering_radius(clustered, one) for one in chosen])
-    points = clustered.astype(np.float32)
-    found = k_centre(points, 8, 0, candidates=5)
-    assert np.asarray(found.centres).tolist() == greedy(points, 8, 0)
-    assert covering_radius(clustered, np.asarray(found.centres)) < mean
-    assert float(found.distance.max()) == pytest.approx(
-        covering_radius(points, np.asarray(found.centres)), rel=1e-4
-    )
+    assert covering_radius(clustered, k_centre(clustered, 8)) < mean
+
+
+@pytest.mark.parametrize("offered", [1, 5, 64])
+@pytest.mark.parametrize("kind", ["float64", "nearly alike", "far from the origin", "duplicates"])
+def test_float32_decides_no_centre(monkeypatch, kind, offered):
+    """Points that float32 cannot tell apart, with few on offer: the centres of float64."""
+    monkeypatch.setattr(centres_of, "_OFFERED", offered)
+    random = np.random.default_rng(5)
+    points = random.normal(size=(300, 6))
+    if kind == "nearly alike":
+        points = points / np.linalg.norm(points, axis=1, keepdims=True) + 1e-9 * points
+        points = np.concatenate([points, points * (1 + 1e-8)])
+    if kind == "far from the origin":
+        points += 3e4
+    if kind == "duplicates":
+        points = np.repeat(np.round(points[:80] * 4), 3, axis=0)
+    assert k_centre(points, 60, 7).tolist() == greedy(points, 60, 7)
+
+
+def test_a_radius_by_hand():
+    points = np.asarray([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
+    assert covering_radius(points, np.asarray([0])) == pytest.approx(5)
+    assert covering_radius(points, np.asarray([0, 1])) == pytest.approx(1)
 
 
 def greedy(points, k, first):
@@ -278,9 +296,8 @@ def greedy(points, k, first):
 
 
 def test_centres_of_points_that_are_alike_end():
-    found = k_centre(np.ones((3, 2), np.float32), 3, 1)
-    assert np.asarray(found.centres)[0] == 1
-    assert np.asarray(found.distance).tolist() == [0.0, 0.0, 0.0]
+    assert k_centre(np.ones((3, 2), np.float32), 3, 1).tolist() == [1, 0, 0]
+    assert k_centre(np.zeros((3, 2)), 1, 2).tolist() == [2]
 
 
 TURNS = tuple(Message(role, f"{role} {n}") for n in range(4) for role in ("user", "assistant"))

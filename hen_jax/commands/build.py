@@ -45,6 +45,9 @@ def add(verbs: Any) -> None:
     verb.add_argument("--seed-schema", required=True)
     verb.add_argument("--threshold", type=float, default=50.0, help="least quality, cosine x 100")
     verb.add_argument("--share", type=float, default=0.5, help="that diversity keeps")
+    verb.add_argument(
+        "--most-synthetic", type=float, default=1.0, help="share of new among seed and new, at most"
+    )
     _speaker(verb)
 
 
@@ -132,6 +135,7 @@ def select_verb(chosen: argparse.Namespace, _: list[str]) -> None:
         chosen.threshold,
         chosen.share,
         chosen.seed,
+        chosen.most_synthetic,
     )
     if request.model is None and request.backend is None:
         select(selecting, None)

@@ -1,4 +1,4 @@
-"""Distilling empathy: replies improved by prompts, pairs made from ratings, wins in both orders.
+"""Distilling empathy: replies improved by prompts, pairs made from ratings.
 
 After Xie et al. (SIGDIAL 2025, arXiv 2507.08151): a large model improves replies along cognitive,
 affective and compassionate empathy; a small one learns them by SFT and then DPO. The wording is
@@ -10,13 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
 from hen_jax.core.errors import InputError
 from hen_jax.data import fields
 from hen_jax.data.records import parse_records
 from hen_jax.data.rows import Row
-from hen_jax.evaluation.preferences import Estimate, estimate
 from hen_jax.methods.play import Messages, Method, Outcome, Steps, ask
 from hen_jax.text.conversation import Message
 
@@ -159,29 +156,3 @@ def sft_rows(found: Sequence[RatedReplies], chosen_by: str) -> list[dict[str, An
         for one in found
         if not one.held_out and one.ratings[chosen_by] == one.ratings["human"] == GOOD
     ]
-
-
-class WinRate(NamedTuple):
-    """Wins of the first of two over the second, from verdicts in both orders."""
-
-    rate: Estimate  # a tie is half a win; by prompts
-    consistent: float  # the share of prompts whose two verdicts name the same reply
-    first_shown: float  # the share of verdicts for what was shown first: 0.5 without position bias
-
-
-def win_rate(verdicts: Mapping[str, tuple[float, float]], draws: int = 2000) -> WinRate:
-    """The win rate from two verdicts a prompt: of the orders (a, b) and (b, a), each 1 if a wins,
-    0 if b does, 0.5 for a tie. Verdicts that contradict each other are a tie.
-
-    Of a model against itself with a judge who always takes the first shown: 0.5, consistent 0,
-    first shown 1.
-
-    Raises:
-      ValueError: no prompt.
-    """
-    if not verdicts:
-        raise ValueError("a win rate needs verdicts")
-    both = np.asarray(list(verdicts.values()), float)
-    rate = estimate(both.mean(axis=1), list(verdicts), draws=draws)
-    shown_first = np.concatenate([both[:, 0], 1 - both[:, 1]])
-    return WinRate(rate, float((both[:, 0] == both[:, 1]).mean()), float(shown_first.mean()))

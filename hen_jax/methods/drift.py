@@ -6,11 +6,14 @@ where one of its words stands; the words are data, few and plain, and say nothin
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from hen_jax.empathy.formulas import formulas_in
+from hen_jax.evaluation.ratings import holm
 from hen_jax.evaluation.reply_rules import is_chinese, words_of
 
 _GROUPS: Mapping[str, frozenset[str]] = {
@@ -108,6 +111,22 @@ def report_rows(seed: Sequence[str], now: Sequence[str]) -> list[DriftRow]:
     return rows
 
 
+def changed_shares(seed: Sequence[str], now: Sequence[str]) -> list[DriftRow]:
+    """The shares of texts, that mention a group or hold a formula, which have changed by more than
+    chance: Fisher's exact test, 0.05 over all of them (Holm)."""
+    held = {f"mentions {name}": partial(_mentions, words=words) for name, words in _GROUPS.items()}
+    held["holds a formula"] = _holds_formula
+    rows, p_values = [], []
+    for what, holds in held.items():
+        counts = [sum(map(holds, texts)) for texts in (seed, now)]
+        sizes = len(seed), len(now)
+        table = [[count, size - count] for count, size in zip(counts, sizes, strict=True)]
+        tested: Any = stats.fisher_exact(table)
+        p_values.append(float(tested.pvalue))
+        rows.append(DriftRow(what, *(c / max(n, 1) for c, n in zip(counts, sizes, strict=True))))
+    return [row for row, p in zip(rows, holm(p_values), strict=True) if p < 0.05]
+
+
 def divergence(seed: Sequence[str], now: Sequence[str]) -> float:
     """The Jensen-Shannon divergence of the two sets' words in bits: 0 of equal shares, 1 of sets
     without a common word; NaN where one has no word."""
@@ -127,11 +146,19 @@ def _relative(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def _mention(texts: Sequence[str], words: frozenset[str]) -> float:
-    return _mean([bool(words & set(words_of(text))) for text in texts])
+    return _mean([_mentions(text, words) for text in texts])
+
+
+def _mentions(text: str, words: frozenset[str]) -> bool:
+    return bool(words & set(words_of(text)))
 
 
 def _formula(texts: Sequence[str]) -> float:
-    return _mean([bool(formulas_in(text, _language(text))) for text in texts])
+    return _mean([_holds_formula(text) for text in texts])
+
+
+def _holds_formula(text: str) -> bool:
+    return bool(formulas_in(text, _language(text)))
 
 
 def _length(texts: Sequence[str]) -> float:

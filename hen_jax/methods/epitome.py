@@ -65,7 +65,7 @@ def level_reward(identify: Identify) -> Reward:
         pairs = [
             (context_of(answered[at].prompt), answered[at].record["reference"]) for at in named
         ]
-        for at, levels in zip(named, _likeliest(identify, pairs), strict=True):
+        for at, levels in zip(named, likeliest_levels(identify, pairs), strict=True):
             found[at] = levels
         known = [at for at, levels in found.items() if levels]
         said = [(context_of(answered[at].conversation[:-1]), answered[at].reply) for at in known]
@@ -92,7 +92,7 @@ def identify_with(found: Trained) -> Identify:
     return lambda pairs: head_probabilities(found, pairs)
 
 
-def _likeliest(identify: Identify, pairs: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+def likeliest_levels(identify: Identify, pairs: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     """The levels of replies in their contexts."""
     if not pairs:
         return []

@@ -11,11 +11,18 @@ from hen_jax.empathy.formulas import formulas_in
 from hen_jax.evaluation.preferences import estimate
 from hen_jax.evaluation.reply_rules import is_chinese, words_of
 from hen_jax.methods.coe import balance
-from hen_jax.methods.emotion_models import EmotionModel
+from hen_jax.methods.emotion_models import EmotionModel, top_k_recall
 from hen_jax.methods.emotions import attribute_of
-from hen_jax.methods.epitome import REWARD_MECHANISMS, Identify, context_of
+from hen_jax.methods.epitome import (
+    REWARD_MECHANISMS,
+    Identify,
+    context_of,
+    emp_f1,
+    likeliest_levels,
+)
 from hen_jax.methods.label_scores import label_macro_f1
 from hen_jax.methods.play import Messages, Played
+from hen_jax.methods.tooled import call_scores
 from hen_jax.text.conversation import Message
 
 
@@ -27,6 +34,8 @@ class MethodItem(NamedTuple):
     messages: Messages
     emotion: str | None = None
     strategy: str | None = None  # of EPITOME: ER, IP or EX
+    reference: str | None = None  # the reply that the data has
+    due: bool | None = None  # whether a tool should be asked first
 
 
 Measure = Callable[[MethodItem, Played], float]
@@ -67,6 +76,12 @@ def strategy_named(item: MethodItem, played: Played) -> float:
     return _named("strategy", item.strategy, played)
 
 
+def tool_called(item: MethodItem, played: Played) -> float:
+    """1 where a tool was asked; NaN for methods without one."""
+    calls = played.outcome.trace.get("calls")
+    return math.nan if calls is None else float(bool(calls))
+
+
 def _named(key: str, gold: str | None, played: Played) -> float:
     if gold is None or key not in played.outcome.trace:
         return math.nan
@@ -80,6 +95,7 @@ MEASURES: Mapping[str, Measure] = {
     "emotion accuracy": emotion_named,
     "attribute accuracy": attribute_named,
     "strategy accuracy": strategy_named,
+    "tool called": tool_called,
     "tokens": lambda item, played: float(played.tokens),
     "calls": lambda item, played: float(played.calls),
     "rounds": lambda item, played: float(played.rounds),
@@ -133,7 +149,8 @@ def measure_methods(
 
 def of_the_set(items: Sequence[MethodItem], played: Sequence[Played]) -> dict[str, float]:
     """Figures of a whole set: `distinct-1`, `distinct-2`, the share of different replies, how even
-    the strategies are, and macro-F1 of the emotions and strategies that traces name."""
+    the strategies are, macro-F1 of the emotions and strategies that traces name, and how well tools
+    are asked where it is known whether one should be."""
     said = [words_of(one.outcome.reply) for one in played]
     singles = [word for words in said for word in words]
     pairs = [pair for words in said for pair in itertools.pairwise(words)]
@@ -144,7 +161,44 @@ def of_the_set(items: Sequence[MethodItem], played: Sequence[Played]) -> dict[st
         "strategy balance": balance(_traced(played, "strategy")),
         "emotion macro-F1": _macro_f1([one.emotion for one in items], played, "emotion"),
         "strategy macro-F1": _macro_f1([one.strategy for one in items], played, "strategy"),
+        **_calls(items, played),
     }
+
+
+def _calls(items: Sequence[MethodItem], played: Sequence[Played]) -> dict[str, float]:
+    """Of methods with tools, over the conversations of which it is known whether a call is due."""
+    there = [(one.outcome.trace, item.due) for item, one in zip(items, played, strict=True)
+             if item.due is not None and "calls" in one.outcome.trace]  # fmt: skip
+    found = call_scores([trace for trace, _ in there], [bool(due) for _, due in there])
+    names = {
+        "precision": "call precision",
+        "recall": "call recall",
+        "unnecessary": "needless calls",
+    }
+    return {name: found._asdict()[field] for field, name in names.items()}
+
+
+def emp_f1_of(
+    items: Sequence[MethodItem], played: Sequence[Played], identify: Identify
+) -> dict[str, float]:
+    """Emp-F1 over the conversations that have a reference reply; nothing where none has."""
+    there = [(item, one) for item, one in zip(items, played, strict=True) if item.reference]
+    if not there:
+        return {}
+    said = [(context_of(item.messages), one.outcome.reply) for item, one in there]
+    wanted = [(context_of(item.messages), item.reference or "") for item, _ in there]
+    found = emp_f1(likeliest_levels(identify, wanted), likeliest_levels(identify, said))
+    return {f"Emp-F1 {name}": value for name, value in found.items()}
+
+
+def small_model_recall(items: Sequence[MethodItem], model: EmotionModel) -> dict[str, float]:
+    """How often the emotion of a conversation is the small model's likeliest, or among its three
+    likeliest; nothing where no emotion is known."""
+    known = [(one.messages, one.emotion) for one in items if one.emotion]
+    if not known:
+        return {}
+    asked, gold = [messages for messages, _ in known], [label for _, label in known]
+    return {f"top-{k} recall": top_k_recall(model, asked, gold, k) for k in (1, 3)}
 
 
 def affect_measures(model: EmotionModel) -> dict[str, Several]:

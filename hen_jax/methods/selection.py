@@ -16,7 +16,7 @@ import numpy as np
 from hen_jax.core.errors import InputError
 from hen_jax.data.duplicates import duplicates, normal_form
 from hen_jax.evaluation.reply_rules import words_of
-from hen_jax.methods.k_centre import exact_k_centre
+from hen_jax.methods.k_centre import k_centre
 from hen_jax.text.conversation import Conversation, Message
 
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -113,7 +113,7 @@ def diverse(embeddings: np.ndarray, share: float, seed: int = 0) -> Kept:
         return Kept("diverse", ())
     count = max(1, round(share * len(embeddings)))
     first = int(np.random.default_rng(seed).integers(len(embeddings)))
-    found = np.asarray(exact_k_centre(embeddings, count, first).centres)
+    found = k_centre(embeddings, count, first)
     return Kept(f"diverse, a share of {share:g}", tuple(sorted(set(found.tolist()))))
 
 

@@ -17,6 +17,7 @@ _COLUMNS = (
     "level ER",
     "level IP",
     "level EX",
+    "tool called",
     "fell back",
     "empty",
     "calls",

@@ -21,7 +21,7 @@ from hen_jax.methods.sections import is_chinese_text
 from hen_jax.methods.tooled import trace_row
 from hen_jax.methods.tools import RELATIONS, Call, faq_tool, knowledge_tool
 from hen_jax.runs.sources import locate_source
-from hen_jax.text.conversation import Chat, Message
+from hen_jax.text.conversation import Chat, Message, message_row
 from hen_jax.verbs.generate.generate import (
     GenerateRequest,
     identity_of,
@@ -126,18 +126,19 @@ def build_tools(
     faq: Path | None,
     least: float,
 ) -> dict[str, Any]:
-    """`traces.jsonl`: dialogues in which a tool is asked where its answer helps to say the reply.
+    """`traces.jsonl`: dialogues in which a tool is asked where its answer helps to say the reply;
+    `due.jsonl`: the same without reply and tool, with whether a call is due, for `hen compare`.
 
     Raises:
       InputError: bad input, or no tool.
     """
-    paths = paths_of(out, "traces.jsonl", "report.json")
+    paths = paths_of(out, "traces.jsonl", "due.jsonl", "report.json")
     tools = [] if knowledge is None else [knowledge_tool(knowledge)]
     tools += [] if faq is None else [faq_tool(faq)]
     if not tools:
         raise InputError("no tool; give --knowledge FILE, --faq FILE or both")
     named = {tool.name: tool for tool in tools}
-    rows = []
+    rows, due = [], []
     for one in read_dialogues(source, schema):
         said = one.asked[-1].content
         tries = [
@@ -147,12 +148,16 @@ def build_tools(
             for relation in (RELATIONS if "event" in tool.arguments else ("",))
         ]  # fmt: skip
         row = trace_row(one.id, one.messages, named, tries, least=least)
+        told = {"id": one.id, "group": one.group, "due": row.pop("called")}
+        asked = list(map(message_row, one.asked))
+        due.append(told | {"messages": asked, "reference": one.reply})
         rows.append(row | {"group": one.group})
-    called = sum(row.pop("called") for row in rows)
+    called = sum(row["due"] for row in due)
     report = {"dialogues": len(rows), "with a call": called}
-    with output_files(*paths) as (traces, told):
+    with output_files(*paths) as (traces, asks, file):
         write_rows(traces, rows)
-        write_json(told, report)
+        write_rows(asks, due)
+        write_json(file, report)
     print(f"{out}: {len(rows)} dialogues, {called} of them with a call")
     return report
 

@@ -17,20 +17,24 @@ from hen_jax.core.files import write_json
 from hen_jax.core.journal import Journal, open_journal
 from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.data.conversations import COLUMNS, conversation_of, group_of, turns, with_opening
+from hen_jax.data.fields import truth_field
 from hen_jax.data.records import parse_records
 from hen_jax.data.rows import Row
 from hen_jax.data.schemas import check_records, schema_named
-from hen_jax.methods.epitome import identify_with
+from hen_jax.methods.emotion_models import EmotionModel
+from hen_jax.methods.epitome import Identify, identify_with
 from hen_jax.methods.identifier_training import load_identifier
 from hen_jax.methods.kept_calls import METHOD_JOURNAL, kept
 from hen_jax.methods.measured import (
     MethodItem,
     Several,
     affect_measures,
+    emp_f1_of,
     level_measures,
     measure_methods,
     measured_row,
     of_the_set,
+    small_model_recall,
 )
 from hen_jax.methods.peak import begin_peak, peak_bytes
 from hen_jax.methods.play import Played, play
@@ -98,10 +102,17 @@ def compare(comparing: Comparing) -> dict[str, Any]:
     paths = [comparing.out / name for name in (REPLIES, TRACES, RESULTS, TABLE)]
     require_no_link(comparing.out)
     require_ours(*paths)
-    more = more_measures(comparing)  # before anything is asked: it may be refused
+    # before anything is asked: it may be refused
+    identify = None if comparing.epitome is None else _levels_by(comparing.epitome)
+    model = comparing.parts.emotion_model
+    more = more_measures(identify, model)
     found = run_methods(comparing)
     rows = measure_methods(found.items, found.played, more)
     spread = {name: of_the_set(found.items, played) for name, played in found.played.items()}
+    if identify is not None:
+        for name, played in found.played.items():
+            spread[name] |= emp_f1_of(found.items, played, identify)
+    recall = {} if model is None else small_model_recall(found.items, model)
     table = comparison_table(rows, spread, found.costs)
     result = {
         "input": str(comparing.input),
@@ -111,6 +122,7 @@ def compare(comparing: Comparing) -> dict[str, Any]:
         "rows": list(map(measured_row, rows)),
         "sets": {name: finite(figures) for name, figures in spread.items()},
         "costs": found.costs,
+        "small model": recall,
     }
     with output_files(*paths) as (replies, traces, results, text):
         replies.write_text("".join(_reply_lines(found)), encoding="utf-8")
@@ -118,21 +130,21 @@ def compare(comparing: Comparing) -> dict[str, Any]:
         write_json(results, result)
         text.write_text(table, encoding="utf-8")
     print(table, end="")
+    if recall:
+        told = ", ".join(f"{name} {value:.3f}" for name, value in recall.items())
+        print(f"the small model of emotions, by the labels of the input: {told}")
     print(f"{comparing.out / REPLIES}: for `hen judge --schema replies --mode pairwise`")
     return result
 
 
-def more_measures(comparing: Comparing) -> dict[str, Several]:
-    """Those that need an identifier or a small model, where one is given.
-
-    Raises:
-      InputError: an identifier of other labels.
-    """
-    more: dict[str, Several] = {}
-    if comparing.epitome is not None:
-        more |= level_measures(identify_with(load_identifier(comparing.epitome)))
-    model = comparing.parts.emotion_model
+def more_measures(identify: Identify | None, model: EmotionModel | None) -> dict[str, Several]:
+    """Those that need an identifier of levels or a small model of emotions, where one is given."""
+    more = {} if identify is None else level_measures(identify)
     return more if model is None else more | affect_measures(model)
+
+
+def _levels_by(folder: Path) -> Identify:
+    return identify_with(load_identifier(folder))
 
 
 def finite(figures: Mapping[str, float]) -> dict[str, float | None]:
@@ -224,9 +236,9 @@ def _of_schema(comparing: Comparing, schema: str) -> list[MethodItem]:
     found: dict[tuple[Message, ...], MethodItem] = {}
     for record in check_records(path, schema).whole(path):
         document = named.document(record)
-        said = document.conversation.messages
-        said = said[:-1] if said[-1].role == "assistant" else said
-        row = {"id": document.id, **named.labels(record)}
+        said, row = document.conversation.messages, {"id": document.id, **named.labels(record)}
+        if said[-1].role == "assistant":
+            row["reference"], said = said[-1].content, said[:-1]
         item = _item(row, document.group, said, comparing.bare, comparing.request.system)
         found.setdefault(item.messages, item)  # tasks of one statement may differ in what is bare
     return list(found.values())
@@ -236,7 +248,10 @@ def _item(
     row: Mapping[str, Any], group: str, said: Sequence[Message], bare: bool, system: str | None
 ) -> MethodItem:
     kept_ = tuple(one for one in said if not bare or one.role != "system")
-    known = {key: str(row[key]) for key in ("emotion", "strategy") if row.get(key) is not None}
+    texts = ("emotion", "strategy", "reference")
+    known: dict[str, Any] = {key: str(row[key]) for key in texts if row.get(key) is not None}
+    if row.get("due") is not None:
+        known["due"] = truth_field(row, "due")
     return MethodItem(str(row["id"]), group, to_answer(kept_, system, "messages"), **known)
 
 

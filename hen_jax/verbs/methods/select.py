@@ -15,7 +15,8 @@ from hen_jax.core.journal import open_journal
 from hen_jax.core.outputs import output_files
 from hen_jax.core.ranges import Range, require_in
 from hen_jax.data.schemas import read_documents
-from hen_jax.methods.drift import divergence, report_rows
+from hen_jax.methods.drift import changed_shares, divergence, report_rows
+from hen_jax.methods.k_centre import covering_radius
 from hen_jax.methods.kept_calls import METHOD_JOURNAL
 from hen_jax.methods.selection import (
     THRESHOLD,
@@ -35,6 +36,9 @@ from hen_jax.text.conversation import Chat, message_row
 from hen_jax.verbs.generate.generate import GenerateRequest
 from hen_jax.verbs.methods.build import CALLS, kept_chat, paths_of
 
+_RADII = "covering radius", "covering radius of as many drawn, mean"
+_DRAWN = 10
+
 THRESHOLDS = tuple(range(0, 100, 10))
 """Of the sweep."""
 
@@ -53,8 +57,10 @@ class Selecting:
     threshold: float = THRESHOLD
     share: float = 0.5  # of what is left for diversity to choose
     seed: int = 0
+    most_synthetic: float = 1.0  # of the seed set's replies and the selected ones together
 
     def __post_init__(self):
+        require_in("--most-synthetic", self.most_synthetic, Range(0, 1, above=True))
         require_in("--threshold", self.threshold, Range(-100, 100))
         require_in("--share", self.share, Range(0, 1, above=True))
         require_in("--seed", self.seed, Range(0, 2**32 - 1))
@@ -89,8 +95,11 @@ def select(
         scores = quality(embeddings, embed(answers))
         swept, good = sweep_thresholds(scores, THRESHOLDS), above(scores, selecting.threshold)
         samples, embeddings = _take(samples, good, counts), embeddings[list(good.places)]
-    samples = _take(samples, diverse(embeddings, selecting.share, selecting.seed), counts)
-    report = _report(counts, swept, seed_replies, [one.reply for one in samples])
+    share = min(selecting.share, _allowed(selecting, len(seed_replies), len(samples)))
+    chosen = diverse(embeddings, share, selecting.seed)
+    radius = _radius(embeddings, chosen, selecting.seed)
+    samples = _take(samples, chosen, counts)
+    report = _report(counts, swept, seed_replies, [one.reply for one in samples]) | radius
     with output_files(*paths) as (file, told, text):
         file.write_text("".join(map(_line, samples)), encoding="utf-8")
         write_json(told, report)
@@ -114,6 +123,31 @@ def _take(samples: Sequence[Sample], kept: Kept, counts: list[tuple[str, int]]) 
     return [samples[at] for at in kept.places]
 
 
+def _allowed(selecting: Selecting, seeds: int, samples: int) -> float:
+    """The share of the samples with which the selected are no more than `most_synthetic`.
+
+    Raises:
+      InputError: not even one is.
+    """
+    most = selecting.most_synthetic
+    if most == 1:
+        return 1.0
+    count = int(most * seeds / (1 - most) + 1e-9)
+    if not count:
+        raise InputError(f"--most-synthetic {most:g}: {seeds} replies of the seed set allow none")
+    return min(1.0, count / samples)
+
+
+def _radius(embeddings: np.ndarray, chosen: Kept, seed: int) -> dict[str, Any]:
+    """How far the farthest reply is from one that was chosen, beside as many drawn at random."""
+    draw, size = np.random.default_rng(seed), len(chosen.places)
+    drawn = [draw.choice(len(embeddings), size, replace=False) for _ in range(_DRAWN)]
+    return {
+        _RADII[0]: covering_radius(embeddings, np.asarray(chosen.places)),
+        _RADII[1]: float(np.mean([covering_radius(embeddings, one) for one in drawn])),
+    }
+
+
 def _report(
     counts: Sequence[tuple[str, int]],
     swept: Sequence[tuple[float, int, float]],
@@ -128,6 +162,10 @@ def _report(
         ],
         "share of synthetic data": len(now) / (len(now) + len(seed)),
         "divergence of words, bits": divergence(seed, now),
+        "changed": [
+            f"{row.what}: {row.seed:.1%} of the seed set, {row.now:.1%} of the selected"
+            for row in changed_shares(seed, now)
+        ],
         "drift": [
             {"what": row.what, "seed": row.seed, "now": row.now,
              "change": None if np.isnan(row.change) else row.change}
@@ -146,10 +184,14 @@ def _page(report: Mapping[str, Any]) -> str:
     for row in report["drift"]:
         change = "-" if row["change"] is None else f"{row['change']:.2f}x"
         lines.append(f"| {row['what']} | {row['seed']:.3g} | {row['now']:.3g} | {change} |")
+    radius, drawn = (report[name] for name in _RADII)
     lines += [
         "",
+        f"No reply is farther than {radius:.3f} from one that diversity kept; of as many drawn at "
+        f"random it is {drawn:.3f}.",
         f"Words differ by {report['divergence of words, bits']:.3f} bits (Jensen-Shannon); "
         f"{report['share of synthetic data']:.0%} of seed and selected replies together are new.",
+        *(f"CHANGED: {text}" for text in report["changed"]),
     ]
     return "\n".join(lines) + "\n"
 
