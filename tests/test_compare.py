@@ -59,7 +59,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     chat.calls = 0
     rows = [
-        {"id": f"p{n}", "prompt": text, "emotion": label}
+        {"id": f"p{n}", "prompt": text, "emotion": label, "strategy": "EX"}
         for n, (text, label) in enumerate(zip(PROMPTS, ("worried", "sad", "happy"), strict=True))
     ]
     lines(tmp_path / "in.jsonl", rows)
@@ -122,6 +122,7 @@ def test_all_methods_in_one_table(folder, scripted, capsys):
     sets = result["sets"]
     assert sets["coe_cbt"]["strategy balance"] == pytest.approx(0.5794, abs=1e-4)  # 2 to 1, of 3
     assert sets["base"]["strategy balance"] is None
+    assert sets["coe_cbt"]["strategy macro-F1"] == pytest.approx(2 * 1 / (1 + 3))  # EX once of 3
     assert sets["hef"]["emotion macro-F1"] == pytest.approx((2 * 1 / (2 + 2)) / 3)
     traces = read(folder / "out" / "traces.jsonl")
     strategy = {row["id"]: row["trace"]["strategy"] for row in traces if row["method"] == "coe_cbt"}

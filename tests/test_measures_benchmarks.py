@@ -55,6 +55,8 @@ def questions() -> list[eqbench.EqQuestion]:
 def test_eqbench_constants(questions):
     assert eqbench.constant_score(questions, 5) == pytest.approx(26.89, abs=0.005)
     assert eqbench.constant_score(questions, 0) == pytest.approx(2.36, abs=0.005)
+    drawn = [eqbench.constant_score(questions, one) for one in range(11)]
+    assert np.mean(drawn) == pytest.approx(1.4, abs=0.05)  # of an intensity drawn for each emotion
     perfect = [eqbench.EqAnswer(one.reference, {}) for one in questions]
     assert eqbench.eqbench_score(questions, perfect).score == pytest.approx(100)
 

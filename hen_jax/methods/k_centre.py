@@ -124,7 +124,7 @@ def _chosen(offer: _Offer, most: int) -> list[int]:
 
 def _squared(points: _Points, others: _Points) -> np.ndarray:
     """`[C, C']` squared distances in float64; 0 of a point to itself."""
-    found = points.squares[:, None] - 2 * points.vectors @ others.vectors.T + others.squares[None]
+    found = points.squares[:, None] - 2 * (points.vectors @ others.vectors.T) + others.squares[None]
     return np.where(points.places[:, None] == others.places[None], 0.0, np.maximum(found, 0.0))
 
 
@@ -133,6 +133,6 @@ def covering_radius(points: np.ndarray, centres: np.ndarray) -> float:
     chosen, nearest = np.asarray(points[np.asarray(centres)], float), 0.0
     for start in range(0, len(points), 1024):
         own = np.asarray(points[start : start + 1024], float)
-        away = (own**2).sum(1)[:, None] + (chosen**2).sum(1)[None] - 2 * own @ chosen.T
+        away = (own**2).sum(1)[:, None] + (chosen**2).sum(1)[None] - 2 * (own @ chosen.T)
         nearest = max(nearest, float(away.min(axis=1).max()))
     return nearest**0.5
