@@ -99,7 +99,7 @@ def requests_of(task: dict) -> list[dict]:
 
     tokenizer, found = known_tokenizer(Path(task["model"])), []
     for item in _items(task):
-        prompt = list(render_prompt(item.messages, tokenizer))
+        prompt = render_prompt(item.messages, tokenizer).tolist()
         options = []
         for text in item.options:
             whole = render(Conversation((*item.messages, Message("assistant", text))), tokenizer)

@@ -108,6 +108,8 @@ def test_eqbench_revision_and_parsing(questions):
 
     revised = run([eqbench.EqAnswer(poor, one.reference) for one in questions[:100]])
     assert revised.score == revised.revised == pytest.approx(100)
+    worse = run([eqbench.EqAnswer(one.reference, poor) for one in questions[:100]])
+    assert worse.score == worse.first == pytest.approx(100)  # the better of both passes
     seldom = [eqbench.EqAnswer(poor, one.reference if at < 94 else {})
               for at, one in enumerate(questions[:100])]  # fmt: skip
     assert run(seldom).score == run(seldom).first

@@ -177,6 +177,7 @@ def test_squad_normal_form():
     assert squad_f1("cat dog", "cat") == pytest.approx(2 / 3)
     assert (squad_f1("", ""), squad_f1("cat", "")) == (1.0, 0.0)
     assert lcs_f1("he lost his keys", "lost his") == pytest.approx(2 * 0.5 / 1.5)
+    assert lcs_f1("lost his", "he lost his keys") == pytest.approx(2 * 0.5 / 1.5)
 
 
 def spans_of(predicted: list[str]) -> dict[str, float]:

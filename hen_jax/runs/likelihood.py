@@ -182,9 +182,9 @@ def _rounded_bounds(bounds: WeighedBounds) -> WeighedBounds:
 
 
 def _up(length: int) -> int:
-    """The least of 32, 64, 96, 128, 192, 256, 384, ... that holds so many positions."""
-    even = max(32, _power(length))
-    return even * 3 // 4 if even > 64 and length <= even * 3 // 4 else even
+    """The least multiple that holds so many positions: of 32 up to 256, of 64 up to 512, ..."""
+    step = max(32, _power(length) // 8)
+    return -(-length // step) * step
 
 
 def _power(number: int) -> int:

@@ -20,7 +20,7 @@ from hen_jax.text.conversation import Conversation, Message, Reply, message_row
 from hen_jax.verbs.evaluate.settings import Evaluating
 
 CALLS, VALUES = "journal of evaluation replies", "journal of evaluation values"
-_LOG_PROBS = 256
+_LOG_PROBS = 128
 """Prompts whose log-probabilities are computed, and kept, together."""
 
 
