@@ -15,7 +15,7 @@ from hen_jax.data.schemas import read_pairs
 from hen_jax.evaluation.suite import Item, LogProbs, NotMeasuredError
 from hen_jax.measures import bench, bench_controls
 from hen_jax.measures.choices import shown_order
-from hen_jax.measures.long_conversations import DISTANCES, FILLERS, at_distance
+from hen_jax.measures.long_conversations import DISTANCES, FILLERS, after_topic_change, at_distance
 from hen_jax.measures.suites import (
     hen_bench,
     long_conversations,
@@ -151,6 +151,11 @@ def test_the_verb_checks_exports_and_ranks(tmp_path, capsys, crossed):
     ]
     assert lines[0].startswith("| a | chat | 1.00 (1.00 to 1.00)")
     assert lines[1].startswith("| b | chat | 0.40")
+    controls = [
+        line for line in out.read_text(encoding="utf-8").splitlines() if "| control |" in line
+    ]
+    assert len(controls) == 5
+    assert controls[1].startswith("| *the longer option* | control | 0.50 | 0.50 | 0.50 |")
     unknown = [{name: row[name] for name in row if name != "measure"} for row in rows]
     without = [row | {"value": None} for row in rows]
     for figures_ in ([], unknown, without):
@@ -172,3 +177,15 @@ def test_causes_at_a_distance(crossed):
     found = figures(long_conversations, context(lambda item: "A", languages=("zh",), limit=3))
     assert found["same_as_near", "zh/cause@9"].n == 6
     assert ("accuracy", "zh/cause@0") in found
+    assert found["same_as_near", "zh/persistence@5"].n == 6
+
+
+def test_a_fact_after_a_change_of_topic(crossed):
+    one = next(x for x in crossed if x.aspect == "persistence" and x.language == "en")
+    near, far = (after_topic_change(one, d)[1] for d in (0, 5))
+    assert near.messages == one.prompts[1]
+    assert (far.messages[:-11], far.messages[-1]) == (near.messages[:-1], near.messages[-1])
+    assert far.messages[-11].content == FILLERS["en"][0][0]
+    assert (far.answer, far.group, far.aspect) == (1, near.group, "persistence@5")
+    roles = [message.role for message in far.messages]
+    assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"]

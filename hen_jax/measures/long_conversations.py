@@ -1,9 +1,11 @@
-"""A cause told early, and asked for after talk of other things: what is left of it by distance.
+"""What was said early, after talk of other things: what is left of it by distance.
 
-Made from the cause items of hen-bench: the first message tells what happened, `distance` exchanges
-about something else follow, then the question. 0 is the item itself.
+Made from items of hen-bench. Of a cause the first message tells what happened, `distance` exchanges
+about something else follow, then the question. Of a persistence item, whose ten turns are about one
+thing, the exchanges stand before the last turn. 0 is the item itself.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from hen_jax.empathy.labels import Language
@@ -12,6 +14,10 @@ from hen_jax.measures.choices import ChoiceItem
 from hen_jax.text.conversation import Message
 
 DISTANCES = (0, 2, 5, 9)
+"""Exchanges between a cause and the question for it."""
+
+TOPIC_CHANGES = (0, 5)
+"""Exchanges about something else in a conversation whose early fact is to persist."""
 
 FILLERS: Mapping[Language, Sequence[tuple[str, str]]] = {
     "en": (
@@ -45,37 +51,54 @@ _BACK: Mapping[Language, str] = {"en": "Back to what I told you first.", "zh": "
 
 def at_distance(crossed: Crossed, distance: int) -> tuple[ChoiceItem, ChoiceItem]:
     """The two questions of a cause item, so many exchanges after what was told."""
-    found = []
-    for item in crossed.items():
-        text = item.messages[0].content
-        told, asked = _parted(text, item.language)
-        talk: list[Message] = []
-        for user, assistant in FILLERS[item.language][:distance]:
-            talk += [Message("user", user), Message("assistant", assistant)]
-        space = "" if item.language == "zh" else " "
-        messages = (
-            (Message("user", text),)
-            if not distance
-            else (
-                Message("user", told),
-                Message("assistant", _NOTED[item.language]),
-                *talk,
-                Message("user", f"{_BACK[item.language]}{space}{asked}"),
-            )
+    first, second = (
+        _later(item, _after_other_talk(item, distance), distance) for item in crossed.items()
+    )
+    return first, second
+
+
+def after_topic_change(crossed: Crossed, distance: int) -> tuple[ChoiceItem, ChoiceItem]:
+    """The two questions of a persistence item, with so many exchanges about something else before
+    what the user says last."""
+    first, second = (
+        _later(
+            item,
+            (*item.messages[:-1], *_talk(item.language, distance), item.messages[-1]),
+            distance,
         )
-        name = f"{item.id}@{distance}"
-        found.append(
-            ChoiceItem(
-                name,
-                item.group,
-                f"cause@{distance}",
-                messages,
-                item.options,
-                item.answer,
-                item.language,
-            )
-        )
-    return found[0], found[1]
+        for item in crossed.items()
+    )
+    return first, second
+
+
+def _later(item: ChoiceItem, messages: tuple[Message, ...], distance: int) -> ChoiceItem:
+    return dataclasses.replace(
+        item,
+        id=f"{item.id}@{distance}",
+        aspect=f"{item.aspect}@{distance}",
+        messages=messages,
+    )
+
+
+def _after_other_talk(item: ChoiceItem, distance: int) -> tuple[Message, ...]:
+    if not distance:
+        return item.messages
+    told, asked = _parted(item.messages[0].content, item.language)
+    space = "" if item.language == "zh" else " "
+    return (
+        Message("user", told),
+        Message("assistant", _NOTED[item.language]),
+        *_talk(item.language, distance),
+        Message("user", f"{_BACK[item.language]}{space}{asked}"),
+    )
+
+
+def _talk(language: Language, exchanges: int) -> list[Message]:
+    return [
+        Message(role, text)
+        for pair in FILLERS[language][:exchanges]
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
 
 
 def _parted(text: str, language: Language) -> tuple[str, str]:

@@ -72,14 +72,15 @@ def leaderboard(results: Sequence[Path], out: Path) -> list[_Row]:
     """Brings `results.json` of several `hen evaluate --suite hen-bench@1` into one table.
 
     A row for each arm: accuracy in each language with its interval, each aspect, how the arm was
-    asked; rows are ordered by the mean of both languages. Anybody's results can be added.
+    asked; rows are ordered by the mean of both languages. Anybody's results can be added. Below
+    stand the rankers without understanding.
 
     Raises:
       InputError: a file without figures of this benchmark, or somebody else's file at `out`.
     """
     rows = [row for path in results for row in _rows(path)]
     rows.sort(key=lambda row: -row["mean"])
-    text = _table(rows)
+    text = _table([*rows, *_control_rows()])
     with output_files(out) as (staged,):
         staged.write_text(text, encoding="utf-8")
     print(text, end="")
@@ -127,6 +128,26 @@ def _row(arm: str, figures: Sequence[_Row]) -> _Row | None:
         "aspects": aspects,
         "asked": first["about"],
     }
+
+
+def _control_rows() -> list[_Row]:
+    """Of each control the accuracy of a row, without an interval: they are no sample of rankers."""
+    crossed = load_bench()
+    of = [(one.language, one.aspect) for one in crossed for _ in range(2)]
+
+    def mean(values: np.ndarray, language: str | None, aspect: str | None) -> float:
+        kept = [language in (None, x) and aspect in (None, y) for x, y in of]
+        return float(values[np.asarray(kept)].mean())
+
+    return [
+        {
+            "arm": f"*{CONTROLS[name]}*",
+            "languages": {x: {"value": mean(own, x, None), "low": None} for x in LANGUAGES},
+            "aspects": {x: mean(own, None, x) for x in ASPECTS},
+            "asked": "control",
+        }
+        for name, own in control_values(crossed).items()
+    ]
 
 
 def _table(rows: Sequence[_Row]) -> str:

@@ -1,4 +1,4 @@
-"""Causes asked for after talk of other things, as a suite: accuracy and reliability by distance."""
+"""Causes and early facts after other talk, as a suite: accuracy and reliability by distance."""
 
 from collections.abc import Iterator
 
@@ -7,14 +7,26 @@ import numpy as np
 from hen_jax.evaluation.suite import Found, Observed, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import prompts_hash
 from hen_jax.measures.choices import Choice
-from hen_jax.measures.long_conversations import DISTANCES, at_distance
+from hen_jax.measures.long_conversations import (
+    DISTANCES,
+    TOPIC_CHANGES,
+    after_topic_change,
+    at_distance,
+)
 from hen_jax.measures.suites.asking import accuracies, choose
 from hen_jax.measures.suites.hen_bench import chosen_items
 
 
 def _run(context: SuiteContext) -> Iterator[Found]:
-    causes = [one for one in chosen_items(context) if one.aspect == "cause"]
-    items = [item for d in DISTANCES for one in causes for item in at_distance(one, d)]
+    chosen = chosen_items(context)
+    of = {name: [one for one in chosen if one.aspect == name] for name in ("cause", "persistence")}
+    items = [item for d in DISTANCES for one in of["cause"] for item in at_distance(one, d)]
+    items += [
+        item
+        for d in TOPIC_CHANGES
+        for one in of["persistence"]
+        for item in after_topic_change(one, d)
+    ]
     way, choices = choose(context, items)
     yield from accuracies(choices, way, lambda one: f"{one.item.language}/{one.item.aspect}")
     yield from _reliability(choices)
@@ -43,5 +55,5 @@ def _reliability(choices: list[Choice]) -> Iterator[Observed]:
 
 
 SUITE = Suite(
-    _run, "causes asked for after talk of other things: accuracy, reliability by distance"
+    _run, "causes and early facts after talk of other things: accuracy, reliability by distance"
 )
