@@ -229,6 +229,35 @@ def test_log_probs_are_those_of_the_forward_pass(tiny_base, scored):
         assert found[at // 2].tokens[at % 2] == len(own)
 
 
+def test_who_is_asked_together_changes_no_likelihood_and_programs_serve_again(
+    tiny_base, monkeypatch
+):
+    """Prompts of many lengths, with two and with three replies: alone, together, in parts."""
+    made = []
+    monkeypatch.setattr(
+        likelihood, "_compiled", lambda *of, made_by=likelihood._compiled: (
+            made.append(of[1]), made_by(*of))[1]
+    )  # fmt: skip
+    asked = [
+        ((Message("user", "It rains. " * n),), ("Oh.", "I come at once.", "No.")[: 2 + n % 2])
+        for n in (1, 2, 3, 5, 8, 13)
+    ]
+    ask = likelihood.open_likelihood(tiny_base)
+    together = ask(asked)
+    first = len(made)
+    assert first <= 4
+    assert len(set(made)) == first
+    again = [one for at in range(0, len(asked), 3) for one in ask(asked[at : at + 3])]
+    alone = [ask([one])[0] for one in asked]
+    for one, other, third in zip(together, again, alone, strict=True):
+        np.testing.assert_allclose(one.sums, other.sums, rtol=1e-5)
+        np.testing.assert_allclose(one.sums, third.sums, rtol=1e-5)
+        assert one.tokens.tolist() == other.tokens.tolist() == third.tokens.tolist()
+    before = len(made)
+    ask(asked)
+    assert len(made) == before
+
+
 def test_an_endpoint_that_echoes_gives_the_same(tiny_base, scored):
     asked, found = scored
 

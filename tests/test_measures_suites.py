@@ -325,7 +325,7 @@ def test_rationales_beside_the_whole_response(tmp_path):
         figures(epitome, context(options={"ER": str(file), "rationales": "maybe"}))
 
 
-def test_profiles_by_a_word_list(tmp_path):
+def test_profiles_by_a_word_list(tmp_path, capsys):
     file = tmp_path / "words.tsv"
     file.write_text("gloom\tsadness\t1\nsunny\tjoy\t1\n")
     items = [Item(str(at), str(at), (Message("user", text),), None)
@@ -336,8 +336,13 @@ def test_profiles_by_a_word_list(tmp_path):
     assert found["per_100_joy", "en"].value == 0
     assert found["affect_cosine", "en"].value == 0.5  # 1 and 0
     assert found["coverage", "en"].value == 0.25
-    with pytest.raises(InputError, match="get it from saifmohammad"):
+    with pytest.raises(InputError, match="--option nrc=FILE: no word list there"):
         figures(lexicon, context())
+    words = ["evaluate", "--arm", "r=references", "--suite", "lexicon", "--option", "nrc=gone.tsv"]
+    words += ["--data", "shipped:hed/hed.en.jsonl", "--limit", "1", "--out", str(tmp_path / "x")]
+    assert cli.main(words) == 2
+    told = "gone.tsv: no word list there; the NRC Emotion Lexicon may not be given on: get it from"
+    assert told in capsys.readouterr().err
 
 
 def test_emotions_and_variety_of_empathetic_dialogues(tmp_path):

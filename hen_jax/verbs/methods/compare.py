@@ -251,7 +251,7 @@ def _item(
     texts = ("emotion", "strategy", "reference")
     known: dict[str, Any] = {key: str(row[key]) for key in texts if row.get(key) is not None}
     if row.get("due") is not None:
-        known["due"] = truth_field(row, "due")
+        known["due"] = truth_field(dict(row), "due")
     return MethodItem(str(row["id"]), group, to_answer(kept_, system, "messages"), **known)
 
 
