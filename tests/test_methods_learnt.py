@@ -12,7 +12,7 @@ import pytest
 from hen_jax.core.errors import InputError
 from hen_jax.evaluation.rewards import Answered
 from hen_jax.methods import k_centre as centres_of
-from hen_jax.methods.drift import divergence, report_rows
+from hen_jax.methods.drift import changed_shares, divergence, report_rows
 from hen_jax.methods.emotion_models import EmotionModel, likeliest_labels
 from hen_jax.methods.epitome import (
     HEADS,
@@ -354,6 +354,16 @@ def test_drift_by_hand():
         0.5 * (0.5 * math.log2(0.5 / 0.625) + 0.5 * math.log2(0.5 / 0.375)
                + 0.75 * math.log2(0.75 / 0.625) + 0.25 * math.log2(0.25 / 0.375))
     )  # fmt: skip
+
+
+def test_a_share_has_changed_only_beyond_chance():
+    """6 of 30 against none is P 0.024 by itself, and nothing among nine shares; 12 of 30 is."""
+    seed = ["Rain again."] * 30
+    for count, found in ((6, []), (12, ["mentions women"])):
+        now = ["She left."] * count + ["Rain again."] * (30 - count)
+        assert [row.what for row in changed_shares(seed, now)] == found
+    [row] = changed_shares(seed, ["She left."] * 30)
+    assert (row.seed, row.now) == (0, 1)
 
 
 def test_a_personality_changes_with_each_turn_and_one_turn_is_itself():

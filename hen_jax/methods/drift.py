@@ -5,7 +5,7 @@ where one of its words stands; the words are data, few and plain, and say nothin
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -114,7 +114,9 @@ def report_rows(seed: Sequence[str], now: Sequence[str]) -> list[DriftRow]:
 def changed_shares(seed: Sequence[str], now: Sequence[str]) -> list[DriftRow]:
     """The shares of texts, that mention a group or hold a formula, which have changed by more than
     chance: Fisher's exact test, 0.05 over all of them (Holm)."""
-    held = {f"mentions {name}": partial(_mentions, words=words) for name, words in _GROUPS.items()}
+    held: dict[str, Callable[[str], bool]] = {
+        f"mentions {name}": partial(_mentions, words=words) for name, words in _GROUPS.items()
+    }
     held["holds a formula"] = _holds_formula
     rows, p_values = [], []
     for what, holds in held.items():
