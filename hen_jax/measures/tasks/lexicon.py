@@ -37,8 +37,8 @@ def read_word_list(path: Path | None) -> _Lexicon:
     """
     if path is None or not path.is_file():
         raise InputError(
-            f"{path or '--option nrc=FILE'}: no word list there; the NRC Emotion Lexicon may not be "
-            f"given on: get it from {HOME} and name its word-level file"
+            f"{path or '--option nrc=FILE'}: no word list there; the NRC Emotion Lexicon may not "
+            f"be given on: get it from {HOME} and name its word-level file"
         )
     found: dict[str, set[str]] = {}
     for number, line in enumerate(read_text(path).splitlines(), start=1):
