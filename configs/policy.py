@@ -72,6 +72,7 @@ def get_config(
         config.data.prompt_length = 288
         config.epochs = 1.0
     if variant == "ppo_llama3_8b":
+        config.model.dtype = None
         config.adapter = None
         config.optimizer.learning_rate = 1e-6
     if variant.startswith("ppo"):

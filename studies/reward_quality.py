@@ -2,11 +2,12 @@
 
     python studies/reward_quality.py --model models/smollm2-135m --out runs/reward-quality
 
-SmolLM2-135M with LoRA on its last blocks, the shipped sets, three seeds; seed `s` is tested on fold `s` of five and
-trained on the other four, so that each item is tested once, by a model that never saw it. Methods
-were settled on folds 3 and 4 (`--tune`), which are never tested. Every run is kept as a file, every
-twenty updates its state: started again, the study goes on. It writes `quality.json` and prints the
-table whenever a run ends; runs are in the order of their weight, `--only` names those to do.
+SmolLM2-135M with LoRA on its last blocks, the shipped sets, three seeds; seed `s` is tested on fold
+`s` of five and trained on the other four, so that each item is tested once, by a model that never
+saw it. Methods were settled on folds 3 and 4 (`--tune`), which are never tested. Every run is kept
+as a file, every ten updates its state: started again, the study goes on. It writes `quality.json`
+and prints the table whenever a run ends; runs are in the order of their weight, `--only` names
+those to do.
 
 Where a bag of words is at one half, replies alone tell nothing: read those rows. The frozen
 likelihood of the reply at its prompt, its ratio to the last turn alone and its interaction (both
