@@ -6,7 +6,7 @@ MUTANTS ?= .venv-mutants
 BIN := $(VENV)/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup quickstart test plan-test stage-test docs lint mutants robustness interop bench
+.PHONY: setup quickstart test plan-test stage-test docs site lint mutants robustness interop bench
 
 setup: $(VENV)/ready
 
@@ -35,6 +35,10 @@ stage-test: setup
 # The pages that are written from the code.
 docs: setup
 	$(BIN)/python -m hen_jax.verbs.run.settings_page > docs/settings.md
+
+# The documentation as a site, in build/site. It needs no network, built or read.
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: setup
 	$(BIN)/ruff format --check .
