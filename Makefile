@@ -71,9 +71,8 @@ $(INTEROP)/ready: pyproject.toml constraints.txt
 	$(INTEROP)/bin/python $(INSTALL) --editable '.[dev]' accelerate peft trl xllamacpp 'lm-eval[api]'
 	touch $@
 
-# Ratios against the peers, on this machine; needs the model that quickstart fetched.
+# Ratios against the peers, on this machine, into benchmarks/RESULTS.md and the README: hours, of
+# which what is done is kept. `make bench BENCH='--only sft decode'` for some.
 bench: setup $(INTEROP)/ready
 	$(BIN)/hen import smollm2-135m models/smollm2-135m
-	$(BIN)/python benchmarks/sft_vs_trl.py --model models/smollm2-135m --peer-python $(INTEROP)/bin/python
-	$(BIN)/python benchmarks/grpo_vs_trl.py --model models/smollm2-135m --peer-python $(INTEROP)/bin/python
-	$(BIN)/python benchmarks/decode.py --model models/smollm2-135m --work equal --peer-python $(INTEROP)/bin/python
+	$(BIN)/python benchmarks/bench.py --model models/smollm2-135m --peer-python $(INTEROP)/bin/python $(BENCH)

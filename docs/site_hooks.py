@@ -16,6 +16,7 @@ ELSEWHERE = {
     "README.md": "readme.md",
     "CONTRIBUTING.md": "contributing.md",
     "launch/README.md": "launching.md",
+    "benchmarks/RESULTS.md": "results.md",
 }
 """Pages of the checkout -> what the site calls them."""
 
