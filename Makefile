@@ -16,9 +16,9 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/python $(INSTALL) --editable '.[dev]'
 	touch $@
 
-# Model, training, replies before and after, exports: the whole job, on any machine.
+# The whole pipeline in a small setting: model, five stages, evaluation, exports, a report to read.
 quickstart: setup
-	$(BIN)/hen run --config=configs/quickstart.py --workdir=runs/quickstart
+	$(BIN)/hen run --config=pipeline --workdir=runs/quickstart
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile

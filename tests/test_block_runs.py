@@ -115,14 +115,8 @@ def test_the_commands_of_a_page_run_in_their_order(page, tmp_path, monkeypatch, 
     assert len(ran) > 2
     for line in ran:
         words = adapted(line)
-        for flag in ("--out", "--workdir"):
-            clear(words, flag, page)
         code = cli.main(words)
         assert code == 0, f"{line}\nas {shlex.join(words)}\n{capfd.readouterr().err[-600:]}"
-
-
-def clear(words: list[str], flag: str, page: str) -> None:
-    """An output of a page gets a name of its own, where `bring` made one of that name."""
 
 
 def test_every_reason_is_needed():
