@@ -75,7 +75,7 @@ BENCHMARKS = {
         verdict,
     ),
     "sft_shared_prefix": Benchmark(
-        "the same in rows of 512, a common system prompt once a row",
+        "SFT in rows of 512, a common system prompt once a row, trained tokens/s",
         "TRL with PEFT",
         f"{SFT} --updates 6 --row-length 512",
         verdict,

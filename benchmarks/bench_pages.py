@@ -77,7 +77,7 @@ def section(one: Mapping[str, Any]) -> list[str]:
         "note": one["note"],
     }
     rows = [[key, value] for key, value in cells.items() if value]
-    lines = [*markdown_table(["", ""], rows), ""]
+    lines = [*markdown_table(["figure", "value"], rows), ""]
     for report in one["reports"]:
         if "rows" in report:
             lines += [*contenders(report), ""]
