@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from test_blocks import flags_of
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))  # scripts there import each other
+sys.path.append(str(BENCHMARKS))  # scripts there import each other
 
 import bench  # noqa: E402
 import bench_list  # noqa: E402
@@ -35,7 +36,7 @@ def compare():
         raise SystemExit(3)
     sides = {"ours": duel.Side("ours", {}), "theirs": duel.Side("theirs", {}, options.peer_python)}
     for rows in (32, 8):
-        runs = duel.meet(sides, options.rounds)
+        runs = duel.meet(sides, 1 if options.model == "quick" else options.rounds)
         out = options.out.with_stem(f"{options.out.stem}-{rows}")
         duel.report(runs, "theirs", out, show=("amount",))
 
@@ -87,24 +88,36 @@ def test_figures_are_kept_tabled_and_not_measured_twice(toys, capsys):
     assert "brought: left out; give --maxtext-python" in capsys.readouterr().out
     assert bench.main(["--model", "good", *where]) == 0
     assert (folder / "ran").read_text() == "once "
-    assert bench.main(["--model", "good", "--only", "toy", "--again", *where]) == 0
+    assert bench.main(["--model", "quick", "--only", "toy", "--again", *where]) == 0
     assert (folder / "ran").read_text() == "once once "
 
 
 def test_a_benchmark_of_other_code_is_measured_again(toys, monkeypatch):
     folder, where = toys
-    bench.main(["--model", "good", *where])
-    monkeypatch.setattr(bench, "code_of", lambda root: "abd")
-    bench.main(["--model", "good", *where])
+    bench.main(["--model", "quick", *where])
     monkeypatch.setattr(bench, "code_of", lambda root: "")  # changed, and not known how
-    bench.main(["--model", "good", *where])
-    bench.main(["--model", "good", *where])
-    assert (folder / "ran").read_text() == "once " * 4
+    bench.main(["--model", "quick", *where])
+    bench.main(["--model", "quick", *where])
+    assert (folder / "ran").read_text() == "once " * 3
+
+
+def test_code_is_known_by_its_tree_unless_it_is_changed(tmp_path):
+    (tmp_path / "hen_jax").mkdir()
+    (tmp_path / "hen_jax" / "a.py").write_text("1")
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "a"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    assert len(bench.code_of(tmp_path)) == 40
+    (tmp_path / "other").write_text("2")
+    assert bench.code_of(tmp_path)
+    (tmp_path / "hen_jax" / "a.py").write_text("2")
+    assert bench.code_of(tmp_path) == ""
+    assert bench.code_of(tmp_path / "hen_jax" / "nowhere") == ""
 
 
 def test_a_benchmark_that_fails_is_told_and_leaves_what_was_there(toys, capsys):
     folder, where = toys
-    bench.main(["--model", "good", *where])
+    bench.main(["--model", "quick", *where])
     before = (folder / "benchmarks/results/toy.json").read_bytes()
     assert bench.main(["--model", "bad", "--again", *where]) == 1
     assert "failed: toy" in capsys.readouterr().err
