@@ -42,7 +42,7 @@ def get_config(variant: Literal["small", "tiny"] = "small") -> ConfigDict:
         {
             "names": ("high_context", "empathy", "perplexity"),
             "data": ("shipped:hed/hed.en.jsonl",),
-            "limit": 3,
+            "limit": 2,
             "reward": "stage:reward/export/hf",
         }
     )
@@ -50,7 +50,7 @@ def get_config(variant: Literal["small", "tiny"] = "small") -> ConfigDict:
     if variant == "tiny":
         config.model = ConfigDict({"source": "tiny"})
         config.stages = _tiny()
-        config.suites.update({"limit": 2, "max_new_tokens": 24})
+        config.suites.max_new_tokens = 24
         config.exports = ("policy/hf",)
     return config
 
@@ -76,7 +76,7 @@ def _small() -> tuple[dict, ...]:
             CROSSINGS,
             "data={'row_length': 512, 'batch_size': 8}",
             "optimizer.learning_rate=1e-3",
-            "epochs=0.2",
+            "epochs=0.15",
         ),
         _step(
             "emcl",
@@ -98,9 +98,9 @@ def _small() -> tuple[dict, ...]:
             "data={'prompt_length': 256, 'batch_size': 2, 'held_out': 8}",
             "rollout={'replies': 4, 'max_new_tokens': 48, 'slots': 8}",
             "optimizer.learning_rate=3e-4",
-            "epochs=0.05",
+            "epochs=0.04",
         ),
-        _step("experts", "experts", 3, "start=stage:sft", "data.row_length=512", "epochs=0.15"),
+        _step("experts", "experts", 3, "start=stage:sft", "data.row_length=512", "epochs=0.1"),
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chromium import browser
 
 ROOT = Path(__file__).parents[1]
 NAMES = re.findall(r"^\| `([\w.]+)` \|", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
@@ -62,6 +63,17 @@ def test_it_loads_nothing_from_elsewhere(site):
         assert not re.search(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", sheet.read_text("utf-8"))
     assert FETCHED.search('<link rel="stylesheet" href="https://fonts.example/a.css">')
     assert not FETCHED.search('<a href="https://arxiv.org/abs/1">a paper</a>')
+
+
+def test_a_browser_opens_a_page_without_the_network(site, tmp_path):
+    with browser(tmp_path) as page:
+        page.open(site / "concepts.html")
+        for width in (390, 1280):
+            page.show(width)
+            assert page.of("document.documentElement.scrollWidth") <= width
+        assert page.of("document.querySelectorAll('pre').length") > 5
+        assert not [one for one in page.requested if not one.startswith(("file:", "data:"))]
+        assert not page.told
 
 
 @pytest.mark.parametrize("link", ["[gone](gone.md)", "[gone](index.md#gone)"])
