@@ -56,6 +56,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--gguf-float32", help="the model's, by `hen export` or `hen import`")
     parser.add_argument("--gguf-float16", help="the same in float16")
     parser.add_argument("--conversations", help="a file of SMILECHAT, as messages")
+    parser.add_argument("--pairs", help="a file of the HH-RLHF form")
     parser.add_argument("--maxtext-python", help="with MaxText")
     parser.add_argument("--checkout", help="an earlier one of ours")
     return parser.parse_args(arguments)

@@ -63,6 +63,7 @@ def planned(reports: Reports) -> Figures:
 
 
 SFT = "sft_vs_trl.py --model {model} --rounds 3 --peer-python {peer}"
+REWARD = "reward_vs_trl.py --model {model} --pairs-file {pairs} --rounds 3 --peer-python {peer}"
 EQUAL = "generation at 1, 8, 32 rows, 128 new tokens"
 SAMPLES = "generation for 8 samples behind each prompt of 300 tokens"
 DECODE = "decode.py --model {model} --work equal --dtype float32"
@@ -128,6 +129,24 @@ BENCHMARKS = {
         "dpo_vs_trl.py --model {model} --rounds 3 --peer-python {peer}",
         verdict,
     ),
+    "reward": Benchmark(
+        "a reward model, an epoch of 256 HH-RLHF pairs, pairs/s",
+        "TRL with PEFT",
+        f"{REWARD} --work train",
+        verdict,
+    ),
+    "reward_scores": Benchmark(
+        "both sides of 400 HH-RLHF pairs scored",
+        "transformers' sequence classification",
+        f"{REWARD} --work score",
+        verdict,
+    ),
+    "likelihood": Benchmark(
+        "the items of hen-bench@1 by likelihood",
+        "lm-eval's Hugging Face backend",
+        "likelihood_vs_lm_eval.py --model {model} --rounds 3 --peer-python {peer}",
+        verdict,
+    ),
     "data": Benchmark(
         "4,000 SMILECHAT dialogues rendered and packed",
         "TRL",
@@ -179,6 +198,7 @@ FILLED = {
     "gguf_float32": "--gguf-float32",
     "gguf_float16": "--gguf-float16",
     "conversations": "--conversations",
+    "pairs": "--pairs",
     "maxtext": "--maxtext-python",
     "checkout": "--checkout",
 }
