@@ -6,7 +6,7 @@ MUTANTS ?= .venv-mutants
 BIN := $(VENV)/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup quickstart test plan-test stage-test docs lint mutants robustness interop bench
+.PHONY: setup quickstart test plan-test stage-test docs site lint mutants robustness interop bench
 
 setup: $(VENV)/ready
 
@@ -16,9 +16,9 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/python $(INSTALL) --editable '.[dev]'
 	touch $@
 
-# Model, training, replies before and after, exports: the whole job, on any machine.
+# The whole pipeline in a small setting: model, five stages, evaluation, exports, a report to read.
 quickstart: setup
-	$(BIN)/hen run --config=configs/quickstart.py --workdir=runs/quickstart
+	$(BIN)/hen run --config=pipeline --workdir=runs/quickstart
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -35,6 +35,10 @@ stage-test: setup
 # The pages that are written from the code.
 docs: setup
 	$(BIN)/python -m hen_jax.verbs.run.settings_page > docs/settings.md
+
+# The documentation as a site, in build/site. It needs no network, built or read.
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -67,9 +71,8 @@ $(INTEROP)/ready: pyproject.toml constraints.txt
 	$(INTEROP)/bin/python $(INSTALL) --editable '.[dev]' accelerate peft trl xllamacpp 'lm-eval[api]'
 	touch $@
 
-# Ratios against the peers, on this machine; needs the model that quickstart fetched.
+# Ratios against the peers, on this machine, into benchmarks/RESULTS.md and the README: hours, of
+# which what is done is kept. `make bench BENCH='--only sft decode'` for some.
 bench: setup $(INTEROP)/ready
 	$(BIN)/hen import smollm2-135m models/smollm2-135m
-	$(BIN)/python benchmarks/sft_vs_trl.py --model models/smollm2-135m --peer-python $(INTEROP)/bin/python
-	$(BIN)/python benchmarks/grpo_vs_trl.py --model models/smollm2-135m --peer-python $(INTEROP)/bin/python
-	$(BIN)/python benchmarks/decode.py --model models/smollm2-135m --work equal --peer-python $(INTEROP)/bin/python
+	$(BIN)/python benchmarks/bench.py --model models/smollm2-135m --peer-python $(INTEROP)/bin/python $(BENCH)

@@ -42,7 +42,7 @@ def get_config(variant: Literal["small", "tiny"] = "small") -> ConfigDict:
         {
             "names": ("high_context", "empathy", "perplexity"),
             "data": ("shipped:hed/hed.en.jsonl",),
-            "limit": 4,
+            "limit": 2,
             "reward": "stage:reward/export/hf",
         }
     )
@@ -50,7 +50,7 @@ def get_config(variant: Literal["small", "tiny"] = "small") -> ConfigDict:
     if variant == "tiny":
         config.model = ConfigDict({"source": "tiny"})
         config.stages = _tiny()
-        config.suites.update({"limit": 2, "max_new_tokens": 24})
+        config.suites.max_new_tokens = 24
         config.exports = ("policy/hf",)
     return config
 
@@ -58,22 +58,49 @@ def get_config(variant: Literal["small", "tiny"] = "small") -> ConfigDict:
 def _small() -> tuple[dict, ...]:
     rewards = REWARDS.replace("LOW", "20").replace("HIGH", "160")
     return (
-        _step("sft", "sft", 4, HED, REPLIES, "data.batch_size=1", "epochs=0.5"),
-        _step("reward", "reward", 4, "start=stage:sft", HED, CROSSINGS, "epochs=0.5"),
-        _step("emcl", "emcl", 4, "start=stage:sft", REPLIES, "steps=4"),
+        _step(
+            "sft",
+            "sft",
+            4,
+            HED,
+            REPLIES,
+            "data={'row_length': 512, 'batch_size': 1, 'packing': 'shared_prefix'}",
+            "optimizer.learning_rate=1.5e-3",
+        ),
+        _step(
+            "reward",
+            "reward",
+            3,
+            "start=stage:sft",
+            HED,
+            CROSSINGS,
+            "data={'row_length': 512, 'batch_size': 8}",
+            "optimizer.learning_rate=1e-3",
+            "epochs=0.15",
+        ),
+        _step(
+            "emcl",
+            "emcl",
+            3,
+            "start=stage:sft",
+            REPLIES,
+            "steps=4",
+            "episode={'support_rows': 1, 'query_rows': 1, 'row_length': 160, 'held_out': 2}",
+            "optimizer.learning_rate=5e-4",
+        ),
         _step(
             "policy",
             "policy",
             4,
             "start=stage:emcl",
             rewards,
-            "loop.evaluators=('replies',)",
-            "data.batch_size=2",
-            "data.held_out=8",
-            "rollout={'replies': 4, 'max_new_tokens': 64, 'slots': 16}",
-            "epochs=0.06",
+            REPLIES,
+            "data={'prompt_length': 256, 'batch_size': 2, 'held_out': 8}",
+            "rollout={'replies': 4, 'max_new_tokens': 48, 'slots': 8}",
+            "optimizer.learning_rate=3e-4",
+            "epochs=0.04",
         ),
-        _step("experts", "experts", 3, "start=stage:sft", "epochs=0.1"),
+        _step("experts", "experts", 3, "start=stage:sft", "data.row_length=512", "epochs=0.1"),
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from hen_jax import cli
 from hen_jax.data import samples
 
-QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.py"
+SFT = Path(__file__).parent.parent / "configs" / "sft.py"
 
 
 def test_help_answers_at_once_and_loads_neither_jax_nor_transformers():
@@ -33,29 +33,28 @@ def test_help_answers_at_once_and_loads_neither_jax_nor_transformers():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The quickstart on the random model, through the command."""
+    """A run of the random model, through the command."""
     folder = tmp_path_factory.mktemp("cli")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEN_CACHE", str(folder / "cache"))
-        command = ["run", f"--config={QUICKSTART}:tiny", f"--workdir={folder / 'run'}"]
+        command = ["run", f"--config={SFT}:tiny", f"--workdir={folder / 'run'}"]
         small = ["--config.data.batch_size=8", "--config.epochs=0.5"]
         assert cli.main([*command, *small]) == 0
         yield folder
 
 
-def test_quickstart_trains_replies_and_exports(finished, capsys):
-    summary = (finished / "run" / "summary.md").read_text()
-    assert "Held-out loss" in summary
-    assert summary.count("- before:") == summary.count("- after:") == 6
-    for line in summary[summary.index("## Files") :].splitlines()[2:]:
-        assert Path(line.removeprefix("- ")).exists(), line
-    command = ["run", f"--config={QUICKSTART}:tiny", f"--workdir={finished / 'run'}"]
+def test_a_finished_run_says_what_to_do_next_and_trains_no_more(finished, capsys):
+    lines = (finished / "run" / "metrics.jsonl").read_text()
+    command = ["run", f"--config={SFT}:tiny", f"--workdir={finished / 'run'}"]
     assert cli.main([*command, "--config.data.batch_size=8", "--config.epochs=0.5"]) == 0
-    assert "All is done" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Finished after" in said
+    assert "hen export --run" in said
+    assert (finished / "run" / "metrics.jsonl").read_text() == lines
 
 
-def test_a_run_is_exported_again_and_answers(finished, capsys):
-    out = finished / "again"
+def test_a_run_is_exported_and_answers(finished, capsys):
+    out = finished / "export"
     assert cli.main(["export", f"--run={finished / 'run'}", "--format=hf", f"--out={out}"]) == 0
     assert "reloaded logits differ from the run's by 0 " in capsys.readouterr().out
     ask = ["generate", f"--model={out}", "--prompt=It rains.", "--prompt=He left."]
@@ -98,7 +97,7 @@ def test_a_bad_hed_line_is_named_with_its_remedy(finished, tmp_path, capsys, spo
     said = fails(
         capsys,
         "run",
-        f"--config={QUICKSTART}:tiny",
+        f"--config={SFT}:tiny",
         f"--workdir={tmp_path / 'run'}",
         "--config.data.batch_size=8",
         f"--config.sources=({{'schema': 'hed', 'path': '{path}'}},)",
@@ -119,7 +118,7 @@ def test_other_bad_input_is_one_line_too(finished, tmp_path, capsys, monkeypatch
         "no such config", "no config"
     )
     assert "epoch" in fails(
-        capsys, "run", f"--config={QUICKSTART}:tiny", "--workdir=x", "--config.epoch=3"
+        capsys, "run", f"--config={SFT}:tiny", "--workdir=x", "--config.epoch=3"
     )
     assert "no adapter" in fails(
         capsys, "export", f"--run={finished / 'run'}", "--format=peft", f"--out={tmp_path / 'o'}"

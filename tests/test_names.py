@@ -12,7 +12,7 @@ OF_A_SEAM = {
     # A verb of `hen` and its flags; a model family; a suite of `hen evaluate`; a stage
     # (`hen_jax.runs.stage`) and what its files hold of it.
     *("add", "from_flags", "from_hf", "to_hf", "SUITE"),
-    *("STAGE", "feed", "work", "load", "flops", "check", "check_model", "summary", "before"),
+    *("STAGE", "feed", "work", "load", "flops", "check", "check_model", "summary"),
 }
 
 AT_MOST = 4

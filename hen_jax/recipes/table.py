@@ -8,7 +8,6 @@ from hen_jax.runs.stage import Stage
 
 STAGES = {
     "sft": "hen_jax.recipes.sft",
-    "quickstart": "hen_jax.recipes.quickstart",
     "emcl": "hen_jax.recipes.emcl",
     "reward": "hen_jax.recipes.reward",
     "preference": "hen_jax.recipes.preference",

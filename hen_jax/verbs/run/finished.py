@@ -37,7 +37,7 @@ def closing_words(workdir: Path) -> str:
     lines = [
         f"Finished after {done} updates. In {workdir}: checkpoints,"
         " metrics.jsonl, tensorboard, goodput.json. Next:",
-        *([] if out.exists() else [f"  {shlex.join(map(str, export))}"]),  # quickstart exports
+        f"  {shlex.join(map(str, export))}",
         f"  {shlex.join(map(str, use))}",
     ]
     return "\n".join(lines)
