@@ -37,13 +37,13 @@ class Method:
     """How a reward is made and trained."""
 
     kind: Literal["log_odds", "head", "both"] = "log_odds"
-    epochs: float = 3.0
+    epochs: float = 4.0
     learning_rate: float = 5e-4
     beta: float = 2.0  # temperature of log-probabilities, in nats
     contrasts: int = 1  # other prompts of an item, drawn anew each epoch from the first `pool`
     pool: int = 2
     asked_contrasts: int = 2  # the same when it is asked
-    below: int = 20  # layers that stay frozen; what they make of a row is computed once
+    below: int = 5  # layers that stay frozen; what they make of a row is computed once
     rank: int = 16
     items: int = 4  # of a batch
     seed: int = 0

@@ -172,7 +172,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sets", nargs="*", default=(), help="of --tune: crossed/role, ...")
     parser.add_argument("--tune", action="store_true", help="settle the method on folds 3 and 4")
     parser.add_argument("--language", choices=LANGUAGES, default="en")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     for name in SETTINGS:
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=type(DEFAULT[name]), default=DEFAULT[name]
