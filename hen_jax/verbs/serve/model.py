@@ -50,6 +50,7 @@ class ServeRequest:
     places: int | None = None  # tokens of a conversation; None: 2048, or what the model has
     chunk: int = 4
     dtype: Literal["float32", "bfloat16"] = "float32"
+    cache_dtype: str | None = None  # of keys and values; None: `dtype`
     max_experts: int | None = None  # None: those given; each place costs, empty or not
     max_rank: int | None = None  # None: the largest of those given, or 16
     warm_up: bool = True
@@ -178,6 +179,7 @@ def _slots(request: ServeRequest, config: DecoderConfig, shelf: Shelf | None, en
         stops=ends,
         biases=MOST_BIASES,
         top=min(MOST_TOP, config.vocab_size),
+        cache_dtype=request.cache_dtype,
         columns=0 if shelf is None else shelf.columns,
     )
 
