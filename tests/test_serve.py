@@ -524,6 +524,32 @@ def test_experts_come_and_go_without_a_compilation(at, served, folders, client, 
         assert says in told.json["error"]["message"]
 
 
+def test_no_request_of_a_burst_waits_for_a_compilation(folders):
+    """Five rows and 150 places are no other test's, so that no program of theirs is used."""
+    with opened(folders, name="base", rows=5, places=150, warm_up=True) as served:
+        engine = e.Engine(served.worker.engine.weights, served.slots, key="base")
+        programs = (e._step, e._prefill, e._admit, e._copy)
+        before = [program._cache_size() for program in programs]
+        greedy, system = Sampling(temperature=0.0), tuple(range(40, 70))
+        rows = [
+            served.experts.prepared(
+                Request(
+                    (*system[: 30 * (n % 2)], n + 3, *range(80, 80 + length)),
+                    3,
+                    sampling=greedy,
+                    tops=False,
+                ),
+                {name: 1.0},
+            )
+            for length in (9, 50)
+            for n, name in enumerate(["calm", "brisk"] * 2 + ["calm"])
+        ]
+        engine.run(rows[:1])
+        engine.run(rows[:5])
+        engine.run(rows[5:])
+        assert [program._cache_size() for program in programs] == before
+
+
 def test_the_first_expert_of_all_compiles_nothing_either(served, folders):
     given = {"model": folders["base"], "experts": (), "settings": served.settings}
     bare = open_served(dataclasses.replace(tiny_server.SMALL, **given))
