@@ -47,8 +47,8 @@ def folders(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def serving(folders, *flags: str) -> Iterator[tuple[subprocess.Popen, Address]]:
-    """The process, answering; it is ended with the block."""
+def serving(folders, *flags: str) -> Iterator[tuple[subprocess.Popen, Address, "Lines"]]:
+    """The process, answering, and what it prints; it is ended with the block."""
     command = [sys.executable, "-m", "hen_jax", "serve", f"--model={folders['base']}", "--port=0"]
     command += [f"--expert={name}={folders[name]}" for name in tiny_server.LORAS]
     with subprocess.Popen(
@@ -61,9 +61,26 @@ def serving(folders, *flags: str) -> Iterator[tuple[subprocess.Popen, Address]]:
         try:
             found = re.search(r":(\d+) \(page\)", process.stdout.readline())
             assert found is not None
-            yield process, Address(int(found[1]), None, None)
+            yield process, Address(int(found[1]), None, None), Lines(process.stdout)
         finally:
             process.kill()
+
+
+class Lines(threading.Thread):
+    """What a process prints, read as it comes: it would wait for a reader of a full pipe."""
+
+    def __init__(self, stdout):
+        super().__init__(daemon=True)
+        self.stdout, self.found = stdout, []
+        self.start()
+
+    def run(self):
+        self.found += [line.rstrip("\n") for line in self.stdout]
+
+    def all(self) -> list[str]:
+        """All of them, when the process has ended."""
+        self.join(20)
+        return self.found
 
 
 def asked(model: str, text: str, **given):
@@ -88,7 +105,7 @@ def test_five_hundred_requests_over_five_models_do_not_mix(folders):
     ]
     late = {"lora_name": "late", "lora_path": str(folders["brisk"])}
     with (
-        serving(folders, *flags, "--name=base", "--max-experts=3") as (process, at),
+        serving(folders, *flags, "--name=base", "--max-experts=3") as (process, at, lines),
         openai.OpenAI(base_url=at.url, api_key="x", max_retries=0) as client,
     ):
         assert at.ask("/v1/load_lora_adapter", late).status == 200
@@ -102,6 +119,7 @@ def test_five_hundred_requests_over_five_models_do_not_mix(folders):
         counted = at.ask("/metrics").raw.decode()
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
+        assert len(lines.all()) == 601  # one a request, and that it stopped
     assert found == [alone[n] for n in order]
     assert len(found) == 500
     assert len(set(alone)) >= 70  # "late" is "brisk" under another name
@@ -147,8 +165,7 @@ class Stream(threading.Thread):
 
 
 def test_sigterm_lets_streams_end_and_nobody_else_in(folders):
-    with serving(folders, "--rows=2", "--places=1024", "--chunk=1") as (process, at):
-        assert process.stdout is not None
+    with serving(folders, "--rows=2", "--places=1024", "--chunk=1") as (process, at, printed):
         streams = [Stream(at, 900), Stream(at, 600)]
         assert b"<title>" in at.ask("/").raw
         os.kill(process.pid, signal.SIGTERM)
@@ -158,7 +175,7 @@ def test_sigterm_lets_streams_end_and_nobody_else_in(folders):
             stream.join(60)
             stream.close()
         assert process.wait(60) == 0
-        *lines, said = process.stdout.read().splitlines()
+        *lines, said = printed.all()
     assert [stream.last for stream in streams] == ["[DONE]"] * 2
     assert sorted(json.loads(line)["tokens"] for line in lines) == [600, 900]
     assert said.startswith("stopped")
@@ -183,7 +200,7 @@ def until(true, seconds: float = 20.0) -> None:
 
 def test_a_stream_that_outlives_the_drain_says_so(folders):
     flags = ("--rows=1", "--places=2048", "--chunk=1", "--drain=0.2")
-    with serving(folders, *flags) as (process, at):
+    with serving(folders, *flags) as (process, at, _):
         stream = Stream(at, 1900)
         body = asked("calm", "Hi", stream=True)
         with ThreadPoolExecutor(1) as pool:
@@ -200,8 +217,7 @@ def test_a_stream_that_outlives_the_drain_says_so(folders):
 
 def test_a_client_that_goes_away_leaves_its_slot_to_the_next(folders):
     """One slot, taken by a reply that would take long: the next is answered long before it ends."""
-    with serving(folders, "--rows=1", "--places=2048", "--chunk=1") as (process, at):
-        assert process.stdout is not None
+    with serving(folders, "--rows=1", "--places=2048", "--chunk=1") as (process, at, printed):
         stream = Stream(at, 2000)
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(at.ask, "/v1/chat/completions", asked("brisk", "Hi"))
@@ -209,5 +225,6 @@ def test_a_client_that_goes_away_leaves_its_slot_to_the_next(folders):
             stream.close()
             assert waiting.result().status == 200
         assert b"hen_slots_active 0" in at.ask("/metrics").raw
-        lines = [json.loads(process.stdout.readline()) for _ in range(2)]
+        process.send_signal(signal.SIGTERM)
+        lines = [json.loads(line) for line in printed.all()[:2]]
     assert [line["status"] for line in lines] == ["closed", "200"]
