@@ -1,4 +1,5 @@
-"""LoRA training with TRL's SFTTrainer and PEFT: the other side of `sft_vs_trl.py`.
+"""LoRA training with TRL's SFTTrainer and PEFT: the other side of `sft_vs_trl.py` and
+`experts_vs_trl.py`.
 
 Runs in an interpreter with torch, transformers, peft and trl; imports nothing of hen_jax. What the
 task does not set keeps TRL's default. Seconds are those of `SFTTrainer.train`.
@@ -29,6 +30,19 @@ def theirs(task: dict) -> dict:
     # The loader makes batches ahead of the updates: those after the last one do not count.
     trained = sum(counts[: len(losses)])
     return found | {"amount": trained, "loss": sum(last) / len(last), "leak": leak}
+
+
+def in_sequence(task: dict) -> dict:
+    """One epoch for each name of `examples`, an adapter on a base of its own, one after another."""
+    runs = [theirs(task | {"examples": own}) for own in task["examples"].values()]
+    each = {name: [sum(run[name]) for run in runs] for name in ("seconds", "cpu_seconds")}
+    return {
+        **{name: sum(own) for name, own in each.items()},
+        "each_seconds": each["seconds"],
+        "amount": sum(run["amount"] for run in runs),
+        "loss": sum(run["loss"] for run in runs) / len(runs),
+        "leak": max(run["leak"] for run in runs),
+    }
 
 
 def trainer(task: dict, workdir: str) -> trl.SFTTrainer:
@@ -101,4 +115,4 @@ def counted(run: trl.SFTTrainer) -> list[int]:
 
 
 if __name__ == "__main__":
-    duel.main(lambda: "run sft_vs_trl.py", theirs)
+    duel.main(lambda: "run sft_vs_trl.py or experts_vs_trl.py", theirs, in_sequence)

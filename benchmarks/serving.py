@@ -17,7 +17,7 @@ from pathlib import Path
 
 import duel
 
-ROWS, NEW, TURNS, RANK = 8, 64, 4, 16
+ROWS, NEW, RANK = 8, 64, 16
 TEXT = "My scooter broke down in the rain, on the way to my sister's wedding, and I was late. "
 
 
@@ -40,9 +40,9 @@ def adapters(folder: Path, count: int) -> list:
     return [Adapter(lora, jax.tree.map(leaf, shapes)) for _ in range(count)]
 
 
-def asked() -> list[tuple[int, str]]:
+def asked(count: int) -> list[tuple[int, str]]:
     """An adapter's number and a prompt for each request; no prompt begins as another."""
-    return [(n % 4, f"{n} {n} {n}: {TEXT * (1 + n % 3)}") for n in range(ROWS * TURNS)]
+    return [(n % 4, f"{n} {n} {n}: {TEXT * (1 + n % 3)}") for n in range(count)]
 
 
 def streamed(url: str, body: dict) -> tuple[float, int]:
@@ -59,19 +59,20 @@ def streamed(url: str, body: dict) -> tuple[float, int]:
     return first, count
 
 
-def measured(body_of: Callable[[int, str], dict], url: str, repeats: int) -> dict:
+def measured(body_of: Callable[[int, str], dict], url: str, task: dict) -> dict:
     """All requests by as many threads as there are slots."""
     firsts: list[float] = []
+    requests = asked(ROWS * task["turns"])
 
     def whole() -> None:
         with ThreadPoolExecutor(ROWS) as pool:
-            told = list(pool.map(lambda one: streamed(url, body_of(*one)), asked()))
+            told = list(pool.map(lambda one: streamed(url, body_of(*one)), requests))
         firsts[:] = [first for first, _ in told]
 
     whole()
-    found = duel.timed(whole, repeats)
+    found = duel.timed(whole, task["repeats"])
     late = sorted(firsts)[int(0.95 * len(firsts))]
-    return found | {"amount": NEW * ROWS * TURNS, "first_p95": late}
+    return found | {"amount": NEW * len(requests), "first_p95": late}
 
 
 def ours(task: dict) -> dict:
@@ -100,7 +101,7 @@ def ours(task: dict) -> dict:
         own = {"model": f"e{number % places}", "prompt": prompt, "max_tokens": NEW}
         return own | {"temperature": 0, "ignore_eos": True}
 
-    return measured(body, url, task["repeats"])
+    return measured(body, url, task)
 
 
 def llama_cpp(task: dict) -> dict:
@@ -126,7 +127,7 @@ def llama_cpp(task: dict) -> dict:
         own = {"prompt": prompt, "max_tokens": NEW, "temperature": 0.0, "ignore_eos": True}
         return own | {"lora": lora}
 
-    return measured(body, f"{server.listening_address}/v1/completions", task["repeats"])
+    return measured(body, f"{server.listening_address}/v1/completions", task)
 
 
 def written(folder: Path, out: Path) -> dict:
@@ -153,8 +154,9 @@ def compare() -> None:
     parser.add_argument("--llama-python", default=".venv-interop/bin/python")
     parser.add_argument("--places", type=int, nargs="+", default=[1, 4], help="experts of ours")
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--turns", type=int, default=4, help="requests of each stream")
     options = parser.parse_args()
-    task = {"model": str(options.model), "repeats": options.repeats}
+    task = {"model": str(options.model), "repeats": options.repeats, "turns": options.turns}
     sides = {
         f"ours, {places} experts": duel.Side("ours", task | {"places": places})
         for places in options.places

@@ -17,7 +17,8 @@ its reference. `--config.preference.sft=0.2` mixes the cross-entropy of what was
 
     hen plan --config=experts:llama3_8b --topology=v5e:4x4
 
-Four experts of rank 16 on Llama 3.1 8B, 16 rows of 2,048: 5.6 of 16 GiB per chip.
+Four experts of rank 16 on Llama 3.1 8B, 16 rows of 2,048: 5.6 of 16 GiB per chip. What serving them
+needs: docs/serving.md.
 
     hen export --run runs/experts --expert distress --format peft --out exports/distress
 """

@@ -72,7 +72,9 @@ def get_config(variant: Variant = "smollm2") -> ConfigDict:
         config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
     if variant in ("shared", *CONTEXTS):
         contexts = CONTEXTS if variant == "shared" else (variant,)
-        config.sources = (*_steered(contexts, "jsonl"), *_steered(contexts, "hard.jsonl"))
+        steered = (*_steered(contexts, "jsonl"), *_steered(contexts, "hard.jsonl"))
+        # What a level of empathy is worth is told by the items where nothing else differs.
+        config.sources = (*steered, *(one for one in crossed if "level" in one["path"]))
         config.crossings, config.plain = ("turn",), True
         config.level = "conversation"
         config.data.row_length = 2048

@@ -267,6 +267,46 @@ def test_a_reply_without_a_level_is_counted_and_left_out(file, scripted, tmp_pat
     np.testing.assert_array_equal(again.arms["baseline"], found.arms["baseline"])
 
 
+def test_levels_that_were_given_before_a_stop_are_not_asked_again(
+    file, scripted, tmp_path, monkeypatch
+):
+    asked_of: list[int] = []
+
+    def stops(measure, alone, context):
+        def give(asked):
+            if len(asked_of) == 2:
+                raise KeyboardInterrupt
+            asked_of.append(len(asked))
+            return np.linspace(0, 1, len(asked))
+
+        return give
+
+    monkeypatch.setattr(experts_levels, "AT_ONCE", 3)
+    monkeypatch.setattr(experts_levels, "opened", stops)
+    monkeypatch.setattr(experts_levels, "word_of", lambda measure, alone, context: str(alone))
+    asked = read_measurement(file)
+    scripts = scripts_of(asked)
+    with open_journal(tmp_path / "r.jsonl", "r") as journal:
+        answers = {arm.name: answers_of(arm, asked, scripts, journal) for arm in asked.arms[:1]}
+
+    def levels() -> None:
+        with open_journal(tmp_path / "l.jsonl", "l") as journal:
+            levels_of(asked.measures[0], scripts, answers, 5, journal)
+
+    with pytest.raises(KeyboardInterrupt):
+        levels()
+    monkeypatch.setattr(
+        experts_levels,
+        "opened",
+        lambda *_: lambda asked: asked_of.append(len(asked)) or np.linspace(0, 1, len(asked)),
+    )
+    levels()
+    said = len(answers["baseline"].said)
+    assert asked_of[:2] == [3, 3]
+    assert max(asked_of) == 3
+    assert sum(asked_of) == 2 * said  # once by the measure, once by its control
+
+
 def test_a_measure_is_tested_on_crossed_items(file, scripted, tmp_path, monkeypatch):
     """One that reads the condition is right always; one that counts letters half of the time."""
     crossings = read_records(samples.path("crossed/level.en.jsonl"), "crossed")

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from hen_jax import cli
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import Layout, MeshConfig, all_gather_fsdp, make_mesh, parameter_sharding
-from hen_jax.core.trees import count
+from hen_jax.core.trees import count, flatten
 from hen_jax.models.decoder import abstract, split
 from hen_jax.models.families.table import FAMILIES, from_hf
 from hen_jax.planning.architectures import ARCHITECTURES
@@ -26,7 +27,9 @@ from hen_jax.planning.search import Change, candidates, meshes
 from hen_jax.planning.topologies import GIB, Topology, open_topology
 from hen_jax.recipes.emcl import STAGE
 from hen_jax.recipes.emcl_settings import EmclSettings
+from hen_jax.recipes.experts import STAGE as EXPERTS
 from hen_jax.runs.abstract import program
+from hen_jax.runs.abstract_decoding import Room, decoding_program
 from hen_jax.runs.settings import settings
 from hen_jax.verbs.plan import plan
 from hen_jax.verbs.run.launch import load_config
@@ -261,6 +264,38 @@ def test_a_stage_or_a_model_that_is_not_there_is_named():
         plan(TINY, [], "v5e:2x4", stage="reward")
     with pytest.raises(InputError, match="is no model folder"):
         plan(TINY, ["--config.model.source=nobody/nothing"], "v5e:2x4")
+
+
+@pytest.mark.usefixtures("libtpu")
+def test_decoding_is_planned_with_the_room_and_the_experts_asked_for():
+    config = load_config("experts:tiny", ["--config.execution.base_dtype=int8"])
+    asked, topology = settings(EXPERTS.settings, config), open_topology("v5e:2x2")
+    made = decoding_program("decode", EXPERTS, asked, topology, Room(8, 64, "float8_e4m3fn"))
+    (adapter, base), state, _ = made.arguments
+    layers = state.cache.layers
+    assert made.tokens == layers.keys.shape[1] == 8
+    assert layers.keys.shape[-1] >= 64
+    assert layers.keys.dtype == layers.values.dtype == jnp.float8_e4m3fn
+    columns = {leaf.shape[-1] for path, leaf in flatten(adapter).items() if "lora_a" in path}
+    assert columns == {4 * 16}
+    assert state.rows.gate.shape == (8, 4 * 16)
+    assert any(leaf.dtype == jnp.int8 for leaf in jax.tree.leaves(base))
+    with pytest.raises(InputError, match="--rows=6 does not divide over 4 chips"):
+        decoding_program("decode", EXPERTS, asked, topology, Room(rows=6))
+    with pytest.raises(InputError, match="--places=99999: the model has 2048 positions"):
+        decoding_program("decode", EXPERTS, asked, topology, Room(places=99999))
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--rows=4",), "are of --stage=decode"),
+        (("--stage=decode", "--places=0"), "must be at least 1"),
+    ],
+)
+def test_room_that_no_plan_has_is_refused(capsys, flags, says):
+    assert cli.main(["plan", f"--config={TINY}", "--topology=v5e:2x4", *flags]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_what_a_run_would_refuse_is_not_planned(monkeypatch):

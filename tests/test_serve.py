@@ -105,6 +105,20 @@ def test_rows_of_one_batch_are_answered_by_their_own_experts(served, folders):
     assert alone[0].tokens.tolist() == together[3]
 
 
+def test_keys_and_values_may_be_kept_in_eight_bits(folders, client):
+    """In bfloat16 all replies are those of float32, in eight bits most words of them."""
+    for dtype in ("bfloat16", "float8_e4m3fn"):
+        with opened(folders, name="base", cache_dtype=dtype) as narrow, running(narrow) as at:
+            assert narrow.worker.engine.state.cache.layers[0].keys.dtype == dtype
+            with openai.OpenAI(base_url=at.url, api_key="x", max_retries=0) as other:
+                told = [greedy(other, model, max_tokens=6) for model in MODELS]
+        assert len(set(told)) == 3
+        same = [
+            text == greedy(client, m, max_tokens=6) for m, text in zip(MODELS, told, strict=True)
+        ]
+        assert all(same) or dtype != "bfloat16"
+
+
 def test_one_expert_behind_another_reads_the_prefix_anew(served):
     engine = e.Engine(served.worker.engine.weights, served.slots, key="base")
     cold = e.Engine(served.worker.engine.weights, served.slots, key="base")
@@ -403,6 +417,33 @@ def test_who_goes_away_frees_the_slot(at, served, monkeypatch, stream):
     assert len(cancelled[0].tokens) < 60
 
 
+def test_a_slot_is_free_at_the_step_after_its_client_went(at, served, monkeypatch):
+    """The step under way when the server sees it is the last that writes the reply."""
+    engine, step = served.worker.engine, served.worker.engine.step
+    within, go, writing = threading.Event(), threading.Event(), []
+
+    def held() -> list:
+        writing.append(len(engine.writing))
+        if engine.writing and not go.is_set():
+            within.set()
+            assert go.wait(10)
+        return step()
+
+    monkeypatch.setattr(engine, "step", held)
+    connection = at.connect()
+    body = json.dumps(CHAT | {"max_tokens": 60, "ignore_eos": True})
+    connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+    assert within.wait(10)
+    before = len(writing)
+    connection.sock.close()
+    connection.close()
+    until(lambda: served.worker._calls.qsize())
+    go.set()
+    until(lambda: idle(served))
+    assert writing[before - 1] == 1
+    assert not any(writing[before:])
+
+
 def slow(monkeypatch, served) -> None:
     """Steps that take long enough for something to happen meanwhile."""
     step = served.worker.engine.step
@@ -481,6 +522,32 @@ def test_experts_come_and_go_without_a_compilation(at, served, folders, client, 
         told = at.ask(load, {"lora_name": name, "lora_path": str(path)})
         assert told.status == 400
         assert says in told.json["error"]["message"]
+
+
+def test_no_request_of_a_burst_waits_for_a_compilation(folders):
+    """Five rows and 150 places are no other test's, so that no program of theirs is used."""
+    with opened(folders, name="base", rows=5, places=150, warm_up=True) as served:
+        engine = e.Engine(served.worker.engine.weights, served.slots, key="base")
+        programs = (e._step, e._prefill, e._admit, e._copy)
+        before = [program._cache_size() for program in programs]
+        greedy, system = Sampling(temperature=0.0), tuple(range(40, 70))
+        rows = [
+            served.experts.prepared(
+                Request(
+                    (*system[: 30 * (n % 2)], n + 3, *range(80, 80 + length)),
+                    3,
+                    sampling=greedy,
+                    tops=False,
+                ),
+                {name: 1.0},
+            )
+            for length in (9, 50)
+            for n, name in enumerate(["calm", "brisk"] * 2 + ["calm"])
+        ]
+        engine.run(rows[:1])
+        engine.run(rows[:5])
+        engine.run(rows[5:])
+        assert [program._cache_size() for program in programs] == before
 
 
 def test_the_first_expert_of_all_compiles_nothing_either(served, folders):
@@ -628,37 +695,6 @@ def test_replies_under_way_end_when_the_server_is_to_stop(served, monkeypatch):
     events = found[0].events
     assert events[-1] == "[DONE]"
     assert json.loads(events[-2])["choices"][0]["finish_reason"] == "length"
-
-
-@pytest.mark.slow  # half a minute
-def test_five_hundred_requests_over_five_models_do_not_mix(served, folders):
-    """Greedy, by the official client, eight at a time: each reply is the one asked for alone."""
-    late = {"lora_name": "late", "lora_path": str(folders["brisk"])}
-    route = lambda messages: {"calm": 0.5, "brisk": 0.25}  # noqa: E731
-    texts = [f"{'It rains. ' * (n % 7)}{n}?" for n in range(20)]
-    asked = [
-        (model, [{"role": "user", "content": text}])
-        for text in texts
-        for model in (*MODELS, "late", "auto")
-    ]
-    with (
-        running(dataclasses.replace(served, route=route)) as at,
-        openai.OpenAI(base_url=at.url, api_key="x", max_retries=0) as client,
-    ):
-        assert at.ask("/v1/load_lora_adapter", late).status == 200
-        alone = [greedy(client, *one, max_tokens=8) for one in asked]
-        rng = np.random.default_rng(0)
-        order = np.concatenate([rng.permutation(len(asked)) for _ in range(5)])
-        with ThreadPoolExecutor(8) as pool:
-            found = list(
-                pool.map(
-                    lambda n: (streamed, greedy)[n % 2](client, *asked[n], max_tokens=8), order
-                )
-            )
-        assert at.ask("/v1/unload_lora_adapter", {"lora_name": "late"}).status == 200
-    assert found == [alone[n] for n in order]
-    assert len(found) == 500
-    assert len(set(alone)) >= 70  # "late" is "brisk" under another name
 
 
 def test_a_defect_of_the_engine_is_told_to_all_and_to_health(folders, capsys):

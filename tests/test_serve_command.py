@@ -1,18 +1,10 @@
 """`hen serve` as it is started and stopped, and what it refuses before it begins."""
 
-import json
-import os
-import re
-import signal
 import socket
-import subprocess
-import sys
-import threading
 
 import pytest
 import tiny_server
-from tiny_run import environment
-from tiny_server import Address, running
+from tiny_server import running
 
 from hen_jax import cli
 from hen_jax.runs.earlier import previous_run
@@ -58,38 +50,6 @@ def test_a_port_that_is_taken_is_told(folders, capsys):
         port = other.getsockname()[1]
         assert cli.main(["serve", f"--model={folders['base']}", f"--port={port}"]) == 2
     assert f"port {port}" in capsys.readouterr().err
-
-
-@pytest.mark.slow  # a process of its own, which compiles
-def test_it_starts_answers_and_drains_at_sigterm(folders, tmp_path):
-    command = [sys.executable, "-m", "hen_jax", "serve", f"--model={folders['base']}", "--port=0"]
-    command += [f"--expert=calm={folders['calm']}", "--rows=2", "--places=1024", "--chunk=1"]
-    with subprocess.Popen(
-        command, env=environment(tmp_path), stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        ready = process.stdout.readline()
-        at = Address(int(re.search(r":(\d+) \(page\)", ready)[1]), None, None)
-        assert "experts: calm" in ready
-        assert b"<title>" in at.ask("/").raw
-        body = {"model": "calm", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-        found = []
-        asking = threading.Thread(
-            target=lambda: found.append(
-                at.ask("/v1/chat/completions", body | {"max_tokens": 400, "ignore_eos": True})
-            )
-        )
-        asking.start()
-        while b"hen_slots_active 1" not in at.ask("/metrics").raw:
-            pass
-        os.kill(process.pid, signal.SIGTERM)
-        asking.join()
-        assert process.wait(60) == 0
-        *_, line, last = process.stdout.read().splitlines()
-    assert found[0].events[-1] == "[DONE]"
-    assert json.loads(line)["tokens"] == 400
-    assert "Hi" not in line
-    assert last.startswith("stopped")
 
 
 @pytest.mark.slow  # trains and exports

@@ -3,6 +3,9 @@
 import argparse
 from pathlib import Path
 
+CACHE_DTYPES = ("float32", "bfloat16", "float8_e4m3fn", "float8_e5m2")
+"""Of keys and values while replies are written."""
+
 CONFIG_HELP = "a built-in name (sft, sft:tiny; `hen config` lists them), FILE.py or FILE.py:VARIANT"
 
 

@@ -5,6 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hen_jax.commands.flags import CACHE_DTYPES
+
 _PACKAGES = ("prometheus_client", "sse_starlette", "starlette", "uvicorn")
 """Of the extra `serve`."""
 
@@ -27,6 +29,7 @@ def add(verbs: Any) -> None:
     verb.add_argument("--places", type=int, help="tokens of a conversation, reply included")
     verb.add_argument("--chunk", type=int, default=4, help="tokens of each row per step")
     verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    verb.add_argument("--cache-dtype", choices=CACHE_DTYPES, help="of keys and values; as --dtype")
     verb.add_argument(
         "--max-experts", type=int, help="places; those beyond the given ones are for later"
     )
@@ -61,6 +64,7 @@ def serve_verb(chosen: argparse.Namespace, _: list[str]) -> None:
             places=chosen.places,
             chunk=chosen.chunk,
             dtype=chosen.dtype,
+            cache_dtype=chosen.cache_dtype,
             max_experts=chosen.max_experts,
             max_rank=chosen.max_rank,
             warm_up=chosen.warm_up,

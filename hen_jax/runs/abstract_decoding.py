@@ -1,12 +1,14 @@
 """The program that draws tokens, for shapes and shardings alone: a plan of decoding."""
 
+import dataclasses
 import math
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
+from hen_jax.adapters.experts import joint_lora
 from hen_jax.core.errors import InputError
 from hen_jax.core.mesh import Layout, replicated, rows_over
 from hen_jax.core.types import Tree
@@ -31,23 +33,40 @@ CACHE_SHARE = 1 / 3
 """Of a chip's memory, which the cache of "decode" may take: it has as many rows as fit in that."""
 
 
-def decoding_program(kind: Decoding, stage: Stage, settings: Any, topology: Topology) -> Program:
+class Room(NamedTuple):
+    """What "decode" is asked to hold; None: as `CACHE_SHARE` says, and the compute dtype."""
+
+    rows: int | None = None  # replies at a time, on all chips together
+    places: int | None = None  # tokens of each
+    cache_dtype: str | None = None  # of keys and values
+
+
+def decoding_program(
+    kind: Decoding, stage: Stage, settings: Any, topology: Topology, room: Room = Room()
+) -> Program:
     """A chunk of drawing for all rows; its figures are those of one step.
 
     How often the loop of a chunk runs depends on the rows, so that a plan counts it once; what
     stands outside, the chunk's keys put into the cache, is counted with that one step.
 
-    "decode" is the model of a config in its compute dtype, its adapter beside it, as it answers;
+    "decode" is the model of a config in its compute dtype, its adapter beside it, as it answers
+    (of experts all adapters, each row choosing among their columns);
     "rollout" what the stage draws its replies with between two updates: parameters in the dtypes
     that training holds them in, and the stage's own slots. Moments and gradients that wait
     meanwhile are not counted: see the plan of the stage itself.
 
     Raises:
-      InputError: a rollout of a stage that has none, or what the run would refuse.
+      InputError: a rollout of a stage that has none, room that no row has, or what the run would
+        refuse.
     """
+    several = None if stage.adapters is None else stage.adapters(settings)
+    if several:
+        settings = dataclasses.replace(settings, adapter=joint_lora(several))
     model = placed_model(settings, topology, partial(stage.model_config, settings))
     stage.check(settings, model.mesh)
-    slots = _slots(kind, stage, settings, model, topology.chip.hbm)
+    slots = _slots(kind, stage, settings, model, topology.chip.hbm, room)
+    if several:
+        slots = dataclasses.replace(slots, columns=settings.adapter.rank)
     trees = model.trainable, model.frozen
     if kind == "decode":
         trees = jax.tree.map(partial(_cast, dtype=settings.execution.compute_dtype), trees)
@@ -75,13 +94,23 @@ def decoding_program(kind: Decoding, stage: Stage, settings: Any, topology: Topo
     )
 
 
-def _slots(kind: Decoding, stage: Stage, settings: Any, model: Placed, memory: int) -> Slots:
+def _slots(
+    kind: Decoding, stage: Stage, settings: Any, model: Placed, memory: int, room: Room
+) -> Slots:
     """Those of the stage, or of an engine that answers."""
     if kind == "decode":
-        places = min(_PLACES, model.config.max_length)
-        size = jnp.dtype(settings.execution.compute_dtype).itemsize * places
-        rows = cached_rows(model.config, size, model.mesh.shape["tensor"], memory)
-        return Slots(rows * rows_over(model.mesh), places)
+        places = room.places or min(_PLACES, model.config.max_length)
+        if places > model.config.max_length:
+            raise InputError(
+                f"--places={places}: the model has {model.config.max_length} positions; give fewer"
+            )
+        size = jnp.dtype(room.cache_dtype or settings.execution.compute_dtype).itemsize * places
+        own = cached_rows(model.config, size, model.mesh.shape["tensor"], memory)
+        spread = rows_over(model.mesh)
+        rows = room.rows or own * spread
+        if rows % spread:
+            raise InputError(f"--rows={rows} does not divide over {spread} chips; give a multiple")
+        return Slots(rows, places, cache_dtype=room.cache_dtype)
     if stage.slots is None:
         raise InputError(f"--stage=rollout: the recipe {settings.recipe!r} draws no replies")
     return stage.slots(settings, stage.load(settings, model.config, model.mesh).bounds)

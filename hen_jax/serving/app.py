@@ -2,9 +2,10 @@
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
+import anyio
 from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,6 +22,7 @@ from hen_jax.serving.asks import ServedRequest, read_chat, read_completion
 from hen_jax.serving.bodies import answer_json, read_body
 from hen_jax.serving.chat_answers import chat_events, whole_chat
 from hen_jax.serving.completion_answers import completion_events, echoes, whole_completion
+from hen_jax.serving.draining import ended_in_time
 from hen_jax.serving.noting import count_refusal, whole_replies
 from hen_jax.serving.refusals import RefusedError, refusal_body, unknown_model
 from hen_jax.serving.replying import PlannedRequest, plan_request
@@ -157,13 +159,16 @@ def _then(response: Response, leave: Callable[[], None]) -> ASGIApp:
     return send_all
 
 
-def _stream(served: Served, planned: PlannedRequest, events: AsyncIterator[str]) -> Response:
-    """Without a grace period sse-starlette would cut streams as soon as the server is to stop."""
+def _stream(served: Served, planned: PlannedRequest, events: AsyncGenerator[str, None]) -> Response:
+    """Without a grace period sse-starlette would cut streams as soon as the server is to stop; with
+    a second more they can say that they were cut."""
+    told, drain = anyio.Event(), served.settings.drain
     return EventSourceResponse(
-        events,
+        ended_in_time(events, told, drain),
         headers=_headers(planned),
         sep="\n",
-        shutdown_grace_period=served.settings.drain,
+        shutdown_event=told,
+        shutdown_grace_period=drain + 1,
     )
 
 

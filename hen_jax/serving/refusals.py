@@ -65,6 +65,15 @@ def too_late(seconds: float) -> RefusedError:
     )
 
 
+def stopping(seconds: float) -> RefusedError:
+    """The server was to stop, and the reply did not end in the time that was left."""
+    return RefusedError(
+        f"the server stops, and the reply did not end in {seconds:g} s; ask again",
+        503,
+        code="stopping",
+    )
+
+
 def broken() -> RefusedError:
     """The engine's thread ended by a defect."""
     return RefusedError(

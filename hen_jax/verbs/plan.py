@@ -21,7 +21,7 @@ from hen_jax.planning.topologies import Topology, open_topology
 from hen_jax.recipes.changes import changes_of, replaced
 from hen_jax.recipes.table import stage_of
 from hen_jax.runs.abstract import program, read_architecture
-from hen_jax.runs.abstract_decoding import DECODING, decoding_program
+from hen_jax.runs.abstract_decoding import DECODING, Room, decoding_program
 from hen_jax.runs.settings import settings as read_settings
 from hen_jax.runs.stage import RunSettings
 from hen_jax.verbs.run.launch import load_config
@@ -34,11 +34,13 @@ def plan(
     stage: str | None = None,
     out: Path | None = None,
     search: bool = False,
+    room: Room = Room(),
 ) -> list[StagePlan]:
     """Compiles the stages of a config for a topology, prints what each costs, writes JSON.
 
     Where a stage does not fit, the smallest change that makes it fit is looked for by compiling;
-    with `search` every mesh and microbatch that may be better is compiled instead.
+    with `search` every mesh and microbatch that may be better is compiled instead. `room` is what
+    the stage "decode" is to hold.
 
     Raises:
       InputError: no such config, topology, stage or architecture, a mesh the slice has not, or
@@ -55,11 +57,15 @@ def plan(
     topology = open_topology(topology_name)
     plans, written = [], []
     for name in stages:
-        found = _search(name, settings, topology) if search else [_plan(name, settings, topology)]
+        found = (
+            _search(name, settings, topology, room)
+            if search
+            else [_plan(name, settings, topology, room)]
+        )
         plans += found
         written += map(as_json, found)
         if not search and not found[0].fits:
-            written[-1]["fits_with"] = _advice(name, settings, topology)
+            written[-1]["fits_with"] = _advice(name, settings, topology, room)
     print(ASSUMPTIONS)
     if out is not None:
         with output_files(out) as (staged,):
@@ -78,16 +84,16 @@ def _stages_of(settings: RunSettings, chosen: str | None) -> tuple[str, ...]:
     return (name,) if stage_of(name).slots is None else (name, "rollout")
 
 
-def _program(name: str, settings: Any, topology: Topology) -> Program:
+def _program(name: str, settings: Any, topology: Topology, room: Room) -> Program:
     stage = stage_of(settings.recipe)
     for kind in DECODING:
         if name == kind:
-            return decoding_program(kind, stage, settings, topology)
+            return decoding_program(kind, stage, settings, topology, room)
     return program(stage, settings, topology)
 
 
-def _plan(name: str, settings: Any, topology: Topology) -> StagePlan:
-    found = _compiled(name, settings, topology)
+def _plan(name: str, settings: Any, topology: Topology, room: Room) -> StagePlan:
+    found = _compiled(name, settings, topology, room)
     print("\n".join(plan_lines(found, topology)), flush=True)
     return found
 
@@ -103,7 +109,7 @@ def _say_compiling(name: str, settings: Any, topology: Topology) -> None:
     )
 
 
-def _compiled(name: str, settings: Any, topology: Topology) -> StagePlan:
+def _compiled(name: str, settings: Any, topology: Topology, room: Room) -> StagePlan:
     """The plan of a stage; for GPUs also lowered for CUDA, which shows that it can be.
 
     cuDNN's attention is in a library that need not be here. It is lowered as the chunked one, and
@@ -119,18 +125,18 @@ def _compiled(name: str, settings: Any, topology: Topology) -> StagePlan:
         )
     if topology.estimated:
         plain = replaced(settings, "execution", attention="chunked") if kernel else settings
-        made = _program(name, plain, topology)
+        made = _program(name, plain, topology, room)
         made.step.trace(*made.arguments).lower(lowering_platforms=("cuda",))
         settings = replaced(settings, "execution", attention="splash") if kernel else settings
-    return plan_program(name, _program(name, settings, topology), topology)
+    return plan_program(name, _program(name, settings, topology, room), topology)
 
 
-def _advice(name: str, settings: Any, topology: Topology) -> dict[str, Any] | None:
+def _advice(name: str, settings: Any, topology: Topology, room: Room) -> dict[str, Any] | None:
     """The smallest change that makes a stage fit, printed and as JSON; None if none does."""
 
     def attempt(changed: Any) -> StagePlan | None:
         try:
-            found = _compiled(name, changed, topology)
+            found = _compiled(name, changed, topology, room)
         except InputError:  # rows that no longer divide over the devices, say
             return None
         return found if found.fits else None
@@ -148,7 +154,7 @@ def _advice(name: str, settings: Any, topology: Topology) -> dict[str, Any] | No
     return {"changes": list(found.changes), "plan": as_json(found.result)}
 
 
-def _search(name: str, settings: Any, topology: Topology) -> list[StagePlan]:
+def _search(name: str, settings: Any, topology: Topology, room: Room) -> list[StagePlan]:
     """Plans every mesh and microbatch; the one with the most tokens per second comes first."""
     rows_of = None if name in DECODING else stage_of(name).rows
     if rows_of is None:
@@ -162,7 +168,7 @@ def _search(name: str, settings: Any, topology: Topology) -> list[StagePlan]:
             mesh = MeshConfig(data, fsdp, tensor, topology.slices, settings.mesh.rules)
             tried = dataclasses.replace(settings, mesh=mesh, microbatches=microbatches)
             print(f"data={data} fsdp={fsdp} tensor={tensor} microbatches={microbatches}")
-            found.append((_plan(name, tried, topology), mesh, microbatches))
+            found.append((_plan(name, tried, topology, room), mesh, microbatches))
             if found[-1][0].fits:
                 break  # more microbatches only gather the parameters more often
     if not found:

@@ -22,6 +22,9 @@ from hen_jax.verbs.evaluate.experts_arms import Answers
 from hen_jax.verbs.evaluate.experts_measures import Give, folders, opened, word_of
 from hen_jax.verbs.evaluate.experts_settings import LevelMeasure
 
+AT_ONCE = 256
+"""Replies that are looked at between two entries of the journal: what a kill loses."""
+
 _Key = tuple[str, str, int]
 """Who said it, in which conversation, and at which turn."""
 
@@ -122,11 +125,14 @@ def _looked(
         if row["by"] == by
     }
     new = [key for key in asked if key not in known]
-    if new:
-        values = open_()([asked[key] for key in new]).tolist()
+    give = open_() if new else None
+    for start in range(0, len(new), AT_ONCE):
+        assert give is not None
+        some = new[start : start + AT_ONCE]
+        values = give([asked[key] for key in some]).tolist()
         rows = {
             key: None if np.isnan(value) else round(value, 6)
-            for key, value in zip(new, values, strict=True)
+            for key, value in zip(some, values, strict=True)
         }
         journal.append(
             {"by": by, "arm": arm, "id": name, "turn": turn, "level": value}

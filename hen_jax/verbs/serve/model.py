@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from hen_jax.runs.routing import read_router, require_base, router_on
 from hen_jax.runs.saved_experts import saved_experts
 from hen_jax.sampling.engine import Engine
 from hen_jax.sampling.logits import Sampling
+from hen_jax.sampling.places import padded_count
 from hen_jax.sampling.requests import Request
 from hen_jax.sampling.slots import Slots
 from hen_jax.serving.adapters_api import require_name
@@ -50,6 +51,7 @@ class ServeRequest:
     places: int | None = None  # tokens of a conversation; None: 2048, or what the model has
     chunk: int = 4
     dtype: Literal["float32", "bfloat16"] = "float32"
+    cache_dtype: str | None = None  # of keys and values; None: `dtype`
     max_experts: int | None = None  # None: those given; each place costs, empty or not
     max_rank: int | None = None  # None: the largest of those given, or 16
     warm_up: bool = True
@@ -178,6 +180,7 @@ def _slots(request: ServeRequest, config: DecoderConfig, shelf: Shelf | None, en
         stops=ends,
         biases=MOST_BIASES,
         top=min(MOST_TOP, config.vocab_size),
+        cache_dtype=request.cache_dtype,
         columns=0 if shelf is None else shelf.columns,
     )
 
@@ -237,3 +240,19 @@ def warm_up(engine: Engine) -> None:
     for filled in slots.reads[:-1]:  # beyond it a step is compiled to read more
         if filled + 3 < slots.places:
             engine.run([Request((0,) * filled, 2, sampling=greedy, tops=False)])
+    for burst in _bursts(slots):
+        engine.run([Request(prompt, 2, sampling=greedy, tops=False) for prompt in burst])
+
+
+def _bursts(slots: Slots) -> Iterator[list[tuple[int, ...]]]:
+    """Prompts that come together: of all sizes that are read several rows at a time, as they are
+    and behind a beginning that the cache has, as a chat format's is."""
+    begin = (9, *[2] * 24)
+    for count in sorted({padded_count(n, slots.rows) for n in range(2, slots.rows + 1)}):
+        for size in slots.prefill:
+            if slots.prefill_tokens // size < 2 or len(begin) + size + 3 >= slots.places:
+                continue
+            # No prompt begins as another that was read before, but with `begin`.
+            yield [(10 + row, *[size % 7 + 1] * size) for row in range(count)]
+            yield [(*begin, 3)]
+            yield [(*begin, 10 + row, *[size % 7 + 3] * size) for row in range(count)]

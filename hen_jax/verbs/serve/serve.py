@@ -37,6 +37,7 @@ def serve(request: ServeRequest) -> None:
     with _bound(request.host, request.port) as listening:
         served = open_served(dataclasses.replace(request, settings=settings), key, log=_log)
         try:
+            listening.listen()  # whoever reads the line can connect
             _say(served, request.host, listening.getsockname()[1], local)
             _run(served, listening, local)
         finally:
@@ -69,7 +70,7 @@ def _run(served: Served, listening: socket.socket, local: bool) -> None:
         access_log=False,
         lifespan="off",
         server_header=False,
-        timeout_graceful_shutdown=int(served.settings.drain) + 1,
+        timeout_graceful_shutdown=int(served.settings.drain) + 3,  # streams end first
     )
     with _surviving():
         uvicorn.Server(config).run(sockets=[listening])
