@@ -55,6 +55,18 @@ def importing(reports: Reports) -> Figures:
     return Figures(told, f"{low:.2f} to {high:.2f}", beyond)
 
 
+def beside_one(reports: Reports) -> Figures:
+    """Every contender against the one that is named, in the order of the report."""
+    (one,) = reports
+    others = [row for name, row in one["rows"].items() if name != one["against"]]
+    speeds = [row["speed"] for row in others]
+    return Figures(
+        ", ".join(f"{median:.2f}x" for median, _, _ in speeds),
+        ", ".join(f"{low:.2f} to {high:.2f}" for _, low, high in speeds),
+        ", ".join(f"{row['peak'][0]:.2f}x" for row in others),
+    )
+
+
 def planned(reports: Reports) -> Figures:
     """Memory per chip on both sides, which has no spread."""
     (one,) = reports
@@ -176,6 +188,24 @@ BENCHMARKS = {
         "llama.cpp's server",
         "serving.py --model {model} --llama-python {peer}",
         verdict,
+    ),
+    "experts": Benchmark(
+        "four experts trained together",
+        "four runs of TRL with PEFT, one after another",
+        "experts_vs_trl.py --model {model} --rounds 3 --peer-python {peer}",
+        verdict,
+    ),
+    "experts_training": Benchmark(
+        "a training step for 4 and for 32 experts",
+        "the same rows for one",
+        "experts_cost.py --model {model} --what train",
+        beside_one,
+    ),
+    "experts_decoding": Benchmark(
+        "replies by 4 and by 32 experts in one batch",
+        "the same batch by one",
+        "experts_cost.py --model {model} --what decode",
+        beside_one,
     ),
     "methods": Benchmark(
         "several prompting methods over 8 conversations, in one batch",

@@ -155,7 +155,8 @@ def compare() -> None:
             for count in options.experts
         }
         one = f"{what}, {options.experts[0]} experts"
-        out = options.out.with_stem(f"{options.out.stem}_{what}")
+        several = len(options.what) > 1
+        out = options.out.with_stem(f"{options.out.stem}_{what}") if several else options.out
         show = ("serial", "compile_s") if options.compiled else ()
         duel.report(duel.meet(sides, options.rounds), one, out, show)
 

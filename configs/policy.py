@@ -74,6 +74,7 @@ def get_config(
     if variant == "ppo_llama3_8b":
         config.model.dtype = None
         config.adapter = None
+        config.microbatches = 1
         config.optimizer.learning_rate = 1e-6
     if variant.startswith("ppo"):
         config.policy = ConfigDict(

@@ -281,7 +281,7 @@ def test_levels_that_were_given_before_a_stop_are_not_asked_again(
 
         return give
 
-    monkeypatch.setattr(experts_levels, "AT_ONCE", 3)
+    monkeypatch.setattr(experts_levels, "TURNS_AT_ONCE", 3)
     monkeypatch.setattr(experts_levels, "opened", stops)
     monkeypatch.setattr(experts_levels, "word_of", lambda measure, alone, context: str(alone))
     asked = read_measurement(file)

@@ -29,7 +29,7 @@ from hen_jax.recipes.emcl import STAGE
 from hen_jax.recipes.emcl_settings import EmclSettings
 from hen_jax.recipes.experts import STAGE as EXPERTS
 from hen_jax.runs.abstract import program
-from hen_jax.runs.abstract_decoding import Room, decoding_program
+from hen_jax.runs.abstract_decoding import CacheRoom, decoding_program
 from hen_jax.runs.settings import settings
 from hen_jax.verbs.plan import plan
 from hen_jax.verbs.run.launch import load_config
@@ -270,7 +270,7 @@ def test_a_stage_or_a_model_that_is_not_there_is_named():
 def test_decoding_is_planned_with_the_room_and_the_experts_asked_for():
     config = load_config("experts:tiny", ["--config.execution.base_dtype=int8"])
     asked, topology = settings(EXPERTS.settings, config), open_topology("v5e:2x2")
-    made = decoding_program("decode", EXPERTS, asked, topology, Room(8, 64, "float8_e4m3fn"))
+    made = decoding_program("decode", EXPERTS, asked, topology, CacheRoom(8, 64, "float8_e4m3fn"))
     (adapter, base), state, _ = made.arguments
     layers = state.cache.layers
     assert made.tokens == layers.keys.shape[1] == 8
@@ -281,9 +281,9 @@ def test_decoding_is_planned_with_the_room_and_the_experts_asked_for():
     assert state.rows.gate.shape == (8, 4 * 16)
     assert any(leaf.dtype == jnp.int8 for leaf in jax.tree.leaves(base))
     with pytest.raises(InputError, match="--rows=6 does not divide over 4 chips"):
-        decoding_program("decode", EXPERTS, asked, topology, Room(rows=6))
+        decoding_program("decode", EXPERTS, asked, topology, CacheRoom(rows=6))
     with pytest.raises(InputError, match="--places=99999: the model has 2048 positions"):
-        decoding_program("decode", EXPERTS, asked, topology, Room(places=99999))
+        decoding_program("decode", EXPERTS, asked, topology, CacheRoom(places=99999))
 
 
 @pytest.mark.parametrize(

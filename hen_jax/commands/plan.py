@@ -27,11 +27,11 @@ def add(verbs: Any) -> None:
 def plan_verb(chosen: argparse.Namespace, overrides: list[str]) -> None:
     """`hen plan`."""
     from hen_jax.core.errors import InputError
-    from hen_jax.runs.abstract_decoding import Room
+    from hen_jax.runs.abstract_decoding import CacheRoom
     from hen_jax.verbs.plan import plan
 
-    room = Room(chosen.rows, chosen.places, chosen.cache_dtype)
-    if room != Room() and chosen.stage != "decode":
+    room = CacheRoom(chosen.rows, chosen.places, chosen.cache_dtype)
+    if room != CacheRoom() and chosen.stage != "decode":
         raise InputError("--rows, --places and --cache-dtype are of --stage=decode; give it too")
     if any(size is not None and size < 1 for size in (room.rows, room.places)):
         raise InputError("--rows and --places must be at least 1")

@@ -33,7 +33,7 @@ CACHE_SHARE = 1 / 3
 """Of a chip's memory, which the cache of "decode" may take: it has as many rows as fit in that."""
 
 
-class Room(NamedTuple):
+class CacheRoom(NamedTuple):
     """What "decode" is asked to hold; None: as `CACHE_SHARE` says, and the compute dtype."""
 
     rows: int | None = None  # replies at a time, on all chips together
@@ -42,7 +42,7 @@ class Room(NamedTuple):
 
 
 def decoding_program(
-    kind: Decoding, stage: Stage, settings: Any, topology: Topology, room: Room = Room()
+    kind: Decoding, stage: Stage, settings: Any, topology: Topology, room: CacheRoom = CacheRoom()
 ) -> Program:
     """A chunk of drawing for all rows; its figures are those of one step.
 
@@ -95,7 +95,7 @@ def decoding_program(
 
 
 def _slots(
-    kind: Decoding, stage: Stage, settings: Any, model: Placed, memory: int, room: Room
+    kind: Decoding, stage: Stage, settings: Any, model: Placed, memory: int, room: CacheRoom
 ) -> Slots:
     """Those of the stage, or of an engine that answers."""
     if kind == "decode":

@@ -21,7 +21,7 @@ from hen_jax.planning.topologies import Topology, open_topology
 from hen_jax.recipes.changes import changes_of, replaced
 from hen_jax.recipes.table import stage_of
 from hen_jax.runs.abstract import program, read_architecture
-from hen_jax.runs.abstract_decoding import DECODING, Room, decoding_program
+from hen_jax.runs.abstract_decoding import DECODING, CacheRoom, decoding_program
 from hen_jax.runs.settings import settings as read_settings
 from hen_jax.runs.stage import RunSettings
 from hen_jax.verbs.run.launch import load_config
@@ -34,7 +34,7 @@ def plan(
     stage: str | None = None,
     out: Path | None = None,
     search: bool = False,
-    room: Room = Room(),
+    room: CacheRoom = CacheRoom(),
 ) -> list[StagePlan]:
     """Compiles the stages of a config for a topology, prints what each costs, writes JSON.
 
@@ -84,7 +84,7 @@ def _stages_of(settings: RunSettings, chosen: str | None) -> tuple[str, ...]:
     return (name,) if stage_of(name).slots is None else (name, "rollout")
 
 
-def _program(name: str, settings: Any, topology: Topology, room: Room) -> Program:
+def _program(name: str, settings: Any, topology: Topology, room: CacheRoom) -> Program:
     stage = stage_of(settings.recipe)
     for kind in DECODING:
         if name == kind:
@@ -92,7 +92,7 @@ def _program(name: str, settings: Any, topology: Topology, room: Room) -> Progra
     return program(stage, settings, topology)
 
 
-def _plan(name: str, settings: Any, topology: Topology, room: Room) -> StagePlan:
+def _plan(name: str, settings: Any, topology: Topology, room: CacheRoom) -> StagePlan:
     found = _compiled(name, settings, topology, room)
     print("\n".join(plan_lines(found, topology)), flush=True)
     return found
@@ -109,7 +109,7 @@ def _say_compiling(name: str, settings: Any, topology: Topology) -> None:
     )
 
 
-def _compiled(name: str, settings: Any, topology: Topology, room: Room) -> StagePlan:
+def _compiled(name: str, settings: Any, topology: Topology, room: CacheRoom) -> StagePlan:
     """The plan of a stage; for GPUs also lowered for CUDA, which shows that it can be.
 
     cuDNN's attention is in a library that need not be here. It is lowered as the chunked one, and
@@ -131,7 +131,7 @@ def _compiled(name: str, settings: Any, topology: Topology, room: Room) -> Stage
     return plan_program(name, _program(name, settings, topology, room), topology)
 
 
-def _advice(name: str, settings: Any, topology: Topology, room: Room) -> dict[str, Any] | None:
+def _advice(name: str, settings: Any, topology: Topology, room: CacheRoom) -> dict[str, Any] | None:
     """The smallest change that makes a stage fit, printed and as JSON; None if none does."""
 
     def attempt(changed: Any) -> StagePlan | None:
@@ -154,7 +154,7 @@ def _advice(name: str, settings: Any, topology: Topology, room: Room) -> dict[st
     return {"changes": list(found.changes), "plan": as_json(found.result)}
 
 
-def _search(name: str, settings: Any, topology: Topology, room: Room) -> list[StagePlan]:
+def _search(name: str, settings: Any, topology: Topology, room: CacheRoom) -> list[StagePlan]:
     """Plans every mesh and microbatch; the one with the most tokens per second comes first."""
     rows_of = None if name in DECODING else stage_of(name).rows
     if rows_of is None:

@@ -22,7 +22,7 @@ from hen_jax.verbs.evaluate.experts_arms import Answers
 from hen_jax.verbs.evaluate.experts_measures import Give, folders, opened, word_of
 from hen_jax.verbs.evaluate.experts_settings import LevelMeasure
 
-AT_ONCE = 256
+TURNS_AT_ONCE = 256
 """Replies that are looked at between two entries of the journal: what a kill loses."""
 
 _Key = tuple[str, str, int]
@@ -126,9 +126,9 @@ def _looked(
     }
     new = [key for key in asked if key not in known]
     give = open_() if new else None
-    for start in range(0, len(new), AT_ONCE):
+    for start in range(0, len(new), TURNS_AT_ONCE):
         assert give is not None
-        some = new[start : start + AT_ONCE]
+        some = new[start : start + TURNS_AT_ONCE]
         values = give([asked[key] for key in some]).tolist()
         rows = {
             key: None if np.isnan(value) else round(value, 6)
