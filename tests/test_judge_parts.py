@@ -263,8 +263,9 @@ def test_a_file_of_somebody_else_is_no_journal(tmp_path, text):
     assert path.read_text() == text
 
 
-def test_a_damaged_line_of_a_journal_is_named(tmp_path):
+@pytest.mark.parametrize("line", ['{"a": ', "[]", '{"a": 1, "crc32": "0"}', '{"crc32": null}'])
+def test_a_damaged_line_of_a_journal_is_named(tmp_path, line):
     path = tmp_path / "calls.jsonl"
-    path.write_text('{"journal": "test"}\n{"a": \n{"b": 2}\n')
+    path.write_text(f'{{"journal": "test"}}\n{line}\n{{"b": 2}}\n')
     with pytest.raises(InputError, match=r"calls\.jsonl:2: damaged"), open_journal(path, "test"):
         pass

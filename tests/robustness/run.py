@@ -30,7 +30,7 @@ from robust_outcomes import Row
 
 KILLS = ("command", "kills", "at random moments", "before a change of files", "ended alike")
 RECORDS = ("rows", "spoilt", "read", "refused", "faults")
-MUTATIONS = ("files", "damaged", "opened by", "refused", "told", "the same", "faults")
+MUTATIONS = ("files", "damaged", "opened by", "refused", "told", "the same", "as they are", "faults")
 
 
 def table(header: Sequence[str], rows: Sequence[Row]) -> str:
@@ -54,7 +54,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=42_000, help="0: none")
     parser.add_argument("--kills", type=int, default=52, help="0: none")
-    parser.add_argument("--mutations", type=int, default=240, help="0: none")
+    parser.add_argument("--mutations", type=int, default=920, help="0: none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="commands or files whose name holds this")
     parser.add_argument("--nice", type=int, default=5, help="how much priority is given up")
