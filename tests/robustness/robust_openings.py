@@ -107,22 +107,14 @@ def _write_story(home: Path) -> None:
         raise SystemExit(f"evaluate: {done.said}")
 
 
-def _write_pipeline(home: Path) -> None:
-    step = {"name": "sft", "config": "sft:tiny", "fields": ("epochs=0.1", "data.batch_size=8")}
-    fields = {"recipe": "pipeline", "seed": 0, "model": {"source": f"{home}/model"}}
-    fields |= {"stages": (step,), "suites": {"names": ()}}
-    text = "from ml_collections import ConfigDict\n\n\ndef get_config():\n"
-    (home / "steps.py").write_text(f"{text}    return ConfigDict({fields!r})\n")
-    done = type_(words_of(PIPELINE, home))
-    if done.code != 0:
-        raise SystemExit(f"pipeline: {done.said}")
-
-
 SFT = _run(
     "sft", "adapter.rank=2", "epochs=0.2", "data.batch_size=8", "loop.checkpoint_every=4", out="run"
 )
 SHORT = ("epochs=0.05", "loop.evaluators=()")
-PIPELINE = ("run", "--config={home}/steps.py", "--workdir={home}/pipeline", "--stage=sft")
+PIPELINE = (
+    "run", f"--config={Path(__file__).with_name('steps.py')}", "--stage=sft",
+    "--config.model.source={home}/model", "--workdir={home}/pipeline",
+)  # fmt: skip
 MADE: Mapping[str, tuple[tuple[str, ...], Any]] = {
     "model": ((), ("import", "tiny", "{home}/model")),
     "run": (("model",), SFT),
@@ -136,7 +128,7 @@ MADE: Mapping[str, tuple[tuple[str, ...], Any]] = {
     "chats.jsonl": ((), _write_chats),
     "said": ((), record_all),
     "story": (("run", "said"), _write_story),
-    "pipeline": (("model",), _write_pipeline),
+    "pipeline": (("model",), PIPELINE),
     "judged": (("said",), (*JUDGE, "--out={home}/judged")),
     "evaluated": (("said",), (*EVALUATE, "--out={home}/evaluated")),
 }

@@ -88,8 +88,8 @@ def _record_synthesis(home: Path) -> None:
 @contextmanager
 def _answered_by(verb: Any, speaker: Callable[[int], Any]) -> Iterator[None]:
     with (
-        mock.patch.object(verb, "open_speaker", lambda *_: speaker),
-        mock.patch.object(verb, "revision", lambda *_: "scripted"),
+        mock.patch.object(verb, "open_speaker", return_value=speaker),
+        mock.patch.object(verb, "revision", return_value="scripted"),
     ):
         yield
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -28,20 +29,52 @@ import robust_mutations
 import robust_records
 from robust_outcomes import Row
 
+from hen_jax.text.markdown import markdown_table
+
 KILLS = ("command", "kills", "at random moments", "before a change of files", "ended alike")
 RECORDS = ("rows", "spoilt", "read", "refused", "faults")
-MUTATIONS = ("files", "damaged", "opened by", "refused", "told", "the same", "as they are", "faults")
+MUTATIONS = (
+    "files",
+    "damaged",
+    "opened by",
+    "refused",
+    "told",
+    "the same",
+    "as they are",
+    "faults",
+)
 
 
-def table(header: Sequence[str], rows: Sequence[Row]) -> str:
-    """Markdown, with a row of sums below where there are several rows."""
-    numbers = [row.cells for row in rows]
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Markdown, with a row of sums below."""
     sums = [
         sum(column) if all(isinstance(cell, int) for cell in column) else ""
-        for column in zip(*numbers, strict=True)
+        for column in zip(*rows, strict=True)
     ]
-    lines = [header, ["---"] * len(header), *numbers, ["**all**", *sums[1:]]]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    return "\n".join(markdown_table(header, [*rows, ["**all**", *sums[1:]]]))
+
+
+def with_earlier(page: Path, name: str, header: Sequence[str], rows: Sequence[Row]) -> list[Any]:
+    """Every row of the page's table of that name and these, which take the place of their own."""
+    found = {_key(cells): cells for cells in _rows_in(_between(page, name), header)}
+    return list((found | {_key(row.cells): row.cells for row in rows}).values())
+
+
+def _key(cells: Sequence[Any]) -> tuple[Any, ...]:
+    """What a row is about: its cells in words."""
+    return tuple(cell for cell in cells if isinstance(cell, str) and not cell[0].isdigit())
+
+
+def _rows_in(text: str, header: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The cells of a table of these columns, its sums left out; of another one nothing."""
+    lines = [
+        line[2:-2].split(" | ")
+        for line in text.splitlines()
+        if line.startswith("| ") and "---" not in line
+    ]
+    if not lines or tuple(lines[0]) != tuple(header):
+        return []
+    return [tuple(int(c) if c.isdigit() else c for c in cells) for cells in lines[1:-1]]
 
 
 def versions() -> str:
@@ -56,9 +89,11 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=52, help="0: none")
     parser.add_argument("--mutations", type=int, default=920, help="0: none")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="commands or files whose name holds this")
+    parser.add_argument("--only", help="names, or parts of them, with commas between")
     parser.add_argument("--nice", type=int, default=5, help="how much priority is given up")
-    parser.add_argument("--page", type=Path, help="the page whose tables are replaced")
+    parser.add_argument(
+        "--page", type=Path, help="the page whose tables are replaced; with --only, their rows"
+    )
     chosen = parser.parse_args()
     os.nice(chosen.nice)
     parts = (
@@ -75,13 +110,13 @@ def main() -> int:
             continue
         found = [fault for row in rows for fault in row.faults]
         minutes = (time.monotonic() - began) / 60
-        text = (
-            f"{table(header, rows)}\n\nMeasured with {versions()} in {minutes:.0f} minutes, seed "
-            f"{chosen.seed}. Faults: {len(found) or 'none'}."
-        )
-        print(text, flush=True)
+        told = [row.cells for row in rows]
+        print(f"{table(header, told)}\n\n{minutes:.1f} minutes", flush=True)
         if chosen.page:
-            replace(chosen.page, name, text)
+            if chosen.only:
+                told = with_earlier(chosen.page, name, header, rows)
+            note = f"Measured with {versions()}, seed {chosen.seed}."
+            replace(chosen.page, name, f"{table(header, told)}\n\n{note}")
         faults += found
     for fault in faults:
         print(f"FAULT {fault}", file=sys.stderr)
@@ -90,9 +125,14 @@ def main() -> int:
 
 def replace(page: Path, name: str, text: str) -> None:
     """Puts `text` between the two markers of that name in a page."""
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    before, rest = page.read_text(encoding="utf-8").split(begin)
-    page.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+    old = _between(page, name)
+    whole = page.read_text(encoding="utf-8")
+    page.write_text(whole.replace(old, f"\n{text}\n"), encoding="utf-8")
+
+
+def _between(page: Path, name: str) -> str:
+    _, rest = page.read_text(encoding="utf-8").split(f"<!-- {name}:begin -->")
+    return rest.split(f"<!-- {name}:end -->")[0]
 
 
 if __name__ == "__main__":
