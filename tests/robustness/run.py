@@ -3,11 +3,11 @@
     make robustness
     python tests/robustness/run.py --kills 12 --mutations 60 --seed 3
 
-Spoils rows of every schema and reads them (`robust_records.py`), kills runs, exports and imports
-(`robust_kills.py`), then damages files of every kind and opens them
-(`robust_mutations.py`). With `--page` the tables of `docs/robustness.md` are replaced.
+Spoils rows of every schema and reads them (`robust_records.py`), and requests to a server
+(`robust_requests.py`), kills commands (`robust_kills.py`), then damages files of every kind and
+opens them (`robust_mutations.py`). With `--page` the tables of `docs/robustness.md` are replaced.
 Every fault is printed, with what repeats it; the exit code is 1 if there is one. Everything lies in
-a temporary folder and runs at low priority: about fifteen minutes on 2 cores.
+a temporary folder and runs at low priority: about an hour on 2 cores.
 """
 
 import argparse
@@ -27,11 +27,13 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import robust_kills
 import robust_mutations
 import robust_records
+import robust_requests
 from robust_outcomes import Row
 
 from hen_jax.text.markdown import markdown_table
 
 KILLS = ("command", "kills", "at random moments", "before a change of files", "ended alike")
+REQUESTS = ("requests to", "sent", "answered", "refused", "faults")
 RECORDS = ("rows", "spoilt", "read", "refused", "faults")
 MUTATIONS = (
     "files",
@@ -86,7 +88,8 @@ def versions() -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=42_000, help="0: none")
-    parser.add_argument("--kills", type=int, default=52, help="0: none")
+    parser.add_argument("--requests", type=int, default=10_000, help="0: none")
+    parser.add_argument("--kills", type=int, default=82, help="0: none")
     parser.add_argument("--mutations", type=int, default=920, help="0: none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="names, or parts of them, with commas between")
@@ -98,6 +101,7 @@ def main() -> int:
     os.nice(chosen.nice)
     parts = (
         ("records", robust_records.rows, chosen.records, RECORDS),
+        ("requests", robust_requests.rows, chosen.requests, REQUESTS),
         ("kills", robust_kills.rows, chosen.kills, KILLS),
         ("mutations", robust_mutations.rows, chosen.mutations, MUTATIONS),
     )
