@@ -57,7 +57,7 @@ IN_ROWS: Mapping[str, Refused] = {
     "trainable": Refused(_PER_TURN, (True,)),
     "train_on_turn": Refused(_PER_TURN, (True,)),
     "masked": Refused(_PER_TURN, (False,)),
-    "mask": Refused(_PER_TURN),
+    "mask": Refused(_PER_TURN, ("user", "human")),  # NeMo: whose turns do not train
     "loss_mask": Refused(_PER_TURN),
     "weight": Refused("rows weigh alike; weigh a whole file with `weight` in its source", (1,)),
     "loss_weight": Refused("rows weigh alike; weigh a whole file with `weight`", (1,)),
