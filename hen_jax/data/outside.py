@@ -139,7 +139,7 @@ def unread(row: Row, read: Set[str]) -> set[str]:
     found = {key for key in row if key not in read and says(row[key])}
     for column in read & _TURNS:
         for turn in row[column] if isinstance(row.get(column), list) else ():
-            if isinstance(turn, dict):
+            if isinstance(turn, dict) and not turn.keys() <= _IN_TURN:
                 found |= {f"{column}.{key}" for key in turn.keys() - _IN_TURN if says(turn[key])}
     return found
 
