@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recordings import EVALUATE, GENERATE, JUDGE, SYNTHESIZE, TIMED
 from robust_outcomes import files, trained
-from robust_recordings import EVALUATE, GENERATE, JUDGE, SYNTHESIZE
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +24,10 @@ class Command(NamedTuple):
 def _stage(name: str) -> tuple[str, ...]:
     words = (f"--config={ROOT / 'configs' / name}.py:tiny", "--workdir={out}")
     return ("run", *words, "--config.loop.checkpoint_every=2")
+
+
+def _told(folder: Path) -> dict[str, str]:
+    return {name: value for name, value in files(folder).items() if name not in TIMED}
 
 
 def _pipeline(workdir: Path) -> dict[str, Any]:
@@ -94,7 +98,7 @@ COMMANDS = (
         "`hen import FILE.gguf`", 5, ("import", "{home}/tiny.gguf", "{out}"), files, exchanges=True
     ),
     Command("`hen generate`, replayed", 4, (*GENERATE, "--out={out}/replies.jsonl"), files),
-    Command("`hen judge`, replayed", 4, (*JUDGE, "--out={out}"), files),
-    Command("`hen evaluate`, replayed", 4, (*EVALUATE, "--out={out}"), files),
-    Command("`hen synthesize`, replayed", 4, (*SYNTHESIZE, "--out={out}"), files),
+    Command("`hen judge`, replayed", 4, (*JUDGE, "--out={out}"), _told),
+    Command("`hen evaluate`, replayed", 4, (*EVALUATE, "--out={out}"), _told),
+    Command("`hen synthesize`, replayed", 4, (*SYNTHESIZE, "--out={out}"), _told),
 )

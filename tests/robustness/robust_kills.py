@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recordings import record_all
 from robust_commands import COMMANDS, SFT, Command
 from robust_outcomes import LEFT_OVER, Row, difference, files, is_wanted, names
-from robust_recordings import record_all
 
 ROOT = Path(__file__).parents[2]
 CHAIN = 4

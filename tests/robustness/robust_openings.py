@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recordings import EVALUATE, GENERATE, JUDGE, TIMED, record_all
 from robust_outcomes import files, trained
-from robust_recordings import EVALUATE, GENERATE, JUDGE, record_all
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LONGEST = 300
 """Seconds after which a verb counts as one that hangs."""
 
-TIMED = "compilation included"
+SPEED = "compilation included"
 """In the line of `hen generate` that tells its speed."""
 
 
@@ -136,7 +136,7 @@ MADE: Mapping[str, tuple[tuple[str, ...], Any]] = {
 
 
 def _lines(_: Path, done: Done) -> list[str]:
-    return [line for line in done.said.splitlines() if TIMED not in line]
+    return [line for line in done.said.splitlines() if SPEED not in line]
 
 
 def _run_of(folder: str) -> Callable[[Path, Done], Any]:
@@ -144,9 +144,8 @@ def _run_of(folder: str) -> Callable[[Path, Done], Any]:
 
 
 def _out(home: Path, _: Done) -> dict[str, str]:
-    """What was written, less what names its time or the checksums of all else."""
-    found = files(home / "out")
-    return {name: value for name, value in found.items() if name not in (".hen_written.json",)}
+    """What was written, less what tells the time or stood there before."""
+    return {name: value for name, value in files(home / "out").items() if name not in TIMED}
 
 
 def _judged(home: Path, _: Done) -> dict[str, str]:

@@ -1,14 +1,10 @@
 """Rows of every schema, votes, replays and verdicts, spoilt and read in thousands."""
 
 import random
-import sys
 from pathlib import Path
 
-from robust_outcomes import Row, is_wanted
-
-sys.path.append(str(Path(__file__).parents[1]))  # what tests share, as pytest has it
-
 import fuzzed
+from robust_outcomes import Row, is_wanted
 
 
 def rows(home: Path, count: int, draw: random.Random, only: str) -> list[Row]:

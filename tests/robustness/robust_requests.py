@@ -1,13 +1,10 @@
 """Requests to a server of the tiny model and two experts, spoilt and sent in thousands."""
 
 import random
-import sys
 from collections import Counter
 from pathlib import Path
 
 from robust_outcomes import Row, is_wanted
-
-sys.path.append(str(Path(__file__).parents[1]))  # what tests share, as pytest has it
 
 NAME = "requests"
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+sys.path.append(str(Path(__file__).parents[1]))  # what tests share, as pytest has it
 
 import robust_kills
 import robust_mutations

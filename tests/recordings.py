@@ -2,14 +2,11 @@
 
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest import mock
-
-sys.path.append(str(Path(__file__).parents[1]))  # what tests share, as pytest has it
 
 from scripted_writers import writer
 
@@ -34,6 +31,9 @@ SYNTHESIZE = (
     "--each=4", "--turns", "2", "2", "--batch-size=3", "--seed=1",
 )  # fmt: skip
 """What is typed, less `--out`."""
+
+TIMED = (".hen_written.json", "values.jsonl")
+"""What these verbs write that differs each time: what stood there before, and when it began."""
 
 MARKED = re.compile(r"<<<([0-9a-f]{12})\n")
 
