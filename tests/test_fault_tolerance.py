@@ -1,7 +1,6 @@
 """What is lost when a machine goes away, a disk lies or a gradient explodes: nothing unsaid."""
 
 import contextlib
-import fcntl
 import json
 import os
 import pty
@@ -9,10 +8,9 @@ import random
 import shutil
 import signal
 import subprocess
-import termios
+import sys
 import time
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -31,6 +29,13 @@ from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.metrics import read_metrics
 from hen_jax.training.processes import share_of
 from hen_jax.training.signals import stop_requests
+
+OWN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Makes what stands at its input the terminal of its session, and is then another command."""
 
 LOCAL = Path(__file__).parent.parent / "launch" / "local.sh"
 
@@ -109,13 +114,12 @@ def test_a_run_killed_at_a_random_moment_ends_as_one_that_was_not(tiny_base, who
     terminal, inside = pty.openpty()
     os.set_blocking(terminal, False)
     process = subprocess.Popen(
-        command(tiny_base, killed),
+        [sys.executable, "-c", OWN_TERMINAL, *command(tiny_base, killed)],
         env=environment(tmp_path),
         stdin=inside,
         stdout=inside,
         stderr=inside,
         start_new_session=True,
-        preexec_fn=partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0),
     )
     os.close(inside)
     folder = killed / "checkpoints"
