@@ -27,7 +27,7 @@ class Target(NamedTuple):
     """Files of one kind, and the verb that opens them."""
 
     name: str
-    share: int  # of the mutations, in 880
+    share: int  # of the mutations, in 920
     pattern: str  # in the home
     verb: str  # of `OPENINGS`
     unsigned: bool = False

@@ -130,9 +130,9 @@ def main() -> int:
 
 def replace(page: Path, name: str, text: str) -> None:
     """Puts `text` between the two markers of that name in a page."""
-    old = _between(page, name)
-    whole = page.read_text(encoding="utf-8")
-    page.write_text(whole.replace(old, f"\n{text}\n"), encoding="utf-8")
+    begin = f"<!-- {name}:begin -->"
+    old, new = f"{begin}{_between(page, name)}", f"{begin}\n{text}\n"
+    page.write_text(page.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
 
 
 def _between(page: Path, name: str) -> str:
