@@ -123,7 +123,7 @@ MADE: Mapping[str, tuple[tuple[str, ...], Any]] = {
     "reward": (("reward-run",), _export("reward-run", "reward", "hf")),
     "rating-run": (("model",), _run("regression", *SHORT, out="rating-run")),
     "rating": (("rating-run",), _export("rating-run", "rating", "hf")),
-    "routed": (("model",), _run("router", "updates=5", "loop.evaluators=()", out="routed")),
+    "routed": (("model",), _run("router", "updates=5", out="routed")),
     "tiny.gguf": ((), _write_gguf),
     "chats.jsonl": ((), _write_chats),
     "said": ((), record_all),
