@@ -1,5 +1,6 @@
 """Rows and texts spoilt at random: whoever reads them takes them, or says in a line why not."""
 
+import copy
 import dataclasses
 import json
 import random
@@ -69,7 +70,7 @@ def spoilt_value(value: Any, draw: random.Random) -> Any:
             other, at = draw.choice(found)
             holder[key] = json.loads(json.dumps(other[at])) if at in _keys(other) else None
         else:
-            holder[key] = draw.choice(HOSTILE)
+            holder[key] = copy.deepcopy(draw.choice(HOSTILE))  # it may be spoilt itself
     return value
 
 

@@ -158,7 +158,7 @@ REFUSED = {
     "row of weight 2": ("messages", {"messages": [U, A], "weight": 2}, "weight: rows weigh alike"),
     "row that does not train": ("messages", {"messages": [U, A], "train": False}, "train: marks a"),
     "loss_mask": ("messages", {"messages": [U, A], "loss_mask": [0, 1]}, "loss_mask: "),
-    "nemo mask": ("sharegpt", {"conversations": [H, G], "mask": "User", "type": "TEXT"}, "mask: "),
+    "nemo mask": ("sharegpt", {"conversations": [H, G], "mask": "Assistant"}, "mask: "),
     "pre-tokenised": ("messages", {"messages": [U, A], "input_ids": [1, 2]}, "input_ids: rows are"),
     "chat_template_kwargs": (
         "messages", {"messages": [U, A], "chat_template_kwargs": {"enable_thinking": True}},

@@ -1,11 +1,14 @@
 """What is lost when a machine goes away, a disk lies or a gradient explodes: nothing unsaid."""
 
+import contextlib
 import json
 import os
+import pty
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -26,6 +29,13 @@ from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.metrics import read_metrics
 from hen_jax.training.processes import share_of
 from hen_jax.training.signals import stop_requests
+
+OWN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Makes what stands at its input the terminal of its session, and is then another command."""
 
 LOCAL = Path(__file__).parent.parent / "launch" / "local.sh"
 
@@ -94,25 +104,36 @@ def test_asked_to_stop_it_saves_and_goes_on_bit_for_bit(tiny_base, whole, tmp_pa
 
 
 @pytest.mark.slow  # the same
-def test_a_run_killed_at_a_random_moment_ends_as_one_that_was_not(tiny_base, whole, tmp_path):
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGHUP])
+def test_a_run_killed_at_a_random_moment_ends_as_one_that_was_not(tiny_base, whole, tmp_path, by):
+    """SIGHUP comes from a terminal that is closed, which also takes no output any more."""
     lines = read_metrics(whole)
     steps = [line["step"] for line in lines if line["kind"] == "train"]
     assert steps == list(range(1, len(steps) + 1))
     killed = tmp_path / "killed"
+    terminal, inside = pty.openpty()
+    os.set_blocking(terminal, False)
     process = subprocess.Popen(
-        command(tiny_base, killed),
+        [sys.executable, "-c", OWN_TERMINAL, *command(tiny_base, killed)],
         env=environment(tmp_path),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        start_new_session=True,
     )
+    os.close(inside)
     folder = killed / "checkpoints"
     while process.poll() is None and not (
         folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
     ):
+        with contextlib.suppress(OSError):  # nothing was said; or the command has ended
+            os.read(terminal, 1 << 16)
         time.sleep(0.01)
     time.sleep(random.random() * 0.2)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() in (-signal.SIGKILL, 0)
+    if by == signal.SIGKILL:
+        process.send_signal(by)
+    os.close(terminal)
+    assert process.wait(60) in (-by, 0)
     run(tiny_base, killed)
     assert_same(saved(killed), saved(whole))
     again = [line for line in read_metrics(killed) if line["kind"] == "train"]

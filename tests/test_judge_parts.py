@@ -1,6 +1,7 @@
 """Rubrics, questions and verdicts: what may stand in them, and that graded text changes none."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -263,8 +264,22 @@ def test_a_file_of_somebody_else_is_no_journal(tmp_path, text):
     assert path.read_text() == text
 
 
-def test_a_damaged_line_of_a_journal_is_named(tmp_path):
+def test_a_row_of_a_journal_that_is_changed_is_damaged(tmp_path):
     path = tmp_path / "calls.jsonl"
-    path.write_text('{"journal": "test"}\n{"a": \n{"b": 2}\n')
+    with open_journal(path, "test") as journal:
+        journal.append([{"reply": "4", "tokens": 0.1}, {"reply": "你"}])
+    written = path.read_text()
+    path.write_text(written.replace('"reply": "4"', '"reply": "5"'))
+    with pytest.raises(InputError, match=r"calls\.jsonl:2: damaged"), open_journal(path, "test"):
+        pass
+    path.write_text(re.sub(r', "crc32": "\w+"', "", written))  # of an earlier release
+    with open_journal(path, "test") as journal:
+        assert journal.rows == [{"reply": "4", "tokens": 0.1}, {"reply": "你"}]
+
+
+@pytest.mark.parametrize("line", ['{"a": ', "[]", '{"a": 1, "crc32": "0"}', '{"crc32": null}'])
+def test_a_damaged_line_of_a_journal_is_named(tmp_path, line):
+    path = tmp_path / "calls.jsonl"
+    path.write_text(f'{{"journal": "test"}}\n{line}\n{{"b": 2}}\n')
     with pytest.raises(InputError, match=r"calls\.jsonl:2: damaged"), open_journal(path, "test"):
         pass

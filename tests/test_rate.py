@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 import shutil
 import subprocess
 import threading
@@ -10,6 +11,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+import fuzzed
 import pytest
 
 from hen_jax import cli
@@ -294,3 +296,26 @@ def test_a_rating_too_large_for_a_number_is_refused(tmp_path):
             code, found = ask(store, f"{links['rater']}/vote", vote)
             assert (code, found["error"][-15:]) == (400, "allowed: 1 to 5"), rating
         assert not store.votes
+
+
+def test_any_vote_is_taken_or_refused_and_what_is_kept_is_read_again(rating):
+    draw, codes = random.Random(0), set()
+    with opened(rating) as (store, links):
+        ask(store, f"{links['ann']}/consent", {})
+        for _ in range(600):
+            _, state = ask(store, f"{links['ann']}/state")
+            shown = state["item"] or {"id": "i0"}
+            sound = {"id": shown["id"], "choice": "a", "comment": "Warm.", "checks": {}}
+            sent = fuzzed.spoilt_line(sound, draw)
+            body = sent.encode("utf-8", "surrogatepass") if isinstance(sent, str) else sent
+            found = respond(store, "POST", f"{links['ann']}/vote", body)
+            codes.add(int(found.status))
+            assert found.status in (200, 400), (sent, found)
+            if found.status == 400:
+                assert len(json.loads(found.body)["error"]) < 700
+            elif draw.random() < 0.5:
+                ask(store, f"{links['ann']}/undo", {})
+        kept = list(store.votes)
+    assert codes == {200, 400}
+    with opened(rating) as (store, _):
+        assert store.votes == kept

@@ -1,19 +1,23 @@
 """A file that grows line by line, so that a kill loses nothing of what stands in it.
 
-The first line says what it is; each further one is a JSON object. One process at a time writes; a
-line that a kill cut off is dropped at the next opening.
+The first line says what it is; each further one is a JSON object with a checksum of its own. One
+process at a time writes; a line that a kill cut off is dropped at the next opening.
 """
 
 import errno
 import fcntl
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
+
+_CHECKSUM = "crc32"
+"""The field that no row of a caller may have."""
 
 
 class Journal(NamedTuple):
@@ -43,7 +47,7 @@ def open_journal(path: Path, kind: str) -> Iterator[Journal]:
         rows = _read(file, path, kind)
 
         def append(new: Iterable[Mapping[str, Any]]) -> None:
-            text = "".join(json.dumps(row) + "\n" for row in new)  # ASCII: no half characters
+            text = "".join(map(_line, new))  # ASCII: no half characters
             file.write(text.encode("ascii"))
             file.flush()
             os.fsync(file.fileno())
@@ -64,15 +68,33 @@ def _read(file: Any, path: Path, kind: str) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(data[:whole].splitlines(), start=1):
         try:
-            row = json.loads(line)
+            row = _sound(json.loads(line))
         except (ValueError, RecursionError):
             row = None
         if number == 1 and row != {"journal": kind}:
             raise InputError(_not_ours(path, kind))
-        if not isinstance(row, dict):
+        if row is None:
             raise InputError(f"{path}:{number}: damaged; delete this line")
         rows.append(row)
     return rows
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps({**row, _CHECKSUM: _checksum(row)}) + "\n"
+
+
+def _sound(row: Any) -> dict[str, Any] | None:
+    """The row of a line without its checksum; None for a line that is not as it was written."""
+    if not isinstance(row, dict):
+        return None
+    if _CHECKSUM not in row:  # a line of an earlier release
+        return row
+    written = row.pop(_CHECKSUM)
+    return row if written == _checksum(row) else None
+
+
+def _checksum(row: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(row).encode()):08x}"
 
 
 def _not_ours(path: Path, kind: str) -> str:

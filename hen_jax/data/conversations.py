@@ -158,9 +158,10 @@ def document(row: Row, messages: tuple[Message, ...]) -> Document:
       InputError: no assistant turn to learn from, a row marked as good or bad, or messages that are
         no conversation.
     """
-    if all(message.role != "assistant" for message in messages):
+    replies = [message for message in messages if message.role == "assistant"]
+    if not replies:
         raise InputError("messages: no assistant turn; nothing of this row would train")
-    if all(message.trains is False for message in messages if message.role == "assistant"):
+    if all(message.trains is False for message in replies):
         raise InputError("messages: no reply is marked to train; nothing of this row would train")
     if isinstance(row.get("label"), bool):
         raise InputError("label: says whether the reply is good; read it with the schema label")

@@ -57,7 +57,7 @@ IN_ROWS: Mapping[str, Refused] = {
     "trainable": Refused(_PER_TURN, (True,)),
     "train_on_turn": Refused(_PER_TURN, (True,)),
     "masked": Refused(_PER_TURN, (False,)),
-    "mask": Refused(_PER_TURN),
+    "mask": Refused(_PER_TURN, ("user", "human")),  # NeMo: whose turns do not train
     "loss_mask": Refused(_PER_TURN),
     "weight": Refused("rows weigh alike; weigh a whole file with `weight` in its source", (1,)),
     "loss_weight": Refused("rows weigh alike; weigh a whole file with `weight`", (1,)),
@@ -139,7 +139,7 @@ def unread(row: Row, read: Set[str]) -> set[str]:
     found = {key for key in row if key not in read and says(row[key])}
     for column in read & _TURNS:
         for turn in row[column] if isinstance(row.get(column), list) else ():
-            if isinstance(turn, dict):
+            if isinstance(turn, dict) and not turn.keys() <= _IN_TURN:
                 found |= {f"{column}.{key}" for key in turn.keys() - _IN_TURN if says(turn[key])}
     return found
 

@@ -24,7 +24,6 @@ PLAIN_SETTINGS: dict[str, Any] = {
     "bias": "none",
     "corda_config": None,
     "ensure_weight_tying": False,
-    "eva_config": None,
     "fan_in_fan_out": False,
     "kasa_config": None,
     "layer_replication": None,
@@ -45,6 +44,7 @@ PLAIN_SETTINGS: dict[str, Any] = {
 
 NEUTRAL_SETTINGS: dict[str, Any] = {
     "auto_mapping": None,
+    "eva_config": None,  # how it was initialised, as `init_lora_weights` may say
     "inference_mode": True,
     "lora_dropout": 0.0,
     "megatron_core": "megatron.core",
@@ -62,6 +62,9 @@ UNTARGETED: dict[str, Any] = {
 
 OLD_SETTINGS: dict[str, Any] = {"enable_lora": None, "merge_weights": False}
 """Settings of early releases that newer ones do not write: read where they had no effect."""
+
+_OF_TRAINING = {"lora_dtype", "lorap_emb_lr", "lorap_lr_ratio", "runtime_config"}
+"""Settings of other tools and releases on how an adapter is trained: any value is read."""
 
 _READ = {
     "alpha_pattern",
@@ -132,7 +135,8 @@ def read_settings(path: Path) -> PeftSettings:
     """Reads `adapter_config.json`.
 
     Raises:
-      InputError: a setting that low-rank adapters as we have them lack, or an unknown one.
+      InputError: a setting that low-rank adapters as we have them lack, or an unknown one that is
+        neither null, false nor empty: what a later release does not use, it writes so.
     """
     found = read_json(path)
     for key, value in found.items():
@@ -174,7 +178,7 @@ def _check(path: Path, key: str, value: Any) -> None:
         raise InputError(f"{path}: 'modules_to_save' is {value!r}; only a score head is supported")
     elif key == "task_type" and value not in (*_TASKS, None):
         raise InputError(f"{path}: 'task_type' is {value!r}; supported: {', '.join(_TASKS)}")
-    elif key not in NEUTRAL_SETTINGS | UNTARGETED and key not in _READ:
+    elif key not in NEUTRAL_SETTINGS | UNTARGETED and key not in _READ | _OF_TRAINING and value:
         raise InputError(
             f"{path}: setting {key!r} ({value!r}) is not known; remove it if it has no effect"
         )

@@ -54,5 +54,6 @@ def load_tokenizer(folder: str | Path) -> "PreTrainedTokenizerFast":
             ) from error
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{folder}: transformers cannot read this tokenizer ({first_line}); import it again"
+            f"{folder}: transformers cannot read this tokenizer ({first_line}); mend "
+            "tokenizer.json or tokenizer_config.json, or import it again"
         ) from error

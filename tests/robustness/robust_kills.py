@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from robust_outcomes import LEFT_OVER, Row, difference, files, names, trained
+from recordings import record_all
+from robust_commands import COMMANDS, SFT, Command
+from robust_outcomes import LEFT_OVER, Row, difference, files, is_wanted, names
 
 ROOT = Path(__file__).parents[2]
 CHAIN = 4
@@ -51,53 +53,6 @@ if os.environ.get("HEN_PROCESS_ID", "0") == "0":
 '''
 
 
-class Command(NamedTuple):
-    """What is killed; `{home}` and `{out}` in its words are filled in."""
-
-    name: str
-    share: int  # of the kills, in 52
-    words: tuple[str, ...]
-    result: Callable[[Path], Any]
-    processes: int = 1
-
-
-SFT = (
-    "run",
-    f"--config={ROOT / 'configs' / 'sft.py'}:tiny",
-    "--workdir={out}",
-    "--config.epochs=0.4",
-    "--config.data.batch_size=8",
-    "--config.loop.checkpoint_every=3",
-)
-EMCL = (
-    "run",
-    f"--config={ROOT / 'configs' / 'emcl.py'}:tiny",
-    "--workdir={out}",
-    "--config.steps=8",
-    "--config.loop.checkpoint_every=2",
-)
-REWARD = (
-    "run",
-    f"--config={ROOT / 'configs' / 'reward.py'}:tiny",
-    "--workdir={out}",
-    "--config.epochs=0.1",
-    "--config.loop.checkpoint_every=2",
-    "--config.loop.evaluators=()",
-)
-EXPORT = ("export", "--run={home}/run", "--out={out}", "--format")
-
-COMMANDS = (
-    Command("`hen run`, SFT", 12, SFT, trained),
-    Command("`hen run`, EMCL", 6, EMCL, trained),
-    Command("`hen run`, reward", 6, REWARD, trained),
-    Command("`hen run`, SFT, 2 processes x 4 devices", 6, SFT, trained, processes=2),
-    Command("`hen export`, hf", 7, (*EXPORT, "hf"), files),
-    Command("`hen export`, peft", 5, (*EXPORT, "peft"), files),
-    Command("`hen import FOLDER`", 5, ("import", "{home}/model", "{out}"), files),
-    Command("`hen import FILE.gguf`", 5, ("import", "{home}/tiny.gguf", "{out}"), files),
-)
-
-
 class Moments(NamedTuple):
     """When a command can be killed."""
 
@@ -119,27 +74,32 @@ class Trial(NamedTuple):
 
 def rows(home: Path, kills: int, draw: random.Random, only: str) -> list[Row]:
     """One row for each command, with about `kills` kills in all."""
-    wanted = [command for command in COMMANDS if only in command.name]
+    wanted = [command for command in COMMANDS if is_wanted(command.name, only)]
     if not kills or not wanted:
         return []
     (home / "hook").mkdir()
     (home / "hook" / "sitecustomize.py").write_text(HOOK, encoding="utf-8")
-    _prepare(home)
+    _prepare(home, wanted)
     total = sum(command.share for command in wanted)
     return [_row(home, one, -(-kills * one.share // total), draw) for one in wanted]
 
 
-def _prepare(home: Path) -> None:
-    """What the commands read: a model, a run with an adapter, a GGUF file."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from tiny_gguf import write_gguf
+def _prepare(home: Path, wanted: Sequence[Command]) -> None:
+    """What the commands read: recordings, a model, a run with an adapter, a GGUF file."""
+    words = " ".join(word for command in wanted for word in command.words)
+    if "{home}/said" in words:
+        record_all(home)
+    if "{home}/tiny.gguf" in words:
+        from tiny_gguf import write_gguf
 
-    write_gguf(home / "tiny.gguf")
+        write_gguf(home / "tiny.gguf")
     trial = _trial(home, "given")
-    adapter = ("--config.adapter.rank=2", f"--config.model.source={home / 'model'}")
-    for words in (("import", "tiny", f"{home}/model"), (*SFT, *adapter)):
-        _must_end(_begin(Command("", 0, words, files), trial), trial)
-    trial.out.rename(home / "run")
+    if "{home}/model" in words or "{home}/run" in words:
+        _must_end(_begin(Command("", 0, ("import", "tiny", f"{home}/model"), files), trial), trial)
+    if "{home}/run" in words:
+        adapter = ("--config.adapter.rank=2", f"--config.model.source={home / 'model'}")
+        _must_end(_begin(Command("", 0, (*SFT, *adapter), files), trial), trial)
+        trial.out.rename(home / "run")
 
 
 def _row(home: Path, command: Command, kills: int, draw: random.Random) -> Row:
@@ -150,10 +110,12 @@ def _row(home: Path, command: Command, kills: int, draw: random.Random) -> Row:
     timed = _trial(home, "timed", whole)
     _must_end(_begin(command, timed, count=events), timed)
     moments = Moments(int(events.read_text()), time.monotonic() - began)
+    if change := difference(command.result(timed.out), result):
+        raise SystemExit(f"{command.name} never ends alike: {change}")
     made, faults, chains = Counter(), [], 0
     while made.total() < kills and chains < 2 * kills:
         trial = _trial(home, "trial", whole)
-        if chains % 2 and command.words[0] != "run":  # an output of before, to be exchanged
+        if chains % 2 and command.exchanges:
             shutil.copytree(whole.out, trial.out)
         room = min(CHAIN, kills - made.total())
         story, fault = _chain(command, trial, moments, room, draw)

@@ -1,67 +1,76 @@
 """Files damaged one at a time, each opened by the verb that reads it."""
 
-import contextlib
-import io
 import os
 import random
 import shutil
-import signal
-import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from robust_damages import DAMAGES
-from robust_outcomes import Row, difference, files, trained
-
-CONFIG = Path(__file__).parents[2] / "configs" / "sft.py"
-LONGEST = 300
-"""Seconds after which a verb counts as one that hangs."""
+from robust_openings import OPENINGS, make, outcome, type_, words_of
+from robust_outcomes import Row, difference, is_wanted
 
 TOLD = ("is damaged", "set aside", "holds no evaluation")
 """What a verb says when it builds anew, takes what is older, or goes on without."""
 
 RECORD = "hen_jax.json"
 
-TIMED = "compilation included"
-"""In the line of `hen generate` that tells its speed."""
+OUTPUTS = ".hen_written.json"
+"""Where the checksums of what a verb wrote stand."""
+
+ENDS = ("refused", "told", "the same", "as they are")
+"""How a verb may end that opens a damaged file."""
 
 
 class Target(NamedTuple):
     """Files of one kind, and the verb that opens them."""
 
     name: str
-    share: int  # of the mutations, in 240
-    pattern: str  # in the home; `NEWEST` is the newest checkpoint
-    verb: str
+    share: int  # of the mutations, in 920
+    pattern: str  # in the home
+    verb: str  # of `OPENINGS`
+    unsigned: bool = False
+    """Nobody's checksum is over these: where they can still be read, they are taken as they are."""
 
 
 TARGETS = (
-    Target("model", 45, "model/*", "generate"),
-    Target("model, as the base of a run", 25, "model/*", "run"),
-    Target("adapter", 35, "peft/*", "adapter"),
-    Target("run record", 15, "run/hen_jax.json", "run"),
-    Target("run record ", 15, "run/hen_jax.json", "export"),
-    Target("checkpoint", 30, "run/checkpoints/6/**/*", "run"),
-    Target("checkpoint ", 20, "run/checkpoints/6/**/*", "export"),
-    Target("data cache", 30, "cache/examples/**/*", "run"),
-    Target("metrics, time ledger", 15, "run/[gm]*.json*", "run"),
-    Target("metrics ", 10, "run/metrics.jsonl", "export"),
+    Target("model", 80, "model/*", "generate"),
+    Target("model, as the base of a run", 45, "model/*", "run"),
+    Target("adapter", 65, "peft/*", "adapter"),
+    Target("run record", 30, "run/hen_jax.json", "run"),
+    Target("run record ", 30, "run/hen_jax.json", "export"),
+    Target("checkpoint", 60, "run/checkpoints/6/**/*", "run"),
+    Target("checkpoint ", 40, "run/checkpoints/6/**/*", "export"),
+    Target("data cache", 60, "cache/examples/**/*", "run"),
+    Target("metrics, time ledger", 35, "run/[gm]*.json*", "run"),
+    Target("metrics ", 20, "run/metrics.jsonl", "export"),
+    Target("reward head", 70, "reward/*", "score"),
+    Target("head of ratings", 50, "rating/*", "rate"),
+    Target("router", 45, "routed/router/*", "route"),
+    Target("GGUF", 70, "tiny.gguf", "import", unsigned=True),
+    Target("replay", 30, "said/g.jsonl", "replay", unsigned=True),
+    Target("replay ", 30, "said/j.jsonl", "judge", unsigned=True),
+    Target("replay  ", 30, "said/[ef].jsonl", "evaluate", unsigned=True),
+    Target("journal of verdicts", 25, "judged/calls.jsonl", "judge again"),
+    Target("journal of replies", 25, "evaluated/[cv]*.jsonl", "evaluate again"),
+    Target("what a report tells of", 50, "story/**/*.json*", "report", unsigned=True),
+    Target("pipeline record", 30, "pipeline/hen_jax.json", "pipeline"),
 )
 
 
 def rows(home: Path, count: int, draw: random.Random, only: str) -> list[Row]:
     """One row for each kind of file, with about `count` mutations in all."""
-    wanted = [target for target in TARGETS if only in target.name]
+    wanted = [one for one in TARGETS if is_wanted(one.name, only)]
     if not count or not wanted:
         return []
     os.environ |= {"HEN_CACHE": str(home / "cache"), "TMPDIR": str(home / "tmp")}
     (home / "tmp").mkdir()
-    _prepare(home)
+    verbs = dict.fromkeys(target.verb for target in wanted)
+    make((need for verb in verbs for need in OPENINGS[verb].needs), home)
     clean = shutil.copytree(home, home.with_name(home.name + "-clean"))
     try:
-        verbs = dict.fromkeys(target.verb for target in wanted)
-        sound = {verb: _outcome(verb, home) for verb in verbs}
+        sound = {verb: outcome(verb, home) for verb in verbs}
         total = sum(target.share for target in wanted)
         return [
             _row(home, clean, one, -(-count * one.share // total), sound[one.verb], draw)
@@ -69,83 +78,6 @@ def rows(home: Path, count: int, draw: random.Random, only: str) -> list[Row]:
         ]
     finally:
         shutil.rmtree(clean)
-
-
-def words_of(verb: str, home: Path) -> list[str]:
-    """What is typed."""
-    generate = ["generate", "--model", f"{home}/model", "--prompt", "It rains."]
-    generate += ["--temperature", "0", "--max-new-tokens", "4"]
-    return {
-        "generate": generate,
-        "adapter": [*generate, "--adapter", f"{home}/peft"],
-        "export": ["export", "--run", f"{home}/run", "--out", f"{home}/out", "--format", "peft"],
-        "run": [
-            "run",
-            f"--config={CONFIG}:tiny",
-            f"--workdir={home}/run",
-            f"--config.model.source={home}/model",
-            "--config.adapter.rank=2",
-            "--config.epochs=0.2",
-            "--config.data.batch_size=8",
-            "--config.loop.checkpoint_every=4",
-        ],
-    }[verb]
-
-
-def _prepare(home: Path) -> None:
-    """A model, a run on it, its adapter, and the cache of its data."""
-    given = (
-        ["import", "tiny", f"{home}/model"],
-        words_of("run", home),
-        ["export", "--run", f"{home}/run", "--out", f"{home}/peft", "--format", "peft"],
-    )
-    for words in given:
-        done = _type(words)
-        if done.code != 0:
-            raise SystemExit(f"{words}: {done.said}")
-
-
-class Done(NamedTuple):
-    """How a verb ended; `code` None is a traceback or a hang."""
-
-    code: int | None
-    said: str
-
-
-def _type(words: list[str]) -> Done:
-    """The command, in this process."""
-    from hen_jax import cli
-
-    def hangs(*_: object) -> None:
-        raise TimeoutError(f"not done after {LONGEST} s")
-
-    said = io.StringIO()
-    signal.signal(signal.SIGALRM, hangs)
-    signal.alarm(LONGEST)
-    try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            code = cli.main(words)
-    except BaseException:
-        return Done(None, said.getvalue() + traceback.format_exc())
-    finally:
-        signal.alarm(0)
-    return Done(code, said.getvalue())
-
-
-def _outcome(verb: str, home: Path) -> Any:
-    """What a verb that ended well has given, to be compared."""
-    done = _type(words_of(verb, home))
-    if done.code != 0:
-        raise SystemExit(f"{verb} of what is sound: {done.said}")
-    return _given(verb, home, done)
-
-
-def _given(verb: str, home: Path, done: Done) -> Any:
-    if verb == "run":
-        return trained(home / "run")
-    if verb == "export":
-        return files(home / "out")
-    return [line for line in done.said.splitlines() if TIMED not in line]
 
 
 def _row(
@@ -161,19 +93,22 @@ def _row(
         if how is None:
             continue
         names = {path.name} | ({how.split()[-1]} if "swapped" in how else set())
-        outcome = _judged(home, target.verb, names, sound)
-        counted[outcome if outcome in ("refused", "told", "the same") else "fault"] += 1
-        if outcome not in counted:
+        if OUTPUTS in names:  # what it vouches for is told by its own name
+            names |= {one.name for one in path.parent.iterdir()}
+        end = _judged(home, target, names, sound)
+        counted[end if end in ENDS else "fault"] += 1
+        if end not in ENDS:
             where = f"{path.relative_to(home)} ({size} bytes) {how}"
-            faults.append(f"{target.verb}: {where}: {outcome}")
+            faults.append(f"{target.verb}: {where}: {end}")
             print(f"FAULT {faults[-1]}", flush=True)
-    numbers = [counted[name] for name in ("refused", "told", "the same", "fault")]
-    verb = "`hen generate`, adapted" if target.verb == "adapter" else f"`hen {target.verb}`"
-    return Row((target.name.strip(), count, verb, *numbers), faults)
+    numbers = [counted[name] for name in (*ENDS, "fault")]
+    return Row((target.name.strip(), count, OPENINGS[target.verb].shown, *numbers), faults)
 
 
-def _judged(home: Path, verb: str, names: set[str], sound: Any) -> str:
-    done = _type(words_of(verb, home))
+def _judged(home: Path, target: Target, names: set[str], sound: Any) -> str:
+    """One of `ENDS`, or what went wrong."""
+    opening = OPENINGS[target.verb]
+    done = type_(words_of(opening.words, home))
     said = done.said
     if done.code is None:
         return f"traceback: {said[-1500:]}"
@@ -182,10 +117,12 @@ def _judged(home: Path, verb: str, names: set[str], sound: Any) -> str:
         named = len(told) == 1 and any(name in told[0] for name in names)
         return "refused" if named else f"exit code {done.code} without its name: {said[-800:]}"
     told = next((line for line in said.splitlines() if any(sign in line for sign in TOLD)), None)
-    found, wanted = _given(verb, home, done), sound
+    found, wanted = opening.given(home, done), sound
     if told and "metrics.jsonl" in told:  # the log that is lost is all that may be lost
         found, wanted = (_without_log(one) for one in (found, wanted))
     change = difference(found, wanted)
+    if change and target.unsigned:
+        return "as they are"
     if told:
         return f"told, but another result: {change}" if change else "told"
     return f"SILENT: {change}" if change else "the same"

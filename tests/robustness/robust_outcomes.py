@@ -23,6 +23,11 @@ class Row(NamedTuple):
     faults: list[str]
 
 
+def is_wanted(name: str, only: str) -> bool:
+    """Whether it holds one of the texts, with commas between them, of `--only`."""
+    return any(one in name for one in only.split(","))
+
+
 def files(folder: Path) -> dict[str, str]:
     """SHA-256 by path of what `hen import` and `hen export` wrote."""
     return {

@@ -1,20 +1,16 @@
 """Rows of every schema, votes, replays and verdicts, spoilt and read in thousands."""
 
 import random
-import sys
 from pathlib import Path
 
-from robust_outcomes import Row
-
-sys.path.append(str(Path(__file__).parents[1]))  # what tests share, as pytest has it
-
 import fuzzed
+from robust_outcomes import Row, is_wanted
 
 
 def rows(home: Path, count: int, draw: random.Random, only: str) -> list[Row]:
     """One row for each kind of file, with about `count` spoilt lines in all."""
     every = {**fuzzed.kinds(home), "gguf": fuzzed.gguf_kind(home)}
-    wanted = {name: kind for name, kind in every.items() if only in name}
+    wanted = {name: kind for name, kind in every.items() if is_wanted(name, only)}
     if not count or not wanted:
         return []
     each = -(-count // len(wanted))
