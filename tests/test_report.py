@@ -333,10 +333,23 @@ def test_the_settings_of_a_run_are_shown_as_json(run):
     assert json.loads(values["settings"])["seed"] == 0
 
 
+def row_of(**changed):
+    """The text of `results.json` with one figure, changed."""
+    return json.dumps({"figures": [ROWS[0] | changed], "not_measured": []})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("results.json", "{}", "results.json: no results of hen evaluate"),
+        ("results.json", row_of(n="x"), "results.json: figures[0] is damaged"),
+        ("results.json", row_of(arm=3), "results.json: figures[0] is damaged"),
+        ("results.json", row_of(controls=["x"]), "results.json: figures[0] is damaged"),
+        (
+            "results.json",
+            '{"figures": [], "not_measured": [7]}',
+            "results.json: not_measured[0] is damaged",
+        ),
         ("samples.jsonl", '{"id": "a/1"}\n', "samples.jsonl:1: damaged"),
         ("samples.jsonl", '{"id": "a/1", "mess', "samples.jsonl:1: damaged"),
     ],

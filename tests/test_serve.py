@@ -515,6 +515,7 @@ def test_experts_come_and_go_without_a_compilation(at, served, folders, client, 
     assert [p._cache_size() for p in (e._step, e._prefill, e._admit)] == programs
     for name, path, says in (
         ("x", tmp_path, "adapter_config.json"),
+        ("x", "\0", "lora_path is"),
         ("base", folders["calm"], "cannot be called"),
         ("auto", folders["calm"], "cannot be called"),
         ("a b", folders["calm"], "cannot be called"),

@@ -23,6 +23,8 @@ async def load(served: Served, request: Request) -> Response:
     fields.refuse_others(body, ("lora_name", "lora_path"), {})
     name, folder = fields.text(body, "lora_name"), fields.text(body, "lora_path")
     require_name(name, served.name)
+    if "\0" in folder:
+        raise fields.wrong("lora_path", folder, "the path of a folder")
     loop = asyncio.get_running_loop()
     try:
         adapter = await loop.run_in_executor(None, served.read_adapter, Path(folder))

@@ -136,7 +136,33 @@ def _evaluated(folder: Path) -> EvaluatedFolder:
     found = read_json(path)
     if not isinstance(found, dict) or not {"figures", "not_measured"} <= found.keys():
         raise InputError(f"{path}: no results of hen evaluate; run it again, or remove the folder")
+    for name in ("figures", "not_measured"):
+        rows = found[name] if isinstance(found[name], list) else [None]
+        for number, row in enumerate(rows):
+            if not _is_row(row):
+                raise InputError(
+                    f"{path}: {name}[{number}] is damaged; run hen evaluate again, or remove the "
+                    "folder"
+                )
     return EvaluatedFolder(found["figures"], found["not_measured"], _samples(path.parent))
+
+
+_NUMBERS = {"value", "low", "high", "n", "clusters", "missing", "p", "before"}
+
+
+def _is_row(row: Any) -> bool:
+    """Whether a page can be made of a row: names are texts, figures numbers or not known."""
+    if not isinstance(row, dict) or not {"suite", "arm"} <= row.keys():
+        return False
+    controls = row.get("controls") or {}
+    numbers = [row[name] for name in _NUMBERS & row.keys()]
+    names = [row[name] for name in ("suite", "arm", "measure", "group", "why") if name in row]
+    return (
+        isinstance(controls, dict)
+        and all(one is None or isinstance(one, int | float) for one in numbers)
+        and all(isinstance(one, str) for one in names)
+        and all(isinstance(one, int | float) for one in controls.values())
+    )
 
 
 def _samples(folder: Path) -> list[SampleReplies]:
