@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_tokenizer import tiny_tokenizer
 
+from hen_jax import cli
 from hen_jax.core.errors import InputError
 from hen_jax.data import samples
 from hen_jax.data.cues import cue_accuracy
@@ -186,3 +187,11 @@ def test_scripts_are_told_apart():
         "mixed", "other", "mixed", "other"
     ]  # fmt: skip
     assert script_of("雨下成这样。") == "han"
+
+
+def test_the_verbs_read_what_ships_by_its_name(capsys):
+    shipped = ["shipped:crossed/fact.en.jsonl", "--schema", "crossed"]
+    assert cli.main(["data", "stats", *shipped]) == 0
+    assert "110 records" in capsys.readouterr().out
+    assert cli.main(["data", "validate", *shipped]) == 0
+    assert cli.main(["data", "validate", "shipped:crossed/none.jsonl", "--schema", "crossed"]) == 2

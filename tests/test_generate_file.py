@@ -1,5 +1,6 @@
 """`hen generate` over a file: in order, resumed, and never into another's replies."""
 
+import dataclasses
 import fcntl
 import json
 from pathlib import Path
@@ -182,6 +183,14 @@ def test_other_settings_do_not_go_on(prompts, request_, tmp_path, speak):
     other = GenerateRequest(backend=request_.backend, temperature=0.1)
     with pytest.raises(InputError, match="by another model, or with other settings"):
         generate_file(other, prompts, tmp_path / "out.jsonl")
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1.0, float("inf")])
+def test_a_temperature_that_is_none_leaves_no_file(prompts, request_, tmp_path, value):
+    asked = dataclasses.replace(request_, temperature=value)
+    with pytest.raises(InputError, match="temperature is"):
+        generate_file(asked, prompts, tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_two_commands_do_not_write_one_file(prompts, request_, tmp_path):

@@ -78,10 +78,11 @@ def _add_people(verbs: Any, schema: str) -> None:
 
 def validate_verb(chosen: argparse.Namespace, _: list[str]) -> int:
     """`hen data validate`; 1 if a record is bad."""
+    from hen_jax.runs.sources import locate_source
     from hen_jax.verbs.data.checking import validate
 
-    columns = dict(chosen.columns)
-    return 1 if validate(chosen.file, chosen.schema, chosen.out, columns).problems else 0
+    file, columns = locate_source(str(chosen.file)), dict(chosen.columns)
+    return 1 if validate(file, chosen.schema, chosen.out, columns).problems else 0
 
 
 def schemas_verb(_: argparse.Namespace, __: list[str]) -> None:
@@ -93,9 +94,11 @@ def schemas_verb(_: argparse.Namespace, __: list[str]) -> None:
 
 def stats_verb(chosen: argparse.Namespace, _: list[str]) -> None:
     """`hen data stats`."""
+    from hen_jax.runs.sources import locate_source
     from hen_jax.verbs.data.stats import stats
 
-    stats(chosen.file, chosen.schema, chosen.out, chosen.model, dict(chosen.columns))
+    file = locate_source(str(chosen.file))
+    stats(file, chosen.schema, chosen.out, chosen.model, dict(chosen.columns))
 
 
 def scrub_verb(chosen: argparse.Namespace, _: list[str]) -> None:

@@ -90,6 +90,7 @@ def require_settings(request: GenerateRequest) -> None:
         raise InputError(f"--n is {request.n}; give 1 or more replies to each prompt")
     if not all(request.stop):
         raise InputError("--stop is empty: every reply would end before it begins; give a text")
+    Sampling(request.temperature, request.top_k, request.top_p)  # refuses what is out of range
 
 
 DELIVERY = ("at_once", "per_minute", "timeout", "tries")
