@@ -135,7 +135,7 @@ def test_the_verb_checks_exports_and_ranks(tmp_path, capsys, crossed):
     assert len(pairs) == 206
     own = {item.id: item for one in crossed for item in one.items()}
     assert all(x.chosen[0].content == own[x.id].options[own[x.id].answer] for x in pairs)
-    found = figures(hen_bench, context(knows(crossed), limit=4))
+    found = figures(hen_bench, context(knows(crossed)))
     rows = [x._asdict() | {"suite": bench.NAME} for x in found.values()]
     (tmp_path / "one").mkdir()
     write_json(tmp_path / "one/results.json", {"figures": rows})
@@ -189,3 +189,42 @@ def test_a_fact_after_a_change_of_topic(crossed):
     assert (far.answer, far.group, far.aspect) == (1, near.group, "persistence@5")
     roles = [message.role for message in far.messages]
     assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"]
+
+
+def test_a_row_of_some_questions_is_marked_below_the_whole_ones(tmp_path, capsys, crossed):
+    whole = figures(hen_bench, context(knows(crossed))).values()
+    few = figures(hen_bench, context(knows(crossed), limit=1)).values()
+    one_language = figures(hen_bench, context(knows(crossed), languages=("en",))).values()
+    rows = [x._asdict() | {"suite": bench.NAME, "value": 0.4, "low": 0.3} for x in whole]
+    rows += [x._asdict() | {"suite": bench.NAME, "arm": "few"} for x in few]
+    rows += [x._asdict() | {"suite": bench.NAME, "arm": "en only"} for x in one_language]
+    write_json(tmp_path / "r.json", {"figures": rows})
+    found = bench_verb.leaderboard([tmp_path / "r.json"], tmp_path / "board.md")
+    assert [row["arm"] for row in found] == ["a", "few", "en only"]
+    told = capsys.readouterr().out
+    assert "| a | chat | 0.40" in told
+    assert "| few (in part: en 14 of 206, zh 14 of 206) | chat | 1.00" in told
+    assert "| en only (in part: en 206 of 206, zh 0 of 206) | chat | 1.00" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"low": ...}, "low: None; allowed: a number from 0 to 1"),
+        ({"value": "0.5"}, "value: '0.5'; allowed"),
+        ({"value": float("nan")}, "value: nan; allowed"),
+        ({"n": ...}, "n: None; allowed: a whole number"),
+        ({"about": 3}, "about: 3; allowed: a text"),
+    ],
+)
+def test_a_figure_that_lacks_a_number_is_refused(tmp_path, capsys, change, what):
+    row = {"suite": bench.NAME, "against": "", "arm": "a", "measure": "accuracy", "group": "en",
+           "value": 0.5, "low": 0.4, "high": 0.6, "n": 206, "about": "x"}  # fmt: skip
+    row = {key: value for key, value in (row | change).items() if value is not ...}
+    write_json(tmp_path / "r.json", {"figures": [row]})
+    words = ["--results", str(tmp_path / "r.json"), "--out", str(tmp_path / "board.md")]
+    assert cli.main(["bench", "leaderboard", *words]) == 2
+    told = capsys.readouterr().err
+    assert f"r.json: accuracy of a, en: {what}" in told
+    assert len(told.splitlines()) == 1
+    assert not (tmp_path / "board.md").exists()

@@ -1,7 +1,8 @@
 """`hen bench`: the benchmark's controls, its items for people to rate, and a leaderboard."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,16 @@ def leaderboard(results: Sequence[Path], out: Path) -> list[_Row]:
     """Brings `results.json` of several `hen evaluate --suite hen-bench@1` into one table.
 
     A row for each arm: accuracy in each language with its interval, each aspect, how the arm was
-    asked; rows are ordered by the mean of both languages. Anybody's results can be added. Below
-    stand the rankers without understanding.
+    asked; rows are ordered by the mean of both languages. Anybody's results can be added. A row
+    that lacks questions stands below the others, marked with how many it has. Below stand the
+    rankers without understanding.
 
     Raises:
-      InputError: a file without figures of this benchmark, or somebody else's file at `out`.
+      InputError: a file without figures of this benchmark, a figure that lacks a number, or
+        somebody else's file at `out`.
     """
     rows = [row for path in results for row in _rows(path)]
-    rows.sort(key=lambda row: -row["mean"])
+    rows.sort(key=lambda row: (row["part"] != "", -row["mean"]))
     text = _table([*rows, *_control_rows()])
     with output_files(out) as (staged,):
         staged.write_text(text, encoding="utf-8")
@@ -92,6 +95,10 @@ def _rows(path: Path) -> list[_Row]:
     found = read_json(path)
     try:
         figures = [x for x in found["figures"] if x["suite"] == NAME and not x["against"]]
+        figures = [
+            _checked(path, x) for x in figures
+            if x["measure"] == "accuracy" and x["value"] is not None
+        ]  # fmt: skip
         names = list(dict.fromkeys(x["arm"] for x in figures))
         rows = [row for name in names if (row := _row(name, figures)) is not None]
     except (KeyError, TypeError):
@@ -103,12 +110,22 @@ def _rows(path: Path) -> list[_Row]:
     return rows
 
 
+def _checked(path: Path, figure: _Row) -> _Row:
+    """The figure, whose numbers are numbers; `low` and `high` may be null together."""
+    place = f"{path}: accuracy of {figure['arm']}, {figure['group']}"
+    unbounded = figure.get("low", 0) is None and figure.get("high", 0) is None
+    for key in ("value",) if unbounded else ("value", "low", "high"):
+        value = figure.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise InputError(f"{place}: {key}: {value!r}; allowed: a number from 0 to 1")
+    for key, kind, allowed in (("n", int, "a whole number"), ("about", str, "a text")):
+        if type(figure.get(key)) is not kind:
+            raise InputError(f"{place}: {key}: {figure.get(key)!r}; allowed: {allowed}")
+    return figure
+
+
 def _row(arm: str, figures: Sequence[_Row]) -> _Row | None:
-    own = {
-        x["group"]: x
-        for x in figures
-        if x["arm"] == arm and x["measure"] == "accuracy" and x["value"] is not None
-    }
+    own = {x["group"]: x for x in figures if x["arm"] == arm}
     whole = {language: own[language] for language in LANGUAGES if language in own}
     if not whole:
         return None
@@ -127,7 +144,17 @@ def _row(arm: str, figures: Sequence[_Row]) -> _Row | None:
         "languages": whole,
         "aspects": aspects,
         "asked": first["about"],
+        "part": _part(whole),
     }
+
+
+def _part(whole: Mapping[str, _Row]) -> str:
+    """How many questions of each language a row has, or "" where it has all of them."""
+    asked = {x: whole[x]["n"] if x in whole else 0 for x in LANGUAGES}
+    pinned = Counter(one.language for one in load_bench() for _ in one.prompts)
+    if asked == pinned:
+        return ""
+    return ", ".join(f"{x} {asked[x]} of {pinned[x]}" for x in LANGUAGES)
 
 
 def _control_rows() -> list[_Row]:
@@ -145,6 +172,7 @@ def _control_rows() -> list[_Row]:
             "languages": {x: {"value": mean(own, x, None), "low": None} for x in LANGUAGES},
             "aspects": {x: mean(own, None, x) for x in ASPECTS},
             "asked": "control",
+            "part": "",
         }
         for name, own in control_values(crossed).items()
     ]
@@ -157,7 +185,8 @@ def _table(rows: Sequence[_Row]) -> str:
         both = [_interval(row["languages"].get(language)) for language in LANGUAGES]
         cells = [f"{row['aspects'][x]:.2f}" if x in row["aspects"] else "" for x in ASPECTS]
         way = row["asked"].rpartition(", ")[2]
-        lines.append([row["arm"], way, *both, *cells])
+        name = f"{row['arm']} (in part: {row['part']})" if row["part"] else row["arm"]
+        lines.append([name, way, *both, *cells])
     pins = "; ".join(f"{name} {digest[:12]}" for name, digest in PINNED.items())
     page = [
         f"# {NAME}",
@@ -165,7 +194,8 @@ def _table(rows: Sequence[_Row]) -> str:
         *markdown_table(head, lines),
         "",
         "Accuracy of single questions; chance is 0.50, and any ranker that reads options alone has "
-        "0.50 by construction. Intervals by resampling items.",
+        "0.50 by construction. Intervals by resampling items. A model in part answered "
+        "so many of the questions only (by --limit or --language): no rank among whole ones.",
         f"Files: {pins}. A row is made by "
         f"`hen evaluate --arm NAME=MODEL --suite {NAME} --out DIR`, the table by "
         "`hen bench leaderboard --results DIR ... --out FILE`.",
