@@ -214,6 +214,43 @@ def test_spans():
     assert {text: read_span(text) for text in read} == read
 
 
+@pytest.mark.parametrize(
+    ("truth", "predicted", "values"),
+    [
+        ("I lost my dog", "i lost my dog", (0, 0)),  # case counts
+        ("I lost my dog", "lost MY", (0, 0)),
+        ("lost my dog", " lost my dog\n", (1, 0)),
+        ("lost my dog today", " lost my dog ", (0, 1)),  # blanks at the ends do not
+        (" my dog ", "lost my dog", (0, 1)),
+        ("lost my dog", " ", (0, 0)),
+    ],
+)
+def test_spans_are_similar_as_in_the_published_lists(truth, predicted, values):
+    found = span_values(truth, predicted)
+    assert (found.exact, found.partial) == values
+    assert (found.lcs_f1 > 0) == (found.squad_f1 > 0) == any(values)
+
+
+@pytest.mark.parametrize(
+    ("read", "data", "what"),
+    [
+        (reccon.read_annotation, {}, "no turn in this file"),
+        (reccon.read_annotation, {"d": [[]]}, "no turn in this file"),
+        (
+            reccon.read_annotation,
+            {"d": [[{"turn": "x", "speaker": "A", "utterance": "I", "emotion": "happy"}]]},
+            "no annotation of RECCON .ValueError: .*'x'",
+        ),
+        (reccon.read_spans, {}, "no question in this file"),
+        (reccon.read_spans, [], "no question in this file"),
+        (reccon.read_spans, [{"context": "x", "qas": []}], "no question in this file"),
+    ],
+)
+def test_files_of_reccon_without_content_are_refused(tmp_path, read, data, what):
+    with pytest.raises(InputError, match=rf"r\.json: .*{what}"):
+        read(write(tmp_path / "r.json", json.dumps(data)))
+
+
 def test_reccon_files(tmp_path):
     turn = {"turn": 1, "speaker": "A", "utterance": "I won!", "emotion": "happines",
             "expanded emotion cause evidence": [1, "b"], "expanded emotion cause span": ["won"],
@@ -266,6 +303,26 @@ def test_epitome(tmp_path):
     assert epitome.quoted_spans("none", first.response) == ()
     with pytest.raises(InputError, match="mechanism 'XX'; allowed: ER, IP, EX"):
         epitome.epitome_items(pairs, "XX")
+
+
+@pytest.mark.parametrize(
+    ("reply", "response", "quoted"),
+    [
+        ("none", "Nonetheless, I see.", []),
+        ("None.", "I have none.", []),
+        ('- "none"', "I have none.", []),
+        ("I see", "Nobody: I seem blind. I see.", ["I see"]),
+        ("there", "Therefore go there!", ["there"]),
+        ("sorry!", "So sorry! Go.", ["sorry!"]),
+        (
+            "none of it is yours\ngo on",
+            "None of it is yours. Go on",
+            ["None of it is yours", "Go on"],
+        ),
+    ],
+)
+def test_quotations_stand_from_word_to_word(reply, response, quoted):
+    assert [response[a:b] for a, b in epitome.quoted_spans(reply, response)] == quoted
 
 
 def test_lexicon(tmp_path):

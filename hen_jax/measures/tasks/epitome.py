@@ -128,15 +128,24 @@ def rationale_prompt(pair: EpitomePair, mechanism: str) -> tuple[Message, ...]:
 
 
 def quoted_spans(reply: str, response: str) -> tuple[Span, ...]:
-    """Where the lines of a reply stand in the response, quotation and list marks aside, whatever
-    their case; a line that does not stand there is none."""
+    """Where the lines of a reply stand in the response, from word to word, quotation and list marks
+    aside, whatever their case; a line that does not stand there is no span, nor is "none" alone."""
+    lines = [bare for line in reply.splitlines() if (bare := _bare(line))]
+    if [line.lower().rstrip(".!") for line in lines] == ["none"]:
+        return ()
     found = []
-    for line in reply.splitlines():
-        bare = re.sub(r"^\s*(?:[-*•]|\d+[.)])\s+", "", line).strip().strip("\"'`“”‘’|").strip()
-        at = response.lower().find(bare.lower()) if bare else -1
-        if at >= 0:
-            found.append((at, at + len(bare)))
+    for bare in lines:
+        words = rf"(?<!\w){re.escape(bare)}" if re.match(r"\w", bare) else re.escape(bare)
+        edge = r"(?!\w)" if re.search(r"\w\Z", bare) else ""
+        at = re.search(words + edge, response, re.IGNORECASE)
+        if at:
+            found.append(at.span())
     return tuple(dict.fromkeys(found))
+
+
+def _bare(line: str) -> str:
+    """A line of a reply without its list mark and quotation marks."""
+    return re.sub(r"^\s*(?:[-*•]|\d+[.)])\s+", "", line).strip().strip("\"'`“”‘’|").strip()
 
 
 def rationale_values(

@@ -70,14 +70,17 @@ def read_annotation(path: Path) -> dict[str, list[CausedTurn]]:
     """The dialogues of an original file by their ids.
 
     Raises:
-      InputError: another kind of file, or an emotion that is none.
+      InputError: another kind of file, no turn, or an emotion that is none.
     """
     found = read_json(path)
     try:
-        return {
+        dialogues = {
             name: [_turn(one) for part in parts for one in part] for name, parts in found.items()
         }
-    except (KeyError, TypeError, AttributeError, InputError) as error:
+        if not any(dialogues.values()):
+            raise InputError("no turn in this file")
+        return dialogues
+    except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
         raise InputError(
             f"{path}: no annotation of RECCON ({type(error).__name__}: {error}); "
             "give a file of data/original_annotation"
@@ -116,11 +119,11 @@ def read_spans(path: Path) -> list[SpanQuestion]:
     """The questions of subtask 1.
 
     Raises:
-      InputError: another kind of file.
+      InputError: another kind of file, or no question.
     """
     found = read_json(path)
     try:
-        return [
+        questions = [
             SpanQuestion(
                 str(qa["id"]),
                 str(part["context"]),
@@ -130,7 +133,10 @@ def read_spans(path: Path) -> list[SpanQuestion]:
             for part in found
             for qa in part["qas"]
         ]
-    except (KeyError, TypeError, IndexError) as error:
+        if not questions:
+            raise InputError("no question in this file")
+        return questions
+    except (KeyError, TypeError, IndexError, InputError) as error:
         raise InputError(
             f"{path}: no questions in SQuAD's form ({type(error).__name__}: {error}); "
             "give a file of data/subtask1"

@@ -2,8 +2,8 @@
 
 Spans follow the published evaluation, but for one slip of its code: there a missed answer is
 counted by the variable of an earlier loop, so that F1 of the negatives can be a little off; here it
-is by the answer itself. An answer that holds the true span or is held by it is "similar", as
-in simpletransformers, whose lists the published code reads.
+is by the answer itself. An answer that holds the true span or is held by it is "similar": case
+counts, blanks at the ends do not, as in simpletransformers, whose lists the published code reads.
 """
 
 import re
@@ -78,9 +78,9 @@ def none_f1(sums: np.ndarray) -> np.ndarray:
 
 def _kind(truth: str, predicted: str) -> str:
     """As simpletransformers sorts answers: equal, one within the other, or neither."""
-    if predicted.strip().lower() == truth.strip().lower():
+    one, other = predicted.strip(), truth.strip()
+    if one == other:
         return "exact"
-    one, other = predicted.lower(), truth.lower()
     return "similar" if one and (one in other or other in one) else "wrong"
 
 
