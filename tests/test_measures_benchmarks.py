@@ -100,6 +100,31 @@ def test_eqbench_answers_are_read():
         assert eqbench.read_answer(REPLY.replace(" 2.5", f"{minus}2.5"), emotions).first == {}
 
 
+FIRST = "First pass scores:\nAnger: 5\nVery Sad: 2\n"
+REVISED = "Revised scores:\nAnger: 6\nVery Sad: 3\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "first", "revised"),
+    [
+        ("First pass scores: Anger: 5, Very Sad: 2. Critique: Anger: 9 is much. "
+         "Revised scores: Anger: 6, Very Sad: 3", [5, 2], [6, 3]),
+        ("1. Anger: 5\n2. Very Sad: 2", [5, 2], []),
+        ("1) **Anger**: 5; 2) **Very Sad**: 2/10", [5, 2], []),
+        (f"{FIRST}{REVISED}In the revised scores: I moved Anger.", [5, 2], [6, 3]),
+        (f"{FIRST}Critique: I looked at the revised scores: fine.\n{REVISED}", [5, 2], [6, 3]),
+        (f"{FIRST}In the revised scores: I would move Anger.", [5, 2], []),
+        (f"{FIRST}{REVISED}Revised scores:\nAnger: 7\nVery Sad: 4", [6, 3], [7, 4]),
+        ("Anger: -5, Very Sad: 2", [], []),
+        ("Danger: 5, Very Sad: 2", [], []),
+        ("Anger: 5, Sad: 2", [], []),
+    ],
+)  # fmt: skip
+def test_eqbench_pairs_are_read_wherever_they_stand(reply, first, revised):
+    found = eqbench.read_answer(reply, ("Anger", "Very Sad"))
+    assert [list(one.values()) for one in found] == [first, revised]
+
+
 def test_eqbench_revision_and_parsing(questions):
     good, poor = questions[0].reference, dict.fromkeys("abcd", 5.0)
 
@@ -129,6 +154,11 @@ def test_eqbench_file(tmp_path):
     assert dict(question.reference) == {"E1": 1, "E2": 2, "E3": 3, "E4": 4}
     with pytest.raises(InputError, match="no questions of EQ-Bench v2"):
         eqbench.read_eqbench(write(path, "[]"))
+    for score in (float("nan"), 11, -1, "inf"):
+        given = names | scores | {"emotion3_score": score}
+        one = {"prompt": "How?", "reference_answer_fullscale": given}
+        with pytest.raises(InputError, match=r"q\.json: question 7: E3 is .*; allowed: 0 to 10"):
+            eqbench.read_eqbench(write(path, json.dumps({"7": one})))
 
 
 MOOD = emotionbench.Questionnaire(

@@ -26,13 +26,11 @@ PARSEABLE = 0.83
 REVISION_KEPT = 0.95
 """Revised answers count where they parse at least this often as first ones."""
 
-_SCORE = re.compile(
-    r"^\W*([A-Za-z][A-Za-z \-]*?)\W*[:：][^\w\u2212-]*(\d+(?:\.\d+)?)", re.MULTILINE
-)
-"""A number with a minus, `-` or U+2212, is none."""
+_SCORE = r"(?<!\w)({names})[^\w\n]*[:：][^\w\u2212-]*(\d+(?:\.\d+)?)"
+"""A pair anywhere in a line; a number with a minus, `-` or U+2212, is none."""
 
 _FIRST = re.compile(r"first\s+pass(?:\s+scores)?", re.IGNORECASE)
-_CRITIQUE = re.compile(r"^\W*critique", re.IGNORECASE | re.MULTILINE)
+_CRITIQUE = re.compile(r"^\W*critique|\bcritique\W*[:：]", re.IGNORECASE | re.MULTILINE)
 _REVISED = re.compile(r"revised(?:\s+scores)?\W*[:：]", re.IGNORECASE)
 
 
@@ -72,14 +70,16 @@ def read_eqbench(path: Path) -> list[EqQuestion]:
     """The questions of the official file.
 
     Raises:
-      InputError: another kind of file.
+      InputError: another kind of file, or a reference that is no number from 0 to 10.
     """
     found = read_json(path)
     try:
         return [
-            EqQuestion(str(name), str(one["prompt"]), _reference(one))
+            EqQuestion(str(name), str(one["prompt"]), _reference(str(name), one))
             for name, one in found.items()
         ]
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{path}: no questions of EQ-Bench v2 ({type(error).__name__}: {error}); give "
@@ -87,31 +87,40 @@ def read_eqbench(path: Path) -> list[EqQuestion]:
         ) from None
 
 
-def _reference(one: Mapping[str, Any]) -> dict[str, float]:
+def _reference(name: str, one: Mapping[str, Any]) -> dict[str, float]:
     given = one["reference_answer_fullscale"]
-    return {str(given[f"emotion{n}"]): float(given[f"emotion{n}_score"]) for n in range(1, 5)}
+    found = {str(given[f"emotion{n}"]): float(given[f"emotion{n}_score"]) for n in range(1, 5)}
+    for emotion, score in found.items():
+        if not 0 <= score <= 10:  # NaN, too
+            raise InputError(f"question {name}: {emotion} is {score:g}; allowed: 0 to 10")
+    return found
 
 
 def read_answer(reply: str, emotions: Sequence[str]) -> EqAnswer:
     """The scores of both passes, by the emotions asked for; bold, decimals and case do not matter.
 
-    Without the heading of a revision all of the reply is the first pass.
+    The revision stands under the last of its headings that has all scores; without such a heading
+    all of the reply before the last one is the first pass.
     """
     places = [found.start() for found in _REVISED.finditer(reply)]
-    cut = places[-1] if places else len(reply)
+    ends = [*places[1:], len(reply)]
+    parts = [(at, _scores(reply[at:end], emotions)) for at, end in zip(places, ends, strict=False)]
+    whole = [part for part in parts if part[1]]
+    cut, revised = (whole or parts or [(len(reply), {})])[-1]
     head = reply[:cut]
     critique = _CRITIQUE.search(head)
     started = _FIRST.search(head)
     head = head[started.end() if started else 0 : critique.start() if critique else len(head)]
-    return EqAnswer(_scores(head, emotions), _scores(reply[cut:], emotions))
+    return EqAnswer(_scores(head, emotions), revised)
 
 
 def _scores(text: str, emotions: Sequence[str]) -> dict[str, float]:
     """All four emotions with a number from 0 to 10, or nothing."""
     known = {one.lower(): one for one in emotions}
+    names = "|".join(re.escape(one) for one in sorted(known, key=len, reverse=True))
     found = {}
-    for name, number in _SCORE.findall(_REVISED.sub("", text)):
-        emotion = known.get(name.strip().lower())
+    for name, number in re.findall(_SCORE.format(names=names), text, re.IGNORECASE):
+        emotion = known.get(name.lower())
         if emotion is not None and 0 <= float(number) <= 10:
             found[emotion] = float(number)
     return found if len(found) == len(known) else {}
