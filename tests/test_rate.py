@@ -4,9 +4,11 @@ import dataclasses
 import json
 import random
 import shutil
+import socket
 import subprocess
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -215,6 +217,11 @@ def test_the_server_answers_a_browser(rating):
             urllib.request.urlopen(f"{site}{links['ann']}/vote", data=b"x" * (LARGEST_BODY + 1))
         assert told.value.code == 413
         told.value.close()
+        place = urllib.parse.urlsplit(site)
+        for length in (b"\xb2", b"9" * 5000, b"-1"):  # the first is a superscript two
+            with socket.create_connection((place.hostname, place.port), timeout=10) as raw:
+                raw.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %s\r\n\r\n" % length)
+                assert raw.makefile("rb").readline().startswith(b"HTTP/1.1 413")
 
 
 DRIVER = """<!doctype html><title>driver</title>

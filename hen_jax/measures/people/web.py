@@ -140,7 +140,8 @@ def make_server(
 
         def do_POST(self) -> None:
             length = self.headers.get("Content-Length", "")
-            if not length.isdigit() or int(length) > LARGEST_BODY:
+            digits = length.isascii() and length.isdecimal() and len(length) < 10
+            if not digits or int(length) > LARGEST_BODY:
                 self.close_connection = True
                 self._send(_json({"error": "body too large"}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE))
                 return
