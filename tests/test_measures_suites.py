@@ -31,7 +31,7 @@ from hen_jax.measures.suites import (
     trajectory,
 )
 from hen_jax.text.conversation import Message, Reply
-from hen_jax.verbs.evaluate.suites import SUITES
+from hen_jax.verbs.evaluate.suites import SUITES, suites_named
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +43,9 @@ def test_trajectories_and_scenarios_as_suites(tmp_path):
     arm = context(lambda item: "Mm.", languages=("en",), judge=mood, options={"turns": "3"})
     found = figures(trajectory, arm)
     assert (found["final", "en"].value, found["slope", "en"].value) == (65, pytest.approx(5))
+    for limit, count in ((1, 1), (2, 2), (0, 3)):
+        one = dataclasses.replace(arm, limit=limit, languages=("en", "zh"))
+        assert [figures(trajectory, one)["final", x].n for x in ("en", "zh")] == [count] * 2
     with pytest.raises(InputError, match="give --judge BACKEND, which plays the user"):
         figures(trajectory, context(lambda item: "Mm."))
 
@@ -149,6 +152,87 @@ def test_suites_of_official_files(tmp_path):
     given = {"questionnaires": write("q.json", json.dumps(scale)), "results": write("r.csv", csv)}
     found = figures(emotionbench, context(options=given))
     assert found["PANAS_shift", "all/P"].value == -3
+
+
+@pytest.mark.parametrize(
+    ("suite", "key", "others"),
+    [
+        (epitome, "ER", {}),
+        (eqbench, "eqbench", {}),
+        (emotionbench, "questionnaires", {}),
+        (empathetic_dialogues, "ed", {}),
+        (eqbench3, "scenarios", {}),
+        (instrument, "items", {"instrument": "panas"}),
+    ],
+)
+def test_two_files_where_one_is_read_are_refused(tmp_path, suite, key, others):
+    file = tmp_path / "a"
+    file.write_text("x")
+    arm = context(judge=Judge("j", lambda asked: []), options={key: f"{file},{file}"} | others)
+    with pytest.raises(InputError, match=f"^--option {key}=.*: 2 files; give one: "):
+        figures(suite, arm)
+    with pytest.raises(InputError, match=f"--option {key}=FILE: {file},b: no such file; give "):
+        figures(suite, dataclasses.replace(arm, options={key: f"{file},b"} | others))
+
+
+def test_one_file_may_have_a_comma_in_its_name(tmp_path):
+    (tmp_path / "a,b").mkdir()
+    file = tmp_path / "a,b/er.csv"
+    file.write_text("sp_id,rp_id,seeker_post,response_post,level,rationales\ns,r,I am lost,Oh,1,\n")
+    found = figures(epitome, context(lambda item: "weak", options={"ER": str(file)}))
+    assert found["accuracy", "ER"].value == 1.0
+
+
+@pytest.mark.parametrize("given", ["²", "٣", "-1", "1.5", "x", "9" * 5000])
+@pytest.mark.parametrize(
+    ("suite", "key"),
+    [(trajectory, "turns"), (empathetic_dialogues, "turns"), (instrument, "repeats"),
+     (lexicon, "window")],
+)  # fmt: skip
+def test_a_count_that_is_no_whole_number_is_refused(tmp_path, suite, key, given):
+    lines, words = tmp_path / "items.txt", tmp_path / "nrc.tsv"
+    lines.write_text("".join(f"Item {n}\n" for n in range(1, 21)))
+    words.write_text("happy\tjoy\t1\n")
+    options = {"instrument": "panas", "items": str(lines), "ed": str(lines), "nrc": str(words)}
+    arm = context(judge=Judge("j", lambda asked: []), options=options | {key: given})
+    with pytest.raises(InputError, match=f"--option {key}={re.escape(given)}; give [01] to "):
+        figures(suite, arm)
+
+
+def test_an_annotation_without_an_emotion_is_refused_by_its_own_flag(tmp_path):
+    file = tmp_path / "a.json"
+    turn = {"turn": 1, "speaker": "A", "utterance": "Hi", "emotion": "neutral"}
+    file.write_text(json.dumps({"d": [[turn]]}))
+    with pytest.raises(InputError, match=r"^--option annotation=.*a\.json: no turn has an emotion"):
+        figures(reccon, context(options={"annotation": str(file)}))
+
+
+def test_a_suite_declares_the_options_it_reads():
+    read = re.compile(
+        r"""(?:context\.options(?:\.get\(|\[)|(?:one_file|file_options|whole_number)\(context,\s*)"(\w+)\""""
+    )
+    seen = 0
+    for name, module in SUITES.items():
+        source = (ROOT / f"{module.replace('.', '/')}.py").read_text()
+        keys = set(read.findall(source))
+        keys |= {"ask"} if re.search(r"\b(by_label|choose)\(context", source) else set()
+        assert keys <= set(suites_named([name])[name].options), name
+        seen += len(keys)
+    assert seen > 20
+
+
+def test_an_option_that_no_suite_reads_is_refused(tmp_path, capsys):
+    words = ["evaluate", "--arm", "a=references", "--out", str(tmp_path / "o")]
+    for suites, key, what in (
+        (["epitome"], "rationals", "not read by epitome; allowed: ER, IP, EX, rationales, ask"),
+        (["culture"], "ask", "not read by culture; they read none"),
+        (["culture", "trajectory"], "ask", "not read by culture, trajectory; allowed: turns"),
+    ):
+        named = [f"--suite={suite}" for suite in suites]
+        assert cli.main([*words, *named, "--option", f"{key}=yes"]) == 2
+        told = capsys.readouterr().err
+        assert f"--option {key}: {what}" in told
+        assert len(told.splitlines()) == 1
 
 
 def test_every_suite_is_in_the_table():

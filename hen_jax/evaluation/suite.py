@@ -166,6 +166,7 @@ class Suite(NamedTuple):
     """From what was found of every arm, by its name: figures that need several of them."""
     alone: bool = False  # it is run before all others, which would disturb it
     by_group: bool = True  # whether the page shows the groups within a language, too
+    options: tuple[str, ...] = ()  # the keys of `--option` that it reads; others are refused
 
 
 def is_whole(group: str) -> bool:

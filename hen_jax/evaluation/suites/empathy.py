@@ -207,4 +207,8 @@ def _run(context: SuiteContext) -> Iterable[Observed]:
         yield from rated(context, replies)
 
 
-SUITE = Suite(_run, "Emp in [0, 100] by task and over tasks: by judge, reward model or people")
+SUITE = Suite(
+    _run,
+    "Emp in [0, 100] by task and over tasks: by judge, reward model or people",
+    options=(RUBRIC, RATINGS, SCALE),
+)

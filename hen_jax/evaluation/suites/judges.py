@@ -77,4 +77,8 @@ def _run(context: SuiteContext) -> Iterable[Measured]:
         yield from _lines(context.judge.name, crossings, scores, context.seed)
 
 
-SUITE = Suite(_run, "what the judge and the reward model tell themselves, on crossed pairs")
+SUITE = Suite(
+    _run,
+    "what the judge and the reward model tell themselves, on crossed pairs",
+    options=(RUBRIC,),
+)

@@ -107,4 +107,8 @@ def _run(context: SuiteContext) -> Iterable[Observed]:
         yield from observe_sentiment(found, sums[: len(texts)], sums[len(texts) :])
 
 
-SUITE = Suite(_run, "classification of labelled texts by likelihood, as given and calibrated")
+SUITE = Suite(
+    _run,
+    "classification of labelled texts by likelihood, as given and calibrated",
+    options=(OPTION,),
+)

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -150,27 +149,15 @@ def judge_chat(judge: Judge) -> Chat:
     return chat
 
 
-def file_options(context: SuiteContext, key: str, what: str) -> list[Path]:
-    """The files that `--option KEY=FILE[,FILE]` names.
-
-    Raises:
-      InputError: none was named, or one is not there; says what is wanted.
-    """
-    given = [one for one in context.options.get(key, "").split(",") if one]
-    for one in given or [""]:
-        if not one or not Path(one).exists():
-            told = f"{one}: no such file" if one else "not given"
-            raise InputError(f"--option {key}=FILE: {told}; give {what}, which hen_jax has not")
-    return [Path(one) for one in given]
-
-
 def spread(items: Sequence[ChoiceItem], context: SuiteContext) -> list[ChoiceItem]:
     """Those in the languages asked for; with a limit that many of each aspect and language,
     from all over the file.
 
     Raises:
-      InputError: none is in these languages.
+      InputError: there is none, or none in these languages.
     """
+    if not items:
+        raise InputError("--option: the files that it names hold no item to ask")
     groups: dict[tuple[str, str], list[ChoiceItem]] = {}
     for item in items:
         if item.language in context.languages:
@@ -178,8 +165,9 @@ def spread(items: Sequence[ChoiceItem], context: SuiteContext) -> list[ChoiceIte
     if not groups:
         asked = " or ".join(context.languages)
         there = " and ".join(sorted({item.language for item in items}))
-        told = f"those of the file are in {there}: leave it out" if items else "the file has none"
-        raise InputError(f"--language: no item is in {asked}; {told}")
+        raise InputError(
+            f"--language: no item is in {asked}; those of the file are in {there}: leave it out"
+        )
     found = []
     for own in groups.values():
         count = min(context.limit or len(own), len(own))

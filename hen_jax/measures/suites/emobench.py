@@ -8,7 +8,8 @@ from hen_jax.evaluation.suite import Found, Observed, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import prompts_hash
 from hen_jax.measures.benchmarks.emobench import read_emobench
 from hen_jax.measures.choices import Choice
-from hen_jax.measures.suites.asking import accuracies, choose, file_options, observed, spread
+from hen_jax.measures.suites.asking import accuracies, choose, observed, spread
+from hen_jax.measures.suites.options import file_options
 
 
 def _run(context: SuiteContext) -> Iterator[Found]:
@@ -53,4 +54,6 @@ def _chance(choices: Sequence[Choice]) -> Iterator[Observed]:
                        "the longest option", "")  # fmt: skip
 
 
-SUITE = Suite(_run, "EmoBench: emotions, causes and best actions, zh and en")
+SUITE = Suite(
+    _run, "EmoBench: emotions, causes and best actions, zh and en", options=("emobench", "ask")
+)

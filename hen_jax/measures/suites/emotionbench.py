@@ -13,19 +13,20 @@ from hen_jax.measures.benchmarks.emotionbench_files import (
     read_situations,
     situation_keys,
 )
-from hen_jax.measures.suites.asking import arm_chat, file_options
+from hen_jax.measures.suites.asking import arm_chat
+from hen_jax.measures.suites.options import one_file
 
 
 def _run(context: SuiteContext) -> Iterator[Found]:
-    [file] = file_options(context, "questionnaires", "EmotionBench's questionnaires.json")
+    file = one_file(context, "questionnaires", "EmotionBench's questionnaires.json")
     scales, name = read_questionnaires(file), context.options.get("scale", "PANAS")
     if name not in scales:
         raise InputError(f"--option scale={name}; allowed: {', '.join(scales)}")
     if "results" in context.options:
-        [recorded] = file_options(context, "results", "a result CSV of EmotionBench")
+        recorded = one_file(context, "results", "a result CSV of EmotionBench")
         fillings = read_results(recorded)
     else:
-        [places] = file_options(context, "situations", "EmotionBench's situations.json")
+        places = one_file(context, "situations", "EmotionBench's situations.json")
         keys = situation_keys(read_situations(places))
         count = min(context.limit or len(keys), len(keys))
         keys = [keys[at * len(keys) // count] for at in range(count)]
@@ -48,4 +49,8 @@ def _lines(scale: Questionnaire, fillings: Sequence[Administration]) -> Iterator
                            count, gaps, p=p, about=about)  # fmt: skip
 
 
-SUITE = Suite(_run, "EmotionBench: how far situations move what a model says it feels")
+SUITE = Suite(
+    _run,
+    "EmotionBench: how far situations move what a model says it feels",
+    options=("questionnaires", "situations", "results", "scale"),
+)

@@ -6,11 +6,11 @@ listener turns: distinct-1 and -2, the share of different ones.
 
 from collections.abc import Iterator, Sequence
 
-from hen_jax.core.errors import InputError
 from hen_jax.data.empathetic_dialogues import EmpatheticDialogue, check_empathetic_dialogues
 from hen_jax.evaluation.suite import Corpus, Found, Suite, SuiteContext
-from hen_jax.measures.suites.asking import accuracies, by_label, file_options, said, spread
+from hen_jax.measures.suites.asking import accuracies, by_label, said, spread
 from hen_jax.measures.suites.labelled import f1_figures, majority_floor
+from hen_jax.measures.suites.options import one_file, whole_number
 from hen_jax.measures.tasks.empathetic_dialogues import (
     distinct_diversity,
     emotion_items,
@@ -19,17 +19,15 @@ from hen_jax.measures.tasks.empathetic_dialogues import (
 
 
 def _run(context: SuiteContext) -> Iterator[Found]:
-    [file] = file_options(context, "ed", "a CSV of EmpatheticDialogues, such as test.csv")
-    turns = context.options.get("turns", "0")
-    if not turns.isdigit():
-        raise InputError(f"--option turns={turns}; give 0, or how many replies are wanted")
+    file = one_file(context, "ed", "a CSV of EmpatheticDialogues, such as test.csv")
+    turns = whole_number(context, "turns", 0, 0, 1_000_000)
     dialogues = check_empathetic_dialogues(file).records
     way, choices = by_label(context, spread(emotion_items(dialogues), context), {})
     yield from accuracies(choices, way, lambda one: one.item.aspect)
     yield from f1_figures(choices, "emotion", ("macro",))
     yield from majority_floor(context, choices, "emotion", ("macro",))
-    if int(turns):
-        yield from _variety(context, dialogues, int(turns))
+    if turns:
+        yield from _variety(context, dialogues, turns)
 
 
 def _variety(
@@ -59,4 +57,8 @@ def _figures(texts: Sequence[str], groups: Sequence[str], lead: str) -> Iterator
                      about="percent, whitespace tokens, every n-gram")  # fmt: skip
 
 
-SUITE = Suite(_run, "EmpatheticDialogues: emotions of speakers, variety of replies to them")
+SUITE = Suite(
+    _run,
+    "EmpatheticDialogues: emotions of speakers, variety of replies to them",
+    options=("ed", "turns", "ask"),
+)

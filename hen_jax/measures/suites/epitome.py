@@ -8,8 +8,9 @@ import numpy as np
 from hen_jax.core.errors import InputError
 from hen_jax.evaluation.suite import Found, Observed, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import prompts_hash
-from hen_jax.measures.suites.asking import accuracies, by_label, file_options, said, spread
+from hen_jax.measures.suites.asking import accuracies, by_label, said, spread
 from hen_jax.measures.suites.labelled import f1_figures, majority_floor
+from hen_jax.measures.suites.options import one_file
 from hen_jax.measures.tasks.epitome import (
     MECHANISMS,
     EpitomePair,
@@ -29,7 +30,7 @@ def _run(context: SuiteContext) -> Iterator[Found]:
     if rationales not in ("yes", "no"):
         raise InputError(f"--option rationales={rationales}; allowed: yes, no")
     for name in named:
-        [file] = file_options(context, name, "one file of EPITOME")
+        file = one_file(context, name, "one file of EPITOME")
         pairs = read_epitome(file)
         items = spread(epitome_items(pairs, name), context)
         way, choices = by_label(context, items, {"no": "none", "0": "none"})
@@ -66,5 +67,7 @@ def _rationales(context: SuiteContext, pairs: Sequence[EpitomePair], name: str) 
 
 
 SUITE = Suite(
-    _run, "EPITOME: levels of emotional reactions, interpretations, explorations; rationales"
+    _run,
+    "EPITOME: levels of emotional reactions, interpretations, explorations; rationales",
+    options=(*MECHANISMS, "rationales", "ask"),
 )

@@ -14,11 +14,12 @@ from hen_jax.measures.benchmarks.eqbench import (
     read_answer,
     read_eqbench,
 )
-from hen_jax.measures.suites.asking import file_options, said
+from hen_jax.measures.suites.asking import said
+from hen_jax.measures.suites.options import one_file
 
 
 def _run(context: SuiteContext) -> Iterator[Found]:
-    [file] = file_options(context, "eqbench", "eq_bench_v2_questions_171.json")
+    file = one_file(context, "eqbench", "eq_bench_v2_questions_171.json")
     questions = read_eqbench(file)
     questions = questions[: context.limit] if context.limit else questions
     replies = said(context, [f"eq/{x.id}" for x in questions], [x.messages for x in questions])
@@ -54,4 +55,6 @@ def _plain(measure: str, value: float | None, count: int, about: str) -> Measure
     return Measured("", "", measure, "en", value, None, None, count, count, 0, about=about)
 
 
-SUITE = Suite(_run, "EQ-Bench v2: intensities of four emotions, first and revised")
+SUITE = Suite(
+    _run, "EQ-Bench v2: intensities of four emotions, first and revised", options=("eqbench",)
+)

@@ -18,14 +18,15 @@ from hen_jax.measures.benchmarks.eqbench_judge import (
     trait_score,
 )
 from hen_jax.measures.benchmarks.scenarios import play_scenarios, read_scenarios
-from hen_jax.measures.suites.asking import file_options, judge_chat
+from hen_jax.measures.suites.asking import judge_chat
+from hen_jax.measures.suites.options import one_file
 from hen_jax.text.conversation import Chat, Message, Reply
 
 
 def _run(context: SuiteContext) -> Iterator[Found]:
     if context.judge is None:
         raise InputError("--suite eqbench3: give --judge BACKEND")
-    [file] = file_options(context, "scenarios", "rows of id and turns, what the user says")
+    file = one_file(context, "scenarios", "rows of id and turns, what the user says")
     scenarios = read_scenarios(file)
     scenarios = scenarios[: context.limit] if context.limit else scenarios
     own = play_scenarios(scenarios, _chat(context, context.arm))
@@ -82,4 +83,8 @@ def _chat(context: SuiteContext, arm: str) -> Chat:
     return chat
 
 
-SUITE = Suite(_run, "scenarios judged after EQ-Bench 3: traits, and comparisons in both orders")
+SUITE = Suite(
+    _run,
+    "scenarios judged after EQ-Bench 3: traits, and comparisons in both orders",
+    options=("scenarios",),
+)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from hen_jax.core.errors import InputError
 from hen_jax.evaluation.suite import Found, Suite, SuiteContext
-from hen_jax.measures.suites.asking import accuracies, by_label, file_options, spread
+from hen_jax.measures.suites.asking import accuracies, by_label, spread
 from hen_jax.measures.suites.labelled import f1_figures, majority_floor
+from hen_jax.measures.suites.options import file_options
 from hen_jax.measures.tasks.erc import LABEL_SETS, Utterance, aliases, erc_items, named_set
 from hen_jax.measures.tasks.erc_files import read_erc
 
@@ -40,4 +41,8 @@ def _utterances(files: Sequence[Path], name: str) -> list[Utterance]:
     ]
 
 
-SUITE = Suite(_run, "emotion recognition in conversation: MELD, EmoryNLP, IEMOCAP, DailyDialog")
+SUITE = Suite(
+    _run,
+    "emotion recognition in conversation: MELD, EmoryNLP, IEMOCAP, DailyDialog",
+    options=("erc", "set", "ask"),
+)

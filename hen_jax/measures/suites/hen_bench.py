@@ -160,4 +160,8 @@ def _run(context: SuiteContext) -> Iterator[Found]:
         yield from _controls(crossed, context.arm, context.seed)
 
 
-SUITE = Suite(_run, "hen-bench@1: crossed items of ours, seven aspects, zh and en, with controls")
+SUITE = Suite(
+    _run,
+    "hen-bench@1: crossed items of ours, seven aspects, zh and en, with controls",
+    options=("ask",),
+)

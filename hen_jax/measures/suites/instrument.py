@@ -11,7 +11,8 @@ from hen_jax.evaluation.suite import Found, Measured, Suite, SuiteContext
 from hen_jax.measures.administration import administer, administer_listed
 from hen_jax.measures.instruments import load_instrument, with_items
 from hen_jax.measures.psychometrics import CAUTION, beside_norms, instrument_report
-from hen_jax.measures.suites.asking import arm_chat, file_options
+from hen_jax.measures.suites.asking import arm_chat
+from hen_jax.measures.suites.options import one_file, whole_number
 
 _WAYS = {"listed": administer_listed, "apart": administer}
 
@@ -19,19 +20,15 @@ _WAYS = {"listed": administer_listed, "apart": administer}
 def _run(context: SuiteContext) -> Iterator[Found]:
     instrument = load_instrument(context.options.get("instrument", ""))
     if not instrument.items:
-        [file] = file_options(context, "items", f"the {instrument.n_items} items, one a line")
+        file = one_file(context, "items", f"the {instrument.n_items} items, one a line")
         instrument = with_items(instrument, file)
-    repeats = context.options.get("repeats", "5")
-    if not repeats.isdigit() or not 1 <= int(repeats) <= 1000:
-        raise InputError(f"--option repeats={repeats}; give 1 to 1000")
+    repeats = whole_number(context, "repeats", 5, 1, 1000)
     chat = arm_chat(context, instrument.id)
     language = context.languages[0]
     way = context.options.get("way", "listed")
     if way not in _WAYS:
         raise InputError(f"--option way={way}; allowed: {', '.join(_WAYS)}")
-    fillings = _WAYS[way](
-        instrument, chat, repeats=int(repeats), seed=context.seed, language=language
-    )
+    fillings = _WAYS[way](instrument, chat, repeats=repeats, seed=context.seed, language=language)
     report = instrument_report(instrument, fillings)
     for name, one in report["scores"].items():
         about = f"alpha {one['alpha']}, sd {one['sd']}. {CAUTION}"
@@ -42,7 +39,7 @@ def _run(context: SuiteContext) -> Iterator[Found]:
         yield Measured("", "", name, instrument.id, report[name], None, None, len(fillings),
                        len(fillings), 0, about=CAUTION)  # fmt: skip
     if "norms" in context.options:
-        [file] = file_options(context, "norms", "means and standard deviations of people")
+        file = one_file(context, "norms", "means and standard deviations of people")
         for name, value in beside_norms(report, _norms(file)).items():
             about = f"sd from the given norm. {CAUTION}"
             yield Measured("", "", "beside_norms", name, value, None, None, len(fillings),
@@ -58,4 +55,8 @@ def _norms(path: Path) -> dict[str, tuple[float, float]]:
         raise InputError(f'{path}: no norms; give {{"SUBSCALE": [mean, sd], ...}}') from None
 
 
-SUITE = Suite(_run, "a questionnaire filled in by the model: subscales, alpha, acquiescence")
+SUITE = Suite(
+    _run,
+    "a questionnaire filled in by the model: subscales, alpha, acquiescence",
+    options=("instrument", "items", "repeats", "way", "norms"),
+)

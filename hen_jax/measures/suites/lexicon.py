@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hen_jax.core.errors import InputError
 from hen_jax.evaluation.suite import Found, Observed, Suite, SuiteContext, Turns
 from hen_jax.evaluation.suites.groups import in_groups, prompts_hash
+from hen_jax.measures.suites.options import whole_number
 from hen_jax.measures.tasks.lexicon import (
     CATEGORIES,
     affect_cosine,
@@ -24,18 +24,16 @@ from hen_jax.measures.tasks.lexicon import (
 def _run(context: SuiteContext) -> Iterator[Found]:
     given = context.options.get("nrc")
     words = read_word_list(None if given is None else Path(given))
-    window = context.options.get("window", "0")
-    if not window.isdigit():
-        raise InputError(f"--option window={window}; give 0 or a number of words")
+    window = whole_number(context, "window", 0, 0, 1000)
     replies = [reply.text for reply in context.replies(context.items)]
     said = [_last_said(item.prompt) for item in context.items]
-    profiles = [density(text, words, int(window)) for text in replies]
+    profiles = [density(text, words, window) for text in replies]
     about = "words in a hundred, by the list"
     values = {f"per_100_{name}": ([float(row[at]) for row in profiles], about)
               for at, name in enumerate(CATEGORIES)}  # fmt: skip
     pairs = zip(said, replies, strict=True)
     values["affect_cosine"] = (
-        [affect_cosine(*pair, words, int(window)) for pair in pairs],
+        [affect_cosine(*pair, words, window) for pair in pairs],
         "profiles of what the user said last and of the reply",
     )
     values["coverage"] = (
@@ -54,4 +52,8 @@ def _last_said(prompt: Turns) -> str:
     return next((one.content for one in reversed(prompt) if one.role == "user"), "")
 
 
-SUITE = Suite(_run, "emotion profiles of replies by a word list of yours, such as NRC's")
+SUITE = Suite(
+    _run,
+    "emotion profiles of replies by a word list of yours, such as NRC's",
+    options=("nrc", "window"),
+)

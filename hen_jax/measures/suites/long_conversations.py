@@ -55,5 +55,7 @@ def _reliability(choices: list[Choice]) -> Iterator[Observed]:
 
 
 SUITE = Suite(
-    _run, "causes and early facts after talk of other things: accuracy, reliability by distance"
+    _run,
+    "causes and early facts after talk of other things: accuracy, reliability by distance",
+    options=("ask",),
 )

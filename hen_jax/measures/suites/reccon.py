@@ -10,8 +10,9 @@ from hen_jax.core.errors import InputError
 from hen_jax.evaluation.suite import Found, Observed, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import prompts_hash
 from hen_jax.measures.choices import Choice
-from hen_jax.measures.suites.asking import accuracies, by_label, file_options, said, spread
+from hen_jax.measures.suites.asking import accuracies, by_label, said, spread
 from hen_jax.measures.suites.labelled import f1_figures, majority_floor
+from hen_jax.measures.suites.options import file_options
 from hen_jax.measures.tasks.reccon import (
     SpanQuestion,
     annotated_causes,
@@ -45,7 +46,11 @@ def _run(context: SuiteContext) -> Iterator[Found]:
     if "annotation" in files:
         dialogues = {f"{file.stem}/{name}": turns for file in files["annotation"]
                      for name, turns in read_annotation(file).items()}  # fmt: skip
-        way, choices = by_label(context, spread(annotated_causes(dialogues), context), {})
+        items = annotated_causes(dialogues)
+        if not items:
+            told = ", ".join(map(str, files["annotation"]))
+            raise InputError(f"--option annotation={told}: no turn has an emotion")
+        way, choices = by_label(context, spread(items, context), {})
         yield from accuracies(choices, way, lambda one: one.item.aspect)
         for distance in dict.fromkeys(one.item.aspect for one in choices):
             own = [one for one in choices if one.item.aspect == distance]
@@ -87,4 +92,8 @@ def _spans(context: SuiteContext, questions: Sequence[SpanQuestion]) -> Iterator
     yield line("none_f1", counts, "percent: F1 of 'there is no cause here'", figure=none_f1)
 
 
-SUITE = Suite(_run, "RECCON: what causes an emotion: entailment, spans, by distance")
+SUITE = Suite(
+    _run,
+    "RECCON: what causes an emotion: entailment, spans, by distance",
+    options=(*_FILES, "ask"),
+)

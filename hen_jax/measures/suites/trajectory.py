@@ -13,16 +13,18 @@ from hen_jax.measures.benchmarks.trajectories import (
     trajectory_figures,
 )
 from hen_jax.measures.suites.asking import arm_chat, judge_chat
+from hen_jax.measures.suites.options import whole_number
 
 
 def _run(context: SuiteContext) -> Iterator[Found]:
     if context.judge is None:
         raise InputError("--suite trajectory: give --judge BACKEND, which plays the user")
-    given = context.options.get("turns", "8")
-    if not given.isdigit() or not 1 <= int(given) <= 50:
-        raise InputError(f"--option turns={given}; give 1 to 50")
-    turns = int(given)
-    personas = [one for one in PERSONAS if one.language in context.languages]
+    turns = whole_number(context, "turns", 8, 1, 50)
+    personas = [
+        one
+        for language in context.languages
+        for one in [x for x in PERSONAS if x.language == language][: context.limit or None]
+    ]
     arm = arm_chat(context, "trajectory")
     found = simulate(personas, judge_chat(context.judge), arm, turns)
     for language in context.languages:
@@ -43,4 +45,4 @@ def _figures(found: list[Trajectory], turns: int, language: str, judge: str) -> 
     yield Observed("unread", language, ids, ids, unread, better="lower", judge=judge, about=about)
 
 
-SUITE = Suite(_run, "mood trajectories of a simulated user, after SAGE")
+SUITE = Suite(_run, "mood trajectories of a simulated user, after SAGE", options=("turns",))

@@ -54,7 +54,8 @@ def evaluate(evaluating: Evaluating) -> dict[str, Any]:
     require_no_link(out)
     paths = [out / name for name in (RESULTS, TABLE, SAMPLES)]
     require_ours(*paths)
-    arms, suites = read_arms(evaluating.arm), suites_named(evaluating.suite)
+    arms = read_arms(evaluating.arm)
+    suites = suites_named(evaluating.suite, evaluating.options)
     items = read_arm_items(
         evaluating.data, evaluating.schema, part=evaluating.part,
         languages=evaluating.languages, limit=evaluating.limit,

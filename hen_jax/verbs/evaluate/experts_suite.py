@@ -56,4 +56,8 @@ def _run(context: SuiteContext) -> Iterator[Measured]:
         yield from _figures(measure_experts(asked, context.folder / FOLDER))
 
 
-SUITE = Suite(_run, "experts on replayed conversations: gaps, persistence, what replies alone show")
+SUITE = Suite(
+    _run,
+    "experts on replayed conversations: gaps, persistence, what replies alone show",
+    options=(OPTION,),
+)

@@ -1,6 +1,6 @@
 """The suites of `hen evaluate` by name: another one is a module with a `SUITE` and a line here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 
 from hen_jax.core.errors import InputError
@@ -37,9 +37,19 @@ SUITES = {
 """Name -> the module whose `SUITE` it is, imported when it is asked for: each brings libraries."""
 
 
-def suites_named(names: Sequence[str]) -> dict[str, Suite]:
-    """The suites of those names, in their order. Raises `InputError` where there is none."""
+def suites_named(names: Sequence[str], options: Iterable[str] = ()) -> dict[str, Suite]:
+    """The suites of those names, in their order.
+
+    Raises:
+      InputError: there is none of a name, or none of them reads one of these options.
+    """
     for name in names:
         if name not in SUITES:
             raise InputError(f"--suite {name!r}; allowed: {', '.join(SUITES)}")
-    return {name: import_module(SUITES[name]).SUITE for name in names}
+    found: dict[str, Suite] = {name: import_module(SUITES[name]).SUITE for name in names}
+    known = list(dict.fromkeys(key for suite in found.values() for key in suite.options))
+    for key in options:
+        if key not in known:
+            told = f"allowed: {', '.join(known)}" if known else "they read none"
+            raise InputError(f"--option {key}: not read by {', '.join(found)}; {told}")
+    return found
