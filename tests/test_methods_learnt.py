@@ -167,6 +167,10 @@ def test_the_reward_goes_by_the_record_or_else_by_the_reference():
     assert math.isnan(found[2])
     other = {**columns, REWARD_MECHANISMS["ER"]: "0"}
     assert level_reward(oracle)([Answered(prompt, "Oh.", other)]) == [0.0]
+    for level in ("3", "weak", 1.0):
+        odd = Answered(prompt, "Oh.", {"id": "d", **columns, REWARD_MECHANISMS["IP"]: level})
+        with pytest.raises(InputError, match=r"record d: interpretations: .*; allowed: 0, 1, 2"):
+            level_reward(oracle)([given, odd])
     with pytest.raises(InputError, match="an identifier of emotion; the reward needs one of ER"):
         identify_with(initial(SMALL, {"emotion": ("a", "b")}))
 
@@ -263,7 +267,9 @@ def test_greedy_centres_are_those_of_numpy_and_within_twice_the_optimum():
 
 
 @pytest.mark.parametrize("offered", [1, 5, 64])
-@pytest.mark.parametrize("kind", ["float64", "nearly alike", "far from the origin", "duplicates"])
+@pytest.mark.parametrize(
+    "kind", ["float64", "nearly alike", "far from the origin", "duplicates", "tiny", "huge"]
+)
 def test_float32_decides_no_centre(monkeypatch, kind, offered):
     """Points that float32 cannot tell apart, with few on offer: the centres of float64."""
     monkeypatch.setattr(centres_of, "_OFFERED", offered)
@@ -274,6 +280,8 @@ def test_float32_decides_no_centre(monkeypatch, kind, offered):
         points = np.concatenate([points, points * (1 + 1e-8)])
     if kind == "far from the origin":
         points += 3e4
+    if kind in ("tiny", "huge"):
+        points *= 1e-20 if kind == "tiny" else 1e20
     if kind == "duplicates":
         points = np.repeat(np.round(points[:80] * 4), 3, axis=0)
     assert k_centre(points, 60, 7).tolist() == greedy(points, 60, 7)
@@ -300,12 +308,23 @@ def test_centres_of_points_that_are_alike_end():
     assert k_centre(np.zeros((3, 2)), 1, 2).tolist() == [2]
 
 
+def test_a_point_that_is_no_number_is_refused():
+    for number in (math.nan, math.inf):
+        points = np.eye(4)
+        points[2, 1] = number
+        with pytest.raises(InputError, match="point 2 of 4 holds a number that is not finite"):
+            k_centre(points, 2)
+
+
 TURNS = tuple(Message(role, f"{role} {n}") for n in range(4) for role in ("user", "assistant"))
 
 
 def test_a_sampled_reply_follows_what_is_shown():
     found = sample_turns([(str(n), Conversation(TURNS)) for n in range(40)])
-    assert {len(one.shown) for one in found} == {1, 3, 5}
+    assert {len(one.shown) for one in found} == {3, 5, 7}  # 1 to 3 rounds, and what is said then
+    short = sample_turns([(str(n), Conversation(TURNS[:4])) for n in range(9)])
+    assert {len(one.shown) for one in short} == {3}
+    assert len(sample_turns([("a", Conversation(TURNS[:2]))])[0].shown) == 1
     for one in found:
         assert one.reply == TURNS[len(one.shown)].content
     assert sample_turns([("7", Conversation(TURNS))]) == [found[7]]
@@ -314,9 +333,9 @@ def test_a_sampled_reply_follows_what_is_shown():
 
 def test_selection_keeps_what_is_good_and_apart():
     samples = sample_turns([(str(n), Conversation(TURNS)) for n in range(9)])
-    kept = apart_from_seed(samples, ["assistant 0"])
+    kept = apart_from_seed(samples, ["assistant 1"])
     assert {samples[at].reply for at in kept.places} == {
-        one.reply for one in samples if one.reply != "assistant 0"
+        one.reply for one in samples if one.reply != "assistant 1"
     }
     assert len({samples[at].reply for at in kept.places}) == len(kept.places)
     scores = quality(np.eye(3), np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0.0]]))

@@ -53,7 +53,10 @@ def product_reward(probs: Mapping[str, np.ndarray], targets: Sequence[_Levels]) 
 
 def level_reward(identify: Identify) -> Reward:
     """The reward of a policy: a record has its target levels in columns of the mechanisms' names,
-    or a `reference` reply, of which the identifier tells them; NaN where it has neither."""
+    or a `reference` reply, of which the identifier tells them; NaN where it has neither.
+
+    The reward raises `InputError` for a level that is none (`record ID: column: ...`).
+    """
 
     def reward(answered: Sequence[Answered]) -> list[float]:
         found = {at: _levels_given(one.record) for at, one in enumerate(answered)}
@@ -152,4 +155,9 @@ def _levels_given(record: Mapping[str, str]) -> dict[str, str]:
     """The levels that a record has; nothing where one of them is missing."""
     if not all(column in record for column in REWARD_MECHANISMS.values()):
         return {}
-    return {name: str(record[column]) for name, column in REWARD_MECHANISMS.items()}
+    found = {name: str(record[column]) for name, column in REWARD_MECHANISMS.items()}
+    for name, level in found.items():
+        if level not in _LEVELS:
+            raise InputError(f"record {record.get('id', '?')}: {REWARD_MECHANISMS[name]}: "
+                             f"{level!r}; allowed: {', '.join(_LEVELS)}")  # fmt: skip
+    return found

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from hen_jax.core.errors import InputError
+
 _OFFERED = 512
 """Points among which a round chooses; more where float32 cannot tell those from the others."""
 
@@ -49,8 +51,11 @@ def k_centre(points: np.ndarray, k: int, first: int = 0) -> np.ndarray:
 
     Of points alike far the one that stands first is chosen. `k` is at most N; where every point is
     a centre already, the rest of the centres repeat the first point.
+
+    Raises:
+      InputError: a point with a number that is not finite.
     """
-    vectors = np.asarray(points, np.float64)
+    vectors = _scaled(np.asarray(points, np.float64))
     every = _Points(np.arange(len(vectors)), vectors, np.einsum("nd,nd->n", vectors, vectors))
     held = jnp.asarray(vectors, jnp.float32), jnp.asarray(every.squares, jnp.float32)
     error = _rounding(vectors.shape[1], float(every.squares.max()))
@@ -67,6 +72,21 @@ def k_centre(points: np.ndarray, k: int, first: int = 0) -> np.ndarray:
         for start in range(0, len(found), _BLOCK):
             nearest = _nearer(*held, nearest, _padded(found[start : start + _BLOCK]))
     return np.asarray(chosen)
+
+
+def _scaled(vectors: np.ndarray) -> np.ndarray:
+    """The points over a power of two, so that their squares are numbers of float32 too.
+
+    Raises:
+      InputError: as `k_centre`.
+    """
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise InputError(
+            f"point {int(np.argmin(finite))} of {len(vectors)} holds a number that is not finite; "
+            "its distances are not known"
+        )
+    return np.ldexp(vectors, -np.frexp(np.abs(vectors).max())[1])
 
 
 def _rounding(width: int, largest: float) -> float:

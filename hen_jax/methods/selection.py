@@ -42,9 +42,11 @@ class Kept(NamedTuple):
 
 
 def sample_turns(conversations: Sequence[tuple[str, Conversation]], seed: int = 0) -> list[Sample]:
-    """One sample of each conversation: 1 to 3 rounds of history, then the reply that follows them.
+    """One sample of each conversation: 1 to 3 rounds of history, what the user says then, and the
+    reply to it.
 
-    A round is what the user says and the reply to it. A conversation without a reply gives none.
+    A round is what the user says and the reply to it. A conversation with fewer rounds shows those
+    that it has; one without a reply gives none.
     What is drawn depends on the seed and the id alone, not on the order.
     """
     found = []
@@ -57,8 +59,7 @@ def sample_turns(conversations: Sequence[tuple[str, Conversation]], seed: int = 
         if not replies:
             continue
         random = np.random.default_rng((seed, zlib.crc32(name.encode())))
-        rounds = min(int(random.integers(1, 4)), len(replies))
-        at = replies[rounds - 1]
+        at = replies[min(int(random.integers(1, 4)), len(replies) - 1)]
         shown, reply = conversation.messages[:at], conversation.messages[at]
         found.append(Sample(name, shown, reply.content))
     return found
