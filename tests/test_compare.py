@@ -10,14 +10,17 @@ from hen_jax import cli
 from hen_jax.core.errors import InputError
 from hen_jax.data.judged import read_judged
 from hen_jax.data.schemas import read_documents, read_pairs
-from hen_jax.methods.emotion_models import lexicon_model
+from hen_jax.methods.emotion_models import EmotionModel, lexicon_model
+from hen_jax.methods.identifier_training import load_identifier
 from hen_jax.methods.measured import (
     MEASURES,
     affect_measures,
     emp_f1_of,
+    of_the_set,
     small_model_recall,
 )
 from hen_jax.methods.play import Outcome, Played
+from hen_jax.methods.table import METHOD_LABELS, Parts, method_named
 from hen_jax.text.conversation import Message, Reply, UnansweredError
 from hen_jax.text.replay import recorded
 from hen_jax.verbs.methods import compare as recipe
@@ -64,6 +67,7 @@ def folder(tmp_path, monkeypatch):
     ]
     lines(tmp_path / "in.jsonl", rows)
     (tmp_path / "lexicon.tsv").write_text(LEXICON)
+    (tmp_path / "other.tsv").write_text("ache\tnumb\t1\n")
     return tmp_path
 
 
@@ -116,7 +120,7 @@ def test_all_methods_in_one_table(folder, scripted, capsys):
     assert rows["ebg", "fell back"]["value"] == 1
     assert rows["muffin", "tokens"]["against"] == "base"
     assert rows["muffin", "tokens"]["difference"] == rows["muffin", "tokens"]["value"] - 5
-    assert 0 < rows["base", "affect cosine"]["value"] < 1
+    assert ("base", "affect cosine") not in rows  # no reply has a word of the lexicon
     recall = {"top-1 recall": pytest.approx(1.0), "top-3 recall": pytest.approx(1.0)}
     assert result["small model"] == recall
     sets = result["sets"]
@@ -129,6 +133,20 @@ def test_all_methods_in_one_table(folder, scripted, capsys):
     assert strategy == {"p0": "IP", "p1": "EX", "p2": "IP"}
     calls = sum(row["calls"] for row in traces)
     assert chat.calls == calls
+
+
+def test_a_lexicon_of_nrc_categories_knows_the_labels(folder, scripted):
+    (folder / "nrc.tsv").write_text(
+        "sad\tsadness\t1\nsad\tnegative\t1\nglad\tjoy\t1\nrain\tanger\t1\n"
+    )
+    call = COMPARE.replace("lexicon.tsv", "nrc.tsv")
+    assert hen(f"{call} --out out") == 0
+    result = json.loads((folder / "out" / "results.json").read_text())
+    assert result["small model"]["top-1 recall"] == pytest.approx(2 / 3)  # not `worried`
+    asked = (folder / "out" / "traces.jsonl").read_text()
+    assert '"candidates": ["sad", ' in asked
+    assert "negative" not in "".join(str(row["trace"].get("candidates")) for row in
+                                     read(folder / "out" / "traces.jsonl"))  # fmt: skip
 
 
 def test_a_comparison_goes_on_where_it_was_stopped(folder, scripted, monkeypatch):
@@ -185,6 +203,10 @@ def test_a_replay_answers_for_a_model_and_another_model_is_a_contender(folder, c
         ("--methods base --schema nothing", "schema 'nothing'; allowed: hed"),
         ("--methods tooled --knowledge gone.tsv", "gone.tsv: no such file"),
         ("--methods base --epitome gone", "gone"),
+        ("--methods =base@replay:script", "'=base@replay:script' has no name"),
+        ("--methods base --tool-timeout nan", "--tool-timeout is nan"),
+        ("--methods base --candidates 1", "--candidates is 1; allowed: 2 or more"),
+        ("--methods base --lexicon other.tsv", "the emotions numb, of which none is among"),
     ],
 )
 def test_wrong_input_is_one_line(folder, scripted, capsys, flags, told):
@@ -205,13 +227,28 @@ def test_an_ablation_tells_what_each_lever_does(folder, scripted, capsys):
     call = "ablate --method hef --levers model cause definitions --backend replay:script"
     assert hen(f"{call} --input in.jsonl --lexicon lexicon.tsv --out out --design full") == 0
     result = json.loads((folder / "out" / "results.json").read_text())
-    assert len({row["method"] for row in result["rows"]}) == 8
+    assert {row["method"] for row in result["rows"]} == {
+        f"hef{off}{on}" for off in ("", "-cause", "-model") for on in ("", "+definitions")
+    }
     found = {(row["lever"], row["measure"]): row["effect"] for row in result["effects"]}
     assert found["cause", "calls"] == 0
     assert found["definitions", "characters read"] > found["cause", "characters read"] > 0
+    values = {row["method"]: row["value"] for row in result["rows"]
+              if row["measure"] == "characters read"}  # fmt: skip
+    gaps = [values[f"hef{on}"] - values[f"hef-cause{on}"] for on in ("", "+definitions")]
+    assert found["cause", "characters read"] == pytest.approx(np.mean(gaps))
     assert "| lever | measure | effect of having it | 95 % |" in capsys.readouterr().out
     with pytest.raises(InputError, match="lever 'lens' of 'hef'; allowed, once: model, two_stage"):
         ablate(None, "hef", ["lens"], "full")
+
+
+def test_an_ablation_varies_the_chosen_levers_alone(folder, scripted, capsys):
+    call = "ablate --method hef --levers two_stage cause --backend replay:script --out out"
+    assert hen(f"{call} --input in.jsonl --lexicon lexicon.tsv") == 0
+    result = json.loads((folder / "out" / "results.json").read_text())
+    assert {row["method"] for row in result["rows"]} == {"hef", "hef-two_stage", "hef-cause"}
+    found = {(row["lever"], row["measure"]): row["effect"] for row in result["effects"]}
+    assert found["cause", "characters read"] > 0
 
 
 def test_designs_and_effects_by_hand():
@@ -228,6 +265,9 @@ def test_designs_and_effects_by_hand():
     told = {row[:2]: row[2] for row in effects(items, found, "ab")}
     assert told["a", "tokens"] == pytest.approx(((9 - 6 + 4 - 2) / 2 + (5 - 1 + 4 - 2) / 2) / 2)
     assert told["b", "tokens"] == pytest.approx(((9 - 4 + 6 - 2) / 2 + (5 - 4 + 1 - 2) / 2) / 2)
+    found[frozenset("b")] = found[frozenset()]  # b does nothing without a
+    told = {row[:2]: row[2] for row in effects(items, found, "ab")}
+    assert told["b", "tokens"] == pytest.approx(((9 - 4) + (5 - 4)) / 2)
 
 
 def test_identifiers_are_trained_and_label(folder, capsys):
@@ -250,6 +290,22 @@ def test_identifiers_are_trained_and_label(folder, capsys):
     assert hen(label) == 0
     (row,) = read(folder / "labels.jsonl")
     assert row["labels"] == {"ER": "2", "EX": "1", "IP": "2"}
+    capsys.readouterr()
+    assert hen("identify train --input rows.jsonl --label nope --out other") == 2
+    assert "--label says which label of a --schema is learnt" in capsys.readouterr().err
+    assert hen(f"{call.replace('--input', '--schema hed --label nope --input')} other") == 2
+
+
+def test_an_identifier_has_the_heads_of_its_files_alone(folder, capsys):
+    head = "sp_id,rp_id,seeker_post,response_post,level,rationales\n"
+    rows = (f"{n},{n},sad {n},So sorry {n},{n % 3},\n" for n in range(30))
+    (folder / "er.csv").write_text(head + "".join(rows))
+    assert hen("identify train --epitome ER=er.csv --epochs 1 --out er") == 0
+    assert "er: an identifier of ER\n" in capsys.readouterr().out
+    assert load_identifier(folder / "er").heads == {"ER": ("0", "1", "2")}
+    call = "compare --methods base --backend replay:script --input in.jsonl --epitome er --out out"
+    assert hen(call) == 2
+    assert "an identifier of ER; the reward needs one of ER, IP, EX" in capsys.readouterr().err
 
 
 def test_the_data_of_ebg(folder, monkeypatch):
@@ -266,6 +322,12 @@ def test_the_data_of_ebg(folder, monkeypatch):
     groups = {one.group for one in first}
     assert groups == {one.group for one in second}
     assert len(groups) < len(first)  # statements, of which each has several replies
+    for document in first:  # what ebg asks in a comparison with these labels
+        *asked, _ = document.conversation.messages
+        steps = method_named("ebg", Parts(labels=METHOD_LABELS["hed"]))(asked[1:])
+        assert [(one.role, one.content) for one in next(steps)[0]] == [
+            (one.role, one.content) for one in asked
+        ]
     bad = f"{call.replace(' --labels hed', '')} --backend replay:script --out other"
     assert hen(bad) == 2
 
@@ -282,6 +344,14 @@ def test_the_data_of_muffin_and_of_tools(folder, monkeypatch, capsys):
     assert "3 different candidates to 3 contexts; unhelpful 0.333" in capsys.readouterr().out
     rows = read(folder / "muffin" / "candidates.jsonl")
     assert [row["helpful"] for row in rows] == [[1], [0], [1]]
+    with monkeypatch.context() as patch:
+        silent = lambda request: lambda seed: lambda asked: [Reply("?")] * len(asked)  # noqa: E731
+        patch.setattr(build, "open_speaker_of", silent)
+        assert hen(f"build muffin {call} mute --backend replay:script --candidates 2") == 0
+    assert "of none is it known, 3 not known" in capsys.readouterr().out
+    for least in ("nan", "-1", "2"):
+        assert hen(f"build tools {call} other --knowledge atomic.tsv --least {least}") == 2
+        assert "--least is" in capsys.readouterr().err
     (folder / "atomic.tsv").write_text("my scooter broke down\txReact\tstranded\n")
     assert hen(f"build tools {call} tools --knowledge atomic.tsv") == 0
     documents = read_documents(folder / "tools" / "traces.jsonl", "messages")
@@ -336,16 +406,23 @@ def test_selection_adds_up_and_is_the_same_twice(folder, monkeypatch, capsys):
     kept = [row["kept"] for row in told["steps"]]
     assert kept[:2] == [25, 25]
     assert kept == sorted(kept, reverse=True)
+    assert re.search(r"mentions women \| 0 \| 0 \| -", capsys.readouterr().out)
+    assert hen("build select --input seed.jsonl --schema messages --seed-set seed.jsonl "
+               "--seed-schema messages --out same") == 2  # fmt: skip
+    told = capsys.readouterr().err
+    assert "nothing is left after the step 'apart from the seed set" in told
+    assert "threshold" not in told
     assert kept[-1] == round(kept[-2] / 2) == len(read_documents("one/selected.jsonl", "messages"))
     for name in ("selected.jsonl", "report.json", "report.md"):
         assert (folder / "one" / name).read_bytes() == (folder / "two" / name).read_bytes()
-    assert re.search(r"mentions women \| 0 \| 0 \| -", capsys.readouterr().out)
     recorded(lambda asked: [Reply("rain 1 rain")] * len(asked), folder / "model.jsonl")(
         [[Message("user", f"case {n}")] for n in range(2, 24)]
     )
     call += " --backend replay:model.jsonl --seed-schema messages"
     assert hen(f"{call} --threshold 99 --out three") == 2
-    assert "nothing is left after the step 'quality 99 or more'" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "nothing is left after the step 'quality 99 or more'" in told
+    assert "lower --threshold" in told
     asked = read(folder / "three" / "calls.jsonl")
     assert hen(f"{call} --threshold -100 --out three") == 0
     assert read(folder / "three" / "calls.jsonl") == asked  # nobody is asked again
@@ -431,6 +508,8 @@ def test_levels_agree_with_those_of_the_reference(folder):
              ]  # fmt: skip
     assert small_model_recall(items, model) == {"top-1 recall": 0.5, "top-3 recall": 1.0}
     assert small_model_recall(items[2:], model) == {}
+    capital = [items[0]._replace(emotion="Sad")]
+    assert small_model_recall(capital, model)["top-1 recall"] == 1.0
 
     def identify(pairs):
         levels = np.eye(3)[[int(reply) for _, reply in pairs]]
@@ -457,12 +536,32 @@ def test_affect_of_the_same_text_is_the_same():
     assert figures["affect KL"](items, other)[0] == pytest.approx((p * np.log(p / q)).sum())
 
 
+def test_affect_of_a_text_without_a_known_word_is_no_number():
+    model = lexicon_model({"sad": frozenset({"sad"}), "glad": frozenset({"happy"})})
+    any_model = EmotionModel(("a",), lambda said: np.ones(1), lambda said: [])
+    for said, reply, own, other in (
+        ("I am sad", "Oh.", True, False),
+        ("I am sad", "", True, True),
+        ("The bus", "glad", True, False),
+        ("I am sad", "I am not glad", True, False),
+        ("I am sad", "glad", False, False),
+    ):
+        items = [MethodItem("a", "a", (Message("user", said),))]
+        played = [Played(Outcome(reply), 1, 1, 1, 0, 0.0)]
+        for told, missing in ((model, own), (any_model, other)):
+            found = [figure(items, played)[0] for figure in affect_measures(told).values()]
+            assert np.isnan(found).tolist() == [missing] * 3
+
+
 def test_what_a_trace_names_is_compared_with_what_is_known():
     item = MethodItem("a", "a", (), "worried", "EX")
     said = Outcome("x", {"emotion": "sad", "attribute": "negative", "strategy": "EX"})
     found = Played(said, 1, 1, 1, 0, 0.0)
     named = ("emotion", "attribute", "strategy")
     assert [MEASURES[f"{one} accuracy"](item, found) for one in named] == [0.0, 1.0, 1.0]
+    capitals = item._replace(emotion="Sad", strategy="ex")
+    assert [MEASURES[f"{one} accuracy"](capitals, found) for one in named] == [1.0] * 3
+    assert of_the_set([capitals], [found])["emotion macro-F1"] == 1.0
     unknown = item._replace(emotion=None, strategy=None)
     assert all(np.isnan(MEASURES[f"{one} accuracy"](unknown, found)) for one in named)
 

@@ -13,6 +13,7 @@ from hen_jax.methods import coe, distil, ebg, hef, muffin, tooled
 from hen_jax.methods.definitions import DEFINITIONS, read_definitions, shipped, with_definitions
 from hen_jax.methods.emotion_models import (
     EmotionModel,
+    lexicon_in_labels,
     lexicon_model,
     likeliest_labels,
     read_lexicon,
@@ -22,7 +23,14 @@ from hen_jax.methods.emotions import EBG_LABELS, ED_LABELS, HED_LABELS
 from hen_jax.methods.lenses import lens_names, load_lens
 from hen_jax.methods.play import Outcome, plainly, play
 from hen_jax.methods.sections import parse_label, parse_sections, with_system
-from hen_jax.methods.table import METHODS, Parts, levers_of, method_named, with_levers
+from hen_jax.methods.table import (
+    METHOD_LABELS,
+    METHODS,
+    Parts,
+    levers_of,
+    method_named,
+    with_levers,
+)
 from hen_jax.methods.tools import Call, Tool, answered, faq_tool, knowledge_tool, parse_call
 from hen_jax.text.conversation import Message, Reply
 
@@ -195,6 +203,15 @@ def test_an_analysis_with_an_unknown_label_is_none():
     assert ebg.parse_analysis(ebg.analysis_text(found, "zh"), ["sad"], "zh") == found
 
 
+def test_ebg_has_the_labels_of_its_parts():
+    worried = ANALYSIS.replace("sad", "worried")
+    for parts, emotion in ((Parts(labels=METHOD_LABELS["hed"]), "worried"), (Parts(), None)):
+        chat = scripted(("Now reply to them", "Come in."), ("work out what", worried))
+        assert run(method_named("ebg", parts), chat).outcome.trace.get("emotion") == emotion
+    with pytest.raises(InputError, match=r"no attribute .* of annoyed, .*give --labels ebg or hed"):
+        method_named("ebg", Parts(labels=METHOD_LABELS["ed"]))
+
+
 def test_rows_of_both_stages_train_their_own_part():
     dialogue = (*RAIN, Message("assistant", "Come in."))
     found = ebg.Analysis("The scooter broke.", "negative", "sad")
@@ -260,6 +277,18 @@ def test_a_lexicon_counts_words_and_heeds_negation():
     said = (Message("user", "I am not really glad"),)
     assert model.emotion_probs(said).tolist() == pytest.approx([1 / 3] * 3)
     assert likeliest_labels(model, said, 2) == ["happy", "sad"]
+
+
+def test_categories_of_the_nrc_lexicon_are_called_as_the_labels():
+    nrc = {"cry": frozenset({"sadness", "negative"}), "hug": frozenset({"joy", "trust"}),
+           "good": frozenset({"positive"}), "ache": frozenset({"numb"})}  # fmt: skip
+    assert lexicon_in_labels(nrc, METHOD_LABELS["hed"]) == {
+        "cry": {"sad"}, "hug": {"happy"}, "ache": {"numb"}}  # fmt: skip
+    assert lexicon_in_labels(nrc, METHOD_LABELS["ed"])["hug"] == {"joyful", "trusting"}
+    assert lexicon_in_labels({"cry": frozenset({"Sad"})}, ["sad"]) == {"cry": {"sad"}}
+    for other in ("numb", "positive"):
+        with pytest.raises(InputError, match=f"the emotions {other}, of which none is among"):
+            lexicon_in_labels({"x": frozenset({other})}, METHOD_LABELS["hed"])
 
 
 def test_a_lexicon_that_is_none_says_where_there_is_one(tmp_path):
@@ -453,9 +482,20 @@ def test_a_name_that_is_no_method_is_refused(name, told):
 
 def test_names_of_methods_with_levers():
     assert levers_of("hef") == ("model", "two_stage", "cause", "rules", "definitions")
-    assert with_levers("hef", {"model", "two_stage", "rules"}) == "hef-cause+rules"
+    assert with_levers("hef", {"model", "two_stage", "rules"}, levers_of("hef")) == (
+        "hef-cause+rules"
+    )
     for name in METHODS:
-        assert with_levers(name, levers_of(name)).startswith(name)
+        assert with_levers(name, levers_of(name), levers_of(name)).startswith(name)
+
+
+def test_a_switch_that_is_not_varied_stays_on():
+    chosen = ("two_stage", "cause", "definitions")
+    assert with_levers("hef", chosen, chosen) == "hef+definitions"
+    assert with_levers("hef", {"two_stage"}, chosen) == "hef-cause"
+    assert with_levers("coe_cbt", {"rules"}, {"rules"}) == "coe_cbt+rules"
+    without = {with_levers("hef", on, levers_of("hef")) for on in ((), ("cause",), ("two_stage",))}
+    assert without == {"hef-model"}  # without the model its parts do nothing
 
 
 def test_pecer_says_what_the_dialogue_shows():

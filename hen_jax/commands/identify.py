@@ -12,7 +12,7 @@ def add(verbs: Any) -> None:
     train = parts.add_parser("train", help="learn labels of replies, or of what users say")
     train.add_argument("--input", type=Path, help="rows of context, reply, labels; or --schema's")
     train.add_argument("--schema", help="records with a label, such as hed")
-    train.add_argument("--label", default="emotion", help="which label of the schema")
+    train.add_argument("--label", help="which label of the schema; else emotion")
     train.add_argument("--epitome", nargs="+", default=[], type=_named, metavar="ER=FILE")
     train.add_argument("--out", required=True, type=Path, help="a folder")
     train.add_argument("--epochs", type=int, default=30)

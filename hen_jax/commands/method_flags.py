@@ -12,7 +12,9 @@ def add_method_parts(verb: argparse.ArgumentParser) -> None:
     add_endpoint(verb)
     verb.add_argument("--identifier", type=Path, help="hef: the folder of an emotion identifier")
     verb.add_argument("--lexicon", type=Path, help="or a file of word, emotion, 0 or 1 by tabs")
-    verb.add_argument("--labels", choices=("hed", "ed"), default="hed", help="hef: emotions")
+    verb.add_argument(
+        "--labels", choices=("hed", "ed", "ebg"), help="of emotions; else hef: hed, ebg: ebg"
+    )
     verb.add_argument("--knowledge", type=Path, help="tooled: event, relation, tail by tabs")
     verb.add_argument("--faq", type=Path, help="tooled: question, answer by tabs")
     verb.add_argument("--tool-role", choices=("tool", "user"), default="tool", help="who answers")

@@ -13,9 +13,14 @@ import numpy as np
 from hen_jax.core.errors import InputError
 from hen_jax.data.rows import text_lines
 from hen_jax.evaluation.reply_rules import words_of
+from hen_jax.methods.emotions import folded
 from hen_jax.text.conversation import Message
 
 _Messages = Sequence[Message]
+
+
+def _says_a_word(messages: _Messages) -> bool:
+    return any(words for words, _ in user_words(messages))
 
 
 class EmotionModel(NamedTuple):
@@ -24,6 +29,7 @@ class EmotionModel(NamedTuple):
     labels: tuple[str, ...]
     emotion_probs: Callable[[_Messages], np.ndarray]  # [labels], sums to 1
     cause_words: Callable[[_Messages], list[tuple[str, float]]]  # the weightiest first
+    knows: Callable[[_Messages], bool] = _says_a_word  # whether anything tells of an emotion
 
 
 _Lexicon = Mapping[str, frozenset[str]]
@@ -33,6 +39,20 @@ LEXICON_HELP = (
     "give a file with `word<TAB>emotion<TAB>0 or 1` on each line, such as the NRC Emotion Lexicon, "
     "which its authors give out at saifmohammad.com and which may not be passed on"
 )
+
+_NRC_LABELS: Mapping[str, tuple[str, ...]] = {
+    "anger": ("angry",),
+    "anticipation": ("anticipating",),
+    "disgust": ("disgusted",),
+    "fear": ("afraid",),
+    "joy": ("happy", "joyful"),
+    "sadness": ("sad",),
+    "surprise": ("surprised",),
+    "trust": ("trusting",),
+    "negative": (),
+    "positive": (),
+}
+"""The categories of the NRC Emotion Lexicon, and what the labels of methods call them."""
 
 _NEGATIONS = frozenset({"not", "no", "never", "without", "hardly", "don't", "isn't", "wasn't",
                        "didn't", "can't", "won't", "不", "没", "别", "无"})  # fmt: skip
@@ -56,6 +76,36 @@ def read_lexicon(path: Path) -> dict[str, frozenset[str]]:
     if not found:
         raise InputError(f"{path}: no word with an emotion; {LEXICON_HELP}")
     return {word: frozenset(emotions) for word, emotions in found.items()}
+
+
+def lexicon_in_labels(lexicon: _Lexicon, labels: Sequence[str]) -> _Lexicon:
+    """The lexicon with its emotions called as the labels call them.
+
+    Categories of the NRC Emotion Lexicon become adjectives (`sadness` is `sad`); those without a
+    label are left out, as `positive` is. Other emotions stay as they are.
+
+    Raises:
+      InputError: none of its emotions is a label.
+    """
+    known = {folded(label): label for label in labels}
+
+    def label_of(emotion: str) -> str | None:
+        names = _NRC_LABELS.get(folded(emotion))
+        own = (folded(emotion), *(names or ()))
+        return next((known[one] for one in own if one in known), emotion if names is None else None)
+
+    emotions = sorted({one for found in lexicon.values() for one in found})
+    named = {one: label_of(one) for one in emotions}
+    if not set(named.values()) & set(labels):
+        raise InputError(
+            f"the lexicon has the emotions {', '.join(emotions)}, of which none is among the "
+            f"labels {', '.join(labels)}; give --labels that it has"
+        )
+    called = {
+        word: frozenset(label for one in found if (label := named[one]) is not None)
+        for word, found in lexicon.items()
+    }
+    return {word: found for word, found in called.items() if found}
 
 
 def lexicon_model(
@@ -83,7 +133,10 @@ def lexicon_model(
             total[word] = total.get(word, 0.0) + weight
         return sorted(total.items(), key=lambda one: (-one[1], one[0]))
 
-    return EmotionModel(names, probs, causes)
+    def knows(messages: _Messages) -> bool:
+        return any(set(names) & lexicon[word] for word, _ in _felt(messages, lexicon))
+
+    return EmotionModel(names, probs, causes, knows)
 
 
 def top_k_recall(
@@ -91,7 +144,8 @@ def top_k_recall(
 ) -> float:
     """The share of conversations whose emotion is among the model's `k` likeliest."""
     hits = [
-        label in likeliest_labels(model, one, k) for one, label in zip(asked, gold, strict=True)
+        folded(label) in map(folded, likeliest_labels(model, one, k))
+        for one, label in zip(asked, gold, strict=True)
     ]
     return float(np.mean(hits))
 

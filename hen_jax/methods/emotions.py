@@ -55,6 +55,11 @@ def attribute_of(emotion: str) -> Attribute | None:
     return EBG_LABELS.get(emotion) or HED_LABELS.get(emotion)
 
 
+def folded(label: str) -> str:
+    """A label as it is compared: `Sad` is `sad`."""
+    return label.strip().casefold()
+
+
 ED_LABELS: tuple[str, ...] = (
     "surprised", "excited", "annoyed", "proud", "angry", "sad", "grateful", "lonely", "impressed",
     "afraid", "disgusted", "confident", "terrified", "hopeful", "anxious", "disappointed", "joyful",

@@ -12,7 +12,7 @@ from hen_jax.evaluation.preferences import estimate
 from hen_jax.evaluation.reply_rules import is_chinese, words_of
 from hen_jax.methods.coe import balance
 from hen_jax.methods.emotion_models import EmotionModel, top_k_recall
-from hen_jax.methods.emotions import attribute_of
+from hen_jax.methods.emotions import attribute_of, folded
 from hen_jax.methods.epitome import (
     REWARD_MECHANISMS,
     Identify,
@@ -68,7 +68,7 @@ def emotion_named(item: MethodItem, played: Played) -> float:
 
 def attribute_named(item: MethodItem, played: Played) -> float:
     """1 where the trace has the attribute (positive, negative, neutral) of the item's emotion."""
-    return _named("attribute", attribute_of(item.emotion or ""), played)
+    return _named("attribute", attribute_of(folded(item.emotion or "")), played)
 
 
 def strategy_named(item: MethodItem, played: Played) -> float:
@@ -85,7 +85,7 @@ def tool_called(item: MethodItem, played: Played) -> float:
 def _named(key: str, gold: str | None, played: Played) -> float:
     if gold is None or key not in played.outcome.trace:
         return math.nan
-    return float(played.outcome.trace[key] == gold)
+    return float(folded(str(played.outcome.trace[key])) == folded(gold))
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -204,17 +204,22 @@ def small_model_recall(items: Sequence[MethodItem], model: EmotionModel) -> dict
 def affect_measures(model: EmotionModel) -> dict[str, Several]:
     """By a small model of emotions: how alike the emotions of what the user said and of the reply
     are, as a cosine (1 of the same text), the KL divergence of the first from the second in nats,
-    and whether the likeliest agree."""
+    and whether the likeliest agree. NaN where the model knows nothing of either: no word of a
+    lexicon, or no word at all."""
 
     def probs(text: str) -> np.ndarray:
-        return np.asarray(model.emotion_probs((Message("user", text),)), float)
+        said = (Message("user", text),)
+        if not model.knows(said):
+            return np.full(len(model.labels), math.nan)
+        return np.asarray(model.emotion_probs(said), float)
 
     def of(figure: Callable[[np.ndarray, np.ndarray], float]) -> Several:
         def each(items: Sequence[MethodItem], played: Sequence[Played]) -> np.ndarray:
-            pairs = zip(items, played, strict=True)
-            return np.asarray(
-                [figure(probs(context_of(a.messages)), probs(b.outcome.reply)) for a, b in pairs]
-            )
+            values = []
+            for item, one in zip(items, played, strict=True):
+                p, q = probs(context_of(item.messages)), probs(one.outcome.reply)
+                values.append(math.nan if np.isnan([*p, *q]).any() else figure(p, q))
+            return np.asarray(values)
 
         return each
 
@@ -289,7 +294,7 @@ def _macro_f1(gold: Sequence[str | None], played: Sequence[Played], key: str) ->
     if not _traced(played, key):
         return math.nan
     pairs = [
-        (label, str(one.outcome.trace.get(key)))
+        (folded(label), folded(str(one.outcome.trace.get(key))))
         for label, one in zip(gold, played, strict=True)
         if label is not None
     ]

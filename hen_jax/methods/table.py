@@ -9,15 +9,19 @@ from hen_jax.empathy.labels import Language
 from hen_jax.methods import coe, distil, ebg, hef, muffin, pecer, tooled
 from hen_jax.methods.definitions import added, with_definitions
 from hen_jax.methods.emotion_models import EmotionModel
-from hen_jax.methods.emotions import ED_LABELS, HED_LABELS
+from hen_jax.methods.emotions import EBG_LABELS, ED_LABELS, HED_LABELS, Attribute, attribute_of
 from hen_jax.methods.hef import HefOptions
 from hen_jax.methods.play import Messages, Method, Steps, plainly
 from hen_jax.methods.sections import is_chinese_text
 from hen_jax.methods.tools import Tool
 from hen_jax.text.prompts import HIGH_CONTEXT_RULES
 
-METHOD_LABELS: Mapping[str, tuple[str, ...]] = {"hed": tuple(HED_LABELS), "ed": ED_LABELS}
-"""Emotion labels that HEF chooses among."""
+METHOD_LABELS: Mapping[str, tuple[str, ...]] = {
+    "hed": tuple(HED_LABELS),
+    "ed": ED_LABELS,
+    "ebg": tuple(EBG_LABELS),
+}
+"""Emotion labels that HEF and EBG choose among."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Parts:
     """What methods may need of the user: a small model, tools, definitions."""
 
     emotion_model: EmotionModel | None = None
-    labels: tuple[str, ...] = METHOD_LABELS["hed"]
+    labels: tuple[str, ...] | None = None  # None: of hef those of HED, of ebg its own
     tools: tuple[Tool, ...] = ()
     tool_limits: tooled.ToolLimits = tooled.ToolLimits()
     definitions: Mapping[str, str] | None = None  # None: those of ours
@@ -53,6 +57,8 @@ class _Entry:
 
     make: Callable[[Parts, frozenset[str]], Method]
     switches: tuple[str, ...] = ()
+    within: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The switches that do nothing without another one, and that other one."""
 
 
 def _plain(make: Callable[[Parts], Method]) -> _Entry:
@@ -65,15 +71,31 @@ def _tooled(parts: Parts) -> Method:
     return tooled.tooled(parts.tools, parts.tool_limits)
 
 
+def _ebg(parts: Parts) -> Method:
+    if parts.labels is None:
+        return ebg.ebg()
+    labels: dict[str, Attribute] = {}
+    for label in parts.labels:
+        if (attribute := attribute_of(label)) is not None:
+            labels[label] = attribute
+    if missing := [label for label in parts.labels if label not in labels]:
+        raise InputError(
+            f"method 'ebg' has no attribute (positive, negative, neutral) of {', '.join(missing)}; "
+            "give --labels ebg or hed"
+        )
+    return ebg.ebg(labels)
+
+
 def _hef(parts: Parts, off: frozenset[str]) -> Method:
+    offered = METHOD_LABELS["hed"] if parts.labels is None else parts.labels
     if "model" in off:
-        return hef.hef(None, parts.labels)
+        return hef.hef(None, offered)
     if parts.emotion_model is None:
         raise InputError(
             "method 'hef' needs a small model; give --identifier DIR or --lexicon FILE, or take "
             "hef-model, the large model without one"
         )
-    labels = tuple(dict.fromkeys((*parts.emotion_model.labels, *parts.labels)))
+    labels = tuple(dict.fromkeys((*parts.emotion_model.labels, *offered)))
     options = HefOptions(two_stage="two_stage" not in off, cause="cause" not in off)
     return hef.hef(parts.emotion_model, labels, options)
 
@@ -92,8 +114,8 @@ METHODS: Mapping[str, _Entry] = {
     "base": _plain(lambda parts: plainly),
     "system_prompt": _plain(lambda parts: system_prompt(plainly, parts)),
     **{f"coe_{variant}": _coe(variant) for variant in coe.VARIANTS},
-    "ebg": _plain(lambda parts: ebg.ebg()),
-    "hef": _Entry(_hef, ("model", "two_stage", "cause")),
+    "ebg": _plain(_ebg),
+    "hef": _Entry(_hef, ("model", "two_stage", "cause"), {"two_stage": "model", "cause": "model"}),
     "muffin": _plain(lambda parts: muffin.muffin(parts.candidates)),
     "pecer": _plain(lambda parts: pecer.pecer(parts.emotion_model)),
     "tooled": _plain(_tooled),
@@ -142,7 +164,11 @@ def levers_of(name: str) -> tuple[str, ...]:
     return (*METHODS[name].switches, *LEVERS)
 
 
-def with_levers(name: str, on: Collection[str]) -> str:
-    """The name of a method with exactly these of its `levers_of`."""
-    off = [one for one in METHODS[name].switches if one not in on]
+def with_levers(name: str, on: Collection[str], varied: Collection[str]) -> str:
+    """The name of a method with those of the `varied` levers that are `on`, and not the others of
+    them. A switch that is not varied stays on; one that does nothing with another one off is not
+    named beside it."""
+    entry = METHODS[name]
+    off = [one for one in entry.switches if one in varied and one not in on]
+    off = [one for one in off if entry.within.get(one) not in off]
     return "+".join(("-".join((name, *off)), *(one for one in LEVERS if one in on)))

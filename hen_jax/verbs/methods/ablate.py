@@ -43,11 +43,13 @@ def ablate(
         raise InputError(f"{len(chosen)} levers have {2 ** len(chosen)} combinations; name up to "
                          f"{MOST_LEVERS}, or take --design one-out")  # fmt: skip
     combinations = designed(chosen, design)
-    names = {on: with_levers(method, on) for on in combinations}
+    names = {on: with_levers(method, on, chosen) for on in combinations}
     paths = [comparing.out / name for name in (RESULTS, TABLE)]
     require_no_link(comparing.out)
     require_ours(*paths)
-    found = run_methods(dataclasses.replace(comparing, methods=tuple(names.values())))
+    found = run_methods(
+        dataclasses.replace(comparing, methods=tuple(dict.fromkeys(names.values())))
+    )
     outcomes = {on: found.played[name] for on, name in names.items()}
     changes = effects(found.items, outcomes, chosen)
     rows = measure_methods(found.items, found.played)
@@ -86,7 +88,9 @@ def effects(
     levers: Sequence[str],
 ) -> list[_Effect]:
     """The mean difference that a lever makes: over all pairs of sets that differ in it alone, by
-    conversation, with a bootstrap over groups. A measure that is nowhere a number is left out."""
+    conversation, with a bootstrap over groups. Sets that are one method, such as hef's without its
+    small model, have the same `played` and are no pair. A measure that is nowhere a number is left
+    out."""
     values = {
         on: {
             name: np.asarray([measure(i, p) for i, p in zip(items, found, strict=True)])
@@ -99,7 +103,7 @@ def effects(
         gaps = [
             values[on][name] - values[on - {lever}][name]
             for on in played
-            if lever in on and on - {lever} in played
+            if lever in on and played.get(on - {lever}, played[on]) is not played[on]
         ]
         each = np.mean(gaps, axis=0)
         there = np.flatnonzero(np.isfinite(each))

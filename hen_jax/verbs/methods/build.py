@@ -10,6 +10,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
 from hen_jax.core.journal import Journal, open_journal
 from hen_jax.core.outputs import output_files, require_no_link, require_ours
+from hen_jax.core.ranges import Range, require_in
 from hen_jax.data.schemas import check_records, schema_named
 from hen_jax.empathy.labels import Language
 from hen_jax.methods import distil, ebg
@@ -132,6 +133,7 @@ def build_tools(
     Raises:
       InputError: bad input, or no tool.
     """
+    require_in("--least", least, Range(0, 1))
     paths = paths_of(out, "traces.jsonl", "due.jsonl", "report.json")
     tools = [] if knowledge is None else [knowledge_tool(knowledge)]
     tools += [] if faq is None else [faq_tool(faq)]

@@ -66,13 +66,14 @@ def build_muffin(
         parsed.update(f"{name} {label}" for each in feedback for name, label in each.items())
         if own:
             rows.append(_candidate_row(one, own, labels, feedback))
-    rate, unknown = unhelpful_rate(found)
     report = _report(len(dialogues), len(rows), found) | {"feedback": dict(sorted(parsed.items()))}
     with output_files(*paths) as (file, told):
         write_rows(file, rows)
         write_json(told, report)
-    print(f"{out}: {len(found)} different candidates to {len(rows)} contexts; unhelpful "
-          f"{rate:.3f} of those known, {unknown} not known")  # fmt: skip
+    rate, unknown = report["unhelpful rate"], report["not known"]
+    known = "of none is it known" if rate is None else f"unhelpful {rate:.3f} of those known"
+    print(f"{out}: {len(found)} different candidates to {len(rows)} contexts; {known}, {unknown} "
+          "not known")  # fmt: skip
     return report
 
 

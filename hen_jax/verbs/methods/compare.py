@@ -189,12 +189,14 @@ def contenders(comparing: Comparing) -> list[Contender]:
     with that adapter; `trained=ebg@model:DIR`, a method on another model.
 
     Raises:
-      InputError: two of one name, or a back-end that is none.
+      InputError: two of one name, one of none, or a back-end that is none.
     """
     found = []
     for text in comparing.methods:
         name, equals, rest = text.partition("=")
         method, at, line = rest.partition("@")
+        if not name:
+            raise InputError(f"--methods: {text!r} has no name; give NAME=METHOD@BACKEND")
         if equals and not at:
             method, line = "base", rest
         request = _request_of(comparing.request, line) if equals else comparing.request

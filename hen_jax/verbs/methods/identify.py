@@ -39,7 +39,7 @@ class Identifying:
     out: Path
     input: Path | None = None
     schema: str | None = None
-    label: str = EMOTION_HEAD  # which label of the schema
+    label: str | None = None  # which label of the schema; None: the emotion
     epitome: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     training: TrainingConfig = TrainingConfig()
 
@@ -52,8 +52,11 @@ def identify_train(identifying: Identifying) -> dict[str, Any]:
     """
     require_replaceable(identifying.out, IDENTIFIER_KIND)
     rows, paths = _labelled(identifying)
-    heads = HEADS if identifying.epitome else heads_of(rows)
+    given = None if identifying.epitome else heads_of(rows)
     dealt = split_records(rows, lambda row: row.group or row.context)
+    # of EPITOME all levels of each mechanism that there is something to learn of
+    seen = {head for row in dealt.train for head in row.labels}
+    heads = {head: HEADS[head] for head in HEADS if head in seen} if given is None else given
     found = train_identifier(dealt.train, heads, training=identifying.training)
     report = {
         "rows": {"train": len(dealt.train), "held out": len(dealt.valid) + len(dealt.test)},
@@ -147,6 +150,9 @@ def parse_labelled_pair(row: Row) -> tuple[str, LabelledReply]:
 
 
 def _labelled(identifying: Identifying) -> tuple[list[LabelledReply], list[Path]]:
+    if identifying.label is not None and identifying.schema is None:
+        raise InputError("--label says which label of a --schema is learnt; give --schema, or "
+                         "leave it out: rows have their labels")  # fmt: skip
     if identifying.epitome:
         if identifying.input is not None:
             raise InputError("--epitome takes the place of --input")
@@ -157,15 +163,14 @@ def _labelled(identifying: Identifying) -> tuple[list[LabelledReply], list[Path]
     if identifying.schema is None:
         found = parse_records(path, parse_labelled_pair, lambda one: one[0], number=True)
         return [row for _, row in found.whole(path)], [path]
-    named, rows = schema_named(identifying.schema), []
+    named, rows, label = schema_named(identifying.schema), [], identifying.label or EMOTION_HEAD
     for record in check_records(path, identifying.schema).whole(path):
         document, labels = named.document(record), named.labels(record)
-        if identifying.label not in labels:
+        if label not in labels:
             raise InputError(
-                f"--label {identifying.label!r}: records of {identifying.schema!r} have "
+                f"--label {label!r}: records of {identifying.schema!r} have "
                 f"{', '.join(labels) or 'no label'}"
             )
         context, said = said_last(document.conversation.messages)
-        own = {identifying.label: labels[identifying.label]}
-        rows.append(LabelledReply(context, said, own, document.group))
+        rows.append(LabelledReply(context, said, {label: labels[label]}, document.group))
     return rows, [path]

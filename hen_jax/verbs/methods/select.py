@@ -88,13 +88,15 @@ def select(
     ]
     samples = sample_turns([(one.id, one.conversation) for one in given], selecting.seed)
     counts: list[tuple[str, int]] = [("dialogues", len(given)), ("with a reply", len(samples))]
-    samples = _take(samples, apart_from_seed(samples, seed_replies), counts)
+    apart = "give dialogues that end with a reply which the seed set does not have"
+    samples = _take(samples, apart_from_seed(samples, seed_replies), counts, apart)
     embeddings, swept = embed([one.reply for one in samples]), []
     if discriminator is not None:
         answers = [reply.text for reply in discriminator([one.shown for one in samples])]
         scores = quality(embeddings, embed(answers))
+        lower = "lower --threshold, or give more dialogues"
         swept, good = sweep_thresholds(scores, THRESHOLDS), above(scores, selecting.threshold)
-        samples, embeddings = _take(samples, good, counts), embeddings[list(good.places)]
+        samples, embeddings = _take(samples, good, counts, lower), embeddings[list(good.places)]
     share = min(selecting.share, _allowed(selecting, len(seed_replies), len(samples)))
     chosen = diverse(embeddings, share, selecting.seed)
     radius = _radius(embeddings, chosen, selecting.seed)
@@ -115,11 +117,16 @@ def select_by_quality(selecting: Selecting, request: GenerateRequest) -> dict[st
         return select(selecting, kept_chat(request, journal))
 
 
-def _take(samples: Sequence[Sample], kept: Kept, counts: list[tuple[str, int]]) -> list[Sample]:
+def _take(
+    samples: Sequence[Sample],
+    kept: Kept,
+    counts: list[tuple[str, int]],
+    remedy: str = "give more dialogues",
+) -> list[Sample]:
     counts.append((kept.step, len(kept.places)))
     if not kept.places:
         raise InputError(f"nothing is left after the step {kept.step!r} of {len(samples)} samples; "
-                         "lower its threshold, or give more dialogues")  # fmt: skip
+                         f"{remedy}")  # fmt: skip
     return [samples[at] for at in kept.places]
 
 
