@@ -6,8 +6,8 @@
     hen run --config=ebg:stage2 --workdir=runs/ebg-2
 
 The first stage trains the analysis and the label, the second the reply; the analysis is only read.
-`hen compare` takes the export as `trained=ebg@adapter:exports/ebg`. Whoever writes the analyses
-decides what is learnt: name a large model with `--backend`.
+`hen compare --labels hed` takes the export as `trained=ebg@adapter:exports/ebg`. Whoever writes the
+analyses decides what is learnt: name a large model with `--backend`.
 """
 
 from typing import Literal
