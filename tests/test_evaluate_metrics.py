@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import time
 
 import numpy as np
 import pytest
@@ -98,6 +99,34 @@ def test_variety_by_hand_and_by_leaving_out():
     }
     assert found["unique"].without == {"c0": 50.0, "c1": 100.0}
     assert measured("s", "a", found["self_repetition"]).value == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences", "questions"),
+    [
+        ("[" * 200_000, 0, 0),
+        ("x" * 200_000, 1, 0),
+        ("Why?? So. \n [..] Oh", 3, 1),
+        ("你好吗。好！…", 2, 1),
+        ("?!", 0, 0),
+    ],
+)
+def test_sentences_are_counted_in_one_pass(text, sentences, questions):
+    began = time.process_time()
+    found = high_context.counts(text, "en")
+    assert (found.sentences, found.questions) == (sentences, questions)
+    assert time.process_time() - began < 5  # quadratic, the first took hours
+
+
+def test_of_a_very_long_reply_the_beginning_is_compared_and_each_figure_says_so():
+    long, references = "tea " * 50_000, ["tea", "tea"]
+    own = items([long, "tea"], references=references)
+    found = list(overlap.observe_overlap(own, [long, "tea"], "all"))
+    assert all("; the first 10000 characters of 1 texts" in one.about for one in found)
+    short = overlap.observe_overlap(own, [long[: overlap.LONGEST], "tea"], "all")
+    assert figures(found) == figures(short)
+    again = list(overlap.observe_overlap(own, ["tea", "tea"], "all"))
+    assert not any("characters of" in one.about for one in again)
 
 
 def test_words_are_counted_whole_in_english_and_anywhere_in_chinese():

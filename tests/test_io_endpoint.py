@@ -170,7 +170,7 @@ def test_requests_are_spaced():
         ("http://h:port/v1", {}, "give an address such as"),
         ("http://me:secret@h/v1", {}, "at h is given with a user or a password"),
         ("http://h/v1", {"model": ""}, "no model is named"),
-        ("http://h/v1", {"tries": 0}, "must be 1 or more"),
+        ("http://h/v1", {"tries": 0}, "tries is 0; allowed: 1 or more"),
     ],
 )
 def test_an_endpoint_that_cannot_be_is_refused(url, more, line):

@@ -63,6 +63,8 @@ def test_a_rubric_of_ones_own_is_read(tmp_path, suffix):
         ({"dimensions": {"Warmth": 3}}, r"dimensions\.Warmth: 3"),
         ({"language": "de"}, "language: 'de'; allowed: en, zh"),
         ({"context": "war"}, "context: 'war'; allowed"),
+        ({"context": {"a": "b"}}, "context: {'a': 'b'}; allowed"),
+        ({"about": ["x"] * 999}, r"about: .{80}; allowed"),
         ({"wieght": 2}, "wieght: unknown"),
     ],
 )
@@ -262,6 +264,32 @@ def test_a_file_of_somebody_else_is_no_journal(tmp_path, text):
     with pytest.raises(InputError, match="is no test of hen_jax"), open_journal(path, "test"):
         pass
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("mine\nwithout its end", "is no test of hen_jax"),
+        ('{"journal": "other"}\n{"a": 1}', "is no test of hen_jax"),
+        ('{"journal": "oth', "is no test of hen_jax"),
+        ('{"journal": "test"}\nhurt\n{"a": ', r"calls\.jsonl:2: damaged"),
+    ],
+)
+def test_nothing_is_cut_off_a_file_that_is_refused(tmp_path, text, line):
+    path = tmp_path / "calls.jsonl"
+    path.write_text(text)
+    with pytest.raises(InputError, match=line), open_journal(path, "test"):
+        pass
+    assert path.read_text() == text
+
+
+def test_a_journal_whose_first_line_was_cut_is_begun_anew(tmp_path):
+    path = tmp_path / "calls.jsonl"
+    path.write_text('{"journal": "te')
+    with open_journal(path, "test") as journal:
+        journal.append([{"a": 1}])
+    with open_journal(path, "test") as journal:
+        assert journal.rows == [{"a": 1}]
 
 
 def test_a_row_of_a_journal_that_is_changed_is_damaged(tmp_path):

@@ -179,6 +179,25 @@ def test_ratings_with_a_checklist(rating, tmp_path):
         read_checklist(listed)
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a: 2020-01-01", "no checklist"),
+        ("[1]", "no mapping"),
+        ("a: {en: x, zh: [y]}", "'a': no name with a text of en and of zh"),
+        ("1: {en: x, zh: y}", "1: no name"),
+        ("a: &a {en: x, zh: y}\nb: *a", r"line 2: \*a is an alias"),
+        ("", "no check in this file"),
+    ],
+)
+def test_a_checklist_that_is_none_is_refused_in_a_line(tmp_path, text, line):
+    listed = tmp_path / "checks.yaml"
+    listed.write_text(text)
+    with pytest.raises(InputError, match=rf"checks\.yaml: .*{line}") as caught:
+        read_checklist(listed)
+    assert "\n" not in str(caught.value)
+
+
 def test_two_servers_and_other_items_are_refused(rating, tmp_path):
     with opened(rating), pytest.raises(InputError, match="another rating page has"), opened(rating):
         pass

@@ -1,7 +1,10 @@
 """A line that names a back-end becomes a `Chat`, and what it cannot be is refused in one line."""
 
 import dataclasses
+import functools
 import json
+import math
+from pathlib import Path
 
 import pytest
 import tiny_folder
@@ -12,7 +15,9 @@ from hen_jax.runs import chats
 from hen_jax.runs.chats import Answering, back_end, open_chat, open_speaker, revision
 from hen_jax.text.conversation import Message, Reply
 from hen_jax.text.detect import open_chat_tokenizer
-from hen_jax.verbs.generate.generate import GenerateRequest, generate_replies
+from hen_jax.verbs.evaluate.settings import Evaluating
+from hen_jax.verbs.generate.generate import GenerateRequest, generate_replies, require_settings
+from hen_jax.verbs.judge.settings import Judging
 
 HI = (Message("user", "Hi"),)
 
@@ -21,6 +26,9 @@ HI = (Message("user", "Hi"),)
 def folder(tmp_path_factory):
     return tiny_folder.write_tiny_folder(tmp_path_factory.mktemp("chats") / "tiny")
 
+
+judged_with = functools.partial(Judging, Path("in"), "general", "replay:x", Path("out"))
+evaluated_with = functools.partial(Evaluating, ("a=replay:x",), Path("out"))
 
 HOT = Answering(max_new_tokens=4, temperature=5.0, seed=1)
 
@@ -104,3 +112,48 @@ def test_a_revision_changes_with_what_it_names(folder, tmp_path):
     assert before != revision(f"replay:{said_file}")
     with pytest.raises(InputError, match="no such file or folder"):
         revision("model:nowhere")
+
+
+@pytest.mark.parametrize("verb", [Answering, judged_with, evaluated_with])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("at_once", 0),
+        ("at_once", -1),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("top_p", math.nan),
+        ("top_p", -1.0),
+        ("top_p", 7.0),
+        ("max_new_tokens", -1),
+        ("per_minute", math.nan),
+        ("timeout", math.nan),
+        ("timeout", 0.0),
+        ("tries", -1),
+    ],
+)
+def test_a_number_out_of_range_is_refused_before_anything_is_asked(verb, field, value):
+    with pytest.raises(InputError, match=rf"^{field} is {value}; (allowed|give)"):
+        verb(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("verb", "field", "value"),
+    [
+        (judged_with, "repeats", 10**12),
+        (judged_with, "repeats", 0),
+        (judged_with, "probes", -1),
+        (judged_with, "seed", -1),
+        (judged_with, "nonce_seed", -1),
+        (evaluated_with, "seed", 2**32),
+        (evaluated_with, "draws", 10**12),
+    ],
+)
+def test_how_often_is_asked_has_a_limit(verb, field, value):
+    with pytest.raises(InputError, match=f"^{field} is {value}; allowed"):
+        verb(**{field: value})
+
+
+def test_replies_to_a_prompt_have_a_limit():
+    with pytest.raises(InputError, match=r"^--n is 10{22}; allowed: 1 or more, at most 10000"):
+        require_settings(GenerateRequest(backend="replay:x", prompts=("Hi",), n=10**22))

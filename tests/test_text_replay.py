@@ -37,6 +37,23 @@ def test_a_line_by_hand_needs_no_numbers(tmp_path):
     assert replay(path)([HI]) == [Reply("Hi!")]
 
 
+def test_half_a_surrogate_pair_is_replaced_as_an_endpoint_s_is(tmp_path):
+    path = tmp_path / "said.jsonl"
+    path.write_text('{"messages": [], "reply": "\\ud83d! \\ud83d\\ude00"}\n', encoding="utf-8")
+    assert replay(path)([()]) == [Reply("\ufffd! 😀")]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("tokens", "-5"), ("mean_log_prob", "NaN"), ("mean_log_prob", "-Infinity")],
+)
+def test_a_number_out_of_range_is_named(tmp_path, field, value):
+    path = tmp_path / "said.jsonl"
+    path.write_text(f'{{"messages": [], "reply": "x", "{field}": {value}}}\n', encoding="utf-8")
+    with pytest.raises(InputError, match=rf"said\.jsonl:1: .*{field} is -?(5|nan|inf); allowed"):
+        replay(path)
+
+
 @pytest.mark.parametrize("line", ["{", "[]", '{"messages": []}', '{"messages": [], "reply": 1}'])
 def test_a_bad_line_is_named(tmp_path, line):
     path = tmp_path / "said.jsonl"

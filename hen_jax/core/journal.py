@@ -58,13 +58,15 @@ def open_journal(path: Path, kind: str) -> Iterator[Journal]:
 
 
 def _read(file: Any, path: Path, kind: str) -> list[dict[str, Any]]:
-    """All whole lines, the first included; what a kill cut off is cut off the file."""
+    """All whole lines, the first included; what a kill cut off is cut off the file.
+
+    Nothing is cut off a file that is refused.
+    """
     file.seek(0)
     data = file.read()
     whole = data.rfind(b"\n") + 1
-    if not whole and data and not b'{"journal": '.startswith(data[:12]):
+    if not whole and not _line({"journal": kind}).encode("ascii").startswith(data):
         raise InputError(_not_ours(path, kind))
-    file.truncate(whole)
     rows = []
     for number, line in enumerate(data[:whole].splitlines(), start=1):
         try:
@@ -76,6 +78,7 @@ def _read(file: Any, path: Path, kind: str) -> list[dict[str, Any]]:
         if row is None:
             raise InputError(f"{path}:{number}: damaged; delete this line")
         rows.append(row)
+    file.truncate(whole)
     return rows
 
 

@@ -48,6 +48,7 @@ def require_in(name: str, value: int | float, allowed: Range) -> None:
 
 Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
 Positive = Annotated[float, Range(0, above=True)]
 NotNegative = Annotated[float, Range(0)]
 UpToOne = Annotated[float, Range(0, 1, above=True)]

@@ -113,7 +113,7 @@ def _matching(folder: Path, patterns: Iterable[str]) -> Iterator[Path]:
 
 def _patterns(folder: Path) -> list[str] | None:
     """The `data_files` at the head of the README; None where there are none."""
-    import yaml  # of folders alone
+    from hen_jax.core.yaml_text import parse_yaml  # of folders alone
 
     readme = folder / "README.md"
     if not readme.is_file():
@@ -121,9 +121,9 @@ def _patterns(folder: Path) -> list[str] | None:
     _require_inside(folder, readme)
     parts = readme.read_text(encoding="utf-8", errors="replace").split("---\n", 2)
     try:
-        head = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
-    except (yaml.YAMLError, RecursionError, ValueError):
-        raise InputError(f"{readme}: its head is not valid YAML; mend or remove it") from None
+        head = parse_yaml(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
+    except InputError as error:
+        raise InputError(f"{readme}: its head: {error}; mend or remove it") from None
     configs = head.get("configs") if isinstance(head, dict) else None
     if not configs:
         return None

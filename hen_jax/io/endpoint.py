@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.ranges import Count, NotNegative, Positive, check_ranges
 from hen_jax.io.endpoint_trouble import KEY_NAMES, api_key, short, trouble_of
 from hen_jax.text.conversation import Chat, Message, Reply, UnansweredError, asked_before
+from hen_jax.text.replay import whole_characters
 
 if TYPE_CHECKING:
     import openai
@@ -33,27 +35,27 @@ class Endpoint:
 
     url: str  # up to and including /v1
     model: str
-    max_new_tokens: int = 512
-    temperature: float | None = 0.0  # None: the server's default, as some models allow no other
+    max_new_tokens: Count = 512
+    temperature: NotNegative | None = (
+        0.0  # None: the server's default, as some models allow no other
+    )
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
-    at_once: int = 8  # requests under way at a time
-    per_minute: float = 0.0  # requests begun in a minute at most; 0: any number
-    timeout: float = 120.0  # seconds for one request as a whole
-    tries: int = 5  # of each conversation
-    backoff: float = 1.0  # seconds before the second try; doubled before each further one
+    at_once: Count = 8  # requests under way at a time
+    per_minute: NotNegative = 0.0  # requests begun in a minute at most; 0: any number
+    timeout: Positive = 120.0  # seconds for one request as a whole
+    tries: Count = 5  # of each conversation
+    backoff: NotNegative = 1.0  # seconds before the second try; doubled before each further one
 
     def __post_init__(self):
         _require_address(self.url)
         if not self.model:
             raise InputError(f"endpoint {self.url}: no model is named; write URL#MODEL")
-        low = min(self.max_new_tokens, self.at_once, self.tries)
-        if low < 1 or self.timeout <= 0 or min(self.per_minute, self.backoff) < 0:
-            raise InputError(
-                f"endpoint {self.url}: max_new_tokens, at_once and tries must be 1 or more, "
-                "timeout positive, per_minute and backoff not negative"
-            )
+        try:
+            check_ranges(self)
+        except InputError as error:
+            raise InputError(f"endpoint {self.url}: {error}") from None
 
 
 def _require_address(url: str) -> None:
@@ -222,7 +224,6 @@ def _reply(body: str) -> Reply:
             raise TypeError("the content is no text")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise _NonsenseError(f"no chat completion: {short(body)!r}") from None
-    # A reply cut inside an emoji may hold half of a surrogate pair, which is no character.
-    text = (text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     cut = end in ("length", "content_filter")
-    return Reply(text, tokens if isinstance(tokens, int) else None, stopped=not cut)
+    counted = isinstance(tokens, int) and tokens >= 0
+    return Reply(whole_characters(text or ""), tokens if counted else None, stopped=not cut)

@@ -7,9 +7,8 @@ mapping of labels to texts.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
 from hen_jax.core.errors import InputError
+from hen_jax.core.yaml_text import read_yaml
 from hen_jax.empathy.labels import Language, Words
 from hen_jax.methods.play import Messages, Method, Steps
 from hen_jax.methods.sections import is_chinese_text, with_system
@@ -60,10 +59,7 @@ def read_definitions(path: Path) -> dict[str, str]:
     Raises:
       InputError: it cannot be read, or is no mapping of labels to texts.
     """
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    given = read_yaml(path)
     if not isinstance(given, dict) or not given:
         raise InputError(f"{path}: give a mapping of labels to definitions")
     for label, text in given.items():

@@ -55,4 +55,4 @@ def is_chinese_text(messages: Sequence[Message]) -> bool:
 
 def _key(keys: Sequence[str]) -> re.Pattern[str]:
     named = "|".join(map(re.escape, keys))
-    return re.compile(rf"^[ \t]*[*#\-\d.)]*[ \t]*\**({named})\**[ \t]*[:：]\**", re.I | re.M)
+    return re.compile(rf"^[ \t]*+[*#\-\d.)]*+[ \t]*+\**+({named})\**[ \t]*[:：]\**", re.I | re.M)

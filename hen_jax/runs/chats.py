@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from hen_jax.core.checksums import file_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD
+from hen_jax.core.ranges import Count, NotNegative, Positive, check_ranges
 from hen_jax.io import companions, hf
 from hen_jax.io.endpoint import Endpoint, endpoint_chat
 from hen_jax.runs.decoding import LONG, read_weights, require_room
@@ -33,10 +34,10 @@ class Answering:
     """How replies are made; a replay heeds none of it.
 
     Raises:
-      InputError: an empty stop string.
+      InputError: a number out of range, or an empty stop string.
     """
 
-    max_new_tokens: int = 512
+    max_new_tokens: Count = 512
     temperature: float = 0.0
     top_k: int = 0  # of a model of ours alone: endpoints have no such field
     top_p: float = 1.0
@@ -44,12 +45,14 @@ class Answering:
     stop: tuple[str, ...] = ()  # a reply ends before the first of these texts
     adapter: Path | None = None  # of a model of ours
     dtype: Literal["float32", "bfloat16"] = "float32"  # of a model of ours
-    at_once: int = 8  # this and what follows: of an endpoint (see `Endpoint`)
-    per_minute: float = 0.0
-    timeout: float = 120.0
-    tries: int = 5
+    at_once: Count = 8  # this and what follows: of an endpoint (see `Endpoint`)
+    per_minute: NotNegative = 0.0
+    timeout: Positive = 120.0
+    tries: Count = 5
 
     def __post_init__(self):
+        check_ranges(self)
+        Sampling(self.temperature, self.top_k, self.top_p)  # refuses what is out of range
         if not all(self.stop):
             raise InputError("a stop string is empty; leave it out, or give a text")
 

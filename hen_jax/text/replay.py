@@ -5,6 +5,7 @@ A line of the file is `{"messages": [...], "reply": TEXT, "tokens": N, "stopped"
 """
 
 import json
+import math
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,6 +81,14 @@ _KINDS = {
 """What a line may say of a reply, beside its text."""
 
 
+def whole_characters(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair, which is no character.
+
+    A reply cut inside an emoji may hold one.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _row(line: str) -> tuple[str, Reply]:
     row = json.loads(line)
     text = row["reply"]
@@ -89,7 +98,12 @@ def _row(line: str) -> tuple[str, Reply]:
     for key, value in own.items():
         if not isinstance(value, _KINDS[key]):
             raise TypeError(f"{key} is {value!r:.40}")
-    return _key(row["messages"]), Reply(text, **own)
+    reply = Reply(whole_characters(text), **own)
+    if reply.tokens is not None and reply.tokens < 0:
+        raise ValueError(f"tokens is {reply.tokens}; allowed: 0 or more")
+    if reply.mean_log_prob is not None and not math.isfinite(reply.mean_log_prob):
+        raise ValueError(f"mean_log_prob is {reply.mean_log_prob}; allowed: a finite number")
+    return _key(row["messages"]), reply
 
 
 def _next(found: dict[str, deque[Reply]], messages: Sequence[Message], path: Path) -> Reply:

@@ -4,11 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from hen_jax.core.errors import InputError
 from hen_jax.core.outputs import require_no_link
 from hen_jax.core.ranges import Range, require_in
+from hen_jax.core.yaml_text import read_yaml
 from hen_jax.data.rated_items import read_items
 from hen_jax.data.rating_sheets import conversation_item, pair_item
 from hen_jax.data.votes import Kind
@@ -88,20 +87,26 @@ def read_checklist(path: Path) -> list[Check]:
     Raises:
       InputError: another kind of file.
     """
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-        found = [Check(str(name), str(of["en"]), str(of["zh"])) for name, of in given.items()]
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        first = " ".join(str(error).split())[:80]
-        raise InputError(
-            f"{path}: no checklist ({type(error).__name__}: {first}); give lines such as "
-            "`warm: {en: It is warm., zh: 语气温暖。}`"
-        ) from None
+    given = read_yaml(path)
+    if given is not None and not isinstance(given, dict):
+        raise _no_checklist(path, "no mapping")
+    found = []
+    for name, of in (given or {}).items():
+        match of:
+            case {"en": str(en), "zh": str(zh)} if isinstance(name, str):
+                found.append(Check(name, en, zh))
+            case _:
+                raise _no_checklist(path, f"{name!r:.80}: no name with a text of en and of zh")
     if not found:
         raise InputError(f"{path}: no check in this file")
     return found
+
+
+def _no_checklist(path: Path, why: str) -> InputError:
+    return InputError(
+        f"{path}: no checklist ({why}); give lines such as "
+        "`warm: {en: It is warm., zh: 语气温暖。}`"
+    )
 
 
 def welcome(rating: RatingPage, store: VoteStore, port: int) -> str:

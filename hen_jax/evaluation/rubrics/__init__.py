@@ -72,10 +72,10 @@ def parse_rubric(given: Any) -> Rubric:
             raise InputError(f"{key}: unknown; allowed: {', '.join(_NEEDED)}, context")
     low, high = _scale(given["scale"])
     context = given.get("context")
-    if context is not None and context not in CONTEXTS:
-        raise InputError(f"context: {context!r}; allowed: {', '.join(CONTEXTS)}")
+    if context is not None and context not in list(CONTEXTS):
+        raise InputError(f"context: {_shown(context)}; allowed: {', '.join(CONTEXTS)}")
     if given["language"] not in LANGUAGES:
-        raise InputError(f"language: {given['language']!r}; allowed: {', '.join(LANGUAGES)}")
+        raise InputError(f"language: {_shown(given['language'])}; allowed: {', '.join(LANGUAGES)}")
     return Rubric(
         name=_text(given["name"], "name"),
         language=given["language"],
@@ -96,18 +96,20 @@ def _scale(value: object) -> tuple[int, int]:
         case [int(low), int(high)] if 0 < high - low <= LONGEST_SCALE and type(low) is int:
             return low, high
     raise InputError(
-        f"scale: {value!r}; allowed: two whole numbers, the lower first, such as [1, 5]"
+        f"scale: {_shown(value)}; allowed: two whole numbers, the lower first, such as [1, 5]"
     )
 
 
 def _levels(value: object, low: int, high: int) -> dict[int, str]:
     if not isinstance(value, dict):
-        raise InputError(f"levels: {value!r}; allowed: a text for each score, both ends at least")
+        raise InputError(
+            f"levels: {_shown(value)}; allowed: a text for each score, both ends at least"
+        )
     found: dict[int, str] = {}
     for key, text in value.items():
         score = int(key) if isinstance(key, str) and key.isdigit() else key  # as JSON has keys
         if type(score) is not int or not low <= score <= high:
-            raise InputError(f"levels: {key!r} is off the scale of {low} to {high}")
+            raise InputError(f"levels: {_shown(key)} is off the scale of {low} to {high}")
         if score in found:
             raise InputError(f"levels: {key!r} stands twice")
         found[score] = _text(text, f"levels.{key}")
@@ -127,44 +129,22 @@ def _dimensions(value: object) -> dict[str, str]:
 
 def _text(value: object, field: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{field}: {value!r}; allowed: a text that is not blank")
+        raise InputError(f"{field}: {_shown(value)}; allowed: a text that is not blank")
     return " ".join(value.split())
 
 
+def _shown(value: object) -> str:
+    return f"{value!r:.80}"
+
+
 def _read(path: Path) -> Rubric:
+    from hen_jax.core.yaml_text import read_yaml  # only who judges needs it
+
+    given = read_yaml(path)
     try:
-        return parse_rubric(_yaml(path))
+        return parse_rubric(given)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-
-
-def _yaml(path: Path) -> Any:
-    import yaml  # only who judges needs it
-
-    class Loader(yaml.SafeLoader):
-        """JSON is YAML, too; a key that stands twice is refused, where yaml keeps the last."""
-
-    def mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-        pairs = loader.construct_pairs(node, deep=True)
-        found: dict[Any, Any] = {}
-        for key, value in pairs:
-            if key in found:
-                raise InputError(f"line {node.start_mark.line + 1}: {key!r} stands twice")
-            found[key] = value
-        return found
-
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except FileNotFoundError:
-        raise InputError("no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read ({error})") from None
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        first = " ".join(str(error).split())[:160]
-        raise InputError(f"not valid YAML ({first})") from None
 
 
 def _folder() -> Path:

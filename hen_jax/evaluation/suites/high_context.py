@@ -18,7 +18,8 @@ from hen_jax.evaluation.suite import Better, Item, Observed, Suite, SuiteContext
 from hen_jax.evaluation.suites.groups import in_groups, prompts_hash
 from hen_jax.text.conversation import Reply
 
-_SENTENCE = re.compile(r"[^.!?。！？…\n]*\w[^.!?。！？…\n]*[.!?。！？…]*")
+_SENTENCE = re.compile(r"[^.!?。！？…\n]+[.!?。！？…]*")
+_WORD = re.compile(r"\w")
 _ASKED = re.compile(r"[?？]|[吗呢么][。！!.…]*$")
 
 
@@ -35,7 +36,7 @@ class Counts(NamedTuple):
 
 def counts(text: str, language: Language) -> Counts:
     """The counts of one reply; all 0 of an empty one."""
-    sentences = _SENTENCE.findall(text)
+    sentences = [one for one in _SENTENCE.findall(text) if _WORD.search(one)]
     return Counts(
         words=len(words_of(text)),
         sentences=len(sentences),

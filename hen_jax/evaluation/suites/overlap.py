@@ -2,7 +2,8 @@
 
 The tokenizers are those of the language: sacrebleu's `zh` and single characters for Chinese, for
 which the defaults give 0 to equal sentences; `13a` and rouge-score's own for English. Overlap is
-nearly flat where variety is not: never read one without the other.
+nearly flat where variety is not: never read one without the other. Of a text longer than `LONGEST`
+the beginning is compared, and each figure says of how many.
 """
 
 import functools
@@ -21,6 +22,9 @@ from hen_jax.evaluation.suites.groups import groups_of, prompts_hash
 
 ORDER, CHARACTERS, BETA = 4, 6, 2
 """Of BLEU's words and chrF's characters, and how much more chrF weighs recall: the usual ones."""
+
+LONGEST = 10_000
+"""Characters of a text that are compared; ROUGE-L takes their product of the two sides."""
 
 
 def bleu_counts(reply: str, reference: str, language: Language) -> list[float]:
@@ -53,8 +57,9 @@ def chrf_counts(reply: str, reference: str) -> list[float]:
     As sacrebleu counts them, those of a reply are 0 where the reference has none of that order.
     """
     counts: list[float] = []
+    said, meant = ("".join(text.split()) for text in (reply, reference))
     for order in range(1, CHARACTERS + 1):
-        ours, theirs = (_ngrams("".join(text.split()), order) for text in (reply, reference))
+        ours, theirs = _ngrams(said, order), _ngrams(meant, order)
         counts += [
             sum(ours.values()) if theirs else 0,
             sum(theirs.values()),
@@ -134,12 +139,16 @@ def observe_overlap(items: Sequence[Item], replies: Sequence[str], group: str) -
     """The measures of one group of one language."""
     language = items[0].language
     metrics = _metrics(language)
-    pairs = [(reply, item.reference) for item, reply in zip(items, replies, strict=True)]
+    long = sum(len(text or "") > LONGEST for text in (*replies, *(one.reference for one in items)))
+    note = f"; the first {LONGEST} characters of {long} texts" if long else ""
+    replies = [reply[:LONGEST] for reply in replies]
+    references = [None if one.reference is None else one.reference[:LONGEST] for one in items]
+    pairs = list(zip(replies, references, strict=True))
     ids, clusters = [item.id for item in items], [item.cluster for item in items]
     hashed = prompts_hash([item.prompt for item in items])
 
     def one(measure: str, rows: list, about: str, figure=None, better="higher") -> Observed:
-        given: dict[str, Any] = {"better": better, "prompt_hash": hashed, "about": about}
+        given: dict[str, Any] = {"better": better, "prompt_hash": hashed, "about": about + note}
         return Observed(measure, group, ids, clusters, np.asarray(rows, float), figure, **given)
 
     nothing = {10: [np.nan] * 10, 18: [np.nan] * 18}
@@ -157,13 +166,14 @@ def observe_overlap(items: Sequence[Item], replies: Sequence[str], group: str) -
     for cluster, reply in zip(clusters, replies, strict=True):
         by_cluster.setdefault(cluster, []).append(reply)
     for n in (1, 2, 3):
-        about = f"different {n}-grams of words of all replies; compare equal numbers of replies"
+        about = (
+            f"different {n}-grams of words of all replies; compare equal numbers of replies" + note
+        )
         value, without = distinct(replies, n), _distinct_without(by_cluster, n)
         yield Corpus(f"distinct_{n}", group, value, without, len(items), 0, "higher", about)
     unique, without = _unique(by_cluster)
-    yield Corpus(
-        "unique", group, unique, without, len(items), 0, "higher", "different replies of all"
-    )
+    about = "different replies of all" + note
+    yield Corpus("unique", group, unique, without, len(items), 0, "higher", about)
 
 
 def _distinct_without(by_cluster: dict[str, list[str]], n: int) -> dict[str, float]:

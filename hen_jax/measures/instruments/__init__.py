@@ -12,10 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_text
+from hen_jax.core.yaml_text import read_yaml
 
 _Mode = Literal["sum", "double_sum", "mean"]
 
@@ -62,12 +61,9 @@ def load_instrument(source: str) -> Instrument:
         if source not in names():
             raise InputError(f"instrument {source!r}; allowed: {', '.join(names())}, or a .yaml")
         path = _folder() / f"{source}.yaml"
+    given = read_yaml(path)
     try:
-        return parse_instrument(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML ({str(error)[:120]!r})") from None
+        return parse_instrument(given)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 

@@ -7,9 +7,8 @@ import dataclasses
 from importlib import resources
 from pathlib import Path
 
-import yaml
-
 from hen_jax.core.errors import InputError
+from hen_jax.core.yaml_text import read_yaml
 from hen_jax.empathy.labels import LANGUAGES, Language, Words
 
 
@@ -34,10 +33,7 @@ def load_lens(source: str) -> Lens:
         if source not in lens_names():
             raise InputError(f"lens {source!r}; allowed: {', '.join(lens_names())}, or a .yaml")
         path = _folder() / f"{source}.yaml"
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    given = read_yaml(path)
     if not isinstance(given, dict) or set(given) != {"name", *_TEXTS}:
         raise InputError(f"{path}: a lens has the fields name, {', '.join(_TEXTS)}")
     return Lens(str(given["name"]), *(_words(path, key, given[key]) for key in _TEXTS))

@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.ranges import Count, Natural, Range, Seed, check_ranges
 from hen_jax.empathy.labels import LANGUAGES, Language
 from hen_jax.runs.chats import Answering, back_end
 
@@ -27,34 +28,30 @@ class Evaluating:
     schema: str = "hed"
     part: str = "test"
     language: Language | None = None  # None: both
-    limit: int = 0  # items of each task and language, or of each kind of a set; 0: all
+    limit: Natural = 0  # items of each task and language, or of each kind of a set; 0: all
     judge: str | None = None  # a back-end
     judge_adapter: Path | None = None
     judge_begin: bool = False
-    nonce_seed: int | None = None
+    nonce_seed: Natural | None = None
     reward: str | None = None  # FOLDER[:ADAPTER] of a reward model
     tokenizer: Path | None = None  # of an endpoint, for its log-probabilities
     option: tuple[str, ...] = ()  # KEY=VALUE, for suites
     inspect: Path | None = None  # a folder for logs that inspect-ai opens
-    seed: int = 0
-    draws: int = 2000
+    seed: Seed = 0
+    draws: Annotated[int, Range(1, 1_000_000)] = 2000
     max_new_tokens: int = 128
     temperature: float = 0.0
     top_p: float = 1.0
     dtype: Literal["float32", "bfloat16"] = "float32"
-    batch_size: int = 32
+    batch_size: Count = 32
     at_once: int = 8
     per_minute: float = 0.0
     timeout: float = 120.0
     tries: int = 5
 
     def __post_init__(self):
-        if min(self.batch_size, self.draws, self.max_new_tokens) < 1 or self.limit < 0:
-            raise InputError(
-                "--batch-size, --draws and --max-new-tokens must be 1 or more, --limit 0 or more"
-            )
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"--seed is {self.seed}; give 0 to {2**32 - 1}")
+        check_ranges(self)
+        self.answering()  # refuses what is out of range
         if self.language not in (None, *LANGUAGES):
             raise InputError(f"--language {self.language!r}; allowed: {', '.join(LANGUAGES)}")
         if self.judge_begin and (self.judge is None or back_end(self.judge).kind != "model"):

@@ -10,6 +10,7 @@ from typing import Literal
 from hen_jax.core.checksums import text_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json
+from hen_jax.core.ranges import Range, require_in
 from hen_jax.data.conversations import messages_field
 from hen_jax.io import companions, hf
 from hen_jax.models.config import DecoderConfig
@@ -23,6 +24,9 @@ from hen_jax.text.conversation import Conversation, Message, Reply, message_row
 from hen_jax.text.tokenizer import load_tokenizer
 
 DType = Literal["float32", "bfloat16"]
+
+MOST_DRAWN = 10_000
+"""To each prompt."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +90,10 @@ def require_settings(request: GenerateRequest) -> None:
     """Refuses settings out of range. Raises `InputError`."""
     if not 0 <= request.seed < 2**32:  # jax drops the bits above, without a word
         raise InputError(f"--seed is {request.seed}; give 0 to {2**32 - 1}")
-    if request.n < 1:
-        raise InputError(f"--n is {request.n}; give 1 or more replies to each prompt")
+    require_in("--n", request.n, Range(1, MOST_DRAWN))
     if not all(request.stop):
         raise InputError("--stop is empty: every reply would end before it begins; give a text")
-    Sampling(request.temperature, request.top_k, request.top_p)  # refuses what is out of range
+    answering_of(request)  # refuses what is out of range
 
 
 DELIVERY = ("at_once", "per_minute", "timeout", "tries")

@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.ranges import Count, Natural, Range, Seed, check_ranges
 from hen_jax.data.judged import REPLIES
 from hen_jax.empathy.labels import Language
 from hen_jax.evaluation.judge_prompts import MODES, Mode
@@ -29,10 +30,10 @@ class Judging:
     mode: Mode = "pointwise"
     language: Language = "en"
     by_dimension: bool = False
-    repeats: int = 2
-    probes: int = 20  # items that are probed for self-preference and injection
-    seed: int = 0
-    nonce_seed: int | None = None
+    repeats: Annotated[int, Range(1, 1000)] = 2
+    probes: Natural = 20  # items that are probed for self-preference and injection
+    seed: Seed = 0
+    nonce_seed: Natural | None = None
     begin: bool = False  # the verdict's first words are put into the judge's mouth
     record: Path | None = None  # where a replay of the judge is written
     max_new_tokens: int = 96
@@ -40,15 +41,15 @@ class Judging:
     top_p: float = 1.0
     adapter: Path | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
-    batch_size: int = 16
+    batch_size: Count = 16
     at_once: int = 8
     per_minute: float = 0.0
     timeout: float = 120.0
     tries: int = 5
 
     def __post_init__(self):
-        if min(self.repeats, self.batch_size) < 1 or self.probes < 0:
-            raise InputError("--repeats and --batch-size must be 1 or more, --probes 0 or more")
+        check_ranges(self)
+        self.answering()  # refuses what is out of range
         if self.mode not in MODES:
             raise InputError(f"--mode {self.mode!r}; allowed: {', '.join(MODES)}")
         if self.begin and back_end(self.backend).kind != "model":

@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.ranges import Count, Natural, NotNegative, Range, check_ranges, require_in
+from hen_jax.core.ranges import Count, NotNegative, Range, Seed, check_ranges, require_in
 from hen_jax.empathy.labels import LANGUAGES, Language
 from hen_jax.runs.chats import Answering
 from hen_jax.synthesis.scenes import WantedScenes
@@ -31,13 +31,13 @@ class Synthesis:
     materials: Path | None = None  # None: as shipped
     language: Language = "en"
     contexts: tuple[str, ...] = ()  # (): all
-    each: Count = 20  # conversations of a context
+    each: Annotated[int, Range(1, 1_000_000)] = 20  # conversations of a context
     turns: tuple[int, int] = (2, 4)  # messages of the user, at least and at most
     hard: NotNegative = 0.5  # share of conversations that also get a hard pair
     length_ratio: float = 1.5  # of the two sides' lengths, at most
     near: float = 0.7  # similarity from which a text counts as said before
     least: NotNegative = 0.5  # what a judge must give the chosen side, on [0, 1]
-    seed: Natural = 0
+    seed: Seed = 0
     record: Path | None = None  # where a replay of all models is written
     max_new_tokens: Count = 320
     temperature: float = 0.8
@@ -51,6 +51,7 @@ class Synthesis:
 
     def __post_init__(self):
         check_ranges(self)
+        self.answering()  # refuses what is out of range
         low, high = self.turns
         if not 2 <= low <= high <= MOST_TURNS:
             raise InputError(
