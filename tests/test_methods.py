@@ -150,7 +150,7 @@ def test_balance_is_the_entropy_of_strategies_over_ln_3():
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("name: x\n", "a lens has the fields name, title"), ("[", "mine.yaml: while parsing")],
+    [("name: x\n", "a lens has the fields name, title"), ("[", "mine.yaml: not valid YAML")],
 )
 def test_a_lens_of_a_file_that_is_none_is_refused(tmp_path, text, told):
     (tmp_path / "mine.yaml").write_text(text)

@@ -4,6 +4,8 @@ import pytest
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.yaml_text import parse_yaml, read_yaml
+from hen_jax.data.patterns import read_guides
+from hen_jax.synthesis.materials import load_materials
 
 LAUGHS = "a0: &a0 [x]\n" + "".join(
     f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)
@@ -56,3 +58,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, line):
     (tmp_path / "utf16.yaml").write_bytes("a: 1".encode("utf-16"))
     with pytest.raises(InputError, match=r"utf16\.yaml: cannot be read"):
         read_yaml(tmp_path / "utf16.yaml")
+
+
+@pytest.mark.parametrize("read", [read_guides, lambda path: load_materials("en", path)])
+@pytest.mark.parametrize("text", ["a=" + "[" * 3000, "a=" + "9" * 5000])
+def test_toml_that_python_breaks_at_is_refused_in_a_line(tmp_path, read, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"mine\.toml: no valid TOML"):
+        read(path)

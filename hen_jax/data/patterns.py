@@ -63,7 +63,7 @@ def read_guides(path: Path) -> dict[str, Guide]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); give a file of patterns") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a deep one, a number of thousands of digits
         raise InputError(f"{path}: no valid TOML ({error}); mend it") from None
     try:
         return parse_guides(tables)
