@@ -190,6 +190,7 @@ _RESULTS = {
             **dict.fromkeys(("suite", "arm", "measure"), str),
             **dict.fromkeys(("group?", "against?", "judge?"), str),
             **{f"{name}?": _FIGURE for name in ("value", "low", "high", "n", "missing", "p_holm")},
+            "controls?": (None, {str: is_figure}),
             "better?": lambda one: one in ("higher", "lower", ""),
         }
     ],
