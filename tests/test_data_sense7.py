@@ -221,3 +221,12 @@ def test_topics_of_another_workbook_are_mapped_by_file(tmp_path):
 def test_a_negative_seed_is_refused_before_anything_is_read(tmp_path):
     with pytest.raises(InputError, match=r"--seed is -1; allowed: 0 or more"):
         analyse(tmp_path / "none.xlsx", tmp_path / "out", seed=-1)
+
+
+@pytest.mark.parametrize("context", [[], {}, None, 1])
+def test_a_context_that_is_no_text_is_named(context, tmp_path):
+    mapping = tmp_path / "contexts.json"
+    mapping.write_text(json.dumps({"data": context}))
+    file = tmp_path / "s.xlsx"
+    with pytest.raises(InputError, match=r"contexts\.json: data: .*; allowed"):
+        analyse(file, tmp_path / "out", mapping)

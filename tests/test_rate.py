@@ -1,6 +1,7 @@
 """`hen rate`: sheets, sides, undo, consent, a reload and a restart in the middle, and back."""
 
 import dataclasses
+import http.client
 import json
 import random
 import shutil
@@ -10,7 +11,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import fuzzed
@@ -345,3 +346,42 @@ def test_any_vote_is_taken_or_refused_and_what_is_kept_is_read_again(rating):
     assert codes == {200, 400}
     with opened(rating) as (store, _):
         assert store.votes == kept
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"plan": None}, {"host": None}, {"tokens": None}, {"host": []}, {"tokens": {"x": 1}},
+     {"tokens": {"x": "ann"}}, {"tokens": ["ann"]}, {"consented": 1}, {"consented": [[]]}],
+)  # fmt: skip
+def test_a_session_of_another_shape_is_refused_in_a_line(rating, change):
+    with opened(rating):
+        pass
+    path = rating.out / SESSION
+    session = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({name: one for name, one in session.items() if one is not None}))
+    (field,) = change
+    with pytest.raises(InputError, match=rf"session\.json: {field}.* is damaged"), opened(rating):
+        pass
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--raters", "a\udcff"], ["--raters", "a\0"], ["--host", "é..x"], ["--host", "\udcff"],
+     ["--host", "x" * 300], ["--host", ""], ["--host", " "]],
+)  # fmt: skip
+def test_names_that_nothing_can_have_are_refused_in_a_line(rating, flags, capsys):
+    given = ["--items", str(rating.items), "--schema", "preference", "--kind", "choices"]
+    assert cli.main(["rate", *given, "--out", str(rating.out), "--port", "0", *flags]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"hen: {flags[0]}")
+
+
+@pytest.mark.parametrize("length", ["²", "٣", "-1", "1e3", ""])
+def test_a_length_that_is_no_number_is_refused(rating, length):
+    with served(rating) as (_, site, links):
+        asked = http.client.HTTPConnection(site.removeprefix("http://"), timeout=10)
+        with closing(asked):
+            asked.putrequest("POST", f"{links['ann']}/consent")
+            asked.putheader("Content-Length", length.encode("utf-8"))
+            asked.endheaders()
+            assert asked.getresponse().status == 413

@@ -341,10 +341,10 @@ def row_of(**changed):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("results.json", "{}", "results.json: no results of hen evaluate"),
-        ("results.json", row_of(n="x"), "results.json: figures[0] is damaged"),
-        ("results.json", row_of(arm=3), "results.json: figures[0] is damaged"),
-        ("results.json", row_of(controls=["x"]), "results.json: figures[0] is damaged"),
+        ("results.json", "{}", "results.json: figures is damaged"),
+        ("results.json", row_of(n="x"), "results.json: figures[0].n is damaged"),
+        ("results.json", row_of(arm=3), "results.json: figures[0].arm is damaged"),
+        ("results.json", row_of(controls=["x"]), "results.json: figures[0].controls is damaged"),
         (
             "results.json",
             '{"figures": [], "not_measured": [7]}',

@@ -1,6 +1,7 @@
 """Files that are whole or absent: everything is written in a place of its own and renamed."""
 
 import contextlib
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -42,7 +43,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def set_aside(path: Path, why: object) -> None:
     """Renames a damaged report, which no command needs, to `NAME.damaged`; says so in a line."""
-    aside = path.with_name(f"{path.name}.damaged")
+    folder = path.is_dir()  # it replaces nothing, and nothing replaces it
+    names = itertools.chain(["damaged"], (f"damaged-{number}" for number in itertools.count(2)))
+    places = (path.with_name(f"{path.name}.{name}") for name in names)
+    aside = next(one for one in places if not (one.exists() if folder else one.is_dir()))
     path.replace(aside)
     print(f"{path} is set aside as {aside.name}: {why}", file=sys.stderr)
 
@@ -66,7 +70,7 @@ def read_text(path: Path) -> str:
     """Reads a text file.
 
     Raises:
-      InputError: the file is missing or is not UTF-8.
+      InputError: the file is missing, cannot be read or is not UTF-8, or this is no file's name.
     """
     try:
         return Path(path).read_text(encoding="utf-8")
@@ -74,3 +78,7 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except ValueError as error:  # a NUL, or half a character, in the name
+        raise InputError(f"{path}: cannot be read ({error})") from None

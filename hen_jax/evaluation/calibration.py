@@ -4,10 +4,12 @@ Live statistics would make a reward move while a policy is trained on it.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from hen_jax.core.shapes import checked_shape, is_figure
 from hen_jax.evaluation.preferences import level, probabilities
 
 _LEAST_SPREAD = 1e-6
@@ -47,7 +49,19 @@ class Calibration(NamedTuple):
         return float(probabilities(np.asarray(first - second), self.temperature))
 
 
-def calibration_of(report: Mapping[str, Any]) -> Calibration:
-    """That of a run's `reward.json`, or of the `reward` of an export's record."""
+def calibration_of(report: Mapping[str, Any], where: Path | str = "reward") -> Calibration:
+    """That of a run's `reward.json`, or of the `reward` of an export's record, read `where`.
+
+    Raises:
+      InputError: it is of another shape; names `where`.
+    """
+    checked_shape(report, _REPORT, where, "give the reward.json of a run, or its export, unchanged")
     tasks = {task: TaskScale(one["mean"], one["spread"]) for task, one in report["tasks"].items()}
     return Calibration(report["temperature"], report.get("centre", 0.0), tasks)
+
+
+_REPORT = {
+    "temperature": (None, is_figure),
+    "centre?": is_figure,
+    "tasks": {str: {"mean": is_figure, "spread": is_figure}},
+}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -10,17 +9,14 @@ import numpy as np
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD, read_json
 from hen_jax.core.mesh import rows_over
+from hen_jax.core.records import read_record
 from hen_jax.core.types import RowLimits
 from hen_jax.data.comparisons import unshifted
 from hen_jax.data.packing import lay_out_row, stack_rows
 from hen_jax.empathy.labels import LANGUAGES
-from hen_jax.evaluation.calibration import calibration_of
+from hen_jax.evaluation.calibration import Calibration, calibration_of
 from hen_jax.evaluation.judge_rewards import judged
-from hen_jax.evaluation.rewards import (
-    Answered,
-    Reward,
-    calibrated,
-)
+from hen_jax.evaluation.rewards import Answered, Reward, calibrated
 from hen_jax.evaluation.rubrics import Rubric, load_rubric
 from hen_jax.methods.epitome import identify_with, level_reward
 from hen_jax.methods.identifier_training import load_identifier
@@ -63,7 +59,7 @@ def reward_model(source: RewardSource, around: Circumstance) -> Reward:
             found[places] = scores[: len(places), 0, 0]  # of one document, its one score
         return found.tolist()
 
-    return calibrated(score, calibration_of(_report(source)), reward_task)
+    return calibrated(score, _calibration(source), reward_task)
 
 
 def judge_reward(source: RewardSource, around: Circumstance) -> Reward:
@@ -87,17 +83,17 @@ def reward_task(record: Mapping[str, str]) -> str:
     return record.get("task", record.get("crossing", ""))
 
 
-def _report(source: RewardSource) -> Mapping[str, Any]:
+def _calibration(source: RewardSource) -> Calibration:
     if source.calibration is not None:
-        return read_json(Path(source.calibration))
+        return calibration_of(read_json(Path(source.calibration)), source.calibration)
     folder = Path(source.adapter or source.path or "")
-    found = read_json(folder / RECORD).get("reward")
+    found = (read_record(folder) or {}).get("reward")
     if not found:
         raise InputError(
             f"reward {source.called!r}: {folder} says nothing of its calibration; give the "
             "reward.json of the run that trained it as calibration"
         )
-    return found
+    return calibration_of(found, folder / RECORD)
 
 
 def epitome_reward(source: RewardSource, around: Circumstance) -> Reward:

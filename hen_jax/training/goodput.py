@@ -36,7 +36,7 @@ class Goodput:
         self._first, self._lost = step, lost_seconds
         self._earlier: list[dict[str, Any]] = []
         if writes and self._path.exists():
-            self._earlier = _attempts(self._path)
+            self._earlier = _attempts(self._path, self._attempt(step, "running"))
 
     @contextmanager
     def spend(self, kind: _Kind) -> Iterator[None]:
@@ -55,9 +55,13 @@ class Goodput:
         """Brings the file up to date; `step` updates are done and saved."""
         if not self._writes:
             return
+        told = goodput_summary([*self._earlier, self._attempt(step, ended)])
+        write_json(self._path, told | {"seal": seal(json.loads(json.dumps(told)))})
+
+    def _attempt(self, step: int, ended: Ended) -> dict[str, Any]:
         now = time.time()
         productive = max(0.0, now - self._began - sum(self._seconds.values()))
-        attempt = {
+        return {
             "began": _utc(self._began),
             "until": _utc(now),
             "first_step": self._first,
@@ -65,8 +69,6 @@ class Goodput:
             "ended": ended,
             "seconds": {"productive": productive, **self._seconds, "lost": self._lost},
         }
-        told = goodput_summary([*self._earlier, attempt])
-        write_json(self._path, told | {"seal": seal(json.loads(json.dumps(told)))})
 
 
 def goodput_summary(attempts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -85,16 +87,16 @@ def goodput_summary(attempts: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _attempts(path: Path) -> list[dict[str, Any]]:
-    """The earlier attempts; none where the ledger is damaged, which is then set aside."""
+def _attempts(path: Path, now: dict[str, Any]) -> list[dict[str, Any]]:
+    """The attempts before `now`; none where the ledger is damaged, which is then set aside."""
     try:
         told = read_json(path)
         sealed = told.pop("seal", None)  # there was none before
         if sealed is not None and sealed != seal(told):
             raise InputError("it is not as it was written")
         attempts = [_cut_short(attempt) for attempt in told["attempts"]]
-        goodput_summary(attempts)
-    except (InputError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        goodput_summary([*attempts, now])
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         set_aside(path, error if isinstance(error, InputError) else "it is no time ledger")
         return []
     return attempts

@@ -59,6 +59,8 @@ def _difference(path: Path, name: str, written: _Entry) -> str | None:
         return None if _entry(path) == written else f"{name}: not the bytes that were written"
     except OSError as error:
         return f"{name}: {error.strerror or error}"
+    except ValueError as error:  # a NUL, or half a character, in the name
+        return f"{name!r}: {error}"
 
 
 def _entry(path: Path) -> _Entry:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import set_aside, staged_file
 from hen_jax.core.records import seal
+from hen_jax.core.shapes import is_count, is_figure, misfit
 from hen_jax.core.types import Mean
 from hen_jax.training.processes import is_primary
 from hen_jax.training.progress import ALONE, Place
@@ -158,13 +159,17 @@ def _numbered(path: Path) -> list[tuple[int, dict[str, Any] | None]]:
     return [(number, _opened(line, sealed)) for number, line in parsed]
 
 
+_HEAD = {"step": is_count, "kind": str, "seal?": str}
+_SKIPPED = {**_HEAD, "records": [str], "beyond?": [str]}
+_LINE = {**_HEAD, str: (None, is_figure)}
+
+
 def _object(text: str) -> dict[str, Any] | None:
     try:
         line = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    whole = isinstance(line, dict) and isinstance(line.get("step"), int)
-    return line if whole and isinstance(line.get("kind"), str) else None
+    return line if misfit(line, (_SKIPPED, _LINE)) is None else None
 
 
 def _opened(line: dict[str, Any] | None, sealed: bool) -> dict[str, Any] | None:
@@ -188,6 +193,8 @@ def _refuse(path: Path, number: int) -> NoReturn:
 
 def _keep_until(path: Path, step: int) -> float:
     """Drops the lines of later steps; how many seconds those steps took."""
+    if path.is_dir():
+        set_aside(path, "it is a folder")
     lines = _numbered(path) if path.exists() else []
     damaged = [number for number, line in lines if line is None]
     if damaged:

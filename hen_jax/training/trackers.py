@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import read_json, write_json
+from hen_jax.core.files import read_json, set_aside, write_json
+from hen_jax.core.shapes import checked_shape
 
 
 class Tracker(NamedTuple):
@@ -63,7 +64,7 @@ def mlflow(folder: Path, start: int) -> Tracker:
     MLflow names a run itself: its id is kept beside ours, and the run goes on under it.
     """
     module, ours = _imported("mlflow"), _identity(folder)
-    known = read_json(folder / ID_FILE).get("mlflow")
+    known = _ids(folder).get("mlflow")
     began = module.start_run(run_id=known, run_name=f"{folder.name}-{ours}")
     write_json(folder / ID_FILE, {"id": ours, "mlflow": began.info.run_id})
 
@@ -127,7 +128,23 @@ def _absent(name: str) -> str:
 
 def _identity(folder: Path) -> str:
     """The id of a run at the trackers, the same when it goes on, also in a folder moved since."""
+    known = _ids(folder)
+    if not known:
+        known = {"id": secrets.token_hex(4)}
+        write_json(folder / ID_FILE, known)
+    return known["id"]
+
+
+def _ids(folder: Path) -> dict[str, str]:
+    """What the id file says; nothing where it is not there, or damaged and so set aside."""
     path = folder / ID_FILE
     if not path.exists():
-        write_json(path, {"id": secrets.token_hex(4)})
-    return read_json(path)["id"]
+        return {}
+    try:
+        return checked_shape(read_json(path), _IDS, path, "the run is another one to its trackers")
+    except InputError as error:
+        set_aside(path, error)
+        return {}
+
+
+_IDS = {"id": str, "mlflow?": str}

@@ -47,6 +47,8 @@ def rate(rating: RatingPage) -> None:
     require_no_link(rating.out)
     require_in("--seed", rating.seed, Range(0))
     require_in("--port", rating.port, Range(0, 65535))
+    if not rating.host.strip():  # to the system it is every address of this machine
+        raise InputError("--host is empty; give a name or an address, such as 127.0.0.1")
     plan = plan_of(rating)
     with open_votes(rating.out, plan) as store:
         server = make_server(store, rating.host, rating.port)

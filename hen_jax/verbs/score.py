@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.files import RECORD
 from hen_jax.core.outputs import output_files, require_ours
 from hen_jax.core.records import read_record
 from hen_jax.data.schemas import check_records, schema_named
@@ -111,7 +112,7 @@ def _lines(name: str, records: Iterable[Any]) -> Iterator[dict[str, Any]]:
 def _calibration(folder: Path) -> Calibration | None:
     """What the export in `folder` brings; None of a rating model, or where another tool made it."""
     report = (read_record(folder) or {}).get("reward")
-    return None if report is None else calibration_of(report)
+    return None if report is None else calibration_of(report, folder / RECORD)
 
 
 def _told(row: dict[str, Any], frozen: Calibration | None) -> dict[str, Any]:

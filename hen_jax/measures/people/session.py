@@ -72,13 +72,18 @@ def lay_out_session(
     """
     if not items:
         raise InputError("nothing to rate; give a file with items")
-    if not raters or len(set(raters)) < len(raters) or not all(one.strip() for one in raters):
+    if not raters or len(set(raters)) < len(raters) or not all(map(_is_name, raters)):
         raise InputError(f"--raters {' '.join(raters)}: give one or more names, each once")
     sheets = lay_out_sheets(items, len(raters), seed)
     by_name = dict(zip(raters, sheets, strict=True))
     return SessionPlan(
         kind, {one.id: one for one in items}, by_name, language, scale, tuple(checklist)
     )
+
+
+def _is_name(rater: str) -> bool:
+    """Whether a page can show it: half a character, or a control character, it cannot."""
+    return bool(rater.strip()) and rater.isprintable()
 
 
 def next_row(plan: SessionPlan, rater: str, votes: Sequence[ItemRating]) -> RatingSheetRow | None:

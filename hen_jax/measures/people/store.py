@@ -16,6 +16,7 @@ from typing import Any
 from hen_jax.core.checksums import text_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json, staged_file, write_json
+from hen_jax.core.shapes import checked_shape
 from hen_jax.data.rows import read_lines
 from hen_jax.measures.people.session import ItemRating, SessionPlan, read_vote, vote_row
 
@@ -84,6 +85,9 @@ def open_votes(folder: Path, plan: SessionPlan) -> Iterator[VoteStore]:
         yield VoteStore(folder, plan, session["host"], session["tokens"])
 
 
+_SESSION = {"plan": str, "host": str, "tokens": {str: str}, "consented?": [str]}
+
+
 def _session(folder: Path, plan: SessionPlan) -> dict[str, Any]:
     path, named = folder / SESSION, _name(plan)
     if not path.exists():
@@ -96,11 +100,15 @@ def _session(folder: Path, plan: SessionPlan) -> dict[str, Any]:
     session = read_json(path)
     if not isinstance(session, dict) or session.get("kind") != _KIND:
         raise InputError(f"{path} is no {_KIND}; give another folder")
+    remedy = "put a copy in its place, or give another folder"
+    checked_shape(session, _SESSION, path, remedy)
     if session["plan"] != named:
         raise InputError(
             f"{folder} holds a session with other items, raters or settings; give another folder, "
             "or the same command"
         )
+    if {*session["tokens"].values()} != plan.sheets.keys():
+        raise InputError(f"{path}: tokens is damaged; {remedy}")
     return session
 
 

@@ -166,5 +166,5 @@ def make_server(
 
     try:
         return ThreadingHTTPServer((host, port), Handler)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError, ValueError) as error:  # the last two: no host name
         raise InputError(f"--host {host} --port {port}: cannot be taken ({error})") from None

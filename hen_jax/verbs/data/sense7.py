@@ -98,7 +98,7 @@ def _mapping(path: Path) -> dict[str, str]:
     if not isinstance(mapping, dict):
         raise InputError(f"{path}: not a JSON object of topic to context")
     for topic, context in mapping.items():
-        if context not in CONTEXTS:
+        if not isinstance(context, str) or context not in CONTEXTS:
             raise InputError(f"{path}: {topic}: {context!r}; allowed: {', '.join(CONTEXTS)}")
     return mapping
 

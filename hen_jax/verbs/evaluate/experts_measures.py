@@ -92,7 +92,7 @@ def _level(measure: LevelMeasure, folder: Path) -> Callable[[np.ndarray], np.nda
     if measure.kind == "rating":
         return lambda scores: scores
     report = (read_record(folder) or {}).get("reward")
-    frozen = None if report is None else calibration_of(report)
+    frozen = None if report is None else calibration_of(report, folder / RECORD)
     if frozen is None or frozen.temperature is None:
         raise InputError(
             f"measure {measure.name!r}: {folder} brings no calibration with a temperature; export "

@@ -105,7 +105,7 @@ def _thinned(curve: Curve) -> Curve:
 
 def _axis(values: Sequence[float], start: float, end: float) -> _Axis:
     low, high = min(values), max(values)
-    room = (high - low) * 0.04 or abs(high) * 0.1 or 1.0
+    room = max((high - low) * 0.04 or abs(high) * 0.1 or 1.0, 1e-290)
     return _Axis(low - room, high + room, start, end)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import RECORD, read_json
+from hen_jax.core.files import RECORD, read_json, read_text
 from hen_jax.core.records import Record, read_record
+from hen_jax.core.shapes import checked_shape, is_count, is_figure
 from hen_jax.runs.replies import held_out_prompts
 from hen_jax.runs.settings import settings
 from hen_jax.runs.sources import Source
@@ -97,6 +98,7 @@ def read_story(folder: Path) -> Story:
     if record["kind"] == RUN:
         runs = [read_run(folder, folder.resolve().name)]
     else:
+        checked_shape(record, _PIPELINE, folder / RECORD, _COPY)
         names = [step["name"] for step in record["config"]["stages"]]
         runs = [read_run(folder / name, name) for name in names if _is_run(folder / name)]
     evaluated = _evaluated(folder)
@@ -105,7 +107,7 @@ def read_story(folder: Path) -> Story:
         kind=record["kind"],
         record=record,
         runs=runs,
-        cards=read_json(folder / CARDS) if (folder / CARDS).exists() else {},
+        cards=_shaped(folder / CARDS, _CARDS) if (folder / CARDS).exists() else {},
         evaluated=evaluated,
         asked=evaluated.asked or _asked(runs),
     )
@@ -117,15 +119,57 @@ def _is_run(folder: Path) -> bool:
 
 def read_run(folder: Path, name: str) -> RunStory:
     """The story of one run. Raises `InputError` where its record or its log is damaged."""
-    record = read_record(folder) or {}
+    record = checked_shape(read_record(folder), _RUN, folder / RECORD, _COPY)
     return RunStory(
         name,
         folder,
         record,
         read_metrics(folder) if (folder / METRICS_FILE).exists() else [],
         results_of(folder, name),
-        read_json(folder / GOODPUT_FILE) if (folder / GOODPUT_FILE).exists() else {},
+        _shaped(folder / GOODPUT_FILE, _GOODPUT) if (folder / GOODPUT_FILE).exists() else {},
     )
+
+
+def _shaped(path: Path, shape: Any) -> Any:
+    return checked_shape(read_json(path), shape, path, "remove it: the report goes without")
+
+
+_COPY = "put a copy in its place"
+_PIPELINE = {"config": {"stages": [{"name": str}]}}
+_RUN = {
+    "config": {
+        "recipe": str,
+        "model": {"source": str},
+        "seed": int,
+        "start?": (None, str),
+        "adapter?": (None, {"rank": is_count}),
+        "sources?": [dict],
+    },
+    "method?": str,
+    "adapters?": dict,
+    "base": {"weights_sha256": (None, str), "tokenizer_sha256": (None, str)},
+    "versions": dict,
+}
+_GOODPUT = {"seconds?": {str: is_figure}, "attempts?": [dict]}
+_CARDS = {
+    "models?": [
+        {
+            "source": str,
+            **dict.fromkeys(
+                ("public_name", "license", "weights_sha256", "tokenizer_sha256"), (None, str)
+            ),
+        }
+    ],
+    "data": [
+        {
+            **dict.fromkeys(("path", "schema", "sha256", "origin"), str),
+            **dict.fromkeys(("records", "groups"), is_count),
+            "parts": dict.fromkeys(("train", "valid", "test"), is_count),
+            "stages": [str],
+        }
+    ],
+}
+"""What the page shows of each file, in its shape."""
 
 
 def _evaluated(folder: Path) -> EvaluatedFolder:
@@ -133,36 +177,25 @@ def _evaluated(folder: Path) -> EvaluatedFolder:
     path = folder / EVALUATED / "results.json"
     if not path.exists():
         return EvaluatedFolder()
-    found = read_json(path)
-    if not isinstance(found, dict) or not {"figures", "not_measured"} <= found.keys():
-        raise InputError(f"{path}: no results of hen evaluate; run it again, or remove the folder")
-    for name in ("figures", "not_measured"):
-        rows = found[name] if isinstance(found[name], list) else [None]
-        for number, row in enumerate(rows):
-            if not _is_row(row):
-                raise InputError(
-                    f"{path}: {name}[{number}] is damaged; run hen evaluate again, or remove the "
-                    "folder"
-                )
+    found = checked_shape(
+        read_json(path), _RESULTS, path, "run hen evaluate again, or remove the folder"
+    )
     return EvaluatedFolder(found["figures"], found["not_measured"], _samples(path.parent))
 
 
-_NUMBERS = {"value", "low", "high", "n", "clusters", "missing", "p", "before"}
-
-
-def _is_row(row: Any) -> bool:
-    """Whether a page can be made of a row: names are texts, figures numbers or not known."""
-    if not isinstance(row, dict) or not {"suite", "arm"} <= row.keys():
-        return False
-    controls = row.get("controls") or {}
-    numbers = [row[name] for name in _NUMBERS & row.keys()]
-    names = [row[name] for name in ("suite", "arm", "measure", "group", "why") if name in row]
-    return (
-        isinstance(controls, dict)
-        and all(one is None or isinstance(one, int | float) for one in numbers)
-        and all(isinstance(one, str) for one in names)
-        and all(isinstance(one, int | float) for one in controls.values())
-    )
+_FIGURE = (None, is_figure)
+_RESULTS = {
+    "figures": [
+        {
+            **dict.fromkeys(("suite", "arm", "measure"), str),
+            **dict.fromkeys(("group?", "against?", "judge?"), str),
+            **{f"{name}?": _FIGURE for name in ("value", "low", "high", "n", "missing", "p_holm")},
+            "controls?": (None, {str: is_figure}),
+            "better?": lambda one: one in ("higher", "lower", ""),
+        }
+    ],
+    "not_measured": [{"suite": str, "arm": str, "why": str}],
+}
 
 
 def _samples(folder: Path) -> list[SampleReplies]:
@@ -170,12 +203,12 @@ def _samples(folder: Path) -> list[SampleReplies]:
     path, asked = folder / "samples.jsonl", dict[str, tuple[str, dict[str, str]]]()
     if not path.exists():
         return []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).rstrip("\n").split("\n"), start=1):
         try:
-            row = json.loads(line)
+            row = checked_shape(json.loads(line), _SAMPLE, path, "")
             arm, _, item = row["id"].partition("/")
             *_, prompt, reply = (message["content"] for message in row["messages"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, RecursionError):
             raise InputError(f"{path}:{number}: damaged; run hen evaluate again") from None
         asked.setdefault(item, (prompt, {}))[1][arm] = reply
     arms = {arm for _, said in asked.values() for arm in said}
@@ -185,6 +218,7 @@ def _samples(folder: Path) -> list[SampleReplies]:
 
 
 _SHOWN = 12
+_SAMPLE = {"id": str, "messages": [{"content": str}]}
 
 
 def _asked(runs: Sequence[RunStory]) -> list[SampleReplies]:
@@ -217,19 +251,21 @@ def _side_by_side(name: str, prompt: str, said: Mapping[str, str]) -> SampleRepl
 
 def _reply_files(run: Path) -> dict[int, Path]:
     return {
-        int(path.stem): path for path in (run / "replies").glob("*.json") if path.stem.isdigit()
+        int(path.stem): path
+        for path in (run / "replies").glob("*.json")
+        if path.stem.isdecimal() and path.stem.isascii()
     }
 
 
 def _replies(path: Path) -> dict[str, str]:
-    return {one["id"]: one["reply"] for one in read_json(path)}
+    return {one["id"]: one["reply"] for one in _shaped(path, [{"id": str, "reply": str}])}
 
 
 def _prompts(runs: Sequence[RunStory], names: set[str]) -> dict[str, str]:
     """What was asked, by the id of its record; none of a data file that is gone."""
     found: dict[str, str] = {}
     for run in runs:
-        sources = tuple(settings(Source, one, "sources") for one in run.config["sources"])
+        sources = tuple(settings(Source, one, "sources") for one in run.config.get("sources", ()))
         if sources and not names <= found.keys():
             try:
                 documents = held_out_prompts(sources)

@@ -24,9 +24,10 @@ def report(folder: Path, out: Path) -> None:
     require_no_link(out)
     require_ours(out)
     text = render_page(page_values(read_story(folder)))
+    page = text.encode("utf-8", "backslashreplace")  # a log may hold half a character
     with output_files(out) as (staged,):
-        staged.write_text(text, encoding="utf-8")
-    print(f"wrote {out} ({len(text.encode()) / 1e3:,.0f} kB)")
+        staged.write_bytes(page)
+    print(f"wrote {out} ({len(page) / 1e3:,.0f} kB)")
 
 
 def render_page(values: Mapping[str, Any]) -> str:

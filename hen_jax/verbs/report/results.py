@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hen_jax.core.files import read_json
+from hen_jax.core.shapes import checked_shape, is_count, is_figure
 from hen_jax.training.metrics import METRICS_FILE, read_metrics
 
 REWARD, REGRESSION = "reward.json", "regression.json"
@@ -13,6 +14,9 @@ REWARD, REGRESSION = "reward.json", "regression.json"
 _LESS = ("loss", "brier", "ece", "error", "perplexity", "repeated", "truncated")
 _MORE = ("accuracy", "reward", "correlation")
 """Parts of the names of measures of which less, or more, is better; of others neither is."""
+
+_ACCURACY = {"value": is_figure, "low": is_figure, "high": is_figure, "groups": is_count}
+_REWARD = {"accuracy": {str: {"model": _ACCURACY, "pairs": is_count, str: is_figure}}}
 
 ResultRow = dict[str, Any]
 
@@ -27,7 +31,9 @@ def results_of(run: Path, name: str) -> list[ResultRow]:
     rows = [*_before_and_after(lines)]
     if (run / REWARD).exists():
         rows = [row for row in rows if not row["measure"].startswith("accuracy/")]
-        rows += _accuracies(read_json(run / REWARD))
+        rows += _accuracies(
+            checked_shape(read_json(run / REWARD), _REWARD, run / REWARD, "run its report again")
+        )
     return [{"arm": name, **row, "better": better(row["measure"])} for row in rows]
 
 

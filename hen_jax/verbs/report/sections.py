@@ -145,7 +145,7 @@ def _shown(path: str) -> str:
 def sources_in(node: Any) -> Iterator[Mapping[str, Any]]:
     """Every data source of a config, as a group of fields."""
     if isinstance(node, Mapping):
-        if {"schema", "path"} <= node.keys():
+        if {"schema", "path"} <= node.keys() and isinstance(node["path"], str):
             yield node
         node = tuple(node.values())
     if isinstance(node, list | tuple):
@@ -189,7 +189,17 @@ def _suites(rows: Sequence[ResultRow]) -> list[dict[str, Any]]:
 
 
 def _whole(row: ResultRow) -> ResultRow:
-    return {"group": "all", "n": None, "missing": None, "judge": "", "against": "", **row}
+    return {
+        "group": "all",
+        "value": None,
+        "low": None,
+        "high": None,
+        "n": None,
+        "missing": None,
+        "judge": "",
+        "against": "",
+        **row,
+    }
 
 
 def limits(story: Story) -> list[str]:
