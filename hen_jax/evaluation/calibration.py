@@ -47,7 +47,15 @@ class Calibration(NamedTuple):
         return float(probabilities(np.asarray(first - second), self.temperature))
 
 
+CALIBRATION = {
+    "temperature?": float,
+    "centre?": float,
+    "tasks": {...: {"mean": float, "spread": float}},
+}
+"""The shape of what `calibration_of` reads."""
+
+
 def calibration_of(report: Mapping[str, Any]) -> Calibration:
     """That of a run's `reward.json`, or of the `reward` of an export's record."""
     tasks = {task: TaskScale(one["mean"], one["spread"]) for task, one in report["tasks"].items()}
-    return Calibration(report["temperature"], report.get("centre", 0.0), tasks)
+    return Calibration(report.get("temperature"), report.get("centre") or 0.0, tasks)

@@ -8,13 +8,14 @@ import jax
 import numpy as np
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import RECORD, read_json
+from hen_jax.core.files import RECORD
 from hen_jax.core.mesh import rows_over
+from hen_jax.core.shapes import read_object
 from hen_jax.core.types import RowLimits
 from hen_jax.data.comparisons import unshifted
 from hen_jax.data.packing import lay_out_row, stack_rows
 from hen_jax.empathy.labels import LANGUAGES
-from hen_jax.evaluation.calibration import calibration_of
+from hen_jax.evaluation.calibration import CALIBRATION, calibration_of
 from hen_jax.evaluation.judge_rewards import judged
 from hen_jax.evaluation.rewards import (
     Answered,
@@ -89,9 +90,9 @@ def reward_task(record: Mapping[str, str]) -> str:
 
 def _report(source: RewardSource) -> Mapping[str, Any]:
     if source.calibration is not None:
-        return read_json(Path(source.calibration))
+        return read_object(Path(source.calibration), CALIBRATION)
     folder = Path(source.adapter or source.path or "")
-    found = read_json(folder / RECORD).get("reward")
+    found = read_object(folder / RECORD, {"reward?": CALIBRATION}).get("reward")
     if not found:
         raise InputError(
             f"reward {source.called!r}: {folder} says nothing of its calibration; give the "

@@ -11,9 +11,9 @@ import numpy as np
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.outputs import output_files, require_ours
-from hen_jax.core.records import read_record
+from hen_jax.core.records import shaped_record
 from hen_jax.data.schemas import check_records, schema_named
-from hen_jax.evaluation.calibration import Calibration, calibration_of
+from hen_jax.evaluation.calibration import CALIBRATION, Calibration, calibration_of
 from hen_jax.runs.compared import task_of
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.scored import document_values, open_reward, reward_config
@@ -110,7 +110,7 @@ def _lines(name: str, records: Iterable[Any]) -> Iterator[dict[str, Any]]:
 
 def _calibration(folder: Path) -> Calibration | None:
     """What the export in `folder` brings; None of a rating model, or where another tool made it."""
-    report = (read_record(folder) or {}).get("reward")
+    report = shaped_record(folder, {"reward?": CALIBRATION}).get("reward")
     return None if report is None else calibration_of(report)
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from hen_jax.core.checksums import file_sha256, text_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD
-from hen_jax.core.records import read_record
+from hen_jax.core.records import shaped_record
 from hen_jax.data.comparisons import alone as last_alone
 from hen_jax.data.rated import replies_only
-from hen_jax.evaluation.calibration import calibration_of
+from hen_jax.evaluation.calibration import CALIBRATION, calibration_of
 from hen_jax.evaluation.judge_rewards import judged
 from hen_jax.evaluation.rewards import Answered
 from hen_jax.evaluation.rubrics import load_rubric
@@ -62,7 +62,8 @@ def _seen(
     Raises:
       InputError: a control that was trained on prompts, or a measure that was not.
     """
-    config = (read_record(folder) or {}).get("run", {}).get("config", {})
+    run = shaped_record(folder, {"run?": {"config?": dict}}).get("run") or {}
+    config = run.get("config") or {}
     reads = config.get("reads", "replies" if alone else "conversation")
     if (reads == "replies") != alone:
         what = "a control needs one of config.reads='replies'" if alone else "it is no measure"
@@ -91,7 +92,7 @@ def _level(measure: LevelMeasure, folder: Path) -> Callable[[np.ndarray], np.nda
     """From a model's outputs to levels: as they are, or by the calibration frozen with it."""
     if measure.kind == "rating":
         return lambda scores: scores
-    report = (read_record(folder) or {}).get("reward")
+    report = shaped_record(folder, {"reward?": CALIBRATION}).get("reward")
     frozen = None if report is None else calibration_of(report)
     if frozen is None or frozen.temperature is None:
         raise InputError(

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD, read_json
-from hen_jax.core.records import Record, read_record
+from hen_jax.core.links import real_path
+from hen_jax.core.records import Record, read_record, require_record
+from hen_jax.core.shapes import require_shape
 from hen_jax.runs.replies import held_out_prompts
 from hen_jax.runs.settings import settings
 from hen_jax.runs.sources import Source
@@ -95,8 +97,9 @@ def read_story(folder: Path) -> Story:
     if record is None or record.get("kind") not in (RUN, PIPELINE):
         raise InputError(f"{folder} is no folder of a run or a pipeline (no {RECORD} that says so)")
     if record["kind"] == RUN:
-        runs = [read_run(folder, folder.resolve().name)]
+        runs = [read_run(folder, real_path(folder).name)]
     else:
+        require_shape(folder / RECORD, record, {"config": {"stages": [{"name": str}]}})
         names = [step["name"] for step in record["config"]["stages"]]
         runs = [read_run(folder / name, name) for name in names if _is_run(folder / name)]
     evaluated = _evaluated(folder)
@@ -111,13 +114,27 @@ def read_story(folder: Path) -> Story:
     )
 
 
+_RUN = {
+    "method?": str,
+    "adapters?": dict,
+    "config": {
+        "recipe": str,
+        "start?": str,
+        "adapter?": {"rank": int},
+        "sources?": list,
+        "model": {"source": str},
+    },
+    "base": {"weights_sha256?": str, "tokenizer_sha256?": str},
+}
+
+
 def _is_run(folder: Path) -> bool:
     return (folder / RECORD).exists()
 
 
 def read_run(folder: Path, name: str) -> RunStory:
     """The story of one run. Raises `InputError` where its record or its log is damaged."""
-    record = read_record(folder) or {}
+    record = require_record(folder, RUN, _RUN)
     return RunStory(
         name,
         folder,
@@ -229,7 +246,7 @@ def _prompts(runs: Sequence[RunStory], names: set[str]) -> dict[str, str]:
     """What was asked, by the id of its record; none of a data file that is gone."""
     found: dict[str, str] = {}
     for run in runs:
-        sources = tuple(settings(Source, one, "sources") for one in run.config["sources"])
+        sources = tuple(settings(Source, one, "sources") for one in run.config.get("sources") or ())
         if sources and not names <= found.keys():
             try:
                 documents = held_out_prompts(sources)
