@@ -145,7 +145,6 @@ async def _ask_all(
     asked: Sequence[Sequence[Message]], endpoint: Endpoint, pause: Callable[[], float]
 ) -> tuple[list[Reply | None], list[_GivenUpError]]:
     """A reply or None to each, and why some have none."""
-    import httpx
     import openai  # takes most of a second, and only who asks an endpoint needs it
 
     replies: list[Reply | None] = [None] * len(asked)
@@ -169,7 +168,9 @@ async def _ask_all(
             timeout=endpoint.timeout,
             max_retries=0,
         )
-    except httpx.InvalidURL as error:
+    except Exception as error:
+        if type(error).__name__ != "InvalidURL":  # of whichever httpx this openai brings
+            raise
         raise InputError(f"endpoint {endpoint.url}: no address ({error}); mend it") from None
     async with made as client:
         await asyncio.gather(*(work(client) for _ in range(min(endpoint.at_once, len(asked)))))
