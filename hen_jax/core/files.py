@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,22 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
     except (RecursionError, ValueError) as error:  # nested too deep, a number of too many digits
         raise InputError(f"{path}: not valid JSON ({error})") from None
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The tables of a TOML file; `what` it holds is for the message.
+
+    Raises:
+      InputError: the file cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); give a file of {what}") from None
+    except RecursionError:
+        raise InputError(f"{path}: no valid TOML (nested too deep); mend it") from None
+    except ValueError as error:  # also a number of too many digits
+        raise InputError(f"{path}: no valid TOML ({error}); mend it") from None
 
 
 def read_text(path: Path) -> str:

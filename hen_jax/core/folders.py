@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.links import real_path
 from hen_jax.core.records import Record, changed_files, files_in, read_record, said_to_be
 from hen_jax.core.staging import (
     exchange,
@@ -97,7 +98,7 @@ def require_run_folder(path: Path, besides: Collection[str] = (), kind: str = RU
     """
     path = Path(path)
     if path.is_symlink() and path.exists():
-        path = path.resolve()  # a link to a run is a name for it: nothing there is replaced
+        path = real_path(path)  # a link to a run is a name for it: nothing there is replaced
     # A place that a killed run left, on this machine or another, is the beginning of one.
     if not _is_folder(path) or all(
         is_place(entry) or entry.name in besides for entry in path.iterdir()
@@ -117,9 +118,9 @@ def require_apart(out: Path, *sources: Path | None) -> None:
     Raises:
       InputError: names both.
     """
-    here = Path(out).resolve()
+    here = real_path(out)
     for source in filter(None, sources):
-        there = Path(source).resolve()
+        there = real_path(source)
         if here == there:
             raise InputError(f"{out} is the source itself; give another folder")
         if here in there.parents or there in here.parents:

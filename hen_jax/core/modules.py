@@ -1,6 +1,8 @@
 """A Python file of a user's, loaded as a module."""
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -17,8 +19,20 @@ def load_module(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise InputError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    try:
+    with running(path):
         spec.loader.exec_module(module)
-    except Exception as error:  # a file of a user's may raise anything
-        raise InputError(f"{path}: {type(error).__name__}: {error}; mend it") from error
     return module
+
+
+@contextmanager
+def running(path: Path) -> Iterator[None]:
+    """What code of the file at `path` raises, or ends the program with, as one line.
+
+    Raises:
+      InputError: names the file and the error.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # a file of a user's may raise anything
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{path}: {said}; mend it") from error

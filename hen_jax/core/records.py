@@ -22,6 +22,7 @@ from typing import Any
 from hen_jax.core.checksums import files_sha256, text_sha256
 from hen_jax.core.errors import InputError, StoppedError
 from hen_jax.core.files import RECORD, read_json, write_json
+from hen_jax.core.objects import Shape, require_shape, shown
 from hen_jax.core.staging import make_durable, sweep
 
 EDITABLE = ("README.md",)
@@ -77,17 +78,35 @@ def read_record(folder: Path) -> Record | None:
     return record
 
 
-def require_record(folder: Path, kind: str) -> Record:
-    """The record of a folder that must be of a kind. Raises `InputError` where it is not."""
+def require_record(folder: Path, kind: str, shape: Mapping[Any, Shape] = {}) -> Record:
+    """The record of a folder that must be of a kind, and its fields of a shape.
+
+    Raises:
+      InputError: it is not, or one without a seal was changed.
+    """
     record = read_record(folder)
     if record is None or record.get("kind") != kind:
         raise InputError(f"{folder} holds no {kind} ({said_to_be(record)})")
+    require_shape(folder / RECORD, record, shape)
+    return record
+
+
+def shaped_record(folder: Path, shape: Mapping[Any, Shape]) -> Record:
+    """The record of a folder that may be anybody's, so far as `shape` names its fields; or none.
+
+    Raises:
+      InputError: as `read_record`, or a field of another shape.
+    """
+    record = read_record(folder) or {}
+    require_shape(folder / RECORD, record, shape)
     return record
 
 
 def said_to_be(record: Record | None) -> str:
     """What a folder's record says of it, for a message."""
-    return f"no {RECORD} in it" if record is None else f"its {RECORD} says {record.get('kind')!r}"
+    return (
+        f"no {RECORD} in it" if record is None else f"its {RECORD} says {shown(record.get('kind'))}"
+    )
 
 
 def verify(folder: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.objects import shown
 from hen_jax.data.rows import Row
 
 _Item = TypeVar("_Item")
@@ -128,9 +129,3 @@ def _parse_at(place: str, value: object, parse: Callable[[Row], _Item]) -> _Item
         return parse(value)
     except InputError as error:
         raise InputError(f"{place}.{error}") from None
-
-
-def shown(value: object) -> str:
-    """A value as a message quotes it: on one line, and 40 characters of it at most."""
-    text = ascii(value) if isinstance(value, str) and _REFUSED.search(value) else repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.links import real_path
 
 SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx")
 """Files that hold rows, by suffix in lower case; text files may be gzipped."""
@@ -95,7 +96,7 @@ def _inside(folder: Path, name: Any) -> Path:
 
 
 def _require_inside(folder: Path, file: Path) -> None:
-    if not file.resolve().is_relative_to(folder.resolve()):
+    if not real_path(file).is_relative_to(real_path(folder)):
         raise InputError(
             f"{file}: a link out of the data folder; copy the file there, or name it as a source "
             "of its own"

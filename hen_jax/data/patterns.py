@@ -18,12 +18,13 @@ file need not have our four contexts and may have others:
 """
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.files import read_toml
+from hen_jax.core.objects import shown
 from hen_jax.data import fields
 from hen_jax.data.rows import Row
 from hen_jax.empathy.clusters import CONTEXTS, Context
@@ -59,12 +60,7 @@ def read_guides(path: Path) -> dict[str, Guide]:
     Raises:
       InputError: no such file, no TOML, or `file: context.field: what; allowed: ...`.
     """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give a file of patterns") from None
-    except (ValueError, RecursionError) as error:  # a deep one, a number of thousands of digits
-        raise InputError(f"{path}: no valid TOML ({error}); mend it") from None
+    tables = read_toml(path, "patterns")
     try:
         return parse_guides(tables)
     except InputError as error:
@@ -120,7 +116,9 @@ def _guide(name: str, table: object) -> Guide:
     if not name.isidentifier():
         raise InputError(f"context {name!r}; give letters, digits and underscores")
     if not isinstance(table, dict):
-        raise InputError(f"{name}: {table!r}; allowed: a table [{name}] of {', '.join(_NEEDED)}")
+        raise InputError(
+            f"{name}: {shown(table)}; allowed: a table [{name}] of {', '.join(_NEEDED)}"
+        )
     try:
         fields.known_keys(table, _NEEDED, ("limits",))
         level = fields.number_field(table, "level", 0, 1)
@@ -136,7 +134,7 @@ def _guide(name: str, table: object) -> Guide:
 def _some(table: Mapping[str, Any], key: str) -> list[Any]:
     value = table[key]
     if not isinstance(value, list) or not value:
-        raise InputError(f"{key}: {value!r}; allowed: a list of at least one")
+        raise InputError(f"{key}: {shown(value)}; allowed: a list of at least one")
     return value
 
 
@@ -144,13 +142,13 @@ def _tasks(table: Mapping[str, Any]) -> tuple[str, ...]:
     tasks = _some(table, "tasks")
     for task in tasks:
         if not isinstance(task, str) or not task.isidentifier():
-            raise InputError(f"tasks: {task!r}; allowed: letters, digits and underscores")
+            raise InputError(f"tasks: {shown(task)}; allowed: letters, digits and underscores")
     return tuple(tasks)
 
 
 def _words(value: object, key: str) -> Words:
     if not isinstance(value, str | dict):
-        raise InputError(f"{key}: {value!r}; allowed: a text, or one for each language")
+        raise InputError(f"{key}: {shown(value)}; allowed: a text, or one for each language")
     row: Row = {**dict.fromkeys(LANGUAGES, value)} if isinstance(value, str) else value
     try:
         fields.known_keys(row, LANGUAGES)
@@ -161,7 +159,7 @@ def _words(value: object, key: str) -> Words:
 
 def _weights(value: object) -> dict[str, float]:
     if not isinstance(value, dict):
-        raise InputError(f"weights: {value!r}; allowed: a number for each of {_DIMENSIONS}")
+        raise InputError(f"weights: {shown(value)}; allowed: a number for each of {_DIMENSIONS}")
     try:
         fields.known_keys(value, tuple(DIMENSIONS))
         given = {name: fields.number_field(value, name, 0, 1) for name in DIMENSIONS}
@@ -179,12 +177,12 @@ _DIMENSIONS = ", ".join(DIMENSIONS)
 def _limits(value: object) -> Limits:
     allowed = tuple(vars(Limits()))
     if not isinstance(value, dict):
-        raise InputError(f"limits: {value!r}; allowed: a table of {', '.join(allowed)}")
+        raise InputError(f"limits: {shown(value)}; allowed: a table of {', '.join(allowed)}")
     for key, number in value.items():
         if key not in allowed:
             raise InputError(f"limits.{key}: unknown; allowed: {', '.join(allowed)}")
         if type(number) is not int or number < 0:
-            raise InputError(f"limits.{key}: {number!r}; allowed: a whole number, 0 or more")
+            raise InputError(f"limits.{key}: {shown(number)}; allowed: a whole number, 0 or more")
     return Limits(**value)
 
 

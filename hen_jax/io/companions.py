@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import read_json, write_json
+from hen_jax.core.files import write_json
+from hen_jax.core.objects import read_object, shown
 
 LEGAL = ("LICENSE", "LICENSE.txt", "NOTICE", "USE_POLICY.md")
 TEXT_COMPANIONS = (
@@ -95,14 +96,13 @@ def _fields(folder: Path | None, name: str) -> dict[str, Any]:
     path = Path(folder or "") / name
     if folder is None or not path.exists():
         return {}
-    fields = read_json(path)
-    if not isinstance(fields, dict):
-        raise InputError(f"{path} does not hold a JSON object")
-    return fields
+    return read_object(path)
 
 
 def _ids(value: Any, where: str) -> tuple[int, ...]:
     ids = value if isinstance(value, list) else [value]
     if not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in ids):
-        raise InputError(f"{where}: 'eos_token_id' is {value!r}; it must be a token id or a list")
+        raise InputError(
+            f"{where}: 'eos_token_id' is {shown(value)}; it must be a token id or a list"
+        )
     return tuple(ids)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.objects import shown
 from hen_jax.core.ranges import Count, NotNegative, Positive, check_ranges
 from hen_jax.io.endpoint_trouble import KEY_NAMES, api_key, short, trouble_of
 from hen_jax.text.conversation import Chat, Message, Reply, UnansweredError, asked_before
@@ -50,6 +51,9 @@ class Endpoint:
 
     def __post_init__(self):
         _require_address(self.url)
+        for said in (self.url, self.model, *self.stop):
+            if any("\ud800" <= one <= "\udfff" for one in said):
+                raise InputError(f"endpoint: {shown(said, 100)} is not UTF-8 text; write it so")
         if not self.model:
             raise InputError(f"endpoint {self.url}: no model is named; write URL#MODEL")
         try:
@@ -71,7 +75,7 @@ def _require_address(url: str) -> None:
             f"{KEY_NAMES[0]} in the environment instead"
         )
     if not well:
-        raise InputError(f"endpoint {url!r}: give an address such as http://HOST:8000/v1")
+        raise InputError(f"endpoint {shown(url, 100)}: give an address such as http://HOST:8000/v1")
 
 
 class _GivenUpError(Exception):
@@ -159,9 +163,18 @@ async def _ask_all(
             if failures:
                 return
 
-    async with openai.AsyncOpenAI(
-        base_url=endpoint.url, api_key=api_key() or "none", timeout=endpoint.timeout, max_retries=0
-    ) as client:
+    try:
+        made = openai.AsyncOpenAI(
+            base_url=endpoint.url,
+            api_key=api_key() or "none",
+            timeout=endpoint.timeout,
+            max_retries=0,
+        )
+    except Exception as error:
+        if type(error).__name__ != "InvalidURL":  # of whichever httpx this openai brings
+            raise
+        raise InputError(f"endpoint {endpoint.url}: no address ({error}); mend it") from None
+    async with made as client:
         await asyncio.gather(*(work(client) for _ in range(min(endpoint.at_once, len(asked)))))
     return replies, failures
 
@@ -185,6 +198,8 @@ async def _ask(
                 return _reply(answer.text)
         except (openai.APIError, TimeoutError, _NonsenseError) as error:
             trouble = trouble_of(error, endpoint.timeout, endpoint.backoff * 2 ** (tried - 1))
+        except UnicodeEncodeError as error:
+            raise _GivenUpError(f"the conversation holds half a character ({error})") from None
         if trouble.pause is None or tried == endpoint.tries:
             raise _GivenUpError(f"{trouble.line} (tries: {tried})")
         await asyncio.sleep(trouble.pause)

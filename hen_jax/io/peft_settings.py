@@ -1,13 +1,13 @@
 """PEFT's `adapter_config.json`: every key is written, and read, known to be neutral, or refused."""
 
-import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import read_json
-from hen_jax.core.records import read_record
+from hen_jax.core.objects import read_object, require_shape, shown
+from hen_jax.core.records import shaped_record
 from hen_jax.io.peft_targets import Targets, read_targets, searched
 from hen_jax.models.config import SCORE_LABELS
 
@@ -17,6 +17,9 @@ FORMAT_VERSION = "0.21.2"
 LANGUAGE_MODEL, CLASSIFIER = "CAUSAL_LM", "SEQ_CLS"
 _TASKS = (LANGUAGE_MODEL, CLASSIFIER, "SEQ_2_SEQ_LM")  # the last: public adapters of decoders
 _SCORE = "score"
+
+LARGEST_RANK = 2**31 - 1
+"""What a dimension of an array can be."""
 
 PLAIN_SETTINGS: dict[str, Any] = {
     "alora_invocation_tokens": None,
@@ -138,25 +141,31 @@ def read_settings(path: Path) -> PeftSettings:
       InputError: a setting that low-rank adapters as we have them lack, or an unknown one that is
         neither null, false nor empty: what a later release does not use, it writes so.
     """
-    found = read_json(path)
+    found = read_object(path)
+    # Other tools write an empty list, or false, where there is none.
+    patterns = {key: found.get(key) or {} for key in ("rank_pattern", "alpha_pattern")}
+    require_shape(path, patterns, {"rank_pattern": {...: int}, "alpha_pattern": {...: float}})
     for key, value in found.items():
         _check(path, key, value)
     rank, alpha = found.get("r"), found.get("lora_alpha")
     if (
         not isinstance(rank, int)
-        or rank < 1
         or not isinstance(alpha, int | float)
-        or not math.isfinite(alpha)
+        or not abs(alpha) <= sys.float_info.max  # NaN is refused, too
     ):
         raise InputError(
-            f"{path}: 'r' is {rank!r} and 'lora_alpha' {alpha!r}; both must be numbers, and finite"
+            f"{path}: 'r' is {shown(rank)} and 'lora_alpha' {shown(alpha)}; both must be numbers, "
+            "and finite"
         )
+    for one in (rank, *patterns["rank_pattern"].values()):
+        if not 1 <= one <= LARGEST_RANK:
+            raise InputError(f"{path}: a rank of {shown(one)}; allowed: 1 to {LARGEST_RANK:,}")
     return PeftSettings(
         rank,
         float(alpha),
         bool(found.get("use_rslora")),
-        found.get("rank_pattern") or {},
-        found.get("alpha_pattern") or {},
+        patterns["rank_pattern"],
+        patterns["alpha_pattern"],
         read_targets(path, found),
     )
 
@@ -167,21 +176,28 @@ def _check(path: Path, key: str, value: Any) -> None:
         # Older releases write null where the newer write an empty table.
         if value != plain and not (value is None and plain in ({}, False)):
             raise InputError(
-                f"{path}: {key!r} is {value!r}; only plain LoRA ({plain!r} here) is supported"
+                f"{path}: {key!r} is {shown(value)}; only plain LoRA ({plain!r} here) is supported"
             )
     elif key == "init_lora_weights" and value not in _HARMLESS_INITS:
         raise InputError(
-            f"{path}: 'init_lora_weights' is {value!r}, which changes the base weights; "
+            f"{path}: 'init_lora_weights' is {shown(value)}, which changes the base weights; "
             "convert it with PEFT's path_initial_model_for_weight_conversion"
         )
-    elif key == "modules_to_save" and set(value or ()) - {_SCORE, "classifier"}:
-        raise InputError(f"{path}: 'modules_to_save' is {value!r}; only a score head is supported")
+    elif key == "modules_to_save" and value and not _is_head(value):
+        raise InputError(
+            f"{path}: 'modules_to_save' is {shown(value)}; only a score head is supported"
+        )
     elif key == "task_type" and value not in (*_TASKS, None):
-        raise InputError(f"{path}: 'task_type' is {value!r}; supported: {', '.join(_TASKS)}")
+        raise InputError(f"{path}: 'task_type' is {shown(value)}; supported: {', '.join(_TASKS)}")
     elif key not in NEUTRAL_SETTINGS | UNTARGETED and key not in _READ | _OF_TRAINING and value:
         raise InputError(
-            f"{path}: setting {key!r} ({value!r}) is not known; remove it if it has no effect"
+            f"{path}: setting {shown(key)} ({shown(value)}) is not known; "
+            "remove it if it has no effect"
         )
+
+
+def _is_head(value: Any) -> bool:
+    return isinstance(value, list) and all(one in (_SCORE, "classifier") for one in value)
 
 
 def _matched(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
@@ -198,4 +214,5 @@ def _whole(value: float) -> float:
 
 def adapter_labels(folder: Path) -> tuple[str, ...]:
     """What the outputs of an adapter's score head are; a score, where its record does not say."""
-    return tuple((read_record(folder) or {}).get("score_labels", SCORE_LABELS))
+    record = shaped_record(folder, {"score_labels?": [str]})
+    return tuple(record.get("score_labels") or SCORE_LABELS)

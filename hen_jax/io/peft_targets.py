@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import regex
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.objects import shown
 
 MATCH_SECONDS = 1.0
 """How long one pattern may search one name; a pattern that backtracks forever is refused."""
@@ -51,7 +52,7 @@ def read_targets(path: Path, found: Mapping[str, Any]) -> Targets:
     layers = found.get("layers_to_transform")
     layers = [layers] if isinstance(layers, int) else layers or []
     if not isinstance(layers, list) or not all(type(index) is int for index in layers):
-        raise InputError(f"{path}: 'layers_to_transform' is {layers!r}; give layer numbers")
+        raise InputError(f"{path}: 'layers_to_transform' is {shown(layers)}; give layer numbers")
     patterns = _text_or_names(path, found, "layers_pattern")
     return Targets(
         modules or ALL_LINEAR,
@@ -71,10 +72,10 @@ def searched(pattern: str, module: str, whole: bool = True) -> regex.Match | Non
         match = regex.fullmatch if whole else regex.match
         return match(pattern, module, timeout=MATCH_SECONDS)
     except regex.error as error:
-        raise InputError(f"pattern {pattern!r} of the adapter is none: {error}") from None
+        raise InputError(f"pattern {shown(pattern, 100)} of the adapter is none: {error}") from None
     except TimeoutError:
         raise InputError(
-            f"pattern {pattern!r} of the adapter searches {module!r} for more than "
+            f"pattern {shown(pattern, 100)} of the adapter searches {module!r} for more than "
             f"{MATCH_SECONDS:g} s; write the module names out"
         ) from None
 
@@ -91,4 +92,4 @@ def _text_or_names(path: Path, found: Mapping[str, Any], key: str) -> str | tupl
         return value
     if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
         return tuple(value)
-    raise InputError(f"{path}: {key!r} is {value!r}; give names, or one pattern")
+    raise InputError(f"{path}: {key!r} is {shown(value)}; give names, or one pattern")

@@ -7,12 +7,13 @@ scored one token too early there; we score at the last token by length.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import read_json, write_json
+from hen_jax.core.files import write_json
+from hen_jax.core.objects import read_object
 from hen_jax.io.companions import GENERATION, all_ends, token_ids
-from hen_jax.io.vocabulary import named_tokens
+from hen_jax.io.vocabulary import TOKENIZER, named_tokens, read_tokenizer
 from hen_jax.models.config import DecoderConfig
 
 
@@ -66,13 +67,13 @@ def write_pad(folder: Path, pad: Pad) -> None:
     """Lets the tokenizer and the generation config in `folder` pad with that token."""
     path = folder / GENERATION
     if path.exists():
-        write_json(path, read_json(path) | {"pad_token_id": pad.index})
+        write_json(path, read_object(path) | {"pad_token_id": pad.index})
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         path = folder / name
         if pad.token is not None and path.exists():
-            write_json(path, read_json(path) | {"pad_token": pad.token})
-    path = folder / "tokenizer.json"
-    fields: dict[str, Any] = read_json(path) if path.exists() else {}
+            write_json(path, read_object(path) | {"pad_token": pad.token})
+    path = folder / TOKENIZER
+    fields = read_tokenizer(folder) if path.exists() else {}
     if pad.token is not None and fields.get("padding"):
         padding = fields["padding"] | {"pad_id": pad.index, "pad_token": pad.token}
         write_json(path, fields | {"padding": padding})
@@ -80,13 +81,12 @@ def write_pad(folder: Path, pad: Pad) -> None:
 
 def _free(folder: Path, ends: tuple[int, ...], vocab_size: int) -> dict[int, str] | None:
     """The control tokens that no document contains, by id; None without a tokenizer."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
+    if not (folder / TOKENIZER).is_file():
         return None
     named = named_tokens(folder, besides="pad_token")
     return {
         token["id"]: token["content"]
-        for token in read_json(path).get("added_tokens", [])
+        for token in read_tokenizer(folder).get("added_tokens") or []
         if token["special"]
         and token["id"] < vocab_size
         and token["id"] not in ends

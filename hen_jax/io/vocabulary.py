@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import read_json
+from hen_jax.core.files import read_text
+from hen_jax.core.objects import read_object, require_shape, shown
 
 
 def require_vectors(folder: Path, vocab_size: int) -> None:
@@ -16,23 +17,39 @@ def require_vectors(folder: Path, vocab_size: int) -> None:
     Raises:
       InputError: a token that may occur has no vector.
     """
-    path = folder / "tokenizer.json"
+    path = folder / TOKENIZER
     if not path.is_file():
         return
-    tokenizer = read_json(path)
-    words = tokenizer.get("model", {}).get("vocab", {})
+    tokenizer = read_tokenizer(folder)
+    words = (tokenizer.get("model") or {}).get("vocab") or {}
+    if isinstance(words, dict):
+        require_shape(path, words, {...: int}, "model.vocab")
     ids = words.values() if isinstance(words, dict) else range(len(words))
     beyond = {token for token in ids if token >= vocab_size}
     named = named_tokens(folder)
-    for token in tokenizer.get("added_tokens", []):
+    for token in tokenizer.get("added_tokens") or []:
         if token["id"] >= vocab_size and (not token["special"] or token["content"] in named):
             beyond.add(token["id"])
     if beyond:
         raise InputError(
-            f"{path} gives token ids up to {max(beyond)}, but config.json says vocab_size "
+            f"{path} gives token ids up to {shown(max(beyond))}, but config.json says vocab_size "
             f"{vocab_size}: the tokenizer belongs to another model, or the embedding was not "
             "resized when tokens were added"
         )
+
+
+TOKENIZER = "tokenizer.json"
+
+
+def read_tokenizer(folder: Path) -> dict[str, Any]:
+    """The folder's `tokenizer.json`, as far as we read it of the shape that `tokenizers` writes.
+
+    Raises:
+      InputError: no such file, or another shape.
+    """
+    token = {"id": int, "content": str, "special": bool}
+    shape = {"model?": {"vocab?": (dict, list)}, "added_tokens?": [token], "padding?": dict}
+    return read_object(folder / TOKENIZER, shape)
 
 
 def named_tokens(folder: Path, besides: str = "") -> str:
@@ -41,9 +58,9 @@ def named_tokens(folder: Path, besides: str = "") -> str:
     for name in ("chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json"):
         path = folder / name
         if path.is_file():
-            text = path.read_text(encoding="utf-8")
             # The config lists every added token once more, which is no use of it.
-            texts.append(_roles(read_json(path), besides) if path.suffix == ".json" else text)
+            of_json = path.suffix == ".json"
+            texts.append(_roles(read_object(path), besides) if of_json else read_text(path))
     return "\n".join(texts)
 
 

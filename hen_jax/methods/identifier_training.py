@@ -154,11 +154,16 @@ def load_identifier(folder: Path) -> Trained:
     Raises:
       InputError: no such folder, nothing of ours in it, or files that are not as written.
     """
-    record = require_record(folder, IDENTIFIER_KIND)
+    sizes = {field.name: int for field in dataclasses.fields(IdentifierConfig)}
+    record = require_record(folder, IDENTIFIER_KIND, {"heads": {...: [str]}, "config": sizes})
     heads = {name: tuple(labels) for name, labels in record["heads"].items()}
     with verified(folder):
         leaves = load_file(folder / WEIGHTS)
-    return Trained(IdentifierConfig(**record["config"]), heads, unflatten(leaves))
+    return Trained(
+        IdentifierConfig(**{name: record["config"][name] for name in sizes}),
+        heads,
+        unflatten(leaves),
+    )
 
 
 def _targets(rows: Sequence[LabelledReply], head: str, labels: Sequence[str]) -> np.ndarray:

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.objects import shown
 from hen_jax.runs.stage import Stage
 
 STAGES = {
@@ -30,6 +31,6 @@ def stage_of(name: Any) -> Stage:
     """The stage of a recipe's name; raises `InputError` where there is none."""
     if name == PIPELINE:
         raise InputError("this config is a pipeline of stages; give the config of one of them")
-    if name not in STAGES:
-        raise InputError(f"config.recipe is {name!r}; allowed: {', '.join(map(repr, STAGES))}")
+    if not isinstance(name, str) or name not in STAGES:
+        raise InputError(f"config.recipe is {shown(name)}; allowed: {', '.join(map(repr, STAGES))}")
     return import_module(STAGES[name]).STAGE

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.fields import Key, Records, bare, hint_at, keys_of, may_be_none
-from hen_jax.core.modules import load_module
+from hen_jax.core.modules import load_module, running
 
 BUILT_IN = Path(__file__).parents[1] / "configs"
 """The configs that come with the package: a link to `configs/` in a checkout, a copy in a wheel."""
@@ -61,10 +61,12 @@ def open_config(path: Path) -> ConfigFile:
     get_config = vars(module).get("get_config")
     if not callable(get_config):
         raise InputError(f"{path} defines no get_config; it must, and return a ConfigDict")
-    arguments = list(inspect.signature(get_config).parameters.values())
+    with running(path):  # a type may be a text that names nothing
+        arguments = list(inspect.signature(get_config).parameters.values())
+        hints = typing.get_type_hints(get_config)
     variants: tuple[str, ...] = ()
     if arguments:
-        hint = typing.get_type_hints(get_config).get(arguments[0].name)
+        hint = hints.get(arguments[0].name)
         variants = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
         first = arguments[0].default
         variants = tuple(sorted(variants, key=lambda name: name != first))
@@ -81,7 +83,8 @@ def read_run_config(named: str) -> ConfigDict:
     opened = open_config(find_config(name))
     if colon and variant not in opened.variants:
         raise InputError(f"{name} has no variant {variant!r}{_variants_told(opened, variant)}")
-    config = opened.get_config(variant) if colon else opened.get_config()
+    with running(opened.path):
+        config = opened.get_config(variant) if colon else opened.get_config()
     if not isinstance(config, ConfigDict):
         raise InputError(f"{name}: get_config returned {type(config).__name__}, not a ConfigDict")
     return config

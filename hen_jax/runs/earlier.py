@@ -11,14 +11,12 @@ import jax
 from hen_jax.adapters.lora import check_targets
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD
-from hen_jax.core.folders import RUN_KIND
-from hen_jax.core.records import require_record
 from hen_jax.core.trees import map_with_path
 from hen_jax.core.types import Tree
 from hen_jax.models.config import SCORE_LABELS, DecoderConfig, Execution, LoraConfig
 from hen_jax.models.decoder import Decoder, abstract, split
 from hen_jax.runs.model import SCORE, WEIGHT_FILES, BaseModel, fingerprint
-from hen_jax.runs.record import read_back
+from hen_jax.runs.record import read_back, read_run_record
 from hen_jax.runs.settings import settings
 from hen_jax.training.checkpoints import Checkpoints
 from hen_jax.training.placement import initial_adapter
@@ -115,13 +113,14 @@ def previous_run(run: Path) -> PreviousRun:
     """The run in folder `run`. Raises `InputError` where there is none, or a damaged record."""
     if not (run / RECORD).exists():
         raise InputError(f"{run} holds no run (no {RECORD}); give the --workdir of `hen run`")
-    record = require_record(run, RUN_KIND)
-    adapter = record["config"]["adapter"]
+    record, place = read_run_record(run), run / RECORD
+    adapter = record["config"].get("adapter")
     adapters = {
-        name: settings(LoraConfig, one, f"adapters.{name}")
-        for name, one in record.get("adapters", {}).items()
+        name: settings(LoraConfig, one, f"{place}: adapters.{name}")
+        for name, one in (record.get("adapters") or {}).items()
     }
-    lora = None if adapter is None or adapters else settings(LoraConfig, adapter, "adapter")
+    alone = adapter is not None and not adapters
+    lora = settings(LoraConfig, adapter, f"{place}: config.adapter") if alone else None
     return PreviousRun(record, lora, adapters, Path(record["base"]["folder"]))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.folders import require_apart, require_replaceable
+from hen_jax.core.links import real_path
 from hen_jax.core.records import verified
 from hen_jax.core.staging import scratch_folder
 from hen_jax.io import hf, packages
@@ -121,7 +122,7 @@ def _import_folder(
     """Of a folder that came from the hub, where `origin` says so, else of a local one."""
     require_apart(out, folder)
     config = hf.read_config(folder)
-    source = folder.resolve().name if origin is None else str(origin.base_model)
+    source = real_path(folder).name if origin is None else str(origin.base_model)
     origin = origin or origin_of(folder)
     with verified(folder) as compared:
         return hf.write_model(

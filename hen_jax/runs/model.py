@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from hen_jax.core.cached import built_once
 from hen_jax.core.checksums import named_sha256, text_sha256
 from hen_jax.core.errors import InputError
+from hen_jax.core.links import real_path
 from hen_jax.core.mesh import Layout, Rules, Shardings
 from hen_jax.core.records import require_record, verify
 from hen_jax.core.types import Tree
@@ -89,7 +90,7 @@ def _entry(source: str) -> str:
     if not path.is_file():
         return name
     found = path.stat()
-    which = f"{path.resolve()} {found.st_size} {found.st_mtime_ns}"
+    which = f"{real_path(path)} {found.st_size} {found.st_mtime_ns}"
     return f"{path.name}-{text_sha256(which)[:16]}"
 
 

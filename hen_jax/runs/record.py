@@ -70,6 +70,27 @@ def run_record(
     }
 
 
+_SHAPE = {
+    "method?": str,
+    "config": {"adapter?": dict, "start?": str},
+    "adapters?": {...: dict},
+    "base": {
+        "folder": str,
+        "weights_sha256": str,
+        "model": {"score_head?": bool, "score_labels?": [str]},
+    },
+}
+
+
+def read_run_record(folder: Path) -> dict[str, Any]:
+    """The record of the run in a folder.
+
+    Raises:
+      InputError: there is none, or it is damaged.
+    """
+    return require_record(folder, RUN_KIND, _SHAPE)
+
+
 def claim(workdir: Path, record: dict[str, Any]) -> None:
     """Makes `workdir` the folder of this run, or finds that it is already.
 
@@ -83,7 +104,7 @@ def claim(workdir: Path, record: dict[str, Any]) -> None:
     if not (workdir / RECORD).exists():
         write_record(workdir, RUN_KIND, record, files=False)
         return
-    before, now = require_record(workdir, RUN_KIND), read_back({"kind": RUN_KIND, **record})
+    before, now = read_run_record(workdir), read_back({"kind": RUN_KIND, **record})
     for part in ("config", "base"):
         change = _difference(before[part], now[part], part)
         if change:

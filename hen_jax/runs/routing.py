@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from hen_jax.adapters.router import hard_choice, soft_weights, state_reader
 from hen_jax.core.errors import InputError
+from hen_jax.core.files import RECORD
 from hen_jax.core.folders import staged_folder
 from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.core.ranges import Count, Natural, check_ranges
@@ -29,6 +30,7 @@ from hen_jax.io import hf
 from hen_jax.models.config import DecoderConfig, Execution
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.model import WEIGHT_FILES, fingerprint, open_model
+from hen_jax.runs.settings import settings
 from hen_jax.text.chat import render_prompt
 from hen_jax.text.conversation import Message
 from hen_jax.text.tokenizer import ChatTokenizer
@@ -104,13 +106,25 @@ def write_router(folder: Path, router: Router, report: dict[str, Any]) -> None:
         write_record(new, ROUTER_KIND, fields)
 
 
+_SHAPE = {
+    "names": [str],
+    "temperature": float,
+    "threshold": float,
+    "reading": dict,
+    "base": {"folder": str, "weights_sha256": str, "layer": int},
+}
+
+
 def read_router(folder: Path) -> Router:
     """The router in a folder, its files compared with their checksums.
 
     Raises:
       InputError: there is none, or it is damaged.
     """
-    record = require_record(folder, ROUTER_KIND)
+    record, place = require_record(folder, ROUTER_KIND, _SHAPE), folder / RECORD
+    reading = settings(RouterReading, record["reading"], f"{place}: reading")
+    if record["temperature"] <= 0:
+        raise InputError(f"{place}: temperature is {record['temperature']}; it must be positive")
     with verified(folder):
         try:
             leaves = load_file(folder / WEIGHTS)
@@ -121,7 +135,7 @@ def read_router(folder: Path) -> Router:
         kernel=leaves["kernel"],
         bias=leaves["bias"],
         calibrated=Calibrated(record["temperature"], record["threshold"]),
-        reading=RouterReading(**record["reading"]),
+        reading=reading,
         base=record["base"],
     )
 

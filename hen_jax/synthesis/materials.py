@@ -6,7 +6,6 @@ needs openings of its tasks.
 """
 
 import dataclasses
-import tomllib
 from collections.abc import Collection, Mapping
 from importlib import resources
 from pathlib import Path
@@ -14,6 +13,7 @@ from string import Formatter
 from typing import Any
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.files import read_toml
 from hen_jax.data import fields
 from hen_jax.data.rows import Row
 from hen_jax.data.steered import FAULTS, Persona
@@ -65,10 +65,10 @@ def load_materials(language: Language, path: Path | None = None) -> Materials:
       InputError: no such file, no TOML, or `file: table.key: what; allowed: ...`.
     """
     shipped = Path(str(resources.files(__name__.rpartition(".")[0]))) / "materials"
-    tables = _tables(shipped / f"{language}.toml")
+    tables = read_toml(shipped / f"{language}.toml", "materials")
     if path is None:
         return parse_materials(tables, language)
-    own = _tables(path)
+    own = read_toml(path, "materials")
     for key, value in own.items():
         merges = isinstance(value, dict) and isinstance(tables.get(key), dict)
         tables[key] = tables[key] | value if merges else value
@@ -97,19 +97,10 @@ def parse_materials(tables: Row, language: Language) -> Materials:
     return Materials(language, personas, _openings(tables), rubric=rubric, **texts)
 
 
-def _tables(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give a file of materials") from None
-    except (ValueError, RecursionError) as error:  # a deep one, a number of thousands of digits
-        raise InputError(f"{path}: no valid TOML ({error}); mend it") from None
-
-
 def _table(tables: Mapping[str, Any], name: str) -> dict[str, Any]:
     table = tables[name]
     if not isinstance(table, dict):
-        raise InputError(f"{name}: {table!r}; allowed: a table [{name}]")
+        raise InputError(f"{name}: {fields.shown(table)}; allowed: a table [{name}]")
     return table
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.objects import shown
 from hen_jax.models.config import DecoderConfig
 from hen_jax.models.families import gemma2, gemma3, llama, mistral, phi3, qwen2, qwen3
 
@@ -53,8 +54,8 @@ def to_hf(config: DecoderConfig) -> dict[str, Any]:
 
 
 def _family(name: Any) -> ModelFamily:
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise InputError(
-            f"config key 'model_type' is {name!r}; supported families: {', '.join(FAMILIES)}"
+            f"config key 'model_type' is {shown(name)}; supported families: {', '.join(FAMILIES)}"
         )
     return FAMILIES[name]

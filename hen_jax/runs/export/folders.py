@@ -7,6 +7,7 @@ from typing import Literal
 from hen_jax.adapters.lora import merge_adapter, merge_rounding
 from hen_jax.core.errors import InputError
 from hen_jax.core.folders import require_apart, require_replaceable
+from hen_jax.core.links import real_path
 from hen_jax.io import hf, peft
 from hen_jax.io.cards import Card
 from hen_jax.runs.card import export_card
@@ -74,7 +75,7 @@ def export_trained(
 
 def require_apart_from_run(out: Path, run: Path) -> None:
     """Within a run only its own folder `export` is free for exports."""
-    if (run / EXPORTS).resolve() not in out.resolve().parents:
+    if real_path(run / EXPORTS) not in real_path(out).parents:
         require_apart(out, run)
 
 
@@ -146,7 +147,9 @@ def _export_peft(trained: TrainedModel, out: Path, dtype: str | None, origin: Or
 
 def _card(trained: TrainedModel, out: Path, origin: Origin, relation: str) -> Card:
     config, lora = trained.record["config"], trained.lora
-    method = trained.record.get("method", config["recipe"])  # older runs do not say it
+    method = trained.record.get("method") or config.get(
+        "recipe", "unknown"
+    )  # older runs do not say it
     model = trained.model.config
     unit = "nats per prompt" if model.score_head else "nats per assistant token"
     if model.rates:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from hen_jax.adapters.lora import zero_adapter
 from hen_jax.core.errors import InputError
-from hen_jax.core.files import read_json
+from hen_jax.core.files import RECORD, read_json
 from hen_jax.core.mesh import MeshConfig, make_mesh
 from hen_jax.core.trees import flatten
 from hen_jax.core.types import Array, Tree
@@ -73,7 +73,10 @@ def open_trained(run: Path, expert: str | None = None) -> TrainedModel:
         lora = adapters[expert]
     if not base.is_dir():
         raise InputError(f"the base model of {run} is no longer at {base}; put it back there")
-    held = base_dtype(settings(ModelSettings, record["config"]["model"]), lora)
+    held = base_dtype(
+        settings(ModelSettings, record["config"].get("model"), f"{run / RECORD}: config.model"),
+        lora,
+    )
     config = as_trained(run, hf.read_config(base))
     model = open_model(base, make_mesh(MeshConfig()), lora=lora, dtype=held, config=config)
     reports = {name: read_json(run / of) for name, of in REPORTS.items() if (run / of).exists()}

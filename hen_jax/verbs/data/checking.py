@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.links import real_path
 from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.data import outside
 from hen_jax.data.examples import Document
@@ -104,7 +105,7 @@ def scrub(file: Path, out: Path) -> Counter[str]:
 def require_other(file: Path, *outputs: Path) -> None:
     """Raises `InputError` if an output is the file that is read."""
     for output in outputs:
-        if output.exists() and output.resolve() == Path(file).resolve():
+        if output.exists() and real_path(output) == real_path(file):
             raise InputError(f"{output} is the file that is read; give another place")
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.links import real_path
 from hen_jax.core.outputs import output_files, require_no_link, require_ours
 from hen_jax.core.ranges import Range, require_in
 from hen_jax.data.rated_items import read_items
@@ -68,7 +69,7 @@ def export_items(
     require_in("--sheets", sheets, Range(1, 999))
     require_in("--seed", seed, Range(0))
     require_no_link(out)
-    if out.resolve() in key.resolve().parents:
+    if real_path(out) in real_path(key).parents:
         raise InputError(
             f"--key {key} lies in the folder of the sheets; give a place that annotators do not see"
         )

@@ -9,7 +9,7 @@ import numpy as np
 from hen_jax.core.checksums import text_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.core.journal import Journal
-from hen_jax.core.records import read_record
+from hen_jax.core.records import shaped_record
 from hen_jax.data.crossed import crossed_pairs
 from hen_jax.data.preferences import Pair
 from hen_jax.data.schemas import check_records
@@ -187,6 +187,9 @@ def _pairs(file: str) -> list[Pair]:
     return [pair for crossing in records for pair in crossed_pairs(crossing)]
 
 
+_CROSSED = {"reward?": {"accuracy?": {...: {"model": dict}}}}
+
+
 def crossed_of(measure: LevelMeasure, contexts: Sequence[str]) -> dict[str, Any]:
     """The crossed accuracies that a preference model brings; of several contexts each one's.
 
@@ -198,8 +201,8 @@ def crossed_of(measure: LevelMeasure, contexts: Sequence[str]) -> dict[str, Any]
     places = {context: folders(measure, False, context) for context in contexts}
     several = len(set(places.values())) > 1
     for context, (model, adapter) in places.items():
-        report = (read_record(adapter or model) or {}).get("reward", {})
-        for kind, one in report.get("accuracy", {}).items():
+        report = shaped_record(adapter or model, _CROSSED).get("reward") or {}
+        for kind, one in (report.get("accuracy") or {}).items():
             if kind.startswith("crossed/"):
                 name = kind.removeprefix("crossed/")
                 found[f"{context}: {name}" if several else name] = one["model"]

@@ -8,7 +8,7 @@ import numpy as np
 from hen_jax.core.checksums import file_sha256, text_sha256
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD
-from hen_jax.core.records import read_record
+from hen_jax.core.records import read_record, shaped_record
 from hen_jax.data.comparisons import alone as last_alone
 from hen_jax.data.rated import replies_only
 from hen_jax.evaluation.calibration import calibration_of
@@ -62,7 +62,8 @@ def _seen(
     Raises:
       InputError: a control that was trained on prompts, or a measure that was not.
     """
-    config = (read_record(folder) or {}).get("run", {}).get("config", {})
+    run = shaped_record(folder, {"run?": {"config?": dict}}).get("run") or {}
+    config = run.get("config") or {}
     reads = config.get("reads", "replies" if alone else "conversation")
     if (reads == "replies") != alone:
         what = "a control needs one of config.reads='replies'" if alone else "it is no measure"

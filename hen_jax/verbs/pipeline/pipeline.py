@@ -59,14 +59,21 @@ class Ledger:
         write_record(self._workdir, PIPELINE_KIND, fields, files=False)
 
 
+_STEP = {"inputs": {...: str}, "outputs?": str, "seconds?": float}
+_SHAPE = {"steps": {...: _STEP}}
+
+
 def read_steps(workdir: Path) -> dict[str, StepRecord]:
     """What the record of a pipeline's work directory says of its steps.
 
     Raises:
       InputError: there is no such record, or it is damaged.
     """
-    steps = require_record(workdir, PIPELINE_KIND)["steps"]
-    return {name: StepRecord(**known) for name, known in steps.items()}
+    steps = require_record(workdir, PIPELINE_KIND, _SHAPE)["steps"]
+    return {
+        name: StepRecord(known["inputs"], known.get("outputs"), known.get("seconds") or 0.0)
+        for name, known in steps.items()
+    }
 
 
 def run_pipeline(pipeline: PipelineSettings, workdir: Path, only: str | None = None) -> None:

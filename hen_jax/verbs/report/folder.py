@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import RECORD, read_json, read_text
+from hen_jax.core.links import real_path
 from hen_jax.core.records import Record, read_record
 from hen_jax.core.shapes import checked_shape, is_count, is_figure
 from hen_jax.runs.replies import held_out_prompts
@@ -96,7 +97,7 @@ def read_story(folder: Path) -> Story:
     if record is None or record.get("kind") not in (RUN, PIPELINE):
         raise InputError(f"{folder} is no folder of a run or a pipeline (no {RECORD} that says so)")
     if record["kind"] == RUN:
-        runs = [read_run(folder, folder.resolve().name)]
+        runs = [read_run(folder, real_path(folder).name)]
     else:
         checked_shape(record, _PIPELINE, folder / RECORD, _COPY)
         names = [step["name"] for step in record["config"]["stages"]]
@@ -111,6 +112,20 @@ def read_story(folder: Path) -> Story:
         evaluated=evaluated,
         asked=evaluated.asked or _asked(runs),
     )
+
+
+_RUN = {
+    "method?": str,
+    "adapters?": dict,
+    "config": {
+        "recipe": str,
+        "start?": str,
+        "adapter?": {"rank": int},
+        "sources?": list,
+        "model": {"source": str},
+    },
+    "base": {"weights_sha256?": str, "tokenizer_sha256?": str},
+}
 
 
 def _is_run(folder: Path) -> bool:
@@ -265,7 +280,7 @@ def _prompts(runs: Sequence[RunStory], names: set[str]) -> dict[str, str]:
     """What was asked, by the id of its record; none of a data file that is gone."""
     found: dict[str, str] = {}
     for run in runs:
-        sources = tuple(settings(Source, one, "sources") for one in run.config.get("sources", ()))
+        sources = tuple(settings(Source, one, "sources") for one in run.config.get("sources") or ())
         if sources and not names <= found.keys():
             try:
                 documents = held_out_prompts(sources)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hen_jax.core.links import real_path
 from hen_jax.verbs.report.aspects import aspects_of, is_safety
 from hen_jax.verbs.report.charts import ChartInterval, intervals
 from hen_jax.verbs.report.curves import curves
@@ -20,7 +21,7 @@ def page_values(story: Story) -> dict[str, Any]:
     others = [row for row in rows if not is_safety(row)]
     kind = {"pipeline": "Pipeline", "run": "Run"}[story.kind]
     return {
-        "title": f"{kind} {story.folder.resolve().name}",
+        "title": f"{kind} {real_path(story.folder).name}",
         "sections": sections(story),
         "short": [in_short(run) for run in story.runs] or [_NOTHING],
         "runs": [run_values(run) for run in story.runs],
@@ -108,7 +109,7 @@ def run_values(run: RunStory) -> dict[str, Any]:
     config = run.config
     adapter = config.get("adapter")
     trains = "all parameters" if adapter is None else f"LoRA of rank {adapter['rank']}"
-    if "adapters" in run.record:
+    if run.record.get("adapters"):
         trains = f"{len(run.record['adapters'])} adapters: {', '.join(run.record['adapters'])}"
     charts = curves(run)
     accuracies = [row for row in run.results if row["suite"] == "preferences" and row.get("n")]
@@ -120,10 +121,10 @@ def run_values(run: RunStory) -> dict[str, Any]:
         charts.append({"title": title, "svg": intervals(title, "accuracy", rows, CHANCE)})
     return {
         "name": run.name,
-        "method": run.record.get("method", config["recipe"]).rstrip(", "),
+        "method": (run.record.get("method") or config["recipe"]).rstrip(", "),
         "begins": "the base" if config.get("start") is None else _last(config["start"]),
         "trains": trains,
-        "data": list(dict.fromkeys(_shown(one["path"]) for one in sources_in(config))),
+        "data": list(dict.fromkeys(_shown(str(one["path"])) for one in sources_in(config))),
         "updates": run.updates,
         "finished": run.finished,
         "seconds": sum(run.goodput.get("seconds", {}).values()) or None,
@@ -173,10 +174,14 @@ def base_facts(story: Story) -> list[tuple[str, str]]:
         ]
     if not models and story.runs:
         run = story.runs[0]
+        base = run.record["base"]
         facts = [
             ("Base model", _last(run.config["model"]["source"])),
-            ("SHA-256 of its weights", run.record["base"]["weights_sha256"]),
-            ("SHA-256 of its tokenizer", run.record["base"]["tokenizer_sha256"]),
+            ("SHA-256 of its weights", base.get("weights_sha256") or "not recorded"),
+            (
+                "SHA-256 of its tokenizer",
+                base.get("tokenizer_sha256") or "not recorded",
+            ),
         ]
     return facts
 

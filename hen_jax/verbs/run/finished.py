@@ -21,7 +21,7 @@ def closing_words(workdir: Path) -> str:
     if (workdir / ROUTER / RECORD).exists():
         words = ["hen", "route", "--router", workdir / ROUTER, "--prompt", "My scooter broke down."]
         return f"Finished after {done} updates. Next:\n  {shlex.join(map(str, words))}"
-    lora = record["config"]["adapter"] is not None
+    lora = record["config"].get("adapter") is not None
     format_ = "peft" if lora else "hf"
     expert = next(iter(record.get("adapters", {})), None)  # of several the first, as an example
     which = [] if expert is None else ["--expert", expert]

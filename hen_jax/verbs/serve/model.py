@@ -10,6 +10,7 @@ from typing import Any, Literal
 from tokenizers import Tokenizer
 
 from hen_jax.core.errors import InputError
+from hen_jax.core.links import real_path
 from hen_jax.io import companions, hf, peft
 from hen_jax.measures.safety.guard import open_guard
 from hen_jax.models.config import DecoderConfig
@@ -85,7 +86,7 @@ def open_served(
     ends = companions.all_ends(folder, stop_ids(tokenizer))
     experts = Experts(_shelf(request, adapters))
     engine = _engine(request, folder, config, experts.shelf, len(ends), decode)
-    name = request.name or folder.resolve().name
+    name = request.name or real_path(folder).name
     for expert, (adapter, source) in adapters.items():
         require_name(expert, name)
         experts.load(engine, expert, adapter, source)
@@ -202,7 +203,7 @@ def _adapters(request: ServeRequest) -> tuple[Path, dict[str, tuple[Adapter, str
     base = request.model
     if request.run is not None:
         saved = saved_experts(request.run)
-        if base is not None and base.resolve() != saved.base.resolve():
+        if base is not None and real_path(base) != real_path(saved.base):
             raise InputError(
                 f"{request.run} was trained on {saved.base}, not on {base}; leave --model out"
             )
