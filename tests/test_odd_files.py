@@ -104,7 +104,11 @@ READERS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "read", "fields"), READERS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(
+    ("kind", "read", "fields"),
+    READERS,
+    ids=lambda value: getattr(value, "__name__", str(value)[:60]),
+)
 def test_an_odd_record_of_another_kind(kind, read, fields, tmp_path):
     with pytest.raises(InputError, match=r"hen_jax\.json: ") as raised:
         read(unsealed(tmp_path / "folder", kind, fields))
