@@ -121,3 +121,11 @@ def test_an_import_of_a_model_with_nan_names_the_tensor(tiny_base, tmp_path):
     with pytest.raises(InputError, match=r"model\.norm\.weight holds nan at \[0\]"):
         import_model(str(base), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_large_logits_are_allowed_the_rounding_of_their_size():
+    """SmolLM2 after SFT at a high rate has logits of 34, and merged ones lie 1.8e-3 from them."""
+    small, large = jnp.full((1, 2, 3), 9.0), jnp.full((1, 2, 3), -34.0)
+    assert opening.tolerance("float32", small) == pytest.approx(1e-3)
+    assert opening.tolerance("float32", large) == pytest.approx(3.4e-3)
+    assert opening.tolerance("bfloat16", large) == pytest.approx(1.7)

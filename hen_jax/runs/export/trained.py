@@ -30,7 +30,10 @@ REPORTS = {"reward": "reward.json", "regression": "regression.json"}
 by task travels with it so."""
 
 DTYPE_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1, "q8_0": 0.5}
-"""How far reloaded logits may lie from the run's own, by the dtype the weights are stored in."""
+"""How far reloaded logits may lie from the run's own, by the dtype the weights are stored in.
+
+Of logits up to 10; of larger ones as much more as these are, for so does rounding.
+"""
 
 
 class TrainedModel(NamedTuple):
@@ -114,15 +117,21 @@ def checked(
         if not bool(jnp.isfinite(logits).all()):
             raise InputError(f"the {what} of the {whose} are not finite; nothing was exported")
     difference, change = _distance(reloaded, ours), _distance(reloaded, before)
-    if not difference <= DTYPE_TOLERANCE[dtype]:
+    allowed = tolerance(dtype, ours)
+    if not difference <= allowed:
         raise RuntimeError(
             f"the export gives other {what} than the run (by {difference:.3g}); {out} was not "
             "written. Please report this"
         )
     learnt = _distance(ours, before)
-    if learnt > 2 * DTYPE_TOLERANCE[dtype] and change == 0:
+    if learnt > 2 * allowed and change == 0:
         raise RuntimeError(f"the export changes nothing; {out} was not written. Please report this")
     return Exported(out, rounding, difference, change, what)
+
+
+def tolerance(dtype: str, logits: Float[Array, "B T V"]) -> float:
+    """How far reloaded logits may lie from these; see `DTYPE_TOLERANCE`."""
+    return DTYPE_TOLERANCE[dtype] * max(1.0, float(jnp.abs(logits).max()) / 10)
 
 
 def _distance(left: Float[Array, "B T V"], right: Float[Array, "B T V"]) -> float:
