@@ -8,11 +8,11 @@ EMCL's 8 steps do not improve, and the report says so.
 
     hen run --config=pipeline --workdir=runs/hen
 
-SmolLM2-135M with LoRA on the shipped English dialogues, in short runs: about 31 minutes of processor
-time in all on 2 cores, at most 7.3 GB. Held-out loss of SFT 4.61 -> 3.73, of the experts 4.09 -> 3.71;
-the reward model and EMCL, of 7 and 4 updates, did not improve, and the report says so. Given again
-it goes on where it was stopped, skips what is done, and makes anew what reads something that
-changed:
+SmolLM2-135M with LoRA on the shipped English dialogues, in short runs: about 31 minutes of
+processor time on 2 cores, at most 7.3 GB. Held-out loss of SFT 4.61 -> 3.73, of the experts
+4.09 -> 3.71; the reward model and EMCL, of 7 and 4 updates, did not improve, and the report says
+so. Given again it goes on where it was stopped, skips what is done, and makes anew what reads
+something that changed:
 
     hen run --config=pipeline --workdir=runs/hen --config.sft.epochs=0.5
     hen run --config=pipeline --workdir=runs/hen --stage=report
