@@ -233,7 +233,7 @@ def test_the_system_message_stands_at_the_head(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--n", "0", "--prompt", "x"], "--n is 0; give 1 or more"),
+        (["--n", "0", "--prompt", "x"], "--n is 0; allowed: 1 or more"),
         (["--stop", "", "--prompt", "x"], "--stop is empty"),
         (["--input", "p.jsonl"], "--input and --out go together"),
         (["--input", "p.jsonl", "--out", "o", "--prompt", "x"], "--input takes the place of"),

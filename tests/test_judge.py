@@ -302,7 +302,7 @@ def test_dimensions_and_rubrics_by_context(start, tmp_path):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"repeats": 0}, "--repeats and --batch-size"),
+        ({"repeats": 0}, "repeats is 0; allowed: 1 or more"),
         ({"mode": "best"}, "--mode 'best'; allowed"),
         ({"by_dimension": True, "mode": "pairwise"}, "--by-dimension goes with --mode pointwise"),
         ({"rubric": "kind"}, "rubric 'kind'; allowed"),
