@@ -330,7 +330,7 @@ def test_arms_are_read_and_refused_in_a_line(tiny_base, tmp_path):
         (["--suite=emphaty"], "allowed: empathy, judges"),
         (["--part=tset"], "--part 'tset'; allowed: train, valid, test, all"),
         (["--data=nowhere.jsonl"], "nowhere.jsonl"),
-        (["--limit=-1"], "--limit 0 or more"),
+        (["--limit=-1"], "limit is -1; allowed: 0 or more"),
         (["--option=x"], "give KEY=VALUE"),
         (["--judge-begin"], "goes with --judge model:FOLDER"),
         (["--suite=empathy", "--rubric=warm", "--judge=replay:FILE"], "FILE: no such file"),

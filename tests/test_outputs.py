@@ -58,11 +58,13 @@ def write_lines(path: Path, rows: list[dict]):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+BASE = {"folder": "model", "weights_sha256": "a", "tokenizer_sha256": "b", "model": {}}
+
 VERBS: dict[str, Callable[[Path, Path], object]] = {
     "import": lambda home, out: import_model(str(home / "model"), out),
     "export_hf": lambda home, out: export(home / "run", out, "hf"),
     "export_peft": lambda home, out: export(home / "run", out, "peft"),
-    "run": lambda home, out: claim(out, {"config": {}, "base": {}}),
+    "run": lambda home, out: claim(out, {"config": {}, "base": BASE}),
     "validate": lambda home, out: validate(home / "mine.jsonl", "messages", out),
     "stats": lambda home, out: data_stats.stats(home / "mine.jsonl", "messages", out),
     "sense7": lambda home, out: data_sense7.analyse(SENSE7, out),

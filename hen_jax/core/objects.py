@@ -12,7 +12,7 @@ from typing import Any
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json
 
-Shape = Any
+JsonShape = Any
 
 _WORDS = {
     int: "a whole number",
@@ -24,18 +24,18 @@ _WORDS = {
 }
 
 
-def read_object(path: Path, shape: Mapping[Any, Shape] = {}) -> dict[str, Any]:
+def read_json_object(path: Path, shape: Mapping[Any, JsonShape] = {}) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
       InputError: no such file, no JSON, or another shape; names the file and the field.
     """
     fields = read_json(path)
-    require_shape(path, fields, shape)
+    require_json_shape(path, fields, shape)
     return fields
 
 
-def require_shape(path: Path, value: Any, shape: Shape, at: str = "") -> None:
+def require_json_shape(path: Path, value: Any, shape: JsonShape, at: str = "") -> None:
     """Raises `InputError` unless `value`, of the file at `path`, has the shape."""
     if isinstance(shape, Mapping):
         if not isinstance(value, Mapping):
@@ -43,19 +43,19 @@ def require_shape(path: Path, value: Any, shape: Shape, at: str = "") -> None:
         for key, inner in shape.items():
             if key is ...:
                 for name, one in value.items():
-                    require_shape(path, one, inner, _joined(at, name))
+                    require_json_shape(path, one, inner, _joined(at, name))
                 continue
             name = key.removesuffix("?")
             if value.get(name) is None and name != key:
                 continue
             if name not in value:
                 raise InputError(f"{path}: {_joined(at, name)} is missing; {_REMEDY}")
-            require_shape(path, value[name], inner, _joined(at, name))
+            require_json_shape(path, value[name], inner, _joined(at, name))
     elif isinstance(shape, list):
         if not isinstance(value, list | tuple):
             raise _refused(path, at, value, list)
         for index, one in enumerate(value):
-            require_shape(path, one, shape[0], f"{at}[{index}]")
+            require_json_shape(path, one, shape[0], f"{at}[{index}]")
     elif not any(_is(value, one) for one in (shape if isinstance(shape, tuple) else (shape,))):
         raise _refused(path, at, value, shape)
 
@@ -85,7 +85,7 @@ def _joined(at: str, name: str) -> str:
     return f"{at}.{name}" if at else name
 
 
-def _refused(path: Path, at: str, value: Any, shape: Shape) -> InputError:
+def _refused(path: Path, at: str, value: Any, shape: JsonShape) -> InputError:
     kinds = shape if isinstance(shape, tuple) else (shape,)
     said = " or ".join(_WORDS[one] for one in kinds)
     what = f"{at} is {shown(value)}" if at else f"it holds {shown(value)}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
-from hen_jax.core.objects import read_object, shown
+from hen_jax.core.objects import read_json_object, shown
 
 LEGAL = ("LICENSE", "LICENSE.txt", "NOTICE", "USE_POLICY.md")
 TEXT_COMPANIONS = (
@@ -96,7 +96,7 @@ def _fields(folder: Path | None, name: str) -> dict[str, Any]:
     path = Path(folder or "") / name
     if folder is None or not path.exists():
         return {}
-    return read_object(path)
+    return read_json_object(path)
 
 
 def _ids(value: Any, where: str) -> tuple[int, ...]:

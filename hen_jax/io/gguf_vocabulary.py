@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json
-from hen_jax.core.objects import read_object
+from hen_jax.core.objects import read_json_object
 from hen_jax.io import companions
 from hen_jax.io.gguf_keys import ENDS, ROLES
 from hen_jax.io.gguf_pieces import scores_of
@@ -121,7 +121,7 @@ def _kind(token: str, model: dict[str, Any]) -> TokenType:
 def _ids(folder: Path, tokenizer: Tokenizer, ends: Sequence[int]) -> dict[str, int]:
     named: dict[str, int] = {}
     config = folder / "tokenizer_config.json"
-    fields = read_object(config) if config.is_file() else {}
+    fields = read_json_object(config) if config.is_file() else {}
     known = companions.token_ids(folder)
     for role in (*ROLES, "eos"):
         said = fields.get(f"{role}_token")
@@ -179,7 +179,7 @@ def _template(folder: Path) -> str | None:
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
     for name in ("chat_template.json", "tokenizer_config.json"):
         path = folder / name
-        found = read_object(path).get("chat_template") if path.is_file() else None
+        found = read_json_object(path).get("chat_template") if path.is_file() else None
         if isinstance(found, list):  # of several, the one without a purpose of its own
             found = {one["name"]: one["template"] for one in found}.get("default")
         if found is not None:

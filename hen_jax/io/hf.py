@@ -12,7 +12,7 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
 from hen_jax.core.folders import require_apart, staged_folder
 from hen_jax.core.mesh import Shardings
-from hen_jax.core.objects import read_object
+from hen_jax.core.objects import read_json_object
 from hen_jax.core.records import verified, verify, write_record
 from hen_jax.core.types import Tree
 from hen_jax.io import companions, layout, names, shards
@@ -46,7 +46,7 @@ def read_config(folder: Path) -> DecoderConfig:
     """
     verify(Path(folder))
     path = Path(folder) / "config.json"
-    fields = read_object(path)
+    fields = read_json_object(path)
     try:
         return table.from_hf(fields)
     except InputError as error:

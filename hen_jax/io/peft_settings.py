@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.objects import read_object, require_shape, shown
+from hen_jax.core.objects import read_json_object, require_json_shape, shown
 from hen_jax.core.records import shaped_record
 from hen_jax.io.peft_targets import Targets, read_targets, searched
 from hen_jax.models.config import SCORE_LABELS
@@ -141,10 +141,10 @@ def read_settings(path: Path) -> PeftSettings:
       InputError: a setting that low-rank adapters as we have them lack, or an unknown one that is
         neither null, false nor empty: what a later release does not use, it writes so.
     """
-    found = read_object(path)
+    found = read_json_object(path)
     # Other tools write an empty list, or false, where there is none.
     patterns = {key: found.get(key) or {} for key in ("rank_pattern", "alpha_pattern")}
-    require_shape(path, patterns, {"rank_pattern": {...: int}, "alpha_pattern": {...: float}})
+    require_json_shape(path, patterns, {"rank_pattern": {...: int}, "alpha_pattern": {...: float}})
     for key, value in found.items():
         _check(path, key, value)
     rank, alpha = found.get("r"), found.get("lora_alpha")

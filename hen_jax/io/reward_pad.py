@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
-from hen_jax.core.objects import read_object
+from hen_jax.core.objects import read_json_object
 from hen_jax.io.companions import GENERATION, all_ends, token_ids
 from hen_jax.io.vocabulary import TOKENIZER, named_tokens, read_tokenizer
 from hen_jax.models.config import DecoderConfig
@@ -67,11 +67,11 @@ def write_pad(folder: Path, pad: Pad) -> None:
     """Lets the tokenizer and the generation config in `folder` pad with that token."""
     path = folder / GENERATION
     if path.exists():
-        write_json(path, read_object(path) | {"pad_token_id": pad.index})
+        write_json(path, read_json_object(path) | {"pad_token_id": pad.index})
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         path = folder / name
         if pad.token is not None and path.exists():
-            write_json(path, read_object(path) | {"pad_token": pad.token})
+            write_json(path, read_json_object(path) | {"pad_token": pad.token})
     path = folder / TOKENIZER
     fields = read_tokenizer(folder) if path.exists() else {}
     if pad.token is not None and fields.get("padding"):

@@ -5,7 +5,7 @@ from typing import Any
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_text
-from hen_jax.core.objects import read_object, require_shape, shown
+from hen_jax.core.objects import read_json_object, require_json_shape, shown
 
 
 def require_vectors(folder: Path, vocab_size: int) -> None:
@@ -23,7 +23,7 @@ def require_vectors(folder: Path, vocab_size: int) -> None:
     tokenizer = read_tokenizer(folder)
     words = (tokenizer.get("model") or {}).get("vocab") or {}
     if isinstance(words, dict):
-        require_shape(path, words, {...: int}, "model.vocab")
+        require_json_shape(path, words, {...: int}, "model.vocab")
     ids = words.values() if isinstance(words, dict) else range(len(words))
     beyond = {token for token in ids if token >= vocab_size}
     named = named_tokens(folder)
@@ -49,7 +49,7 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
     """
     token = {"id": int, "content": str, "special": bool}
     shape = {"model?": {"vocab?": (dict, list)}, "added_tokens?": [token], "padding?": dict}
-    return read_object(folder / TOKENIZER, shape)
+    return read_json_object(folder / TOKENIZER, shape)
 
 
 def named_tokens(folder: Path, besides: str = "") -> str:
@@ -60,7 +60,7 @@ def named_tokens(folder: Path, besides: str = "") -> str:
         if path.is_file():
             # The config lists every added token once more, which is no use of it.
             of_json = path.suffix == ".json"
-            texts.append(_roles(read_object(path), besides) if of_json else read_text(path))
+            texts.append(_roles(read_json_object(path), besides) if of_json else read_text(path))
     return "\n".join(texts)
 
 
