@@ -341,14 +341,18 @@ def row_of(**changed):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("results.json", "{}", "results.json: figures is damaged"),
-        ("results.json", row_of(n="x"), "results.json: figures[0].n is damaged"),
-        ("results.json", row_of(arm=3), "results.json: figures[0].arm is damaged"),
-        ("results.json", row_of(controls=["x"]), "results.json: figures[0].controls is damaged"),
+        ("results.json", "{}", "results.json: figures is missing"),
+        ("results.json", row_of(n="x"), "results.json: figures[0].n is 'x'; it must be"),
+        ("results.json", row_of(arm=3), "results.json: figures[0].arm is 3; it must be text"),
+        (
+            "results.json",
+            row_of(controls=["x"]),
+            "results.json: figures[0].controls is ['x']; it must be",
+        ),
         (
             "results.json",
             '{"figures": [], "not_measured": [7]}',
-            "results.json: not_measured[0] is damaged",
+            "results.json: not_measured[0] is 7; it must be an object",
         ),
         ("samples.jsonl", '{"id": "a/1"}\n', "samples.jsonl:1: damaged"),
         ("samples.jsonl", '{"id": "a/1", "mess', "samples.jsonl:1: damaged"),

@@ -8,7 +8,7 @@ import pytest
 from hen_jax import cli
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json, set_aside
-from hen_jax.core.shapes import checked_shape, is_count, is_figure, misfit
+from hen_jax.core.shapes import checked_shape, is_count, is_figure
 from hen_jax.evaluation.calibration import calibration_of
 from hen_jax.recipes import policy_reward_kinds
 from hen_jax.recipes.policy_reward_source import RewardSource
@@ -23,24 +23,45 @@ DEEP = "[" * 100_000
 
 
 @pytest.mark.parametrize(
-    ("value", "place"),
+    ("value", "said"),
     [
         ({"a": [1], "b": "x"}, None),
         ({"a": [1, None], "b": "x", "c": {"d": "e"}}, None),
-        ({"a": [1, True], "b": "x"}, ".a[1]"),
-        ({"a": [int(LONG)], "b": "x"}, ".a[0]"),
-        ({"a": [], "b": None}, ".b"),
-        ({"a": []}, ".b"),
-        ({"a": [], "b": "x", "c": {"d": 1}}, ".c['d']"),
-        ([], ""),
+        ({"a": [1, True], "b": "x"}, "a[1] is True; it must be null or a number"),
+        ({"a": [int(LONG)], "b": "x"}, f"a[0] is {LONG[:37]}...; it must be null or a number"),
+        ({"a": [], "b": None}, "b is None; it must be text"),
+        ({"a": []}, "b is missing"),
+        ({"a": [], "b": "x", "c": {"d": 1}}, "c.d is 1; it must be text"),
+        ({"a": [], "b": "x", "c": 1}, "c is 1; it must be an object"),
     ],
 )
-def test_where_a_value_does_not_fit(value, place):
-    shape = {"a": [(None, is_figure)], "b": str, "c?": {str: str}}
-    assert misfit(value, shape) == place
-    if place is not None:
-        with pytest.raises(InputError, match=r"^F: .* is damaged; R$"):
+def test_where_a_value_does_not_fit(value, said):
+    shape = {"a": [(None, is_figure)], "b": str, "c?": {...: str}}
+    if said is None:
+        assert checked_shape(value, shape, "F", "R") is value
+    else:
+        with pytest.raises(InputError) as raised:
             checked_shape(value, shape, "F", "R")
+        assert str(raised.value) == f"F: {said}: R"
+
+
+@pytest.mark.parametrize(
+    ("value", "shape", "said"),
+    [
+        ([], {"a": str}, "it is []; it must be an object"),
+        (True, int, "it is True; it must be a whole number"),
+        (float("nan"), float, "it is nan; it must be a finite number"),
+        (10**400, (float, str), "it must be a finite number or text"),
+        ({"a": {"b": 1}}, {"a": (None, {"b": str})}, "a.b is 1; it must be text"),
+        ([0, -1], [is_count], "[1] is -1; it must be a whole number from 0"),
+        ({"a\n": 1}, {...: str}, r"'a\n' is 1; it must be text"),
+    ],
+)
+def test_what_each_shape_wants(value, shape, said):
+    with pytest.raises(InputError) as raised:
+        checked_shape(value, shape, "F")
+    assert said in str(raised.value)
+    assert checked_shape(1, (int, None), "F") == 1
 
 
 def test_which_numbers_count_and_which_can_be_drawn():
@@ -184,9 +205,11 @@ def test_a_manifest_with_a_name_of_no_file(name, tmp_path):
 def test_a_calibration_of_another_shape(text, tmp_path):
     path = tmp_path / "reward.json"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"reward\.json: .* is damaged"):
+    with pytest.raises(
+        InputError, match=r"reward\.json: .*; it must be |reward\.json: .* is missing"
+    ):
         policy_reward_kinds._calibration(RewardSource("model", calibration=str(path)))
-    with pytest.raises(InputError, match=r"F: .* is damaged"):
+    with pytest.raises(InputError, match=r"F: (.*; it must be|.* is missing)"):
         calibration_of(json.loads(text), "F")
 
 

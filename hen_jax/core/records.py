@@ -22,7 +22,7 @@ from typing import Any
 from hen_jax.core.checksums import files_sha256, text_sha256
 from hen_jax.core.errors import InputError, StoppedError
 from hen_jax.core.files import RECORD, read_json, write_json
-from hen_jax.core.objects import JsonShape, require_json_shape, shown
+from hen_jax.core.shapes import checked_shape, shown
 from hen_jax.core.staging import make_durable, sweep
 
 EDITABLE = ("README.md",)
@@ -78,7 +78,7 @@ def read_record(folder: Path) -> Record | None:
     return record
 
 
-def require_record(folder: Path, kind: str, shape: Mapping[Any, JsonShape] = {}) -> Record:
+def require_record(folder: Path, kind: str, shape: Mapping[Any, Any] = {}) -> Record:
     """The record of a folder that must be of a kind, and its fields of a shape.
 
     Raises:
@@ -87,18 +87,18 @@ def require_record(folder: Path, kind: str, shape: Mapping[Any, JsonShape] = {})
     record = read_record(folder)
     if record is None or record.get("kind") != kind:
         raise InputError(f"{folder} holds no {kind} ({said_to_be(record)})")
-    require_json_shape(folder / RECORD, record, shape)
+    checked_shape(record, shape, folder / RECORD)
     return record
 
 
-def shaped_record(folder: Path, shape: Mapping[Any, JsonShape]) -> Record:
+def shaped_record(folder: Path, shape: Mapping[Any, Any]) -> Record:
     """The record of a folder that may be anybody's, so far as `shape` names its fields; or none.
 
     Raises:
       InputError: as `read_record`, or a field of another shape.
     """
     record = read_record(folder) or {}
-    require_json_shape(folder / RECORD, record, shape)
+    checked_shape(record, shape, folder / RECORD)
     return record
 
 

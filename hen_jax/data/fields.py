@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.objects import shown
+from hen_jax.core.shapes import shown
 from hen_jax.data.rows import Row
 
 _Item = TypeVar("_Item")

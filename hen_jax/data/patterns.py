@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_toml
-from hen_jax.core.objects import shown
+from hen_jax.core.shapes import shown
 from hen_jax.data import fields
 from hen_jax.data.rows import Row
 from hen_jax.empathy.clusters import CONTEXTS, Context

@@ -63,5 +63,5 @@ def calibration_of(report: Mapping[str, Any], where: Path | str = "reward") -> C
 _REPORT = {
     "temperature": (None, is_figure),
     "centre?": is_figure,
-    "tasks": {str: {"mean": is_figure, "spread": is_figure}},
+    "tasks": {...: {"mean": is_figure, "spread": is_figure}},
 }

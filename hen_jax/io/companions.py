@@ -7,7 +7,7 @@ from typing import Any
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
-from hen_jax.core.objects import read_json_object, shown
+from hen_jax.core.shapes import read_json_object, shown
 
 LEGAL = ("LICENSE", "LICENSE.txt", "NOTICE", "USE_POLICY.md")
 TEXT_COMPANIONS = (

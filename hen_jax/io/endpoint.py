@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.objects import shown
 from hen_jax.core.ranges import Count, NotNegative, Positive, check_ranges
+from hen_jax.core.shapes import shown
 from hen_jax.io.endpoint_trouble import KEY_NAMES, api_key, short, trouble_of
 from hen_jax.text.conversation import Chat, Message, Reply, UnansweredError, asked_before
 from hen_jax.text.replay import whole_characters

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_json
-from hen_jax.core.objects import read_json_object
+from hen_jax.core.shapes import read_json_object
 from hen_jax.io import companions
 from hen_jax.io.gguf_keys import ENDS, ROLES
 from hen_jax.io.gguf_pieces import scores_of

@@ -12,8 +12,8 @@ from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
 from hen_jax.core.folders import require_apart, staged_folder
 from hen_jax.core.mesh import Shardings
-from hen_jax.core.objects import read_json_object
 from hen_jax.core.records import verified, verify, write_record
+from hen_jax.core.shapes import read_json_object
 from hen_jax.core.types import Tree
 from hen_jax.io import companions, layout, names, shards
 from hen_jax.io.cards import Card, write_card

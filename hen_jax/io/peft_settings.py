@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.objects import read_json_object, require_json_shape, shown
 from hen_jax.core.records import shaped_record
+from hen_jax.core.shapes import checked_shape, read_json_object, shown
 from hen_jax.io.peft_targets import Targets, read_targets, searched
 from hen_jax.models.config import SCORE_LABELS
 
@@ -144,7 +144,7 @@ def read_settings(path: Path) -> PeftSettings:
     found = read_json_object(path)
     # Other tools write an empty list, or false, where there is none.
     patterns = {key: found.get(key) or {} for key in ("rank_pattern", "alpha_pattern")}
-    require_json_shape(path, patterns, {"rank_pattern": {...: int}, "alpha_pattern": {...: float}})
+    checked_shape(patterns, {"rank_pattern": {...: int}, "alpha_pattern": {...: float}}, path)
     for key, value in found.items():
         _check(path, key, value)
     rank, alpha = found.get("r"), found.get("lora_alpha")
@@ -214,5 +214,5 @@ def _whole(value: float) -> float:
 
 def adapter_labels(folder: Path) -> tuple[str, ...]:
     """What the outputs of an adapter's score head are; a score, where its record does not say."""
-    record = shaped_record(folder, {"score_labels?": [str]})
+    record = shaped_record(folder, {"score_labels?": (None, [str])})
     return tuple(record.get("score_labels") or SCORE_LABELS)

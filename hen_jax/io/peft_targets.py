@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import regex
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.objects import shown
+from hen_jax.core.shapes import shown
 
 MATCH_SECONDS = 1.0
 """How long one pattern may search one name; a pattern that backtracks forever is refused."""

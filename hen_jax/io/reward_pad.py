@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import write_json
-from hen_jax.core.objects import read_json_object
+from hen_jax.core.shapes import read_json_object
 from hen_jax.io.companions import GENERATION, all_ends, token_ids
 from hen_jax.io.vocabulary import TOKENIZER, named_tokens, read_tokenizer
 from hen_jax.models.config import DecoderConfig

@@ -5,7 +5,7 @@ from typing import Any
 
 from hen_jax.core.errors import InputError
 from hen_jax.core.files import read_text
-from hen_jax.core.objects import read_json_object, require_json_shape, shown
+from hen_jax.core.shapes import checked_shape, read_json_object, shown
 
 
 def require_vectors(folder: Path, vocab_size: int) -> None:
@@ -23,7 +23,7 @@ def require_vectors(folder: Path, vocab_size: int) -> None:
     tokenizer = read_tokenizer(folder)
     words = (tokenizer.get("model") or {}).get("vocab") or {}
     if isinstance(words, dict):
-        require_json_shape(path, words, {...: int}, "model.vocab")
+        checked_shape(words, {...: int}, path, at="model.vocab")
     ids = words.values() if isinstance(words, dict) else range(len(words))
     beyond = {token for token in ids if token >= vocab_size}
     named = named_tokens(folder)
@@ -48,7 +48,11 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
       InputError: no such file, or another shape.
     """
     token = {"id": int, "content": str, "special": bool}
-    shape = {"model?": {"vocab?": (dict, list)}, "added_tokens?": [token], "padding?": dict}
+    shape = {
+        "model?": (None, {"vocab?": (None, dict, list)}),
+        "added_tokens?": (None, [token]),
+        "padding?": (None, dict),
+    }
     return read_json_object(folder / TOKENIZER, shape)
 
 

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.objects import shown
+from hen_jax.core.shapes import shown
 from hen_jax.runs.stage import Stage
 
 STAGES = {

@@ -71,13 +71,13 @@ def run_record(
 
 
 _SHAPE = {
-    "method?": str,
-    "config": {"adapter?": dict, "start?": str},
-    "adapters?": {...: dict},
+    "method?": (None, str),
+    "config": {"adapter?": (None, dict), "start?": (None, str)},
+    "adapters?": (None, {...: dict}),
     "base": {
         "folder": str,
         "weights_sha256": str,
-        "model": {"score_head?": bool, "score_labels?": [str]},
+        "model": {"score_head?": (None, bool), "score_labels?": (None, [str])},
     },
 }
 

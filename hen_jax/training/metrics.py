@@ -161,7 +161,7 @@ def _numbered(path: Path) -> list[tuple[int, dict[str, Any] | None]]:
 
 _HEAD = {"step": is_count, "kind": str, "seal?": str}
 _SKIPPED = {**_HEAD, "records": [str], "beyond?": [str]}
-_LINE = {**_HEAD, str: (None, is_figure)}
+_LINE = {**_HEAD, ...: (None, is_figure)}
 
 
 def _object(text: str) -> dict[str, Any] | None:

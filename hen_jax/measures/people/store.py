@@ -85,7 +85,7 @@ def open_votes(folder: Path, plan: SessionPlan) -> Iterator[VoteStore]:
         yield VoteStore(folder, plan, session["host"], session["tokens"])
 
 
-_SESSION = {"plan": str, "host": str, "tokens": {str: str}, "consented?": [str]}
+_SESSION = {"plan": str, "host": str, "tokens": {...: str}, "consented?": [str]}
 
 
 def _session(folder: Path, plan: SessionPlan) -> dict[str, Any]:

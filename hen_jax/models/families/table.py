@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from hen_jax.core.errors import InputError
-from hen_jax.core.objects import shown
+from hen_jax.core.shapes import shown
 from hen_jax.models.config import DecoderConfig
 from hen_jax.models.families import gemma2, gemma3, llama, mistral, phi3, qwen2, qwen3
 

@@ -187,7 +187,7 @@ def _pairs(file: str) -> list[Pair]:
     return [pair for crossing in records for pair in crossed_pairs(crossing)]
 
 
-_CROSSED = {"reward?": {"accuracy?": {...: {"model": dict}}}}
+_CROSSED = {"reward?": (None, {"accuracy?": (None, {...: {"model": dict}})})}
 
 
 def crossed_of(measure: LevelMeasure, contexts: Sequence[str]) -> dict[str, Any]:

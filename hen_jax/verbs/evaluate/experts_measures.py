@@ -62,7 +62,7 @@ def _seen(
     Raises:
       InputError: a control that was trained on prompts, or a measure that was not.
     """
-    run = shaped_record(folder, {"run?": {"config?": dict}}).get("run") or {}
+    run = shaped_record(folder, {"run?": (None, {"config?": (None, dict)})}).get("run") or {}
     config = run.get("config") or {}
     reads = config.get("reads", "replies" if alone else "conversation")
     if (reads == "replies") != alone:

@@ -59,7 +59,7 @@ class Ledger:
         write_record(self._workdir, PIPELINE_KIND, fields, files=False)
 
 
-_STEP = {"inputs": {...: str}, "outputs?": str, "seconds?": float}
+_STEP = {"inputs": {...: str}, "outputs?": (None, str), "seconds?": (None, float)}
 _SHAPE = {"steps": {...: _STEP}}
 
 

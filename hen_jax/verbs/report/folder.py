@@ -114,20 +114,6 @@ def read_story(folder: Path) -> Story:
     )
 
 
-_RUN = {
-    "method?": str,
-    "adapters?": dict,
-    "config": {
-        "recipe": str,
-        "start?": str,
-        "adapter?": {"rank": int},
-        "sources?": list,
-        "model": {"source": str},
-    },
-    "base": {"weights_sha256?": str, "tokenizer_sha256?": str},
-}
-
-
 def _is_run(folder: Path) -> bool:
     return (folder / RECORD).exists()
 
@@ -165,7 +151,7 @@ _RUN = {
     "base": {"weights_sha256": (None, str), "tokenizer_sha256": (None, str)},
     "versions": dict,
 }
-_GOODPUT = {"seconds?": {str: is_figure}, "attempts?": [dict]}
+_GOODPUT = {"seconds?": {...: is_figure}, "attempts?": [dict]}
 _CARDS = {
     "models?": [
         {
@@ -205,7 +191,7 @@ _RESULTS = {
             **dict.fromkeys(("suite", "arm", "measure"), str),
             **dict.fromkeys(("group?", "against?", "judge?"), str),
             **{f"{name}?": _FIGURE for name in ("value", "low", "high", "n", "missing", "p_holm")},
-            "controls?": (None, {str: is_figure}),
+            "controls?": (None, {...: is_figure}),
             "better?": lambda one: one in ("higher", "lower", ""),
         }
     ],

@@ -16,7 +16,7 @@ _MORE = ("accuracy", "reward", "correlation")
 """Parts of the names of measures of which less, or more, is better; of others neither is."""
 
 _ACCURACY = {"value": is_figure, "low": is_figure, "high": is_figure, "groups": is_count}
-_REWARD = {"accuracy": {str: {"model": _ACCURACY, "pairs": is_count, str: is_figure}}}
+_REWARD = {"accuracy": {...: {"model": _ACCURACY, "pairs": is_count, ...: is_figure}}}
 
 ResultRow = dict[str, Any]
 
