@@ -17,7 +17,7 @@ def chat_and_steps(task: dict):
     from hen_jax.methods.table import Parts, method_named
     from hen_jax.runs.chats import Answering, open_chat
     from hen_jax.verbs.generate.generate import GenerateRequest
-    from hen_jax.verbs.methods.compare import Comparing, read_method_items
+    from hen_jax.verbs.methods.comparing import Comparing, read_method_items
 
     answering = Answering(max_new_tokens=task["new_tokens"])
     chat = open_chat(f"model:{task['model']}", answering)

@@ -14,9 +14,12 @@ from hen_jax.methods.emotion_models import EmotionModel, lexicon_model
 from hen_jax.methods.identifier_training import load_identifier
 from hen_jax.methods.measured import (
     MEASURES,
+    MethodItem,
+    of_the_set,
+)
+from hen_jax.methods.measured_by_models import (
     affect_measures,
     emp_f1_of,
-    of_the_set,
     small_model_recall,
 )
 from hen_jax.methods.play import Outcome, Played
@@ -24,8 +27,8 @@ from hen_jax.methods.table import METHOD_LABELS, Parts, method_named
 from hen_jax.text.conversation import Message, Reply, UnansweredError
 from hen_jax.text.replay import recorded
 from hen_jax.verbs.methods import compare as recipe
+from hen_jax.verbs.methods import comparing
 from hen_jax.verbs.methods.ablate import ablate, designed, effects
-from hen_jax.verbs.methods.compare import MethodItem
 
 PROMPTS = ("My scooter broke down in the rain.", "I am sad, my cat is gone.", "We won! I am glad.")
 COE = "Emotion words: sad\nCause: A loss.\nStrategy: {}\nReply: What happened {}?"
@@ -570,12 +573,12 @@ def test_contenders_name_methods_and_models(tmp_path):
     from hen_jax.verbs.generate.generate import GenerateRequest
 
     request = GenerateRequest(model=tmp_path)
-    given = recipe.Comparing(
+    given = comparing.Comparing(
         request, ("ebg", "a=adapter:x", "b=coe_cbt@endpoint:http://h/v1#m"), tmp_path, tmp_path
     )
-    plain, adapter, other = recipe.contenders(given)
+    plain, adapter, other = comparing.contenders(given)
     assert (plain.method, plain.request) == ("ebg", request)
     assert (adapter.method, str(adapter.request.adapter)) == ("base", "x")
     assert (other.method, other.request.line) == ("coe_cbt", "endpoint:http://h/v1#m")
     with pytest.raises(InputError, match="--methods names none"):
-        recipe.Comparing(request, (), tmp_path, tmp_path)
+        comparing.Comparing(request, (), tmp_path, tmp_path)

@@ -8,7 +8,7 @@ from hen_jax.commands.method_flags import add_compared
 from hen_jax.commands.request import request_of
 
 if TYPE_CHECKING:
-    from hen_jax.verbs.methods.compare import Comparing
+    from hen_jax.verbs.methods.comparing import Comparing
 
 
 def add(verbs: Any) -> None:
@@ -37,7 +37,7 @@ def compare_verb(chosen: argparse.Namespace, _: list[str]) -> None:
 
 def comparing_of(chosen: argparse.Namespace, methods: tuple[str, ...], **more: Any) -> "Comparing":
     """What the flags ask for."""
-    from hen_jax.verbs.methods.compare import Comparing
+    from hen_jax.verbs.methods.comparing import Comparing
     from hen_jax.verbs.methods.parts import parts_of
 
     return Comparing(

@@ -15,7 +15,8 @@ from hen_jax.methods.measured import MEASURES, MethodItem, measure_methods, meas
 from hen_jax.methods.play import Played
 from hen_jax.methods.table import levers_of, with_levers
 from hen_jax.methods.table_text import comparison_table, effects_table
-from hen_jax.verbs.methods.compare import RESULTS, TABLE, Comparing, run_methods
+from hen_jax.verbs.methods.compare import RESULTS, TABLE, run_methods
+from hen_jax.verbs.methods.comparing import Comparing
 
 Design = Literal["one-out", "full"]
 
