@@ -15,44 +15,24 @@ Seconds are those of the epoch; compilation (ours) is told apart.
 """
 
 import argparse
-import itertools
-import time
 from pathlib import Path
 from typing import Any
 
 import duel
+from our_epoch import train_epoch
 
 PROMPTS = range(200, 401)
 
 
 def ours(task: dict) -> dict:
     """One epoch through the parts of `hen_jax.recipes.preference`."""
-    from hen_jax.training.metrics import fetch_metrics
-
-    step, state, frozen, put, batches, updates = _prepared(task)
-    first = next(batches)
-    start = time.perf_counter()
-    step = step.lower(state, frozen, put(first)).compile()
-    compile_s = time.perf_counter() - start
-    losses: list[float] = []
-
-    def epoch() -> None:
-        """As `training.loop.train`: metrics are fetched after the next update is dispatched."""
-        nonlocal state
-        pending = []
-        for batch in itertools.islice(itertools.chain([first], batches), updates):
-            state, metrics = step(state, frozen, put(batch))
-            losses.extend(fetch_metrics(one)["loss"] for one in pending)
-            pending = [metrics]
-        losses.extend(fetch_metrics(one)["loss"] for one in pending)
-
-    found = duel.timed(epoch)
-    memory = step.memory_analysis()
-    return found | {
+    done = train_epoch(*_prepared(task))
+    memory = done.step.memory_analysis()
+    return done.timed | {
         "amount": len(task["pairs"]),
-        "compile_s": compile_s,
-        "first": losses[0],
-        "loss": losses[-1],
+        "compile_s": done.compile_s,
+        "first": done.losses[0],
+        "loss": done.losses[-1],
         "temporary_gb": memory.temp_size_in_bytes / 1e9,
     }
 

@@ -12,11 +12,10 @@ verdict is our fastest against their fastest, memory the highest of the process.
 """
 
 import argparse
-import itertools
-import time
 from pathlib import Path
 
 import duel
+from our_epoch import train_epoch
 from sft_vs_trl import LEAK
 
 CONTEXTS = ("distress", "career", "learning", "writing")
@@ -42,7 +41,6 @@ def ours(task: dict) -> dict:
     from hen_jax.runs.earlier import new_adapters
     from hen_jax.runs.model import open_model
     from hen_jax.steps.experts import experts_loss, experts_step
-    from hen_jax.training.metrics import fetch_metrics
     from hen_jax.training.optimizers import OptimizerConfig, make_optimizer, make_schedule
     from hen_jax.training.placement import initial_state, to_devices
 
@@ -85,26 +83,14 @@ def ours(task: dict) -> dict:
             for number, (own, rows) in enumerate(zip(steps, examples, strict=True))
         ]
     )
-    first = next(batches)
-    start = time.perf_counter()
-    step = step.lower(state, made.frozen, put(first)).compile()
-    compile_s = time.perf_counter() - start
-    losses: list[float] = []
-    trained = 0
-
-    def epoch() -> None:
-        """As `training.loop.train`: metrics are fetched after the next update is dispatched."""
-        nonlocal state, trained
-        pending = []
-        for batch in itertools.islice(itertools.chain([first], batches), max(steps)):
-            state, metrics = step(state, made.frozen, put(batch))
-            losses.extend(fetch_metrics(one)["loss"] for one in pending)
-            pending = [metrics]
-            trained += int(batch.mask.sum())
-        losses.extend(fetch_metrics(one)["loss"] for one in pending)
-
-    found = duel.timed(epoch)
-    return found | {"amount": trained, "compile_s": compile_s, "loss": losses[-1]}
+    done = train_epoch(
+        step, state, made.frozen, put, batches, max(steps), lambda one: int(one.mask.sum())
+    )
+    return done.timed | {
+        "amount": done.counted,
+        "compile_s": done.compile_s,
+        "loss": done.losses[-1],
+    }
 
 
 def rendered(model: Path) -> dict[str, list[dict]]:

@@ -10,7 +10,7 @@ import tempfile
 import warnings
 
 import duel
-import peft
+import peer_parts
 import torch
 import trl
 from datasets import Dataset
@@ -58,20 +58,12 @@ def trainer(task: dict, workdir: str) -> trl.SFTTrainer:
         packing=bool(task["packing"]),
         max_length=task["row_length"],
         model_init_kwargs={"dtype": task["weights"]},
-        use_cpu=True,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
-    adapter = peft.LoraConfig(
-        r=task["rank"],
-        lora_alpha=task["alpha"],
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
+        **peer_parts.ALONE,
     )
     data = Dataset.from_list(task["examples"])
-    return trl.SFTTrainer(task["model"], arguments, train_dataset=data, peft_config=adapter)
+    return trl.SFTTrainer(
+        task["model"], arguments, train_dataset=data, peft_config=peer_parts.adapter(task)
+    )
 
 
 def contamination(run: trl.SFTTrainer, examples: list[dict]) -> float:

@@ -12,11 +12,10 @@ import warnings
 from typing import Any
 
 import duel
-import peft
+import peer_parts
 import torch
 import trl
 from datasets import Dataset
-from transformers import AutoTokenizer
 
 
 class OnTokens(trl.DPOTrainer):
@@ -61,24 +60,14 @@ def trainer(task: dict, workdir: str) -> OnTokens:
         precompute_ref_log_probs=task["precompute"],
         max_length=None,
         model_init_kwargs={"dtype": "float32"},
-        use_cpu=True,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
+        **peer_parts.ALONE,
     )
-    adapter = peft.LoraConfig(
-        r=task["rank"], lora_alpha=task["alpha"], target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    tokenizer = AutoTokenizer.from_pretrained(task["model"])
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return OnTokens(
         task["model"],
         args=arguments,
         train_dataset=Dataset.from_list(task["pairs"]),
-        processing_class=tokenizer,
-        peft_config=adapter,
+        processing_class=peer_parts.tokenizer(task),
+        peft_config=peer_parts.adapter(task),
     )
 
 

@@ -12,11 +12,11 @@ import warnings
 from typing import Any, ClassVar
 
 import duel
-import peft
+import peer_parts
 import torch
 import trl
 from datasets import Dataset
-from transformers import AutoTokenizer, TrainerCallback
+from transformers import TrainerCallback
 
 
 class OnTokens(trl.GRPOTrainer):
@@ -76,9 +76,7 @@ def theirs(task: dict) -> dict:
 
 def trainer(task: dict, workdir: str) -> OnTokens:
     rows = task["replies"] * len(task["prompt_ids"])
-    tokenizer = AutoTokenizer.from_pretrained(task["model"])
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = peer_parts.tokenizer(task)
     arguments = trl.GRPOConfig(
         output_dir=workdir,
         per_device_train_batch_size=rows // task["accumulate"],
@@ -97,14 +95,7 @@ def trainer(task: dict, workdir: str) -> OnTokens:
         use_transformers_continuous_batching=task["continuous"],
         generation_kwargs={"suppress_tokens": [tokenizer.eos_token_id]},
         model_init_kwargs={"dtype": "float32"},
-        use_cpu=True,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
-    adapter = peft.LoraConfig(
-        r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"
+        **peer_parts.ALONE,
     )
     names = [str(number) for number in range(len(task["prompt_ids"]))]
     return OnTokens(
@@ -113,7 +104,7 @@ def trainer(task: dict, workdir: str) -> OnTokens:
         args=arguments,
         train_dataset=Dataset.from_dict({"prompt": names}),
         processing_class=tokenizer,
-        peft_config=adapter,
+        peft_config=peer_parts.adapter({"rank": 16, "alpha": 32}),
     )
 
 

@@ -10,11 +10,11 @@ import warnings
 from typing import Any
 
 import duel
-import peft
+import peer_parts
 import torch
 import trl
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 
 class OnTokens(trl.RewardTrainer):
@@ -62,37 +62,19 @@ def _trainer(task: dict, workdir: str) -> OnTokens:
         gradient_checkpointing=False,
         max_length=None,
         model_init_kwargs={"dtype": "float32"},
-        use_cpu=True,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
-    adapter = peft.LoraConfig(
-        r=task["rank"],
-        lora_alpha=task["alpha"],
-        target_modules="all-linear",
-        task_type="SEQ_CLS",
-        modules_to_save=["score"],
+        **peer_parts.ALONE,
     )
     return OnTokens(
         task["model"],
         args=arguments,
         train_dataset=Dataset.from_list(task["pairs"]),
-        processing_class=_tokenizer(task),
-        peft_config=adapter,
+        processing_class=peer_parts.tokenizer(task),
+        peft_config=peer_parts.adapter(task, "SEQ_CLS", modules_to_save=["score"]),
     )
 
 
-def _tokenizer(task: dict) -> Any:
-    tokenizer = AutoTokenizer.from_pretrained(task["model"])
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
 def _scored(task: dict) -> dict:
-    pad = _tokenizer(task).pad_token_id
+    pad = peer_parts.tokenizer(task).pad_token_id
     model = AutoModelForSequenceClassification.from_pretrained(
         task["model"], num_labels=1, dtype=torch.float32, pad_token_id=pad
     )

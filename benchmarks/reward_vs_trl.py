@@ -15,13 +15,13 @@ sorted by length and of 1, without checkpointing, which would cost it speed.
 
 import argparse
 import hashlib
-import itertools
 import time
 from pathlib import Path
 from typing import Any
 
 import duel
 import numpy as np
+from our_epoch import train_epoch
 
 
 def ours(task: dict) -> dict:
@@ -46,7 +46,6 @@ def _epoch(task: dict) -> dict:
     from hen_jax.runs.model import open_model, with_score_head
     from hen_jax.steps.reward import RewardConfig, reward_loss
     from hen_jax.steps.update import update_step
-    from hen_jax.training.metrics import fetch_metrics
     from hen_jax.training.optimizers import OptimizerConfig, make_optimizer, make_schedule
     from hen_jax.training.placement import initial_state, to_devices
 
@@ -73,28 +72,14 @@ def _epoch(task: dict) -> dict:
     batches = train_comparisons(
         Comparisons((rows,)), ComparisonConfig(row_length=longest, batch_size=size), bounds
     )
-    first, start = next(batches), time.perf_counter()
-    step = step.lower(state, parts.frozen, put(first)).compile()
-    compile_s, losses = time.perf_counter() - start, list[float]()
-
-    def epoch() -> None:
-        """As `training.loop.train`: metrics are fetched after the next update is dispatched."""
-        nonlocal state
-        pending = []
-        for batch in itertools.islice(itertools.chain([first], batches), updates):
-            state, metrics = step(state, parts.frozen, put(batch))
-            losses.extend(fetch_metrics(one)["loss"] for one in pending)
-            pending = [metrics]
-        losses.extend(fetch_metrics(one)["loss"] for one in pending)
-
-    found = duel.timed(epoch)
+    done = train_epoch(step, state, parts.frozen, put, batches, updates)
     peak = duel.peak_bytes()  # before the held-out pairs
-    return found | {
+    return done.timed | {
         "peak_bytes": peak,
         "amount": task["epochs"] * len(task["pairs"]),
-        "compile_s": compile_s,
-        "loss": float(np.mean(losses[-8:])),
-        "right": _right(model, state.params, parts.frozen, task["held_out"]),
+        "compile_s": done.compile_s,
+        "loss": float(np.mean(done.losses[-8:])),
+        "right": _right(model, done.state.params, parts.frozen, task["held_out"]),
     }
 
 

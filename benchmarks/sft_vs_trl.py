@@ -17,12 +17,11 @@ while they wait for a core that is taken).
 """
 
 import argparse
-import itertools
-import time
 from pathlib import Path
 from typing import Any
 
 import duel
+from our_epoch import train_epoch
 
 LEAK = 1e-3
 """Nats a token by which a packed batch may differ from its documents: far above rounding."""
@@ -34,7 +33,6 @@ def ours(task: dict) -> dict:
 
     from hen_jax.data.examples import Example
     from hen_jax.data.pipeline import PipelineConfig, train_batches
-    from hen_jax.training.metrics import fetch_metrics
 
     examples = [
         Example(
@@ -49,26 +47,12 @@ def ours(task: dict) -> dict:
     data = PipelineConfig(length, task["batch_size"], task["packing"] or "none")
     step, state, frozen, put, updates = _prepared(task, examples, data)
     batches = train_batches(examples, data)
-    first = next(batches)
-    start = time.perf_counter()
-    step = step.lower(state, frozen, put(first)).compile()
-    compile_s = time.perf_counter() - start
-    losses: list[float] = []
-    trained = 0
-
-    def epoch() -> None:
-        """As `training.loop.train`: metrics are fetched after the next update is dispatched."""
-        nonlocal state, trained
-        pending = []
-        for batch in itertools.islice(itertools.chain([first], batches), updates):
-            state, metrics = step(state, frozen, put(batch))
-            losses.extend(fetch_metrics(one)["loss"] for one in pending)
-            pending = [metrics]
-            trained += int(batch.mask.sum())
-        losses.extend(fetch_metrics(one)["loss"] for one in pending)
-
-    found = duel.timed(epoch)
-    return found | {"amount": trained, "compile_s": compile_s, "loss": _last(losses)}
+    done = train_epoch(step, state, frozen, put, batches, updates, lambda one: int(one.mask.sum()))
+    return done.timed | {
+        "amount": done.counted,
+        "compile_s": done.compile_s,
+        "loss": _last(done.losses),
+    }
 
 
 def _prepared(task: dict, examples: list, data: Any) -> tuple:
