@@ -12,6 +12,7 @@ from tiny_run import config, open_job, read, run
 from hen_jax import cli
 from hen_jax.core.errors import InputError
 from hen_jax.core.records import require_record, write_record
+from hen_jax.core.types import RowLimits
 from hen_jax.data import samples
 from hen_jax.data.crossed import require_crossed
 from hen_jax.data.schemas import read_pairs
@@ -20,6 +21,7 @@ from hen_jax.recipes import reward
 from hen_jax.recipes.policy_reward_kinds import reward_model
 from hen_jax.recipes.policy_reward_source import Circumstance, RewardSource
 from hen_jax.recipes.reward_report import control_accuracies
+from hen_jax.runs import scored as scoring
 from hen_jax.runs import train
 from hen_jax.runs.compared import Asked, bounds_of, compared_parts
 from hen_jax.runs.earlier import previous_run
@@ -27,7 +29,7 @@ from hen_jax.runs.export.folders import export
 from hen_jax.runs.export.trained import open_trained
 from hen_jax.runs.known_tokenizers import known_tokenizer
 from hen_jax.runs.record import RUN_KIND
-from hen_jax.runs.scored import open_reward, score_documents
+from hen_jax.runs.scored import compiled_scores, open_reward, score_documents
 from hen_jax.runs.sources import Source
 from hen_jax.runs.stage import rows_to_devices
 from hen_jax.text.chat import render
@@ -278,6 +280,18 @@ def test_a_file_is_scored_in_its_order_by_folder_and_by_adapter(
             alone = score_documents(reward, [render(side, words).tokens], 1)
             assert alone[0] == pytest.approx(value, abs=1e-4)
     assert "documents of" in capsys.readouterr().out
+
+
+def test_a_model_that_is_asked_again_is_not_compiled_again(exports):
+    reward = open_reward(exports["hf"])
+    asked = [np.arange(3, 3 + length) for length in (9, 30, 12, 5, 41, 17)]
+    first = score_documents(reward, asked[:3])
+    programs = scoring._program.cache_info().currsize
+    program = compiled_scores(reward, 4, RowLimits(64, 0, 4))
+    assert program._cache_size() == 1
+    score_documents(open_reward(exports["hf"]), asked[3:])
+    assert (scoring._program.cache_info().currsize, program._cache_size()) == (programs, 1)
+    np.testing.assert_array_equal(score_documents(reward, asked[:3]), first)
 
 
 def test_conversations_are_scored_too_and_too_long_ones_are_counted(exports, tmp_path, capsys):

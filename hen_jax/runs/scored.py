@@ -1,11 +1,14 @@
 """A reward model on its devices: what it gives documents, packed and in batches."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Float
 from scipy.special import expit
 
@@ -79,8 +82,9 @@ def document_values(
     longest = int(lengths.max())
     row = max(ROW, -(-longest // 64) * 64)
     rows = pack_all(lengths, row)
-    held = int(np.diff(rows.ends, prepend=0).max())
-    run = compiled_scores(reward, held, RowLimits(longest, 0, held))
+    most = int(np.diff(rows.ends, prepend=0).max())
+    held, reach = 1 << (most - 1).bit_length(), min(row, -(-longest // 64) * 64)
+    run = compiled_scores(reward, held, RowLimits(reach, 0, held))
     size, put = batch_size * rows_over(reward.mesh), to_devices(reward.mesh)
     found = np.zeros((len(documents), outputs))
     for start in range(0, len(rows), size):
@@ -93,12 +97,19 @@ def document_values(
 
 
 def compiled_scores(reward: RewardModel, held: int, reach: RowLimits) -> Any:
-    """`scores(params, frozen, batch)`: `[B, held, O]`, those of each row's documents; jitted."""
+    """`scores(params, frozen, batch)`: `[B, held, O]`, those of each row's documents; jitted.
 
+    The same function for the same bounds: a model that is asked again is not compiled again.
+    """
+    return _program(reward.opened.graphdef, reward.mesh, held, reach)
+
+
+@functools.cache
+def _program(graphdef: nnx.GraphDef, mesh: Mesh, held: int, reach: RowLimits) -> Any:
     def scores(params: Tree, frozen: Tree, batch: Batch) -> Array:
-        model = merge(reward.opened.graphdef, params, frozen)
+        model = merge(graphdef, params, frozen)
         assert model.score is not None
         hidden = model.hidden(batch.tokens, batch.positions, batch.segments, reach)
         return document_outputs(model.score.outputs(hidden), batch.segments, held)
 
-    return jax.jit(scores, out_shardings=replicated(reward.mesh))
+    return jax.jit(scores, out_shardings=replicated(mesh))
